@@ -1,0 +1,1 @@
+"""Recipes: typed, declarative descriptions of what to train. Importing this package never imports torch."""

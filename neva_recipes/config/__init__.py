@@ -1,0 +1,51 @@
+"""The dataclasses a recipe is made of, and the functions that make, change, check and save recipes.
+
+This package is the common ground of the launcher and the worker. It never imports torch.
+"""
+
+from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
+from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
+from neva_recipes.config.model import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
+from neva_recipes.config.recipe import Layout, Recipe
+from neva_recipes.config.serialization import load_recipe, recipe_from_yaml, recipe_to_yaml
+from neva_recipes.config.training import (
+    CheckpointConfig,
+    LoggingConfig,
+    OptimConfig,
+    ParallelConfig,
+    PrecisionConfig,
+    TrainerConfig,
+)
+from neva_recipes.config.tree import Field, build, config, iterate_fields, set_field
+
+__all__ = [
+    "CheckpointConfig",
+    "CheckpointError",
+    "ConvTemplate",
+    "DataConfig",
+    "DataError",
+    "Field",
+    "LanguageConfig",
+    "Layout",
+    "LlavaDataConfig",
+    "LoggingConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "PrecisionConfig",
+    "ProjectorConfig",
+    "Recipe",
+    "RecipeError",
+    "RunError",
+    "TextDataConfig",
+    "TrainerConfig",
+    "UserError",
+    "VisionConfig",
+    "build",
+    "config",
+    "iterate_fields",
+    "load_recipe",
+    "recipe_from_yaml",
+    "recipe_to_yaml",
+    "set_field",
+]

@@ -1,0 +1,212 @@
+"""The base of every configuration dataclass, and the one validator of field values.
+
+The same annotations decide what the command line, Python and a loaded file may put into a field.
+"""
+
+import difflib
+import functools
+import re
+import types
+import typing
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, Union
+
+from neva_recipes.config.errors import RecipeError
+
+__all__ = [
+    "ConfigNode",
+    "Matches",
+    "NonNegative",
+    "NonNegativeFloat",
+    "Positive",
+    "PositiveFloat",
+    "Range",
+    "check_value",
+    "describe_type",
+    "field_types",
+    "node_types",
+    "parse_value",
+    "suggest",
+]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number; `above` excludes its value, the others include theirs."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+
+    def accepts(self, value: float) -> bool:
+        """Return whether `value` lies within the bounds (a not-a-number never does)."""
+        return (
+            (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and abs(value) != float("inf")
+            and value == value
+        )
+
+    def __str__(self) -> str:
+        bounds = ((">", self.above), (">=", self.minimum), ("<=", self.maximum))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """A pattern that a whole string must match, and the words for it in messages."""
+
+    pattern: str
+    description: str
+
+    def accepts(self, value: str) -> bool:
+        """Return whether the whole of `value` matches."""
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.description
+
+
+Positive = Annotated[int, Range(minimum=1)]
+NonNegative = Annotated[int, Range(minimum=0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(minimum=0)]
+
+_SCALAR_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "none"}
+
+
+@dataclass(kw_only=True, frozen=True)
+class ConfigNode:
+    """Base of the configuration dataclasses: constructing one validates every field, then calls `check`."""
+
+    def __post_init__(self) -> None:
+        for name, annotation in field_types(type(self)).items():
+            value = getattr(self, name)
+            object.__setattr__(self, name, check_value(annotation, value, f"{type(self).__name__}.{name}"))
+        self.check()
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other; overridden where there is such a rule."""
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the annotation of every field of a configuration dataclass, in the order of definition."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(annotation) in (Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def node_types(annotation: Any) -> tuple[type, ...]:
+    """Return the configuration dataclasses a field may hold; empty for a plain value."""
+    return tuple(member for member in _members(annotation) if isinstance(member, type) and is_dataclass(member))
+
+
+def suggest(word: str, choices: typing.Iterable[str]) -> str:
+    """Return `" (did you mean a, b?)"` for the nearest of `choices`, or an empty string."""
+    near = difflib.get_close_matches(word, list(choices), n=3, cutoff=0.6)
+    return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+def describe_type(annotation: Any) -> str:
+    """Return the words for what a field accepts, as help and messages print them."""
+    return " or ".join(_describe_member(member) for member in _members(annotation))
+
+
+def _describe_member(member: Any) -> str:
+    origin, arguments = typing.get_origin(member), typing.get_args(member)
+    if origin is Annotated:
+        rules = " ".join(str(rule) for rule in member.__metadata__)
+        return rules if arguments[0] is str else f"{_describe_member(arguments[0])} {rules}"
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is list:
+        return f"a list, each {_describe_member(arguments[0])}"
+    return _SCALAR_NAMES.get(member) or member.__name__
+
+
+def check_value(annotation: Any, value: Any, path: str) -> Any:
+    """Return `value` if a field annotated with `annotation` may hold it; an integer becomes a float where one is due.
+
+    Args:
+        annotation: The field's type annotation.
+        value: The value to check.
+        path: Dotted name of the field for the message, such as `optim.lr`.
+
+    Raises:
+        RecipeError: The value is of the wrong type, not among the choices, or out of range.
+    """
+    for member in _members(annotation):
+        accepted, result = _accept(member, value)
+        if accepted:
+            return result
+    choices = [str(c) for m in _members(annotation) if typing.get_origin(m) is Literal for c in typing.get_args(m)]
+    hint = suggest(value, choices) if isinstance(value, str) else ""
+    raise RecipeError(f"{path}={value!r}: expected {describe_type(annotation)}{hint}")
+
+
+def _accept(member: Any, value: Any) -> tuple[bool, Any]:
+    origin, arguments = typing.get_origin(member), typing.get_args(member)
+    if origin is Annotated:
+        accepted, result = _accept(arguments[0], value)
+        return accepted and all(rule.accepts(result) for rule in member.__metadata__), result
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments, value
+    if origin is list:
+        if not isinstance(value, list):
+            return False, value
+        checked = [_accept(arguments[0], item) for item in value]
+        return all(accepted for accepted, _ in checked), [item for _, item in checked]
+    if member is float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        finite = is_number and value == value and abs(value) != float("inf")
+        return finite, float(value) if finite else value
+    if member is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    return isinstance(value, member), value
+
+
+def parse_value(annotation: Any, text: str, path: str) -> Any:
+    """Return the value that `text` stands for on the command line, checked against `annotation`.
+
+    Args:
+        annotation: The field's type annotation.
+        text: What was typed after `path=`.
+        path: Dotted name of the field.
+
+    Raises:
+        RecipeError: The text does not stand for a value the field accepts.
+    """
+    members = _members(annotation)
+    if type(None) in members and text.lower() in ("none", "null"):
+        return None
+    if node_types(annotation):
+        names = ", ".join(f"{path}.{name}" for cls in node_types(annotation)[:1] for name in field_types(cls))
+        raise RecipeError(f"{path}={text}: is a group of fields, set one of them: {names}")
+    for member in members:
+        value = _parse_member(member, text)
+        if _accept(member, value)[0]:
+            return _accept(member, value)[1]
+    return check_value(annotation, text, path)
+
+
+def _parse_member(member: Any, text: str) -> Any:
+    origin, arguments = typing.get_origin(member), typing.get_args(member)
+    if origin is Annotated:
+        return _parse_member(arguments[0], text)
+    if origin is list:
+        inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        return [_parse_member(arguments[0], item.strip()) for item in inner.split(",") if item.strip()]
+    if member is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if member in (int, float):
+        try:
+            return member(text)
+        except ValueError:
+            return text
+    return text

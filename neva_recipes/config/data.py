@@ -1,0 +1,62 @@
+"""What the model is trained on: image-text conversations, or plain text."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from neva_recipes.config._node import ConfigNode, NonNegative, Positive
+from neva_recipes.config.errors import RecipeError
+
+__all__ = ["ConvTemplate", "DataConfig", "LlavaDataConfig", "TextDataConfig"]
+
+ConvTemplate = Literal[
+    "plain", "v1", "llama_2", "llava_llama_2", "mistral_instruct", "nvgpt", "llama_3", "chatml"
+]
+"""Names of the conversation templates; each reproduces the project it is named after (docs/data.md)."""
+
+
+@dataclass(kw_only=True, frozen=True)
+class DataConfig(ConfigNode):
+    """What every data source shares: files, batch sizes, and the order of samples."""
+
+    data_path: str | None = None
+    """Training file; must be set before a run."""
+    validation_data_path: str | None = None
+    """Validation file; none means no validation."""
+    tokenizer: str | None = None
+    """Hugging Face directory or hub name, or a SentencePiece .model file; none means model.language.from_pretrained."""
+    sequence_length: Positive = 2048
+    """Longest sequence in tokens, image tokens included."""
+    micro_batch_size: Positive = 1
+    """Samples a GPU takes through the model at once."""
+    global_batch_size: Positive = 128
+    """Samples of one optimizer step over all GPUs."""
+    dataloader_type: Literal["cyclic", "single"] = "cyclic"
+    """cyclic: shuffled anew every epoch, without end; single: one pass in the order of the file."""
+    num_workers: NonNegative = 2
+    """Data-loading processes per rank; 0 loads in the training process."""
+
+
+@dataclass(kw_only=True, frozen=True)
+class LlavaDataConfig(DataConfig):
+    """Conversations about images in LLaVA's JSON or JSONL format."""
+
+    image_folder: str | None = None
+    """Folder that the image names of the file are relative to; none means the folder of the file."""
+    conv_template: ConvTemplate = "v1"
+    """How turns become a prompt and which part of it carries loss."""
+    image_aspect_ratio: Literal["square", "pad", "crop"] = "square"
+    """square (= crop): short side to size, centre crop; pad: first padded to a square with the mean colour."""
+    group_by_modality_length: bool = False
+    """Batches of similar length, text-only samples apart from image samples (cyclic only)."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """error: stop at a sample that cannot be used; skip: count it, name it in bad_samples.jsonl, take another."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if self.group_by_modality_length and self.dataloader_type != "cyclic":
+            raise RecipeError("group_by_modality_length=true needs dataloader_type=cyclic")
+
+
+@dataclass(kw_only=True, frozen=True)
+class TextDataConfig(DataConfig):
+    """Plain text: JSONL with a "text" field, or one document per line; documents are packed into full sequences."""

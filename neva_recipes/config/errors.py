@@ -1,0 +1,23 @@
+"""The exceptions a user can cause, each carrying one line that says what is wrong and what to do."""
+
+__all__ = ["CheckpointError", "DataError", "RecipeError", "RunError", "UserError"]
+
+
+class UserError(ValueError):
+    """A mistake in the user's input; the command prints its text as one line and exits with code 2."""
+
+
+class RecipeError(UserError):
+    """A recipe field or override that is misspelt, of the wrong type, out of range, or inconsistent with another."""
+
+
+class DataError(UserError):
+    """A data file, image or tokenizer that cannot be used."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or weight directory that is missing, incomplete, or of another shape than the model."""
+
+
+class RunError(UserError):
+    """A run directory or job that cannot be created, found, or used as asked."""

@@ -1,0 +1,194 @@
+"""What the model is: a language model, and for vision-language training a vision tower and a projector."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from neva_recipes.config._node import ConfigNode, Matches, Positive, PositiveFloat, Range
+from neva_recipes.config.errors import RecipeError
+
+__all__ = ["LanguageConfig", "ModelConfig", "ProjectorConfig", "VisionConfig"]
+
+
+@dataclass(kw_only=True, frozen=True)
+class LanguageConfig(ConfigNode):
+    """A decoder-only language model of the Llama family (RMSNorm, rotary positions, SwiGLU, no bias)."""
+
+    num_layers: Positive
+    """Number of transformer layers."""
+    hidden_size: Positive
+    """Width of the residual stream."""
+    ffn_hidden_size: Positive
+    """Width of the SwiGLU feed-forward layer (Hugging Face: intermediate_size)."""
+    num_attention_heads: Positive
+    """Number of query heads."""
+    num_query_groups: Positive
+    """Number of key/value heads; equal to num_attention_heads for plain multi-head attention."""
+    kv_channels: Positive | None = None
+    """Width of one attention head; none means hidden_size / num_attention_heads."""
+    vocab_size: Positive
+    """Number of tokens of the tokenizer, before padding."""
+    make_vocab_size_divisible_by: Positive = 128
+    """The embedding is padded to a multiple of this times tensor_model_parallel_size."""
+    max_position_embeddings: Positive
+    """Longest sequence the rotary positions were trained for."""
+    rotary_base: PositiveFloat = 10000.0
+    """Base of the rotary frequencies (Hugging Face: rope_theta)."""
+    rope_scaling_factor: PositiveFloat | None = None
+    """Llama-3.1 frequency scaling factor; none means no scaling."""
+    layernorm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of RMSNorm."""
+    share_embeddings_and_output_weights: bool = False
+    """Whether the output layer reuses the word embeddings."""
+    init_method_std: PositiveFloat = 0.02
+    """Standard deviation of randomly initialised weights."""
+    hidden_dropout: Annotated[float, Range(minimum=0, maximum=1)] = 0.0
+    """Dropout probability of the residual branches."""
+    attention_dropout: Annotated[float, Range(minimum=0, maximum=1)] = 0.0
+    """Dropout probability of the attention weights."""
+    freeze: bool = False
+    """Keep these weights fixed."""
+    from_pretrained: str | None = None
+    """Where the weights come from: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if self.kv_channels is None and self.hidden_size % self.num_attention_heads:
+            raise RecipeError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}; "
+                "set kv_channels if the head width is meant to differ"
+            )
+        if self.num_attention_heads % self.num_query_groups:
+            raise RecipeError(
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_query_groups={self.num_query_groups}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.kv_channels or self.hidden_size // self.num_attention_heads
+
+    def padded_vocab_size(self, tensor_model_parallel_size: int) -> int:
+        """Rows of the embedding: vocab_size rounded up so that every tensor-parallel rank holds the same number."""
+        multiple = self.make_vocab_size_divisible_by * tensor_model_parallel_size
+        return -(-self.vocab_size // multiple) * multiple
+
+
+@dataclass(kw_only=True, frozen=True)
+class VisionConfig(ConfigNode):
+    """A vision transformer that turns an image into patch features (CLIP or SigLIP)."""
+
+    vision_model_type: Literal["clip", "siglip"] = "clip"
+    """Family of the tower."""
+    num_layers: Positive = 24
+    """Number of transformer layers."""
+    hidden_size: Positive = 1024
+    """Width of the features."""
+    ffn_hidden_size: Positive = 4096
+    """Width of the feed-forward layer."""
+    num_attention_heads: Positive = 16
+    """Number of attention heads."""
+    image_size: Positive = 336
+    """Side of the square input image, in pixels."""
+    patch_size: Positive = 14
+    """Side of a patch, in pixels."""
+    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "quick_gelu"
+    """Activation of the feed-forward layer."""
+    layernorm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of LayerNorm."""
+    vision_select_layer: int = -2
+    """Which hidden state becomes the image features; -1 is the last layer's output, -2 the one before (LLaVA)."""
+    vision_select_feature: Literal["patch", "cls_patch"] = "patch"
+    """Use the patch tokens only, or the class token too (CLIP)."""
+    image_token_len: Positive | None = None
+    """Number of tokens of an image in the sequence; none means derived from the sizes, a number is checked against them."""
+    freeze: bool = True
+    """Keep these weights fixed."""
+    from_pretrained: str | None = None
+    """Where the weights come from: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if self.hidden_size % self.num_attention_heads:
+            raise RecipeError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
+            )
+        if self.image_size % self.patch_size:
+            raise RecipeError(f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}")
+        if not -self.num_layers - 1 <= self.vision_select_layer <= self.num_layers:
+            raise RecipeError(
+                f"vision_select_layer={self.vision_select_layer} does not exist in a tower of {self.num_layers} layers: "
+                f"expected {-self.num_layers - 1} to {self.num_layers}"
+            )
+        if self.image_token_len not in (None, self.tokens_per_image):
+            raise RecipeError(
+                f"image_token_len={self.image_token_len} contradicts image_size={self.image_size}, "
+                f"patch_size={self.patch_size}, vision_select_feature={self.vision_select_feature}: "
+                f"set {self.tokens_per_image} or none"
+            )
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the tower puts a class token before the patches."""
+        return self.vision_model_type == "clip"
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Number of sequence positions one image takes."""
+        patches = (self.image_size // self.patch_size) ** 2
+        return patches + (self.has_class_token and self.vision_select_feature == "cls_patch")
+
+
+@dataclass(kw_only=True, frozen=True)
+class ProjectorConfig(ConfigNode):
+    """The map from vision features to the language model's width."""
+
+    mm_projector_type: Annotated[str, Matches(r"linear|mlp[1-9]x_gelu", "linear or mlpNx_gelu (mlp2x_gelu)")] = "mlp2x_gelu"
+    """linear, or mlpNx_gelu: N linear layers with GELU between them."""
+    freeze: bool = False
+    """Keep these weights fixed."""
+    from_pretrained: str | None = None
+    """Where the weights come from: a stage-1 run directory or checkpoint, or a Hugging Face LLaVA directory; none means random."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of linear layers."""
+        return 1 if self.mm_projector_type == "linear" else int(self.mm_projector_type[3])
+
+
+@dataclass(kw_only=True, frozen=True)
+class ModelConfig(ConfigNode):
+    """The whole model; without vision and projector it is a text-only language model."""
+
+    language: LanguageConfig
+    """The language model."""
+    vision: VisionConfig | None = None
+    """The vision tower; none for a text-only model."""
+    projector: ProjectorConfig | None = None
+    """The projector; none for a text-only model."""
+    use_im_start_end: bool = False
+    """Put an image-start and an image-end token around every image; both are added to the vocabulary."""
+    recompute_granularity: Literal["full", "selective"] | None = None
+    """Recompute activations in the backward pass: whole layers, or selected modules; none keeps them all."""
+    recompute_method: Literal["uniform", "block"] | None = None
+    """With full recompute: uniform splits all layers into chunks, block recomputes the first layers of a stage."""
+    recompute_num_layers: Positive | None = None
+    """With full recompute: layers per chunk (uniform) or layers recomputed (block)."""
+    recompute_modules: list[Literal["core_attn", "mlp", "layernorm"]] | None = None
+    """With selective recompute: which modules; layernorm needs Transformer Engine."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if (self.vision is None) != (self.projector is None):
+            raise RecipeError("vision and projector go together: set both, or neither for a text-only model")
+        if self.use_im_start_end and self.vision is None:
+            raise RecipeError("use_im_start_end=true needs a vision tower")
+        full = self.recompute_granularity == "full"
+        if full != (self.recompute_method is not None) or full != (self.recompute_num_layers is not None):
+            raise RecipeError(
+                f"recompute_granularity={self.recompute_granularity or 'none'} with recompute_method="
+                f"{self.recompute_method or 'none'} and recompute_num_layers={self.recompute_num_layers or 'none'}: "
+                "full needs both the method and the number of layers, the others take neither"
+            )
+        if self.recompute_modules and self.recompute_granularity != "selective":
+            raise RecipeError("recompute_modules needs recompute_granularity=selective")

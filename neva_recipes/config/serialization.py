@@ -1,0 +1,105 @@
+"""Recipes as YAML files that are complete, readable, diffable, and load back to the same recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import yaml
+
+from neva_recipes.config._node import field_types, node_types, suggest
+from neva_recipes.config.errors import RecipeError
+from neva_recipes.config.recipe import Recipe
+from neva_recipes.config.tree import build
+
+__all__ = ["load_recipe", "recipe_from_yaml", "recipe_to_yaml"]
+
+_CLASS_KEY = "class"
+
+
+def recipe_to_yaml(recipe: fdl.Buildable[Recipe]) -> str:
+    """Return a recipe as YAML text.
+
+    Raises:
+        RecipeError: The recipe is not valid; only valid recipes are written.
+    """
+    build(recipe)
+    return yaml.safe_dump(_to_plain(recipe), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _to_plain(node: fdl.Buildable[Any]) -> dict[str, Any]:
+    cls: Any = fdl.get_callable(node)
+    plain: dict[str, Any] = {}
+    for name, annotation in field_types(cls).items():
+        value = node.__arguments__.get(name, getattr(cls, name, None))
+        if isinstance(value, fdl.Buildable):
+            child = _to_plain(value)
+            if len(node_types(annotation)) > 1:
+                child = {_CLASS_KEY: fdl.get_callable(value).__name__, **child}
+            value = child
+        plain[name] = value
+    return plain
+
+
+def recipe_from_yaml(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
+    """Return the recipe that YAML text describes.
+
+    Args:
+        text: What `recipe_to_yaml` wrote, possibly edited.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecipeError: The text is not YAML, or a field is unknown, missing, or holds a wrong value.
+    """
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        recipe = _from_plain(Recipe, plain, "")
+        build(recipe)
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
+    return recipe
+
+
+def _from_plain(cls: Any, plain: Any, path: str) -> fdl.Config[Any]:
+    if not isinstance(plain, dict):
+        raise RecipeError(f"{path or 'the file'}: expected a group of fields, got {type(plain).__name__}")
+    types = field_types(cls)
+    for key in plain:
+        if key not in types:
+            raise RecipeError(f"{path}{'.' if path else ''}{key}: no such field{suggest(str(key), types)}")
+    values = {}
+    for name, annotation in types.items():
+        where = f"{path}.{name}" if path else name
+        if name not in plain:
+            raise RecipeError(f"{where} is missing; a saved recipe names every field")
+        value = plain[name]
+        if isinstance(value, dict) and node_types(annotation):
+            value = _from_plain(*_choose_class(node_types(annotation), value, where), where)
+        values[name] = value
+    return fdl.Config(cls, **values)
+
+
+def _choose_class(classes: tuple[type, ...], plain: dict[str, Any], path: str) -> tuple[type, dict[str, Any]]:
+    if len(classes) == 1:
+        return classes[0], plain
+    rest = {key: value for key, value in plain.items() if key != _CLASS_KEY}
+    for cls in classes:
+        if cls.__name__ == plain.get(_CLASS_KEY):
+            return cls, rest
+    names = ", ".join(cls.__name__ for cls in classes)
+    raise RecipeError(f"{path}.{_CLASS_KEY}={plain.get(_CLASS_KEY)!r}: expected one of {names}")
+
+
+def load_recipe(path: str | Path) -> fdl.Config[Recipe]:
+    """Return the recipe saved in a YAML file.
+
+    Raises:
+        RecipeError: The file cannot be read or does not hold a valid recipe.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    return recipe_from_yaml(text, str(path))

@@ -1,0 +1,170 @@
+"""How the model is trained: layout over GPUs, precision, optimizer, trainer, checkpoints and logging."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from neva_recipes.config._node import ConfigNode, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Range
+from neva_recipes.config.errors import RecipeError
+
+__all__ = [
+    "CheckpointConfig",
+    "LoggingConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "PrecisionConfig",
+    "TrainerConfig",
+]
+
+Fraction = Annotated[float, Range(minimum=0, maximum=1)]
+
+
+@dataclass(kw_only=True, frozen=True)
+class ParallelConfig(ConfigNode):
+    """How the model is split over GPUs; what is left of them is data parallelism."""
+
+    tensor_model_parallel_size: Positive = 1
+    """GPUs that share every layer."""
+    pipeline_model_parallel_size: Positive = 1
+    """GPUs, or groups of them, that hold consecutive layers."""
+    sequence_parallel: bool = False
+    """Split norms and residuals along the sequence over the tensor-parallel GPUs."""
+    use_distributed_optimizer: bool = True
+    """Shard the optimizer state over the data-parallel GPUs."""
+    overlap_grad_reduce: bool = False
+    """Reduce gradients while the backward pass goes on."""
+    overlap_param_gather: bool = False
+    """Gather updated weights while the forward pass goes on (distributed optimizer with overlap_grad_reduce)."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
+            raise RecipeError("sequence_parallel=true needs tensor_model_parallel_size > 1")
+        if self.overlap_param_gather and not (self.use_distributed_optimizer and self.overlap_grad_reduce):
+            raise RecipeError(
+                "overlap_param_gather=true needs use_distributed_optimizer=true and overlap_grad_reduce=true"
+            )
+
+
+@dataclass(kw_only=True, frozen=True)
+class PrecisionConfig(ConfigNode):
+    """Number formats of weights, matrix products and gradient sums."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Format of weights and activations; the optimizer keeps fp32 master weights with bf16."""
+    grad_reduce_in_fp32: bool = True
+    """Accumulate and reduce gradients in fp32."""
+    fp8: Literal["hybrid", "e4m3"] | None = None
+    """FP8 format of the language model's linear layers (Transformer Engine, Hopper or newer); none means off."""
+    fp8_recipe: Literal["delayed", "tensorwise", "blockwise", "mxfp8"] = "delayed"
+    """How FP8 scales are chosen; blockwise needs Hopper, mxfp8 needs Blackwell."""
+    fp8_amax_history_len: Positive = 1024
+    """Length of the amax history (delayed only)."""
+    fp8_amax_compute_algo: Literal["max", "most_recent"] = "max"
+    """How the amax history becomes a scale (delayed only)."""
+    fp8_param: bool = False
+    """Keep the weights themselves in FP8."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if self.fp8 and self.precision != "bf16":
+            raise RecipeError(f"fp8={self.fp8} needs precision=bf16, not {self.precision}")
+        if self.fp8_param and not self.fp8:
+            raise RecipeError("fp8_param=true needs fp8=hybrid or fp8=e4m3")
+
+
+@dataclass(kw_only=True, frozen=True)
+class OptimConfig(ConfigNode):
+    """AdamW and its learning-rate schedule."""
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    min_lr: NonNegativeFloat = 0.0
+    """Learning rate at the end of the schedule."""
+    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the schedule after warm-up."""
+    warmup_steps: NonNegative | None = None
+    """Steps of linear warm-up from zero; none means warmup_ratio decides."""
+    warmup_ratio: Fraction | None = 0.03
+    """Share of all steps spent warming up, rounded up; used when warmup_steps is none."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay; not applied to biases and norms."""
+    adam_beta1: Fraction = 0.9
+    """Decay of the first moment."""
+    adam_beta2: Fraction = 0.999
+    """Decay of the second moment."""
+    adam_eps: PositiveFloat = 1e-8
+    """Term that keeps the denominator from zero."""
+    clip_grad: NonNegativeFloat = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if self.min_lr > self.lr:
+            raise RecipeError(f"min_lr={self.min_lr:g} is larger than lr={self.lr:g}")
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise RecipeError("warmup_steps and warmup_ratio are both set: set one of them to none")
+
+
+@dataclass(kw_only=True, frozen=True)
+class TrainerConfig(ConfigNode):
+    """How long, on what, and with which extras the loop runs."""
+
+    accelerator: Literal["auto", "gpu", "cpu"] = "auto"
+    """Device to train on; auto takes GPUs where there are any."""
+    num_nodes: Positive = 1
+    """Machines."""
+    devices: Positive | None = None
+    """Processes per machine, one per GPU; none means as many as tensor and pipeline parallelism need."""
+    max_steps: Positive | None = None
+    """Optimizer steps; none means max_epochs decides."""
+    max_epochs: Positive | None = None
+    """Passes over the data, counted in steps rounded up; used when max_steps is none."""
+    val_check_interval: Positive | None = None
+    """Steps between validations; none validates at the end only."""
+    limit_val_batches: Positive | None = None
+    """Global batches per validation; none means the whole validation file."""
+    log_every_n_steps: Positive = 10
+    """Steps between two logged points."""
+    seed: NonNegative = 1234
+    """Seed of initialisation, data order and dropout."""
+    early_stopping_patience: Positive | None = None
+    """Validations without improvement of checkpoint.monitor after which training stops; none never stops early."""
+    ema_decay: Annotated[float, Range(minimum=0, maximum=1)] | None = None
+    """Decay of an exponential moving average of the weights; none means none is kept."""
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    """Lightning profiler whose report is written to the run directory."""
+    enable_progress_bar: bool = True
+    """Show a progress bar in rank 0's log."""
+
+    def check(self) -> None:
+        """Raise `RecipeError` where two fields contradict each other."""
+        if (self.max_steps is None) == (self.max_epochs is None):
+            raise RecipeError("exactly one of max_steps and max_epochs must be set, the other none")
+
+
+@dataclass(kw_only=True, frozen=True)
+class CheckpointConfig(ConfigNode):
+    """When checkpoints are written and which are kept."""
+
+    every_n_train_steps: Positive | None = None
+    """Steps between checkpoints."""
+    train_time_interval_minutes: PositiveFloat | None = None
+    """Minutes between checkpoints, beside or instead of steps."""
+    save_top_k: Annotated[int, Range(minimum=-1)] = 1
+    """Checkpoints to keep, best first by monitor, newest first without one; -1 keeps all, 0 none but the last."""
+    save_last: bool = True
+    """Always keep the newest too; a finished run's last checkpoint is its result."""
+    monitor: str | None = None
+    """Logged metric that ranks checkpoints (val_loss, reduced_train_loss); none ranks by step."""
+    mode: Literal["min", "max"] = "min"
+    """Whether a small or a large value of monitor is better."""
+
+
+@dataclass(kw_only=True, frozen=True)
+class LoggingConfig(ConfigNode):
+    """Where metrics go beside TensorBoard and CSV, which are always written to the run directory."""
+
+    wandb_project: str | None = None
+    """Weights & Biases project; none means it is not used."""
+    wandb_entity: str | None = None
+    """Weights & Biases team or user."""

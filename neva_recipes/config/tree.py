@@ -1,0 +1,134 @@
+"""Recipes as Fiddle graphs: making them with every default written out, changing them by path, building them."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import fiddle as fdl
+
+from neva_recipes.config._node import check_value, describe_type, field_types, node_types, parse_value, suggest
+from neva_recipes.config.errors import RecipeError
+from neva_recipes.config.recipe import Recipe
+
+__all__ = ["Field", "build", "config", "iterate_fields", "set_field"]
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One settable field of a recipe.
+
+    Attributes:
+        path: Dotted name, such as `optim.lr`.
+        annotation: Its type annotation.
+        value: Its current value in the recipe.
+        owner: The dataclass that declares it.
+    """
+
+    path: str
+    annotation: Any
+    value: Any
+    owner: type
+
+
+def config(cls: type[T], **values: Any) -> fdl.Config[T]:
+    """Return a Fiddle config of a configuration dataclass with every default written out.
+
+    A saved recipe therefore keeps its meaning when a default in the code changes.
+
+    Args:
+        cls: The dataclass.
+        **values: Fields that differ from the defaults; nodes may be Fiddle configs.
+
+    Raises:
+        RecipeError: A name is not a field of `cls`.
+    """
+    for name in values:
+        if name not in field_types(cls):
+            raise RecipeError(f"{cls.__name__} has no field {name}{suggest(name, field_types(cls))}")
+    defaults = {
+        field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    }
+    return fdl.Config(cls, **{**defaults, **values})
+
+
+def build(recipe: fdl.Buildable[T], path: str = "") -> T:
+    """Return the dataclass tree that a Fiddle recipe describes, every field and rule checked.
+
+    Args:
+        recipe: The Fiddle config, or a node of it.
+        path: Dotted name of that node, for messages; empty for the root.
+
+    Raises:
+        RecipeError: A field holds a wrong value, or two contradict each other; the text starts with the dotted path.
+    """
+    cls: Any = fdl.get_callable(recipe)
+    arguments = recipe.__arguments__
+    values = {}
+    for name, annotation in field_types(cls).items():
+        where = f"{path}.{name}" if path else name
+        if name not in arguments:
+            if _has_default(cls, name):
+                continue
+            raise RecipeError(f"{where} is not set: expected {describe_type(annotation)}")
+        value = arguments[name]
+        if isinstance(value, fdl.Buildable):
+            value = build(value, where)
+        values[name] = check_value(annotation, value, where)
+    try:
+        return cls(**values)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _has_default(cls: Any, name: str) -> bool:
+    field = cls.__dataclass_fields__[name]
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def iterate_fields(recipe: fdl.Buildable[Any], prefix: str = "") -> Iterator[Field]:
+    """Yield every settable field of a recipe, depth first in the order of definition; groups yield their fields."""
+    cls: Any = fdl.get_callable(recipe)
+    for name, annotation in field_types(cls).items():
+        value = recipe.__arguments__.get(name)
+        if isinstance(value, fdl.Buildable):
+            yield from iterate_fields(value, f"{prefix}{name}.")
+        else:
+            yield Field(f"{prefix}{name}", annotation, value, cls)
+
+
+def set_field(recipe: fdl.Buildable[Recipe], path: str, text: str) -> None:
+    """Set one field from command-line text, in place.
+
+    Args:
+        recipe: The recipe to change.
+        path: Dotted name, such as `optim.lr`.
+        text: What was typed after `=`; `none` clears an optional field.
+
+    Raises:
+        RecipeError: There is no such field, or it does not accept the text; the nearest names are offered.
+    """
+    node: fdl.Buildable[Any] = recipe
+    *groups, name = path.split(".")
+    for depth, group in enumerate(groups):
+        child = node.__arguments__.get(group)
+        if not isinstance(child, fdl.Buildable):
+            owner: Any = fdl.get_callable(node)
+            if group in field_types(owner) and child is None and node_types(field_types(owner)[group]):
+                raise RecipeError(f"{path}: {'.'.join(groups[: depth + 1])} is none in this recipe, so it has no fields")
+            raise _no_such_field(recipe, path)
+        node = child
+    cls: Any = fdl.get_callable(node)
+    if name not in field_types(cls):
+        raise _no_such_field(recipe, path)
+    setattr(node, name, parse_value(field_types(cls)[name], text, path))
+
+
+def _no_such_field(recipe: fdl.Buildable[Any], path: str) -> RecipeError:
+    paths = [field.path for field in iterate_fields(recipe)]
+    same_name = [candidate for candidate in paths if candidate.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    hint = f" (did you mean {', '.join(same_name[:3])}?)" if same_name else suggest(path, paths)
+    return RecipeError(f"{path}: no such field{hint}")
