@@ -1,0 +1,1 @@
+"""Training of LLaVA/NeVA models on Megatron-Core: everything that imports torch."""

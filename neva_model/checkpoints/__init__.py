@@ -1,0 +1,1 @@
+"""Checkpoints: distributed ones of our own, and Hugging Face directories."""

@@ -1,0 +1,114 @@
+"""Sharded checkpoints on disk: written whole or not at all, read with one clear line when something is wrong."""
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.core import CheckpointingException
+from torch.distributed.checkpoint.api import CheckpointException
+
+from neva_model.checkpoints.information import (
+    RECIPE_FILE,
+    CheckpointInformation,
+    list_checkpoints,
+    read_information,
+)
+from neva_recipes.config import CheckpointError
+
+__all__ = ["load_sharded", "remove_incomplete", "save_sharded", "sharding_metadata"]
+
+_TEMPORARY = ".incomplete-"
+
+
+def sharding_metadata() -> dict[str, Any]:
+    """Return the metadata under which Megatron shards state so that any tensor/pipeline/data layout can load it."""
+    return {
+        "distrib_optim_sharding_type": "fully_reshardable",
+        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
+        "singleton_local_shards": False,
+        "chained_optim_avoid_prefix": True,
+    }
+
+
+def save_sharded(state: dict[str, Any], target: Path, information: CheckpointInformation, recipe_yaml: str) -> None:
+    """Write a checkpoint under a temporary name and rename it when it is complete; every rank takes part.
+
+    Args:
+        state: Megatron's sharded state dict and plain values.
+        target: Final directory; replaced if it exists.
+        information: Facts beside the tensors.
+        recipe_yaml: The recipe, so that the checkpoint can be read without its run.
+
+    Raises:
+        CheckpointError: The files could not be written; nothing is left of them and earlier checkpoints are untouched.
+    """
+    is_main = torch.distributed.get_rank() == 0
+    temporary = target.with_name(_TEMPORARY + target.name)
+    try:
+        if is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        torch.distributed.barrier()
+        dist_checkpointing.save(state, str(temporary))
+        if is_main:
+            (temporary / RECIPE_FILE).write_text(recipe_yaml, encoding="utf-8")
+            information.write(temporary)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+        torch.distributed.barrier()
+    except (OSError, RuntimeError, CheckpointException, CheckpointingException) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = " ".join(str(_root_cause(error)).split())[:300]
+        raise CheckpointError(
+            f"{target}: the checkpoint could not be written: {reason}; earlier checkpoints are untouched"
+        ) from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    if isinstance(error, CheckpointException):
+        failures = [failure[0] for failure in error.failures.values()]
+        if failures:
+            return _root_cause(failures[0])
+    return error
+
+
+def load_sharded(state: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Fill a sharded state dict from a checkpoint and return it with the plain values.
+
+    Args:
+        state: What this rank wants, as sharded tensors.
+        checkpoint: A complete checkpoint.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or of another shape than asked for.
+    """
+    read_information(checkpoint)
+    try:
+        return dist_checkpointing.load(state, str(checkpoint))
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        pickle.UnpicklingError,
+        CheckpointException,
+        CheckpointingException,
+    ) as error:
+        reason = " ".join(str(_root_cause(error)).split())[:300]
+        raise CheckpointError(f"{checkpoint}: cannot be loaded: {reason}") from error
+
+
+def remove_incomplete(checkpoints: Path) -> None:
+    """Remove what a killed save has left under a run's `checkpoints` directory."""
+    for path in checkpoints.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def newest_checkpoint(checkpoints: Path) -> Path | None:
+    """Return the newest complete checkpoint under a run's `checkpoints` directory, or none."""
+    found = list_checkpoints(checkpoints)
+    return found[-1] if found else None

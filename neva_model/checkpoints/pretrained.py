@@ -1,0 +1,68 @@
+"""Initial weights of a model, part by part, from wherever `from_pretrained` points."""
+
+from pathlib import Path
+
+import torch
+from megatron.core import parallel_state
+
+from neva_model.checkpoints.digest import weights_digest
+from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
+from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
+from neva_model.checkpoints.information import check_same_model, read_information, resolve_checkpoint, saved_recipe
+from neva_model.model import NevaModel
+from neva_recipes.config import CheckpointError, Recipe
+
+__all__ = ["load_initial_weights"]
+
+_PARTS = ("language", "vision", "projector")
+
+
+def load_initial_weights(model: NevaModel, recipe: Recipe) -> list[str]:
+    """Fill the parts of a freshly built model whose `from_pretrained` is set.
+
+    Args:
+        model: This rank's part of the model.
+        recipe: Where each part comes from: one of our runs or checkpoints, or a Hugging Face directory or hub name.
+
+    Returns:
+        Lines that say what was loaded from where.
+
+    Raises:
+        CheckpointError: A source is missing, damaged, or of another shape than the recipe.
+    """
+    lines = []
+    for part in _PARTS:
+        config = getattr(recipe.model, part)
+        source = config.from_pretrained if config is not None else None
+        if source is not None and _is_ours(source):
+            lines.append(_load_part(model, recipe, part, resolve_checkpoint(source)))
+    return lines + load_pretrained(model, recipe)
+
+
+def _is_ours(source: str) -> bool:
+    return Path(source).is_dir() and not is_huggingface_directory(Path(source))
+
+
+def _load_part(model: NevaModel, recipe: Recipe, part: str, checkpoint: Path) -> str:
+    information = read_information(checkpoint)
+    check_same_model(checkpoint, saved_recipe(checkpoint), recipe, (part,))
+    module: torch.nn.Module | None = getattr(model, part)
+    weights: dict[str, torch.Tensor] = {}
+    # Every rank takes part in the load, though only the first pipeline stage has a projector and a vision tower.
+    wanted = {} if module is None else model.part_sharded_state_dict(part, metadata=sharding_metadata())
+    weights = load_sharded({"part": wanted}, checkpoint)["part"] if wanted or _is_distributed() else {}
+    if module is not None:
+        module.load_state_dict(weights)
+    line = f"{part}: loaded from {checkpoint} (step {information.step})"
+    if part == "projector" and module is not None and parallel_state.get_tensor_model_parallel_rank() == 0:
+        digest = weights_digest(module.state_dict())
+        if digest != information.projector_digest:
+            raise CheckpointError(
+                f"{checkpoint}: the projector's digest is {digest}, the checkpoint says {information.projector_digest}"
+            )
+        line += f", {sum(weight.numel() for weight in module.parameters()):,} parameters, {digest[:19]}"
+    return line
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.get_world_size() > 1

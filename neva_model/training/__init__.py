@@ -1,0 +1,1 @@
+"""The training loop: Lightning's Trainer around Megatron's schedules and optimizer."""

@@ -1,0 +1,305 @@
+"""The Lightning module: one optimizer step of a NeVA model through Megatron's schedules."""
+
+import random
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from megatron.core import parallel_state, tensor_parallel
+from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.module import Float16Module
+
+from neva_model.checkpoints.digest import weights_digest
+from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
+from neva_model.checkpoints.information import (
+    CheckpointInformation,
+    check_same_model,
+    read_information,
+    saved_recipe,
+)
+from neva_model.model import NevaModel, build_model
+from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
+from neva_model.training.schedule import learning_rate_factor
+from neva_recipes.config import Recipe
+
+__all__ = ["Microbatch", "NevaTrainingModule"]
+
+Microbatch = dict[str, torch.Tensor]
+
+
+class NevaTrainingModule(pl.LightningModule):
+    """Trains one rank's share of a model.
+
+    Manual optimization: Megatron's schedule runs forward and backward of all microbatches of a step, reduces the
+    gradients and divides them by the number of supervised tokens of the global batch.
+
+    Attributes:
+        consumed_samples: Training samples taken so far, over all ranks; part of every checkpoint.
+    """
+
+    def __init__(self, recipe: Recipe, recipe_yaml: str, max_steps: int) -> None:
+        """Remember the recipe; the model is built by `configure_model`, when the process groups exist.
+
+        Args:
+            recipe: What to train.
+            recipe_yaml: The same as text, kept in every checkpoint.
+            max_steps: Length of the learning-rate schedule.
+        """
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe = recipe
+        self.recipe_yaml = recipe_yaml
+        self.max_steps = max_steps
+        self.consumed_samples = 0
+        self.model: DistributedDataParallel | None = None
+        self._step_ended: float | None = None
+        self._validation_sum = torch.zeros(2)
+
+    def configure_model(self) -> None:
+        """Build this rank's part of the model on its device, ready for Megatron's gradient buffers."""
+        if self.model is not None:
+            return
+        model = build_model(
+            self.recipe,
+            pre_process=parallel_state.is_pipeline_first_stage(),
+            post_process=parallel_state.is_pipeline_last_stage(),
+        )
+        self._load_initial_weights(model)
+        model.to(self.trainer.strategy.root_device)
+        config = model.config
+        module = Float16Module(config, model) if config.bf16 else model
+        self.model = wrap_data_parallel(module, config, self.recipe)
+
+    def _load_initial_weights(self, model: NevaModel) -> None:
+        if self.trainer.ckpt_path is not None:
+            return
+        # Imported here because Hugging Face's libraries take seconds, which a run from scratch need not pay.
+        from neva_model.checkpoints.pretrained import load_initial_weights
+
+        for line in load_initial_weights(model, self.recipe):
+            if self.global_rank == 0:
+                print(line, flush=True)
+
+    @property
+    def neva(self) -> NevaModel:
+        """The model without its wrappers."""
+        assert self.model is not None
+        module = self.model.module
+        return module.module if isinstance(module, Float16Module) else module
+
+    def configure_optimizers(self) -> OptimizerFacade:
+        """Make Megatron's optimizer over the trainable weights and connect it with the schedule."""
+        assert self.model is not None
+        config = self.neva.config
+        optimizer = build_optimizer(self.model, config, self.recipe)
+        config.finalize_model_grads_func = finalize_model_grads
+        config.grad_scale_func = optimizer.scale_loss
+        if self.recipe.parallel.overlap_grad_reduce:
+            config.no_sync_func = self.model.no_sync
+        if self.recipe.parallel.overlap_param_gather:
+            config.param_sync_func = self.model.start_param_sync
+        return OptimizerFacade(optimizer, self.recipe.optim.lr, self.recipe.optim.weight_decay)
+
+    @property
+    def facade(self) -> OptimizerFacade:
+        """The optimizer that Lightning sees."""
+        return self.trainer.optimizers[0]  # type: ignore[return-value]
+
+    def training_step(self, batch: list[Microbatch], batch_index: int) -> None:
+        """Take one optimizer step over this rank's microbatches and log what it did."""
+        assert self.model is not None
+        if self._step_ended is None:
+            self._step_ended = time.perf_counter()
+        self.model.zero_grad_buffer()
+        self.facade.zero_grad()
+        loss_sum, tokens = self._run_schedule(batch, forward_only=False)
+        learning_rate = self.recipe.optim.lr * learning_rate_factor(
+            self.trainer.global_step, self.recipe.optim, self.max_steps
+        )
+        self.facade.param_groups[0]["lr"] = learning_rate
+        self.optimizers().step()  # type: ignore[union-attr]
+        self.consumed_samples += self.recipe.data.global_batch_size
+        self._log_step(batch, loss_sum / tokens.clamp(min=1), learning_rate)
+
+    def _run_schedule(self, batch: list[Microbatch], *, forward_only: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run Megatron's schedule and return the summed loss and the number of supervised tokens of the global batch."""
+        outputs = get_forward_backward_func()(
+            forward_step_func=_forward_step,
+            data_iterator=iter(batch),
+            model=self.model,
+            num_microbatches=len(batch),
+            seq_length=batch[0]["tokens"].shape[1],
+            micro_batch_size=batch[0]["tokens"].shape[0],
+            forward_only=forward_only,
+        )
+        total = torch.zeros(2, device=self.device)
+        for output in outputs:
+            total += output["loss_sum_and_tokens"]
+        torch.distributed.all_reduce(total, group=parallel_state.get_data_parallel_group())
+        if parallel_state.get_pipeline_model_parallel_world_size() > 1:
+            torch.distributed.broadcast(
+                total,
+                parallel_state.get_pipeline_model_parallel_last_rank(),
+                group=parallel_state.get_pipeline_model_parallel_group(),
+            )
+        return total[0], total[1]
+
+    def _log_step(self, batch: list[Microbatch], loss: torch.Tensor, learning_rate: float) -> None:
+        now = time.perf_counter()
+        assert self._step_ended is not None
+        seconds, self._step_ended = now - self._step_ended, now
+        data_parallel_size = parallel_state.get_data_parallel_world_size()
+        tokens = sum(int(microbatch["num_tokens"]) for microbatch in batch) * data_parallel_size
+        values = {
+            "reduced_train_loss": float(loss),
+            "lr": learning_rate,
+            "grad_norm": self.facade.grad_norm,
+            "step_time": seconds,
+            "samples_per_second": self.recipe.data.global_batch_size / seconds,
+            "tokens_per_second": tokens / seconds,
+        }
+        if self.device.type == "cuda":
+            values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            values["tflops_per_gpu"] = self._step_tflop(batch) * data_parallel_size / seconds / self.trainer.world_size
+        self.log_dict(values)
+
+    def _step_tflop(self, batch: list[Microbatch]) -> float:
+        from neva_recipes.plan.flops import training_flops
+
+        total = 0.0
+        for microbatch in batch:
+            rows, length = microbatch["tokens"].shape
+            images = microbatch["images"].shape[0] if "images" in microbatch else 0
+            total += training_flops(self.recipe.model, sequence_length=length, sequences=rows, images=images)
+        return total / 1e12
+
+    def on_validation_epoch_start(self) -> None:
+        """Start a new sum."""
+        self._validation_sum = torch.zeros(2, device=self.device)
+
+    def validation_step(self, batch: list[Microbatch], batch_index: int) -> None:
+        """Add one global batch to the validation loss."""
+        loss_sum, tokens = self._run_schedule(batch, forward_only=True)
+        self._validation_sum += torch.stack([loss_sum, tokens])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss per supervised token over the whole validation file; time spent here is no step's."""
+        loss_sum, tokens = self._validation_sum
+        self.log("val_loss", float(loss_sum / tokens.clamp(min=1)))
+        self._step_ended = None
+
+    def sharded_state(self, *, is_loading: bool = False) -> dict[str, Any]:
+        """Return this rank's shards of the weights, the optimizer and the random states.
+
+        Args:
+            is_loading: Whether they are the destination of a load, which needs no facts about this moment.
+        """
+        metadata = sharding_metadata()
+        model = self.neva.sharded_state_dict(metadata=metadata)
+        optimizer = self.facade.megatron_optimizer
+        state = {
+            "model": model,
+            "optimizer": optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata),
+        }
+        if not is_loading:
+            state |= {"random": self._random_shard(), "information": self._information(), "recipe_yaml": self.recipe_yaml}
+        return state
+
+    def load_sharded_state(self, checkpoint: str | Path) -> dict[str, Any]:
+        """Load what `sharded_state` saved, possibly under another layout, and return Lightning's part of it.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged or holds another model.
+        """
+        checkpoint = Path(checkpoint)
+        information = read_information(checkpoint)
+        parts = tuple(part for part in ("language", "vision", "projector") if getattr(self.recipe.model, part))
+        check_same_model(checkpoint, saved_recipe(checkpoint), self.recipe, parts)
+        state = self.sharded_state(is_loading=True)
+        same_layout = self._layout() == (
+            information.world_size,
+            information.tensor_model_parallel_size,
+            information.pipeline_model_parallel_size,
+        )
+        if same_layout:
+            state["random"] = self._random_shard()
+        loaded = load_sharded(state, checkpoint)
+        self.neva.load_state_dict(loaded["model"])
+        self.facade.megatron_optimizer.load_state_dict(loaded["optimizer"])
+        if same_layout:
+            _set_random_states(loaded["random"])
+        self.consumed_samples = information.consumed_samples
+        return loaded["lightning"]
+
+    def _layout(self) -> tuple[int, int, int]:
+        parallel = self.recipe.parallel
+        return (
+            self.trainer.world_size,
+            parallel.tensor_model_parallel_size,
+            parallel.pipeline_model_parallel_size,
+        )
+
+    def _random_shard(self) -> ShardedObject:
+        # Random states belong to a rank, so they are restored only under the layout that saved them.
+        return ShardedObject("random", _random_states(), (self.trainer.world_size,), (self.global_rank,))
+
+    def _information(self) -> CheckpointInformation:
+        world_size, tensor, pipeline = self._layout()
+        neva = self.neva
+        return CheckpointInformation(
+            step=self.trainer.global_step,
+            consumed_samples=self.consumed_samples,
+            metrics={name: float(value) for name, value in self.trainer.callback_metrics.items()},
+            projector_digest=weights_digest(neva.projector.state_dict()) if neva.projector is not None else None,
+            world_size=world_size,
+            tensor_model_parallel_size=tensor,
+            pipeline_model_parallel_size=pipeline,
+            has_average=self.recipe.trainer.ema_decay is not None,
+        )
+
+
+def _forward_step(
+    batches: Iterator[Microbatch], model: torch.nn.Module
+) -> tuple[torch.Tensor, partial[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]]:
+    batch = next(batches)
+    output = model(
+        tokens=batch["tokens"],
+        position_ids=batch["position_ids"],
+        images=batch.get("images"),
+        labels=batch["labels"],
+    )
+    return output, partial(_sum_loss, batch["labels"])
+
+
+def _sum_loss(
+    labels: torch.Tensor, token_loss: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the loss sum to differentiate, its number of tokens, and both for logging (Megatron's protocol)."""
+    loss_sum = token_loss.float().sum()
+    tokens = (labels != -100).sum()
+    return loss_sum, tokens.int(), {"loss_sum_and_tokens": torch.stack([loss_sum.detach(), tokens.float()])}
+
+
+def _random_states() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(),
+        "megatron": tensor_parallel.get_cuda_rng_tracker().get_states(),
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    torch.cuda.set_rng_state(states["cuda"])
+    tensor_parallel.get_cuda_rng_tracker().set_states(states["megatron"])

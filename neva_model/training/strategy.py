@@ -1,0 +1,92 @@
+"""Lightning strategy that leaves gradients, optimizer and checkpoints to Megatron-Core."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from megatron.core import parallel_state, tensor_parallel
+
+from neva_model.checkpoints.io import DistributedCheckpointIO
+from neva_model.training.environment import RankEnvironment
+from neva_recipes.config import ParallelConfig
+
+__all__ = ["MegatronStrategy", "initialize_model_parallel"]
+
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+def initialize_model_parallel(parallel: ParallelConfig, seed: int) -> None:
+    """Create Megatron's process groups and seed its random states; the default process group must exist."""
+    if not parallel_state.is_initialized():
+        parallel_state.initialize_model_parallel(
+            parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
+        )
+        tensor_parallel.model_parallel_cuda_manual_seed(seed)
+
+
+class MegatronStrategy(DDPStrategy):
+    """Runs one process per rank with Megatron's process groups instead of torch's DistributedDataParallel."""
+
+    def __init__(self, parallel: ParallelConfig, seed: int, accelerator: str) -> None:
+        """Use NCCL on GPUs and gloo on CPU.
+
+        Args:
+            parallel: The layout.
+            seed: Seed of Megatron's random states.
+            accelerator: `gpu` or `cpu`.
+        """
+        super().__init__(
+            cluster_environment=RankEnvironment(),
+            checkpoint_io=DistributedCheckpointIO(),
+            process_group_backend="nccl" if accelerator == "gpu" else "gloo",
+            timeout=_COLLECTIVE_TIMEOUT,
+        )
+        self._parallel = parallel
+        self._seed = seed
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Restore once the model and the optimizer exist: the sharded state is loaded into them."""
+        return True
+
+    def setup_environment(self) -> None:
+        """Create the process groups."""
+        super().setup_environment()
+        initialize_model_parallel(self._parallel, self._seed)
+
+    def configure_ddp(self) -> None:
+        """Do nothing: the module wraps its model in Megatron's DistributedDataParallel."""
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return nothing: the weights are saved sharded."""
+        return {}
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return nothing: the optimizer is saved sharded."""
+        return {}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Save Lightning's state, the weights and the optimizer; every rank takes part."""
+        module: Any = self.lightning_module
+        self.checkpoint_io.save_checkpoint({"lightning": checkpoint, **module.sharded_state()}, filepath)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load the weights and the optimizer in place and return Lightning's state."""
+        module: Any = self.lightning_module
+        return module.load_sharded_state(checkpoint_path)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Do nothing: `load_checkpoint` has loaded the optimizer."""
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Do nothing: `load_checkpoint` has loaded the weights."""
+
+    def teardown(self) -> None:
+        """Close the process groups."""
+        super().teardown()
+        parallel_state.destroy_model_parallel()

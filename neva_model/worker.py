@@ -1,0 +1,77 @@
+"""The entry point of every job: `python -m neva_model.worker RUN_DIR`, once per rank.
+
+Exit codes: 0 when training is finished, 2 for a mistake of the user's (one line on standard error), 1 for a crash.
+The first rank that fails says why in RUN_DIR/failure.json.
+"""
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from neva_recipes.config import UserError, build, load_recipe
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> int:
+    """Train the recipe of a run directory as the rank that the environment names.
+
+    Args:
+        arguments: The run directory.
+
+    Returns:
+        The exit code.
+    """
+    if len(arguments) != 1:
+        print("usage: python -m neva_model.worker RUN_DIR", file=sys.stderr)
+        return 2
+    run_directory = Path(arguments[0])
+    try:
+        recipe_file = run_directory / "recipe.yaml"
+        recipe = build(load_recipe(recipe_file))
+        _quieten_libraries()
+        # Patches must be in place before any other module imports Megatron-Core.
+        from neva_model.model.cpu_compat import install
+
+        install()
+        from neva_model.training.train import train
+
+        train(recipe, recipe_file.read_text(encoding="utf-8"), run_directory)
+    except UserError as error:
+        _record_failure(run_directory, "user", str(error))
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except BaseException as error:
+        _record_failure(run_directory, "crash", f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _quieten_libraries() -> None:
+    # Megatron-Core warns about every optional GPU library at import; on a CPU machine none of them is missing.
+    warnings.filterwarnings("ignore", module=r"megatron\.core")
+    # Workers decode images in parallel already; tokenizers would warn about each fork.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _record_failure(run_directory: Path, kind: str, message: str) -> None:
+    """Write failure.json unless another rank was first."""
+    failure = {"rank": int(os.environ.get("RANK", "0")), "kind": kind, "message": message}
+    try:
+        with (run_directory / "failure.json").open("x", encoding="utf-8") as file:
+            json.dump(failure, file)
+    except OSError:
+        # Another rank was first, or the disk is full; standard error says it too.
+        return
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A failing rank must not wait in an interpreter shutdown for ranks that wait for it in a collective.
+    os._exit(code)

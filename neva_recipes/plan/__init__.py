@@ -1,0 +1,1 @@
+"""What a recipe costs, by plain arithmetic: never imports torch."""
