@@ -3,6 +3,7 @@
 This package is the common ground of the launcher and the worker. It never imports torch.
 """
 
+from neva_recipes.config._node import describe_type, node_types, parse_value, suggest
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
 from neva_recipes.config.model import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
@@ -43,9 +44,13 @@ __all__ = [
     "VisionConfig",
     "build",
     "config",
+    "describe_type",
     "iterate_fields",
     "load_recipe",
+    "node_types",
+    "parse_value",
     "recipe_from_yaml",
     "recipe_to_yaml",
     "set_field",
+    "suggest",
 ]

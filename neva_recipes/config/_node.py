@@ -73,6 +73,7 @@ NonNegative = Annotated[int, Range(minimum=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(minimum=0)]
 
+_UNSUITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SCALAR_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "none"}
 
 
@@ -141,13 +142,18 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
     Raises:
         RecipeError: The value is of the wrong type, not among the choices, or out of range.
     """
+    if isinstance(value, str) and _UNSUITABLE.search(value):
+        raise RecipeError(
+            f"{path}={value!a}: has a line break, a control character or a byte that is not UTF-8: remove it"
+        )
     for member in _members(annotation):
         accepted, result = _accept(member, value)
         if accepted:
             return result
     choices = [str(c) for m in _members(annotation) if typing.get_origin(m) is Literal for c in typing.get_args(m)]
     hint = suggest(value, choices) if isinstance(value, str) else ""
-    raise RecipeError(f"{path}={value!r}: expected {describe_type(annotation)}{hint}")
+    shown = type(value).__name__ if is_dataclass(value) else repr(value)
+    raise RecipeError(f"{path}={shown}: expected {describe_type(annotation)}{hint}")
 
 
 def _accept(member: Any, value: Any) -> tuple[bool, Any]:
@@ -191,7 +197,7 @@ def parse_value(annotation: Any, text: str, path: str) -> Any:
     for member in members:
         value = _parse_member(member, text)
         if _accept(member, value)[0]:
-            return _accept(member, value)[1]
+            return check_value(annotation, value, path)
     return check_value(annotation, text, path)
 
 

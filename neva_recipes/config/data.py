@@ -8,9 +8,7 @@ from neva_recipes.config.errors import RecipeError
 
 __all__ = ["ConvTemplate", "DataConfig", "LlavaDataConfig", "TextDataConfig"]
 
-ConvTemplate = Literal[
-    "plain", "v1", "llama_2", "llava_llama_2", "mistral_instruct", "nvgpt", "llama_3", "chatml"
-]
+ConvTemplate = Literal["plain", "v1", "llama_2", "llava_llama_2", "mistral_instruct", "nvgpt", "llama_3", "chatml"]
 """Names of the conversation templates; each reproduces the project it is named after (docs/data.md)."""
 
 

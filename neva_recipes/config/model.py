@@ -48,7 +48,7 @@ class LanguageConfig(ConfigNode):
     freeze: bool = False
     """Keep these weights fixed."""
     from_pretrained: str | None = None
-    """Where the weights come from: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
+    """Weights: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
 
     def check(self) -> None:
         """Raise `RecipeError` where two fields contradict each other."""
@@ -101,11 +101,11 @@ class VisionConfig(ConfigNode):
     vision_select_feature: Literal["patch", "cls_patch"] = "patch"
     """Use the patch tokens only, or the class token too (CLIP)."""
     image_token_len: Positive | None = None
-    """Number of tokens of an image in the sequence; none means derived from the sizes, a number is checked against them."""
+    """Tokens an image takes in the sequence; none derives it from the sizes, a number is checked against them."""
     freeze: bool = True
     """Keep these weights fixed."""
     from_pretrained: str | None = None
-    """Where the weights come from: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
+    """Weights: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
 
     def check(self) -> None:
         """Raise `RecipeError` where two fields contradict each other."""
@@ -117,8 +117,8 @@ class VisionConfig(ConfigNode):
             raise RecipeError(f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}")
         if not -self.num_layers - 1 <= self.vision_select_layer <= self.num_layers:
             raise RecipeError(
-                f"vision_select_layer={self.vision_select_layer} does not exist in a tower of {self.num_layers} layers: "
-                f"expected {-self.num_layers - 1} to {self.num_layers}"
+                f"vision_select_layer={self.vision_select_layer} does not exist in a tower of {self.num_layers} "
+                f"layers: expected {-self.num_layers - 1} to {self.num_layers}"
             )
         if self.image_token_len not in (None, self.tokens_per_image):
             raise RecipeError(
@@ -143,12 +143,14 @@ class VisionConfig(ConfigNode):
 class ProjectorConfig(ConfigNode):
     """The map from vision features to the language model's width."""
 
-    mm_projector_type: Annotated[str, Matches(r"linear|mlp[1-9]x_gelu", "linear or mlpNx_gelu (mlp2x_gelu)")] = "mlp2x_gelu"
+    mm_projector_type: Annotated[str, Matches(r"linear|mlp[1-9]x_gelu", "linear or mlpNx_gelu (mlp2x_gelu)")] = (
+        "mlp2x_gelu"
+    )
     """linear, or mlpNx_gelu: N linear layers with GELU between them."""
     freeze: bool = False
     """Keep these weights fixed."""
     from_pretrained: str | None = None
-    """Where the weights come from: a stage-1 run directory or checkpoint, or a Hugging Face LLaVA directory; none means random."""
+    """Weights: a run directory or checkpoint of stage 1, or a Hugging Face LLaVA directory; none means random."""
 
     @property
     def num_layers(self) -> int:

@@ -68,10 +68,14 @@ class Recipe(ConfigNode):
         if isinstance(self.data, LlavaDataConfig) and self.model.vision is None:
             raise RecipeError("data of class LlavaDataConfig needs model.vision and model.projector")
         if isinstance(self.data, TextDataConfig) and self.model.vision is not None:
-            raise RecipeError("data of class TextDataConfig needs a text-only model: set model.vision and model.projector to none")
+            raise RecipeError(
+                "data of class TextDataConfig needs a text-only model: set model.vision and model.projector to none"
+            )
         parts = (self.model.language, self.model.vision, self.model.projector)
         if all(part is None or part.freeze for part in parts):
-            raise RecipeError("every part of the model is frozen: set model.language.freeze=false or model.projector.freeze=false")
+            raise RecipeError(
+                "every part of the model is frozen: set model.language.freeze=false or model.projector.freeze=false"
+            )
         if self.trainer.early_stopping_patience and not (self.checkpoint.monitor and self.data.validation_data_path):
             raise RecipeError("trainer.early_stopping_patience needs checkpoint.monitor and data.validation_data_path")
         self._check_parallel()
@@ -118,14 +122,14 @@ class Recipe(ConfigNode):
         devices = self.trainer.devices or -(-model_size // nodes)
         if nodes * devices % model_size:
             raise RecipeError(
-                f"trainer.num_nodes={nodes} x trainer.devices={devices} = {nodes * devices} processes is not a multiple of "
-                f"tensor {tensor} x pipeline {pipeline} = {model_size}"
+                f"trainer.num_nodes={nodes} x trainer.devices={devices} = {nodes * devices} processes is not "
+                f"a multiple of tensor {tensor} x pipeline {pipeline} = {model_size}"
             )
         replicas = nodes * devices // model_size
         micro, total = self.data.micro_batch_size, self.data.global_batch_size
         if total % (micro * replicas):
             raise RecipeError(
-                f"data.global_batch_size={total} is not a multiple of data.micro_batch_size={micro} x {replicas} replicas "
-                f"= {micro * replicas}"
+                f"data.global_batch_size={total} is not a multiple of data.micro_batch_size={micro} x {replicas} "
+                f"replicas = {micro * replicas}"
             )
         return Layout(nodes, devices, replicas, total // (micro * replicas))

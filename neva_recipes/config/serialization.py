@@ -1,5 +1,6 @@
 """Recipes as YAML files that are complete, readable, diffable, and load back to the same recipe."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,35 @@ __all__ = ["load_recipe", "recipe_from_yaml", "recipe_to_yaml"]
 _CLASS_KEY = "class"
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as people mean it: 2e-5 is a number, yes and 2024-01-01 are text, a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that `_Loader` or another YAML reader would take for something else."""
+
+
+_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"null|Null|NULL|~|", ["n", "N", "~", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9]\d*)", list("-+0123456789")),
+    ("float", _NUMBER + r"|[-+]?\.inf|\.nan", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER + "$"), list("-+.0123456789"))
+
+
 def recipe_to_yaml(recipe: fdl.Buildable[Recipe]) -> str:
     """Return a recipe as YAML text.
 
@@ -23,7 +53,7 @@ def recipe_to_yaml(recipe: fdl.Buildable[Recipe]) -> str:
         RecipeError: The recipe is not valid; only valid recipes are written.
     """
     build(recipe)
-    return yaml.safe_dump(_to_plain(recipe), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(_to_plain(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _to_plain(node: fdl.Buildable[Any]) -> dict[str, Any]:
@@ -51,15 +81,21 @@ def recipe_from_yaml(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
         RecipeError: The text is not YAML, or a field is unknown, missing, or holds a wrong value.
     """
     try:
-        plain = yaml.safe_load(text)
+        plain = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{source}: not valid YAML: {_first_line(error)}") from None
     try:
         recipe = _from_plain(Recipe, plain, "")
         build(recipe)
     except RecipeError as error:
         raise RecipeError(f"{source}: {error}") from None
     return recipe
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def _from_plain(cls: Any, plain: Any, path: str) -> fdl.Config[Any]:

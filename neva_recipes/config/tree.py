@@ -6,7 +6,15 @@ from typing import Any, TypeVar
 
 import fiddle as fdl
 
-from neva_recipes.config._node import check_value, describe_type, field_types, node_types, parse_value, suggest
+from neva_recipes.config._node import (
+    ConfigNode,
+    check_value,
+    describe_type,
+    field_types,
+    node_types,
+    parse_value,
+    suggest,
+)
 from neva_recipes.config.errors import RecipeError
 from neva_recipes.config.recipe import Recipe
 
@@ -66,6 +74,8 @@ def build(recipe: fdl.Buildable[T], path: str = "") -> T:
         RecipeError: A field holds a wrong value, or two contradict each other; the text starts with the dotted path.
     """
     cls: Any = fdl.get_callable(recipe)
+    if not (isinstance(cls, type) and issubclass(cls, ConfigNode)):
+        raise RecipeError(f"{path or 'recipe'} describes {cls.__name__}: expected a class of neva_recipes.config")
     arguments = recipe.__arguments__
     values = {}
     for name, annotation in field_types(cls).items():
@@ -77,6 +87,11 @@ def build(recipe: fdl.Buildable[T], path: str = "") -> T:
         value = arguments[name]
         if isinstance(value, fdl.Buildable):
             value = build(value, where)
+        elif isinstance(value, ConfigNode):
+            kind = type(value).__name__
+            raise RecipeError(
+                f"{where} is a finished {kind}: write config({kind}, ...), which can be changed and saved"
+            )
         values[name] = check_value(annotation, value, where)
     try:
         return cls(**values)
@@ -118,7 +133,9 @@ def set_field(recipe: fdl.Buildable[Recipe], path: str, text: str) -> None:
         if not isinstance(child, fdl.Buildable):
             owner: Any = fdl.get_callable(node)
             if group in field_types(owner) and child is None and node_types(field_types(owner)[group]):
-                raise RecipeError(f"{path}: {'.'.join(groups[: depth + 1])} is none in this recipe, so it has no fields")
+                raise RecipeError(
+                    f"{path}: {'.'.join(groups[: depth + 1])} is none in this recipe, so it has no fields"
+                )
             raise _no_such_field(recipe, path)
         node = child
     cls: Any = fdl.get_callable(node)
