@@ -1,0 +1,46 @@
+"""Where a recipe runs: starting, watching and stopping the processes of a job. Never imports torch.
+
+Names are loaded on first use: the supervisor of a run lives in this package too, and starts without what it never needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from executors.base import Executor
+    from executors.job import Job
+    from executors.launch import plan_job, run, start_job
+    from executors.local import LocalExecutor
+    from executors.runs import Run, RunStatus, find_run, list_runs
+
+__all__ = [
+    "Executor",
+    "Job",
+    "LocalExecutor",
+    "Run",
+    "RunStatus",
+    "find_run",
+    "list_runs",
+    "plan_job",
+    "run",
+    "start_job",
+]
+
+_HOMES = {
+    "Executor": "base",
+    "Job": "job",
+    "LocalExecutor": "local",
+    "Run": "runs",
+    "RunStatus": "runs",
+    "find_run": "runs",
+    "list_runs": "runs",
+    "plan_job": "launch",
+    "run": "launch",
+    "start_job": "launch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,113 @@
+"""The contract between a job and the place it runs in."""
+
+import dataclasses
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from neva_recipes.config import Layout, RunError
+
+if TYPE_CHECKING:
+    from executors.job import Job
+
+__all__ = ["RANK_VARIABLES", "Executor", "is_secret"]
+
+RANK_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "NODE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+"""What every executor sets for every process."""
+
+
+def is_secret(name: str) -> bool:
+    """Return whether the value of an environment variable of this name must not be written to a file."""
+    return re.search("TOKEN|KEY|PASSWORD|SECRET", name, re.IGNORECASE) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executor(ABC):
+    """Starts, watches and stops the processes of a job; a subclass is a frozen dataclass of plain fields.
+
+    A subclass names itself with `kind` and implements the five abstract methods; docs/executors.md describes what each
+    owes to the others.
+
+    Raises:
+        RunError: A variable of `env` cannot be set.
+    """
+
+    kind: ClassVar[str]
+    """Name of the executor in job.json and on the command line."""
+
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    """Environment variables for every process; values whose names look secret are passed on but written nowhere."""
+
+    def __post_init__(self) -> None:
+        for name, value in self.env.items():
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise RunError(f"executor.env: {name!r} is not a name of letters, digits and underscores")
+            if name in RANK_VARIABLES:
+                raise RunError(f"executor.env: {name} is set by the executor itself: leave it out")
+            if not isinstance(value, str) or "\0" in value or not _is_encodable(value):
+                shown = "its value" if is_secret(name) else repr(value)
+                raise RunError(f"executor.env: {name}: {shown} is not a string an environment variable can hold")
+
+    @abstractmethod
+    def check(self, layout: Layout) -> None:
+        """Raise `RunError` if this executor cannot give a job of this layout what it needs."""
+
+    @abstractmethod
+    def job_environment(self, layout: Layout) -> dict[str, str]:
+        """Return the variables set for every process beside those of its rank: `env`, and defaults of the executor's."""
+
+    @abstractmethod
+    def script(self, job: "Job") -> str:
+        """Return shell text that starts the job when pasted into a shell."""
+
+    @abstractmethod
+    def start(self, job: "Job", *, lock: int, lifeline: int | None) -> None:
+        """Start the job of a run directory that has been written; return once it runs or has already ended.
+
+        Args:
+            job: What to start. Its state is `created`; from here on the executor's side writes it.
+            lock: Open file descriptor that holds the lock of the run directory; to be held as long as the run lives.
+            lifeline: Readable file descriptor that comes to its end when the command in the foreground is gone, upon
+                which the run is to be cancelled; none for a detached run.
+
+        Raises:
+            RunError: The job could not be started.
+        """
+
+    @abstractmethod
+    def is_alive(self, supervisor: Mapping[str, Any]) -> bool | None:
+        """Return whether what supervises a run still exists, from its entry in state.json; none if that is unknown."""
+
+    @abstractmethod
+    def request_cancel(self, run_dir: Path, supervisor: Mapping[str, Any]) -> None:
+        """Ask for the end of a run and return at once; asked a second time, it ends without grace.
+
+        Raises:
+            RunError: The request cannot be made from here.
+        """
+
+    def record(self) -> dict[str, Any]:
+        """Return the executor as job.json holds it: every field, of secret variables the name alone."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        values["env"] = {name: value for name, value in self.env.items() if not is_secret(name)}
+        secrets = sorted(name for name in self.env if is_secret(name))
+        return {"kind": self.kind, **values, "secret_env": secrets}
+
+
+def _is_encodable(value: str) -> bool:
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

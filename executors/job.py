@@ -1,0 +1,119 @@
+"""The one job description that every executor takes."""
+
+import json
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from executors._code_version import code_version
+from executors.base import Executor, is_secret
+from executors.local import LocalExecutor
+from neva_recipes.config import Layout, RunError
+
+__all__ = ["WORKER_ARGV", "Job"]
+
+WORKER_ARGV = (sys.executable, "-P", "-m", "neva_model.worker")
+"""What every rank runs; -P keeps files of the current directory from standing in for installed modules."""
+
+_EXECUTORS: Mapping[str, type[Executor]] = {LocalExecutor.kind: LocalExecutor}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A recipe, made ready to be started in one place.
+
+    Attributes:
+        name: Name of the run.
+        run_dir: Absolute path of its directory.
+        recipe_yaml: The complete recipe as text.
+        layout: How many processes on how many machines.
+        executor: Where it runs.
+        argv: Program and arguments of every rank; the run directory is appended.
+        env: Variables set for every rank beside those of the rank itself.
+        cwd: Absolute path of the directory the ranks start in.
+    """
+
+    name: str
+    run_dir: Path
+    recipe_yaml: str = field(repr=False)
+    layout: Layout
+    executor: Executor
+    argv: tuple[str, ...] = WORKER_ARGV
+    env: dict[str, str] = field(repr=False)
+    cwd: Path
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Program and arguments of one rank, complete."""
+        return (*self.argv, str(self.run_dir))
+
+    def script(self) -> str:
+        """Return shell text that writes the run directory where it is missing, and starts the job in the foreground."""
+        return self.executor.script(self)
+
+    def to_json(self) -> str:
+        """Return the content of job.json: what is started where, by which code; secret values are left out."""
+        record = {
+            "name": self.name,
+            "argv": list(self.argv),
+            "env": {name: value for name, value in self.env.items() if not is_secret(name)},
+            "cwd": str(self.cwd),
+            "num_nodes": self.layout.num_nodes,
+            "processes_per_node": self.layout.processes_per_node,
+            "world_size": self.layout.world_size,
+            "executor": self.executor.record(),
+            "code": code_version(),
+            "python": sys.version.split()[0],
+            "hostname": socket.gethostname(),
+        }
+        return json.dumps(record, indent=2) + "\n"
+
+
+def read_job_record(run_dir: Path) -> dict[str, Any]:
+    """Return job.json of a run directory.
+
+    Raises:
+        RunError: It is missing or not what `Job.to_json` writes.
+    """
+    path = run_dir / "job.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"name": str, "argv": list, "cwd": str, "processes_per_node": int, "executor": dict}
+        if not all(isinstance(record[name], kind) for name, kind in kinds.items()):
+            raise ValueError("not a job description")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read as the job of a run: {error}") from None
+    return record
+
+
+def executor_class(record: Mapping[str, Any]) -> type[Executor]:
+    """Return the class of the executor that job.json names.
+
+    Raises:
+        RunError: There is no executor of that name.
+    """
+    kind = record["executor"].get("kind")
+    if kind not in _EXECUTORS:
+        raise RunError(f"executor {kind!r} of run {record['name']} is not known here: expected {', '.join(_EXECUTORS)}")
+    return _EXECUTORS[kind]
+
+
+def load_executor(record: Mapping[str, Any], environ: Mapping[str, str]) -> Executor:
+    """Return the executor that job.json describes; its secret variables are taken from `environ`.
+
+    Raises:
+        RunError: The description is of no known executor, or a secret variable is not set.
+    """
+    cls = executor_class(record)
+    fields = {name: value for name, value in record["executor"].items() if name not in ("kind", "secret_env")}
+    secrets = record["executor"].get("secret_env", [])
+    for name in secrets:
+        if name not in environ:
+            raise RunError(f"{name} was set for run {record['name']} and is not stored in it: set it in the environment")
+    try:
+        return cls(**{**fields, "env": {**fields.get("env", {}), **{name: environ[name] for name in secrets}}})
+    except TypeError as error:
+        raise RunError(f"executor of run {record['name']}: {error}") from None
