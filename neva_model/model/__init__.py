@@ -1,0 +1,18 @@
+"""The model: a vision tower, a projector and a Megatron-Core language model."""
+
+from neva_model.model.initialization import global_parameters
+from neva_model.model.language import IGNORE_INDEX, LanguageModel
+from neva_model.model.neva import IMAGE_TOKEN_INDEX, NevaModel, build_model
+from neva_model.model.transformer import padded_vocabulary_size, transformer_config, vocabulary_size
+
+__all__ = [
+    "IGNORE_INDEX",
+    "IMAGE_TOKEN_INDEX",
+    "LanguageModel",
+    "NevaModel",
+    "build_model",
+    "global_parameters",
+    "padded_vocabulary_size",
+    "transformer_config",
+    "vocabulary_size",
+]

@@ -1,0 +1,110 @@
+"""Causal core attention on PyTorch's `scaled_dot_product_attention`, for layers without Transformer Engine."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.tensor_parallel import get_cuda_rng_tracker
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch.nn.functional import scaled_dot_product_attention
+
+__all__ = ["SdpaCoreAttention"]
+
+
+class SdpaCoreAttention(MegatronModule):
+    """Attention of this rank's query heads over its key/value heads.
+
+    Core's own module for local layer specs materialises the attention matrix (5 bytes times heads times sequence
+    squared per layer) and knows no lower-right causal mask, which continuing a cached sequence needs.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        attn_mask_type: AttnMaskType,
+        attention_type: str,
+        attention_dropout: float | None = None,
+        softmax_scale: float | None = None,
+        cp_comm_type: str | None = None,
+        pg_collection: ProcessGroupCollection | None = None,
+    ) -> None:
+        """Take what Core hands to every core-attention module.
+
+        Args:
+            config: Configuration of the transformer.
+            layer_number: Number of the layer, from 1; not used.
+            attn_mask_type: Must be causal.
+            attention_type: Must be self-attention.
+            attention_dropout: Dropout probability; none means the configuration's.
+            softmax_scale: Factor on the scores; none means 1 / sqrt(head size).
+            cp_comm_type: How context parallelism communicates; not used, its size must be 1.
+            pg_collection: Process groups; not used, heads never meet here.
+        """
+        super().__init__(config=config)
+        assert attn_mask_type == AttnMaskType.causal and attention_type == "self", "only causal self-attention"
+        assert config.context_parallel_size == 1, "context parallelism needs Transformer Engine"
+        self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
+        self.softmax_scale = softmax_scale
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        /,
+        *,
+        attn_mask_type: AttnMaskType | None = None,
+        attention_bias: torch.Tensor | None = None,
+        packed_seq_params: PackedSeqParams | None = None,
+    ) -> torch.Tensor:
+        """Return the attention output.
+
+        Which mask applies follows from the lengths alone: equal lengths are training or a prompt, one query is a
+        decoding step over the cache, several queries over more keys continue a cached sequence. The last query always
+        stands at the last key.
+
+        Args:
+            query: Queries `[query length, batch, heads, head size]`.
+            key: Keys `[key length, batch, groups, head size]`.
+            value: Values, shaped as the keys.
+            attention_mask: Must be none.
+            attn_mask_type: What Core makes of the cache; not used.
+            attention_bias: Must be none.
+            packed_seq_params: Must be none.
+
+        Returns:
+            `[query length, batch, heads x head size]`.
+        """
+        assert attention_mask is None and attention_bias is None and packed_seq_params is None
+        query_length, batch, heads, head_size = query.shape
+        key_length = key.shape[0]
+        mask = None
+        if 1 < query_length < key_length:
+            mask = torch.ones(query_length, key_length, dtype=torch.bool, device=query.device)
+            mask = mask.tril(diagonal=key_length - query_length)
+        dropout = self.dropout if self.training else 0.0
+        with self._random_state(dropout):
+            output = scaled_dot_product_attention(
+                query.permute(1, 2, 0, 3),
+                key.permute(1, 2, 0, 3),
+                value.permute(1, 2, 0, 3),
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=query_length == key_length,
+                scale=self.softmax_scale,
+                enable_gqa=key.shape[2] != heads,
+            )
+        return output.permute(2, 0, 1, 3).reshape(query_length, batch, heads * head_size)
+
+    def _random_state(self, dropout: float) -> Any:
+        # Ranks hold different heads, so their masks must differ. Under sequence parallelism Core has already entered
+        # the rank's own random state around the whole layer.
+        if dropout == 0.0 or self.config.sequence_parallel:
+            return nullcontext()
+        return get_cuda_rng_tracker().fork()

@@ -1,0 +1,133 @@
+"""What Megatron-Core needs to run on a machine without a GPU: the one global state this project permits.
+
+Megatron-Core asks `torch.cuda` for the current device, for random states and for small tensors without checking that
+there is a GPU. `install` answers those calls from the CPU. Nothing is patched where a GPU is present, and the version
+of Megatron-Core is checked, because two of the patches (the random states) would fail silently if Core moved the
+functions they replace: activation recompute would then draw other dropout masks than the forward pass did.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import megatron.core
+import megatron.core.optimizer as core_optimizer
+import megatron.core.optimizer.distrib_optimizer as core_distributed_optimizer
+import megatron.core.tensor_parallel.random as core_random
+import torch
+
+from neva_model.model._cpu_adam import CpuFusedAdam
+from neva_recipes.config import RunError
+
+__all__ = ["MEGATRON_CORE_VERSION", "install"]
+
+MEGATRON_CORE_VERSION = "0.16.1"
+"""The release these patches, and the model's use of Core, were written and tested against."""
+
+_CPU = torch.device("cpu")
+
+
+def install() -> None:
+    """Make Megatron-Core usable in this process; call it once, before anything of Core's is built.
+
+    Without a GPU the CUDA calls of Core are answered from the CPU. Without Transformer Engine and Apex, Core's
+    optimizer gets an Adam whose state the distributed optimizer can save and load. Calling it again changes nothing.
+
+    Raises:
+        RunError: Another release of Megatron-Core is installed.
+    """
+    if megatron.core.__version__ != MEGATRON_CORE_VERSION:
+        raise RunError(
+            f"megatron-core {megatron.core.__version__} is installed, expected {MEGATRON_CORE_VERSION}: "
+            f"pip install megatron-core=={MEGATRON_CORE_VERSION}"
+        )
+    if core_optimizer.USING_PYTORCH_OPTIMIZER:
+        _install_adam()
+    if not torch.cuda.is_available() and torch.cuda.current_device is not _current_device:
+        _install_devices()
+        _install_random_states()
+
+
+def _install_adam() -> None:
+    # Core picks torch's AdamW when it finds neither Transformer Engine nor Apex. Its distributed optimizer then looks
+    # for a step count per parameter while it saves one per group: loading such a checkpoint fails or diverges.
+    core_optimizer.Adam = CpuFusedAdam
+    core_optimizer.USING_PYTORCH_OPTIMIZER = False
+    core_distributed_optimizer.Adam = CpuFusedAdam
+    core_distributed_optimizer.HAVE_APEX_OR_TE = True
+    core_distributed_optimizer.USING_APEX_OPTIMIZER = True
+
+
+def _current_device() -> torch.device:
+    return _CPU
+
+
+def _install_devices() -> None:
+    # Core writes `device=torch.cuda.current_device()` wherever it makes a buffer.
+    torch.cuda.current_device = _current_device
+    # Waited for after pipeline communication and around checkpoints; gloo's calls have finished when they return.
+    torch.cuda.synchronize = _do_nothing
+    # Gradient norm, loss scale and token counts are small tensors made with device="cuda".
+    for name in ("tensor", "zeros", "ones", "empty"):
+        setattr(torch, name, _on_cpu(getattr(torch, name)))
+    # Shared embeddings and loaded optimizer states are moved with `.cuda()`.
+    torch.Tensor.cuda = _stay_here
+    # The optimizer sorts parameters by comparing `type()` with 'torch.cuda.FloatTensor' and its kin.
+    torch.Tensor.type = _cuda_type_names(torch.Tensor.type)
+
+
+def _install_random_states() -> None:
+    # The random-state tracker that gives tensor-parallel ranks different dropout masks uses these three.
+    torch.cuda.get_rng_state = _get_random_state
+    torch.cuda.set_rng_state = _set_random_state
+    torch.cuda.manual_seed = _manual_seed
+    # It and activation recompute use two functions of Core's beside them.
+    core_random._get_cuda_rng_state = _get_random_state
+    core_random._set_cuda_rng_state = _set_random_state
+    # Core warns when the CPU's random state changes inside a region that should only touch the GPU's: here it must.
+    logging.getLogger(core_random.__name__).addFilter(_is_not_random_state_warning)
+
+
+def _do_nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    @functools.wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> torch.Tensor:
+        device = kwargs.get("device")
+        if device is not None and str(device).startswith("cuda"):
+            kwargs["device"] = _CPU
+        return factory(*args, **kwargs)
+
+    return make
+
+
+def _stay_here(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return tensor
+
+
+def _cuda_type_names(type_of: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(type_of)
+    def named(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = type_of(tensor, *args, **kwargs)
+        return result.replace("torch.", "torch.cuda.", 1) if isinstance(result, str) else result
+
+    return named
+
+
+def _get_random_state(*_: Any, **__: Any) -> torch.Tensor:
+    return torch.get_rng_state()
+
+
+def _set_random_state(state: torch.Tensor, *_: Any, **__: Any) -> None:
+    torch.set_rng_state(state)
+
+
+def _manual_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+
+
+def _is_not_random_state_warning(record: logging.LogRecord) -> bool:
+    return "CPU RNG state changed" not in record.getMessage()

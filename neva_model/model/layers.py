@@ -1,0 +1,48 @@
+"""Which modules a transformer layer is made of, with Transformer Engine and without."""
+
+import functools
+import importlib.util
+from typing import Any
+
+import torch
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from neva_model.model.attention import SdpaCoreAttention
+
+__all__ = ["RMSNorm", "block_spec", "has_transformer_engine"]
+
+
+@functools.cache
+def has_transformer_engine() -> bool:
+    """Whether Transformer Engine is installed and there is a GPU to run it on."""
+    return torch.cuda.is_available() and importlib.util.find_spec("transformer_engine") is not None
+
+
+class RMSNorm(torch.nn.RMSNorm):
+    """RMSNorm for layers without Transformer Engine that sequence parallelism can use.
+
+    Under sequence parallelism a rank's weight sees only that rank's positions. Core sums the gradients of parameters
+    marked `sequence_parallel` over the tensor-parallel ranks, and its own wrapper of this norm refuses instead.
+    """
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
+        """Make a norm over `hidden_size`; Core passes further arguments that RMSNorm has no use for."""
+        super().__init__(hidden_size, eps=eps)
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+
+def block_spec(config: TransformerConfig) -> TransformerBlockSubmodules | ModuleSpec:
+    """Return the spec of this pipeline stage's layers and of the final norm."""
+    if has_transformer_engine():
+        return get_gpt_layer_with_transformer_engine_spec()
+    layer = get_gpt_layer_local_spec(normalization="RMSNorm")
+    layer.submodules.input_layernorm = RMSNorm
+    layer.submodules.pre_mlp_layernorm = RMSNorm
+    layer.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
+    return TransformerBlockSubmodules(layer_specs=[layer] * get_num_layers_to_build(config), layer_norm=RMSNorm)

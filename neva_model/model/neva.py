@@ -1,0 +1,199 @@
+"""The whole model: images through the vision tower and projector into the sequence of the language model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from megatron.core.enums import ModelType
+from megatron.core.inference.contexts import BaseInferenceContext
+from megatron.core.tensor_parallel import scatter_to_sequence_parallel_region
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from neva_model.model.initialization import initialize_language, initialize_projector, name_seed
+from neva_model.model.language import LanguageModel
+from neva_model.model.projector import build_projector
+from neva_model.model.transformer import transformer_config
+from neva_model.model.vision import build_tower, encode_images, freeze_tower
+from neva_recipes.config import DataError, ModelConfig, Recipe
+
+__all__ = ["IMAGE_TOKEN_INDEX", "NevaModel", "build_model"]
+
+IMAGE_TOKEN_INDEX = -200
+"""Token that stands at every position of an image."""
+
+
+class NevaModel(MegatronModule):
+    """Vision tower, projector and language model; without the first two a plain language model.
+
+    Attributes:
+        vision: The transformers tower; on the first pipeline stage of a vision-language model only.
+        projector: The projector, whole on every tensor-parallel rank; where `vision` is.
+        language: This stage of the language model.
+    """
+
+    def __init__(self, config: TransformerConfig, model: ModelConfig, *, pre_process: bool, post_process: bool) -> None:
+        """Build this rank's share of one pipeline stage, its weights not yet drawn except the tower's.
+
+        Args:
+            config: The language model's configuration.
+            model: The model of the recipe.
+            pre_process: Whether this is the first stage.
+            post_process: Whether this is the last stage.
+        """
+        super().__init__(config=config)
+        self.model_config = model
+        self.pre_process = pre_process
+        self.post_process = post_process
+        # Megatron's schedules and gradient reduction ask for these.
+        self.model_type = ModelType.encoder_or_decoder
+        self.share_embeddings_and_output_weights = model.language.share_embeddings_and_output_weights
+        self.vision = build_tower(model.vision) if pre_process and model.vision else None
+        self.projector: torch.nn.Module | None = None
+        if pre_process and model.vision and model.projector:
+            self.projector = build_projector(model.projector, model.vision.hidden_size, model.language.hidden_size)
+        self.language = LanguageModel(config, model, pre_process=pre_process, post_process=post_process)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        model = self.model_config
+        if model.language.freeze:
+            self.language.requires_grad_(False)
+        if self.vision is not None and model.vision is not None:
+            freeze_tower(self.vision, model.vision)
+        if self.projector is not None and model.projector is not None and model.projector.freeze:
+            self.projector.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "NevaModel":
+        """Switch between training and evaluation; a frozen tower stays in evaluation."""
+        super().train(mode)
+        if self.vision is not None and self.model_config.vision is not None and self.model_config.vision.freeze:
+            self.vision.eval()
+        return self
+
+    def set_input_tensor(self, input_tensor: torch.Tensor | list[torch.Tensor | None] | None) -> None:
+        """Take the hidden states of the previous pipeline stage."""
+        self.language.set_input_tensor(input_tensor)
+
+    def shared_embedding_or_output_weight(self) -> torch.Tensor | None:
+        """Return this stage's copy of the weight that embeddings and output layer share."""
+        return self.language.shared_embedding_or_output_weight()
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        position_ids: torch.Tensor,
+        images: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        inference_context: BaseInferenceContext | None = None,
+    ) -> torch.Tensor:
+        """Run this pipeline stage.
+
+        Args:
+            tokens: Token ids `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
+            position_ids: Positions `[batch, sequence]`, counting from 0 along a row.
+            images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row.
+            labels: Targets `[batch, sequence]`, already shifted, -100 where there is no loss.
+            inference_context: Key/value cache; positions then continue where it stands.
+
+        Returns:
+            Hidden states `[sequence (/ tensor parallel), batch, hidden]` unless this is the last stage. On it, the
+            loss of every position `[batch, sequence]` in fp32 when there are labels, else the logits
+            `[batch, sequence, padded vocabulary]`, whole on every rank.
+
+        Raises:
+            DataError: The image positions are not as many as the images' features.
+        """
+        embeddings = self._embed(tokens, position_ids, images) if self.pre_process else None
+        return self.language(
+            input_ids=tokens,
+            position_ids=position_ids,
+            attention_mask=None,
+            decoder_input=embeddings,
+            labels=labels,
+            inference_context=inference_context,
+            runtime_gather_output=labels is None,
+        )
+
+    def _embed(self, tokens: torch.Tensor, position_ids: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
+        """Return embeddings `[sequence, batch, hidden]` with image features in their places, cut for SP."""
+        at_image = tokens == IMAGE_TOKEN_INDEX
+        embeddings = self.language.embedding(tokens.masked_fill(at_image, 0), position_ids)
+        if self.vision is not None:
+            embeddings = self._insert_images(embeddings, at_image, images)
+        if self.config.sequence_parallel:
+            embeddings = scatter_to_sequence_parallel_region(embeddings)
+        return embeddings
+
+    def _insert_images(
+        self, embeddings: torch.Tensor, at_image: torch.Tensor, images: torch.Tensor | None
+    ) -> torch.Tensor:
+        rows, columns = at_image.nonzero(as_tuple=True)
+        number = 0 if images is None else images.shape[0]
+        assert self.model_config.vision is not None
+        tokens_per_image = self.model_config.vision.tokens_per_image
+        if rows.numel() != number * tokens_per_image:
+            raise DataError(
+                f"{rows.numel()} image positions in the tokens, but {number} images of {tokens_per_image} tokens each"
+            )
+        if images is not None and number > 0:
+            assert self.projector is not None
+            features = self.projector(self._encode(images)).flatten(0, 1)
+            return embeddings.index_put((columns, rows), features.to(embeddings.dtype))
+        if self.training and torch.is_grad_enabled():
+            return embeddings + 0.0 * self._trained_blank(embeddings)
+        return embeddings
+
+    def _trained_blank(self, like: torch.Tensor) -> torch.Tensor:
+        """Return a number that depends on every trained weight of the tower and the projector.
+
+        Times zero it gives them a zero gradient in a microbatch without images: with overlapping reduction Megatron
+        waits for the gradient of every trained weight, and data-parallel ranks must not disagree about which come.
+        """
+        vision = self.model_config.vision
+        assert vision is not None and self.projector is not None
+        if vision.freeze:
+            return self.projector(like.new_zeros(1, vision.hidden_size)).sum()
+        return self.projector(self._encode(like.new_zeros(1, 3, vision.image_size, vision.image_size))).sum()
+
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the tower's features `[number, tokens per image, vision hidden size]`; no graph if it is frozen."""
+        vision = self.model_config.vision
+        assert vision is not None and self.vision is not None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not vision.freeze):
+            return encode_images(self.vision, vision, images)
+
+
+def build_model(recipe: Recipe, *, pre_process: bool, post_process: bool) -> NevaModel:
+    """Return this rank's share of a recipe's model with its initial weights, which do not depend on the layout.
+
+    Megatron's process groups must exist. Weights that `from_pretrained` names are loaded by
+    `neva_model.checkpoints`, not here.
+
+    Args:
+        recipe: The recipe.
+        pre_process: Whether this is the first pipeline stage.
+        post_process: Whether this is the last one.
+
+    Raises:
+        RecipeError: The recipe asks for what needs Transformer Engine and a GPU, and they are not here.
+    """
+    seed = recipe.trainer.seed
+    with _seeded(name_seed(seed, "vision")):
+        model = NevaModel(transformer_config(recipe), recipe.model, pre_process=pre_process, post_process=post_process)
+    initialize_language(model.language, recipe.model.language.init_method_std, seed)
+    if model.projector is not None:
+        initialize_projector(model.projector, seed)
+    return model
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[Any]:
+    """Seed the CPU's generator, from which transformers draws a tower's weights, and restore it afterwards."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
