@@ -82,9 +82,10 @@ class ConfigNode:
     """Base of the configuration dataclasses: constructing one validates every field, then calls `check`."""
 
     def __post_init__(self) -> None:
-        for name, annotation in field_types(type(self)).items():
+        cls: Any = type(self)
+        for name, annotation in field_types(cls).items():
             value = getattr(self, name)
-            object.__setattr__(self, name, check_value(annotation, value, f"{type(self).__name__}.{name}"))
+            object.__setattr__(self, name, check_value(annotation, value, f"{cls.__name__}.{name}"))
         self.check()
 
     def check(self) -> None:
@@ -92,7 +93,7 @@ class ConfigNode:
 
 
 @functools.cache
-def field_types(cls: type) -> dict[str, Any]:
+def field_types(cls: Any) -> dict[str, Any]:
     """Return the annotation of every field of a configuration dataclass, in the order of definition."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in fields(cls)}

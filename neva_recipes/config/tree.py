@@ -52,9 +52,10 @@ def config(cls: type[T], **values: Any) -> fdl.Config[T]:
     Raises:
         RecipeError: A name is not a field of `cls`.
     """
+    types = field_types(cls)  # type: ignore[arg-type]
     for name in values:
-        if name not in field_types(cls):
-            raise RecipeError(f"{cls.__name__} has no field {name}{suggest(name, field_types(cls))}")
+        if name not in types:
+            raise RecipeError(f"{cls.__name__} has no field {name}{suggest(name, types)}")
     defaults = {
         field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ def config(cls: type[T], **values: Any) -> fdl.Config[T]:
     return fdl.Config(cls, **{**defaults, **values})
 
 
-def build(recipe: fdl.Buildable[T], path: str = "") -> T:
+def build(recipe: fdl.Buildable[T], path: str = "") -> T:  # type: ignore[type-var]
     """Return the dataclass tree that a Fiddle recipe describes, every field and rule checked.
 
     Args:
@@ -74,7 +75,7 @@ def build(recipe: fdl.Buildable[T], path: str = "") -> T:
         RecipeError: A field holds a wrong value, or two contradict each other; the text starts with the dotted path.
     """
     cls: Any = fdl.get_callable(recipe)
-    if not (isinstance(cls, type) and issubclass(cls, ConfigNode)):
+    if not _is_node_class(cls):
         raise RecipeError(f"{path or 'recipe'} describes {cls.__name__}: expected a class of neva_recipes.config")
     arguments = recipe.__arguments__
     values = {}
@@ -97,6 +98,10 @@ def build(recipe: fdl.Buildable[T], path: str = "") -> T:
         return cls(**values)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _is_node_class(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, ConfigNode)
 
 
 def _has_default(cls: Any, name: str) -> bool:
