@@ -64,24 +64,27 @@ def _current_device() -> torch.device:
 
 
 def _install_devices() -> None:
+    cuda: Any = torch.cuda
+    tensor: Any = torch.Tensor
     # Core writes `device=torch.cuda.current_device()` wherever it makes a buffer.
-    torch.cuda.current_device = _current_device
+    cuda.current_device = _current_device
     # Waited for after pipeline communication and around checkpoints; gloo's calls have finished when they return.
-    torch.cuda.synchronize = _do_nothing
+    cuda.synchronize = _do_nothing
     # Gradient norm, loss scale and token counts are small tensors made with device="cuda".
     for name in ("tensor", "zeros", "ones", "empty"):
         setattr(torch, name, _on_cpu(getattr(torch, name)))
     # Shared embeddings and loaded optimizer states are moved with `.cuda()`.
-    torch.Tensor.cuda = _stay_here
+    tensor.cuda = _stay_here
     # The optimizer sorts parameters by comparing `type()` with 'torch.cuda.FloatTensor' and its kin.
-    torch.Tensor.type = _cuda_type_names(torch.Tensor.type)
+    tensor.type = _cuda_type_names(tensor.type)
 
 
 def _install_random_states() -> None:
+    cuda: Any = torch.cuda
     # The random-state tracker that gives tensor-parallel ranks different dropout masks uses these three.
-    torch.cuda.get_rng_state = _get_random_state
-    torch.cuda.set_rng_state = _set_random_state
-    torch.cuda.manual_seed = _manual_seed
+    cuda.get_rng_state = _get_random_state
+    cuda.set_rng_state = _set_random_state
+    cuda.manual_seed = _manual_seed
     # It and activation recompute use two functions of Core's beside them.
     core_random._get_cuda_rng_state = _get_random_state
     core_random._set_cuda_rng_state = _set_random_state

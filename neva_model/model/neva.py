@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.enums import ModelType
 from megatron.core.inference.contexts import BaseInferenceContext
 from megatron.core.tensor_parallel import scatter_to_sequence_parallel_region
@@ -79,6 +80,19 @@ class NevaModel(MegatronModule):
     def shared_embedding_or_output_weight(self) -> torch.Tensor | None:
         """Return this stage's copy of the weight that embeddings and output layer share."""
         return self.language.shared_embedding_or_output_weight()
+
+    def part_sharded_state_dict(self, part: str, metadata: dict[str, Any] | None = None) -> ShardedStateDict:
+        """Return the shards of one part under the names of its own `state_dict`.
+
+        Where they lie in a checkpoint is the same as in the whole model's `sharded_state_dict`.
+
+        Args:
+            part: `language`, `vision` or `projector`.
+            metadata: What `sharded_state_dict` takes.
+        """
+        whole = self.sharded_state_dict(metadata=metadata)
+        prefix = f"{part}."
+        return {name.removeprefix(prefix): shard for name, shard in whole.items() if name.startswith(prefix)}
 
     def forward(
         self,
