@@ -3,7 +3,7 @@
 from neva_model.model.initialization import global_parameters
 from neva_model.model.language import IGNORE_INDEX, LanguageModel
 from neva_model.model.neva import IMAGE_TOKEN_INDEX, NevaModel, build_model
-from neva_model.model.transformer import padded_vocabulary_size, transformer_config, vocabulary_size
+from neva_model.model.transformer import transformer_config
 
 __all__ = [
     "IGNORE_INDEX",
@@ -12,7 +12,5 @@ __all__ = [
     "NevaModel",
     "build_model",
     "global_parameters",
-    "padded_vocabulary_size",
     "transformer_config",
-    "vocabulary_size",
 ]

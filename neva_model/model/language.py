@@ -8,8 +8,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.layers import block_spec
-from neva_model.model.transformer import padded_vocabulary_size, vocabulary_size
-from neva_recipes.config import ModelConfig
+from neva_recipes.config import LanguageConfig
 
 __all__ = ["IGNORE_INDEX", "LanguageModel"]
 
@@ -24,20 +23,21 @@ class LanguageModel(GPTModel):
     the lowest number there is, so they add nothing to the softmax and no sampler picks them.
     """
 
-    def __init__(self, config: TransformerConfig, model: ModelConfig, *, pre_process: bool, post_process: bool) -> None:
+    def __init__(
+        self, config: TransformerConfig, language: LanguageConfig, *, pre_process: bool, post_process: bool
+    ) -> None:
         """Build this rank's share of one pipeline stage.
 
         Args:
             config: The configuration `transformer_config` made.
-            model: The model of the recipe.
+            language: The language model of the recipe.
             pre_process: Whether this stage embeds tokens.
             post_process: Whether this stage computes logits.
         """
-        language = model.language
         super().__init__(
             config,
             block_spec(config),
-            vocab_size=padded_vocabulary_size(model, config.tensor_model_parallel_size),
+            vocab_size=language.padded_vocab_size(config.tensor_model_parallel_size),
             max_sequence_length=language.max_position_embeddings,
             pre_process=pre_process,
             post_process=post_process,
@@ -49,7 +49,7 @@ class LanguageModel(GPTModel):
             # Image features must be put among the embeddings of the whole sequence before it is divided.
             scatter_embedding_sequence_parallel=False,
         )
-        self.unpadded_vocab_size = vocabulary_size(model)
+        self.unpadded_vocab_size = language.vocab_size
 
     def forward(
         self,

@@ -54,7 +54,7 @@ class NevaModel(MegatronModule):
         self.projector: torch.nn.Module | None = None
         if pre_process and model.vision and model.projector:
             self.projector = build_projector(model.projector, model.vision.hidden_size, model.language.hidden_size)
-        self.language = LanguageModel(config, model, pre_process=pre_process, post_process=post_process)
+        self.language = LanguageModel(config, model.language, pre_process=pre_process, post_process=post_process)
         self._freeze()
 
     def _freeze(self) -> None:
@@ -194,7 +194,9 @@ def build_model(recipe: Recipe, *, pre_process: bool, post_process: bool) -> Nev
         RecipeError: The recipe asks for what needs Transformer Engine and a GPU, and they are not here.
     """
     seed = recipe.trainer.seed
-    with _seeded(name_seed(seed, "vision")):
+    # Without gradients Transformer Engine keeps no second, high-precision copy of FP8 weights, from which the
+    # optimizer would start instead of from the weights drawn or loaded later.
+    with _seeded(name_seed(seed, "vision")), torch.no_grad():
         model = NevaModel(transformer_config(recipe), recipe.model, pre_process=pre_process, post_process=post_process)
     initialize_language(model.language, recipe.model.language.init_method_std, seed)
     if model.projector is not None:

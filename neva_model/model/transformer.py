@@ -8,18 +8,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from neva_model.model.layers import has_transformer_engine
 from neva_recipes.config import ModelConfig, Recipe, RecipeError
 
-__all__ = ["padded_vocabulary_size", "transformer_config", "vocabulary_size"]
-
-
-def vocabulary_size(model: ModelConfig) -> int:
-    """Return the number of tokens, the image-start and image-end tokens of `use_im_start_end` included."""
-    return model.language.vocab_size + 2 * model.use_im_start_end
-
-
-def padded_vocabulary_size(model: ModelConfig, tensor_model_parallel_size: int) -> int:
-    """Return the rows of the embedding: the vocabulary rounded up so that every rank holds the same number."""
-    multiple = model.language.make_vocab_size_divisible_by * tensor_model_parallel_size
-    return -(-vocabulary_size(model) // multiple) * multiple
+__all__ = ["transformer_config"]
 
 
 def transformer_config(recipe: Recipe) -> TransformerConfig:
