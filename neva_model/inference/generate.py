@@ -1,0 +1,143 @@
+"""Generating tokens with a key/value cache, greedily or by sampling."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from megatron.core.inference.contexts import StaticInferenceContext
+
+from neva_model.model import NevaModel
+from neva_recipes.config import DataError
+
+__all__ = ["complete", "generate", "sequence_limit"]
+
+
+def sequence_limit(model: NevaModel) -> int:
+    """Return the longest sequence the model's positions allow, prompt, image tokens and answer together."""
+    return model.model_config.language.max_position_embeddings
+
+
+@torch.no_grad()
+def generate(
+    model: NevaModel,
+    tokens: torch.Tensor,
+    images: torch.Tensor | None = None,
+    *,
+    max_new_tokens: int,
+    stop_token_ids: Collection[int],
+    temperature: float = 0.0,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    seed: int | None = None,
+) -> Iterator[list[int | None]]:
+    """Yield, step by step, the next token of every row.
+
+    A row ends after its first stop token; the others go on until all have ended, `max_new_tokens` are made, or the
+    sequence limit of the model is reached. The model must be whole in this process and in evaluation mode.
+
+    Args:
+        model: The model.
+        tokens: Prompts of equal length `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
+        images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row.
+        max_new_tokens: Tokens to make at most, stop token included.
+        stop_token_ids: Tokens that end a row.
+        temperature: Divides the logits; 0 always takes the likeliest token.
+        top_p: Sample among the fewest likeliest tokens whose probabilities reach this sum; none means all.
+        top_k: Sample among this many likeliest tokens; none means all.
+        seed: Seed of the sampling; none draws a new one.
+
+    Yields:
+        One entry per row: its next token, the stop token included, or none once the row has ended.
+
+    Raises:
+        DataError: The prompts leave no room for an answer.
+    """
+    assert not model.training, "generation needs the model in evaluation mode"
+    batch, length = tokens.shape
+    limit = sequence_limit(model)
+    if length >= limit:
+        raise DataError(
+            f"the prompt takes {length} tokens, image tokens included; the model's limit is {limit}, "
+            "the answer included: shorten it or start anew"
+        )
+    device = next(model.parameters()).device
+    generator = _generator(seed, device)
+    stops = frozenset(stop_token_ids)
+    ended = [False] * batch
+    steps = min(max_new_tokens, limit - length)
+    context = StaticInferenceContext(batch, length + steps)
+    current = tokens.to(device)
+    if images is not None:
+        images = images.to(device, next(model.language.parameters()).dtype)
+    for _ in range(steps):
+        logits = _next_logits(model, current, images, context)
+        chosen = choose_tokens(logits, temperature=temperature, top_p=top_p, top_k=top_k, generator=generator)
+        step = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]
+        yield step
+        ended = [done or token in stops for done, token in zip(ended, step, strict=True)]
+        if all(ended):
+            return
+        current, images = chosen[:, None], None
+
+
+def _generator(seed: int | None, device: torch.device) -> torch.Generator:
+    generator = torch.Generator(device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+def _next_logits(
+    model: NevaModel, tokens: torch.Tensor, images: torch.Tensor | None, context: StaticInferenceContext
+) -> torch.Tensor:
+    """Return the logits `[batch, vocabulary without padding]` after the tokens, which enter the cache."""
+    batch, length = tokens.shape
+    start = context.sequence_len_offset
+    positions = torch.arange(start, start + length, device=tokens.device).expand(batch, length)
+    logits = model(tokens, positions, images, inference_context=context)
+    context.increment_sequence_len_offset(length)
+    return logits[:, -1, : model.language.unpadded_vocab_size].float()
+
+
+def choose_tokens(
+    logits: torch.Tensor,
+    *,
+    temperature: float,
+    top_p: float | None,
+    top_k: int | None,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return one token per row `[batch]`, drawn from the softmax of `logits / temperature` or the likeliest.
+
+    Args:
+        logits: Logits `[batch, vocabulary]` in fp32.
+        temperature: 0 takes the likeliest token.
+        top_p: Nucleus sampling (Holtzman et al., 2020): the fewest likeliest tokens whose probabilities reach it.
+        top_k: Only this many likeliest tokens; applied before `top_p`.
+        generator: Source of randomness, on the device of the logits.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    # Differences to the largest logit: a tiny temperature then overflows to -inf, never to inf.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
+    probabilities, order = scaled.softmax(-1).sort(-1, descending=True, stable=True)
+    if top_k is not None:
+        probabilities[:, top_k:] = 0
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    if top_p is not None:
+        # A token stays while the likelier ones have not reached top_p, so the likeliest always stays.
+        probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= top_p, 0)
+    drawn = torch.multinomial(probabilities, 1, generator=generator)
+    return order.gather(-1, drawn)[:, 0]
+
+
+def complete(steps: Iterator[Sequence[int | None]], stop_token_ids: Collection[int]) -> list[list[int]]:
+    """Return the whole answers of a batch, stop tokens left out.
+
+    Args:
+        steps: What `generate` yields.
+        stop_token_ids: The tokens that ended the rows.
+    """
+    rows = [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
+    return [row[:-1] if row[-1] in stop_token_ids else row for row in rows]
