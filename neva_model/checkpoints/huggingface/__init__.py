@@ -1,0 +1,6 @@
+"""Weights from and to Hugging Face directories."""
+
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
+from neva_model.checkpoints.huggingface.source import find_directory, is_huggingface_directory
+
+__all__ = ["find_directory", "is_huggingface_directory", "load_pretrained"]

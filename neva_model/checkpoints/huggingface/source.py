@@ -1,0 +1,45 @@
+"""What `from_pretrained` points to: a Hugging Face directory, a name on the hub, or one of our own runs."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+from neva_model.checkpoints.huggingface.files import has_weight_files
+from neva_recipes.config import CheckpointError
+
+__all__ = ["find_directory", "is_huggingface_directory"]
+
+_DESCRIPTIONS = ["*.json", "*.model", "*.txt", "*.jinja"]
+
+
+def is_huggingface_directory(path: Path) -> bool:
+    """Whether `path` is a directory in a layout of Hugging Face (or of the original LLaVA), and not one of our runs."""
+    return path.is_dir() and ((path / "config.json").is_file() or has_weight_files(path))
+
+
+def find_directory(source: str) -> Path | None:
+    """Return the local Hugging Face directory that a source names, downloading it from the hub if need be.
+
+    Returns:
+        The directory; none if the source is a directory of another kind.
+
+    Raises:
+        CheckpointError: There is no such directory, and it cannot be had from the hub.
+    """
+    path = Path(source)
+    if path.exists():
+        return path if is_huggingface_directory(path) else None
+    if source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise CheckpointError(f"{source}: no such directory (a name on the Hugging Face hub looks like owner/name)")
+    try:
+        directory = Path(snapshot_download(source, allow_patterns=[*_DESCRIPTIONS, "*.safetensors"]))
+        if not any(directory.glob("*.safetensors")):
+            directory = Path(snapshot_download(source, allow_patterns=[*_DESCRIPTIONS, "*.bin"]))
+    except (OSError, OfflineModeIsEnabled, HFValidationError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{source}: no such directory here, and it cannot be downloaded from the Hugging Face hub: {reason}"
+        ) from None
+    return directory
