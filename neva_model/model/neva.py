@@ -101,6 +101,7 @@ class NevaModel(MegatronModule):
         images: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         inference_context: BaseInferenceContext | None = None,
+        image_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run this pipeline stage.
 
@@ -110,6 +111,7 @@ class NevaModel(MegatronModule):
             images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row.
             labels: Targets `[batch, sequence]`, already shifted, -100 where there is no loss.
             inference_context: Key/value cache; positions then continue where it stands.
+            image_features: What `image_features` made of the images, instead of the images.
 
         Returns:
             Hidden states `[sequence (/ tensor parallel), batch, hidden]` unless this is the last stage. On it, the
@@ -119,7 +121,7 @@ class NevaModel(MegatronModule):
         Raises:
             DataError: The image positions are not as many as the images' features.
         """
-        embeddings = self._embed(tokens, position_ids, images) if self.pre_process else None
+        embeddings = self._embed(tokens, position_ids, images, image_features) if self.pre_process else None
         return self.language(
             input_ids=tokens,
             position_ids=position_ids,
@@ -130,31 +132,52 @@ class NevaModel(MegatronModule):
             runtime_gather_output=labels is None,
         )
 
-    def _embed(self, tokens: torch.Tensor, position_ids: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
+    def image_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the language model sees of images `[number, tokens per image, hidden]`.
+
+        Args:
+            images: Preprocessed images `[number, 3, height, width]`.
+        """
+        assert self.projector is not None
+        features: torch.Tensor = self.projector(self._encode(images))
+        return features
+
+    def _embed(
+        self,
+        tokens: torch.Tensor,
+        position_ids: torch.Tensor,
+        images: torch.Tensor | None,
+        features: torch.Tensor | None,
+    ) -> torch.Tensor:
         """Return embeddings `[sequence, batch, hidden]` with image features in their places, cut for SP."""
         at_image = tokens == IMAGE_TOKEN_INDEX
         embeddings = self.language.embedding(tokens.masked_fill(at_image, 0), position_ids)
         if self.vision is not None:
-            embeddings = self._insert_images(embeddings, at_image, images)
+            embeddings = self._insert_images(embeddings, at_image, images, features)
         if self.config.sequence_parallel:
             embeddings = scatter_to_sequence_parallel_region(embeddings)
         return embeddings
 
     def _insert_images(
-        self, embeddings: torch.Tensor, at_image: torch.Tensor, images: torch.Tensor | None
+        self,
+        embeddings: torch.Tensor,
+        at_image: torch.Tensor,
+        images: torch.Tensor | None,
+        features: torch.Tensor | None,
     ) -> torch.Tensor:
         rows, columns = at_image.nonzero(as_tuple=True)
-        number = 0 if images is None else images.shape[0]
+        given = images if features is None else features
+        number = 0 if given is None else given.shape[0]
         assert self.model_config.vision is not None
         tokens_per_image = self.model_config.vision.tokens_per_image
         if rows.numel() != number * tokens_per_image:
             raise DataError(
                 f"{rows.numel()} image positions in the tokens, but {number} images of {tokens_per_image} tokens each"
             )
-        if images is not None and number > 0:
-            assert self.projector is not None
-            features = self.projector(self._encode(images)).flatten(0, 1)
-            return embeddings.index_put((columns, rows), features.to(embeddings.dtype))
+        if given is not None and number > 0:
+            if features is None:
+                features = self.image_features(given)
+            return embeddings.index_put((columns, rows), features.flatten(0, 1).to(embeddings.dtype))
         if self.training and torch.is_grad_enabled():
             return embeddings + 0.0 * self._trained_blank(embeddings)
         return embeddings
