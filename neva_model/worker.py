@@ -5,6 +5,7 @@ The first rank that fails says why in RUN_DIR/failure.json.
 """
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -54,6 +55,9 @@ def main(arguments: list[str]) -> int:
 def _quieten_libraries() -> None:
     # Megatron-Core warns about every optional GPU library at import; on a CPU machine none of them is missing.
     warnings.filterwarnings("ignore", module=r"megatron\.core")
+    # Lightning announces every process and every unused feature; what went wrong it raises.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Workers decode images in parallel already; tokenizers would warn about each fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointInformation",
     "checkpoint_name",
     "check_same_model",
+    "check_same_optimizer",
     "list_checkpoints",
     "read_information",
     "resolve_checkpoint",
@@ -133,6 +134,17 @@ _FREE_FIELDS = {
     "make_vocab_size_divisible_by",
     "image_token_len",
 }
+
+
+def check_same_optimizer(checkpoint: Path, saved: Recipe, recipe: Recipe) -> None:
+    """Raise `CheckpointError` if the optimizer's state has another format than the recipe's optimizer."""
+    for path in ("parallel.use_distributed_optimizer", "precision.precision"):
+        section, name = path.split(".")
+        theirs, ours = getattr(getattr(saved, section), name), getattr(getattr(recipe, section), name)
+        if theirs != ours:
+            raise CheckpointError(
+                f"{checkpoint}: {path} is {theirs} there and {ours} in the recipe; a run is resumed with the same"
+            )
 
 
 def check_same_model(checkpoint: Path, saved: Recipe, recipe: Recipe, parts: tuple[str, ...]) -> None:

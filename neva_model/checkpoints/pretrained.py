@@ -47,12 +47,13 @@ def _load_part(model: NevaModel, recipe: Recipe, part: str, checkpoint: Path) ->
     information = read_information(checkpoint)
     check_same_model(checkpoint, saved_recipe(checkpoint), recipe, (part,))
     module: torch.nn.Module | None = getattr(model, part)
-    weights: dict[str, torch.Tensor] = {}
+    prefix = f"{part}."
+    shards = model.sharded_state_dict(metadata=sharding_metadata())
+    wanted = {name.removeprefix(prefix): shard for name, shard in shards.items() if name.startswith(prefix)}
     # Every rank takes part in the load, though only the first pipeline stage has a projector and a vision tower.
-    wanted = {} if module is None else model.part_sharded_state_dict(part, metadata=sharding_metadata())
-    weights = load_sharded({"part": wanted}, checkpoint)["part"] if wanted or _is_distributed() else {}
+    weights = load_sharded({part: wanted}, checkpoint)
     if module is not None:
-        module.load_state_dict(weights)
+        module.load_state_dict(weights[part])
     line = f"{part}: loaded from {checkpoint} (step {information.step})"
     if part == "projector" and module is not None and parallel_state.get_tensor_model_parallel_rank() == 0:
         digest = weights_digest(module.state_dict())
@@ -62,7 +63,3 @@ def _load_part(model: NevaModel, recipe: Recipe, part: str, checkpoint: Path) ->
             )
         line += f", {sum(weight.numel() for weight in module.parameters()):,} parameters, {digest[:19]}"
     return line
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.get_world_size() > 1

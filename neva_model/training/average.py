@@ -105,3 +105,15 @@ class AverageWeights(EMAWeightAveraging):
         """The averaged tensors, in the order of the model's trainable parameters."""
         assert self._average_model is not None
         return list(self._average_model.module.parameters())
+
+    def load(self, model: nn.Module, averages: dict[str, torch.Tensor]) -> None:
+        """Take averaged weights from a checkpoint.
+
+        Args:
+            model: The model they are averages of.
+            averages: By the names of the model's weights.
+        """
+        trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        with torch.no_grad():
+            for name, average in zip(trainable, self.averages, strict=True):
+                average.copy_(averages[name])

@@ -86,7 +86,7 @@ class Checkpointer(Checkpoint):
         step = trainer.global_step
         if step == self._saved_step:
             return
-        trainer.save_checkpoint(self._directory / checkpoint_name(step))
+        trainer.save_checkpoint(self._directory / checkpoint_name(step), weights_only=False)
         self._saved_step, self._saved_time = step, time.monotonic()
         if trainer.global_rank == 0:
             self._delete_superseded()

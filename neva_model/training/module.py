@@ -16,15 +16,18 @@ from megatron.core.distributed import DistributedDataParallel, finalize_model_gr
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.module import Float16Module
 
+from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
 from neva_model.checkpoints.information import (
     CheckpointInformation,
     check_same_model,
+    check_same_optimizer,
     read_information,
     saved_recipe,
 )
 from neva_model.model import NevaModel, build_model
+from neva_model.training.average import AverageWeights
 from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
 from neva_model.training.schedule import learning_rate_factor
 from neva_recipes.config import Recipe
@@ -78,7 +81,8 @@ class NevaTrainingModule(pl.LightningModule):
         self.model = wrap_data_parallel(module, config, self.recipe)
 
     def _load_initial_weights(self, model: NevaModel) -> None:
-        if self.trainer.ckpt_path is not None:
+        parts = (self.recipe.model.language, self.recipe.model.vision, self.recipe.model.projector)
+        if self.trainer.ckpt_path is not None or not any(part and part.from_pretrained for part in parts):
             return
         # Imported here because Hugging Face's libraries take seconds, which a run from scratch need not pay.
         from neva_model.checkpoints.pretrained import load_initial_weights
@@ -195,6 +199,10 @@ class NevaTrainingModule(pl.LightningModule):
         self.log("val_loss", float(loss_sum / tokens.clamp(min=1)))
         self._step_ended = None
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count the time of saving to no step."""
+        self._step_ended = None
+
     def sharded_state(self, *, is_loading: bool = False) -> dict[str, Any]:
         """Return this rank's shards of the weights, the optimizer and the random states.
 
@@ -208,6 +216,8 @@ class NevaTrainingModule(pl.LightningModule):
             "model": model,
             "optimizer": optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata),
         }
+        if self._average is not None:
+            state["average"] = average_shards(self.neva, self._average.averages)
         if not is_loading:
             state |= {"random": self._random_shard(), "information": self._information(), "recipe_yaml": self.recipe_yaml}
         return state
@@ -221,7 +231,9 @@ class NevaTrainingModule(pl.LightningModule):
         checkpoint = Path(checkpoint)
         information = read_information(checkpoint)
         parts = tuple(part for part in ("language", "vision", "projector") if getattr(self.recipe.model, part))
-        check_same_model(checkpoint, saved_recipe(checkpoint), self.recipe, parts)
+        saved = saved_recipe(checkpoint)
+        check_same_model(checkpoint, saved, self.recipe, parts)
+        check_same_optimizer(checkpoint, saved, self.recipe)
         state = self.sharded_state(is_loading=True)
         same_layout = self._layout() == (
             information.world_size,
@@ -233,10 +245,16 @@ class NevaTrainingModule(pl.LightningModule):
         loaded = load_sharded(state, checkpoint)
         self.neva.load_state_dict(loaded["model"])
         self.facade.megatron_optimizer.load_state_dict(loaded["optimizer"])
+        if self._average is not None:
+            self._average.load(self.neva, loaded["average"])
         if same_layout:
             _set_random_states(loaded["random"])
         self.consumed_samples = information.consumed_samples
         return loaded["lightning"]
+
+    @property
+    def _average(self) -> AverageWeights | None:
+        return next((callback for callback in self.trainer.callbacks if isinstance(callback, AverageWeights)), None)  # type: ignore[attr-defined]
 
     def _layout(self) -> tuple[int, int, int]:
         parallel = self.recipe.parallel

@@ -17,6 +17,15 @@ class ProgressLines(ProgressBar):
         super().__init__()
         self._started = 0.0
         self._first_step = 0
+        self._is_enabled = True
+
+    def disable(self) -> None:
+        """Print nothing: Lightning calls this on every rank but 0."""
+        self._is_enabled = False
+
+    def enable(self) -> None:
+        """Print again."""
+        self._is_enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -27,7 +36,8 @@ class ProgressLines(ProgressBar):
     ) -> None:
         """Print a line when one is due."""
         step, last = trainer.global_step, trainer.max_steps
-        if trainer.global_rank or (step % trainer.log_every_n_steps and step != last):  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not self._is_enabled or (step % every and step != last):
             return
         metrics = trainer.callback_metrics
         seconds = (time.perf_counter() - self._started) / max(1, step - self._first_step)
@@ -40,5 +50,6 @@ class ProgressLines(ProgressBar):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the validation loss."""
-        if trainer.global_rank == 0 and "val_loss" in trainer.callback_metrics:
-            print(f"step {trainer.global_step}/{trainer.max_steps}  val loss {trainer.callback_metrics['val_loss']:.4f}", flush=True)
+        if self._is_enabled and "val_loss" in trainer.callback_metrics:
+            loss = trainer.callback_metrics["val_loss"]
+            print(f"step {trainer.global_step}/{trainer.max_steps}  val loss {loss:.4f}", flush=True)

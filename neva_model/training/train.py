@@ -12,6 +12,7 @@ from neva_model.checkpoints.distributed import newest_checkpoint, remove_incompl
 from neva_model.checkpoints.information import read_information
 from neva_model.training.average import AverageWeights
 from neva_model.training.checkpointer import Checkpointer
+from neva_model.training.data import TrainingData
 from neva_model.training.loggers import build_loggers
 from neva_model.training.module import NevaTrainingModule
 from neva_model.training.progress import ProgressLines
@@ -79,6 +80,8 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
     )
     if trainer.global_rank == 0:
         remove_incomplete(checkpoints)
+        if checkpoint is not None:
+            print(f"resuming from {checkpoint} after {resumed_step} steps", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
 
 

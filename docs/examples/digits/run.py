@@ -1,0 +1,111 @@
+"""The main job at a size a laptop does in minutes: make demo, or
+
+    python docs/examples/digits/run.py demo
+
+Every step is the `nemo-run` command a user types; the script prints each before it runs it.
+"""
+
+import csv
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import prepare
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+NEMO_RUN = str(Path(sys.executable).with_name("nemo-run"))
+REQUIRED_ACCURACY = 0.95
+
+
+def nemo_run(*arguments: str) -> None:
+    """Print a `nemo-run` command, run it, and stop the demo if it fails."""
+    print(f"\n$ nemo-run {shlex.join(arguments)}", flush=True)
+    completed = subprocess.run([NEMO_RUN, *arguments], check=False)
+    if completed.returncode:
+        sys.exit(completed.returncode)
+
+
+def train(recipe: str, runs: Path, **fields: object) -> Path:
+    """Run a tiny recipe with the given fields (`data__data_path` is `data.data_path`) and return its run directory."""
+    before = set(runs.glob("*"))
+    overrides = [f"{name.replace('__', '.')}={value}" for name, value in fields.items()]
+    nemo_run(recipe, "size=tiny", "--runs-dir", str(runs), *overrides)
+    (run,) = set(runs.glob("*")) - before
+    return run
+
+
+def plot_losses(runs: Mapping[str, Path], target: Path) -> None:
+    """Draw the training loss of each stage."""
+    figure, axes = plt.subplots(1, len(runs), figsize=(4 * len(runs), 3), layout="constrained")
+    for axis, (title, run) in zip(axes, runs.items(), strict=True):
+        with (run / "metrics" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["reduced_train_loss"]]
+        axis.plot([int(row["step"]) for row in rows], [float(row["reduced_train_loss"]) for row in rows])
+        axis.set(title=title, xlabel="step", ylabel="loss per token", yscale="log")
+        axis.grid(alpha=0.3)
+    figure.savefig(target, dpi=120)
+
+
+def main(directory: Path) -> None:
+    """Run every stage under `directory` and check the held-out accuracy."""
+    started = time.monotonic()
+    data, runs = directory / "data", directory / "runs"
+    prepare.main(data)
+    images, tokenizer = {"data__image_folder": data / "images"}, {"data__tokenizer": data / "tokenizer"}
+    vocabulary = {"model__language__vocab_size": len(list_pieces(data / "tokenizer"))}
+    common = {**tokenizer, **vocabulary}
+
+    text = train("gpt.pretrain", runs, data__data_path=data / "text.txt", trainer__max_steps=150, **common)
+    pretrain = train(
+        "llava.pretrain",
+        runs,
+        data__data_path=data / "pretrain.json",
+        model__language__from_pretrained=text,
+        trainer__max_steps=300,
+        **images,
+        **common,
+    )
+    finetune = train(
+        "llava.finetune",
+        runs,
+        data__data_path=data / "finetune.json",
+        model__language__from_pretrained=text,
+        model__vision__from_pretrained=pretrain,
+        model__projector__from_pretrained=pretrain,
+        trainer__max_steps=500,
+        **images,
+        **common,
+    )
+    held_out = data / "held_out.json"
+    nemo_run("evaluate", str(finetune), "--data", str(held_out), "--image-folder", str(data / "images"))
+    sample = json.loads(held_out.read_text(encoding="utf-8"))[0]
+    image = data / "images" / sample["image"]
+    nemo_run("chat", str(finetune), "--image", str(image), "--prompt", prepare.QUESTIONS[0])
+
+    curves = directory / "loss.png"
+    plot_losses({"gpt.pretrain": text, "llava.pretrain": pretrain, "llava.finetune": finetune}, curves)
+    accuracy = json.loads((finetune / "evaluation.json").read_text(encoding="utf-8"))["accuracy"]
+    print(f"\nloss curves:       {curves}")
+    print(f"held-out accuracy: {accuracy:.3f} (at least {REQUIRED_ACCURACY} is expected)")
+    print(f"time:              {time.monotonic() - started:.0f} s")
+    if accuracy < REQUIRED_ACCURACY:
+        sys.exit("error: the held-out accuracy is too low")
+
+
+def list_pieces(tokenizer: Path) -> list[str]:
+    """Return the pieces of the SentencePiece model of a tokenizer directory."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer / "tokenizer.model"))
+    return [processor.IdToPiece(index) for index in range(processor.GetPieceSize())]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

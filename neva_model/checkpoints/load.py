@@ -1,0 +1,88 @@
+"""A trained model in one process, for chat, evaluation and export."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from neva_model.checkpoints.average import average_shards
+from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
+from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
+from neva_model.model import NevaModel, build_model
+from neva_recipes.config import CheckpointError, ParallelConfig, PrecisionConfig, Recipe
+
+__all__ = ["LoadedModel", "initialize_single_process", "load_model", "tokenizer_source"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode.
+
+    Attributes:
+        model: The whole model, on the GPU if there is one.
+        recipe: What it was trained with, its layout set to one process.
+        tokenizer: Directory or name of its tokenizer.
+        source: The checkpoint it came from.
+    """
+
+    model: NevaModel
+    recipe: Recipe
+    tokenizer: str
+    source: Path
+
+
+def initialize_single_process() -> None:
+    """Create the process groups of a world of one, as Megatron's modules need them."""
+    if torch.distributed.is_initialized():
+        return
+    store = torch.distributed.HashStore()
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    from neva_model.training.strategy import initialize_model_parallel
+
+    initialize_model_parallel(ParallelConfig(), seed=1234)
+
+
+def tokenizer_source(recipe: Recipe) -> str:
+    """Return where the recipe's tokenizer comes from.
+
+    Raises:
+        CheckpointError: The recipe names neither a tokenizer nor pretrained language weights that have one.
+    """
+    source = recipe.data.tokenizer or recipe.model.language.from_pretrained
+    if source is None:
+        raise CheckpointError("data.tokenizer is none: set it to a Hugging Face directory or a SentencePiece model")
+    return source
+
+
+def load_model(path: str | Path) -> LoadedModel:
+    """Load a run's newest checkpoint, or a given checkpoint, into this process; averaged weights if it has them.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is damaged.
+    """
+    checkpoint = resolve_checkpoint(path)
+    information = read_information(checkpoint)
+    initialize_single_process()
+    recipe = _on_one_process(saved_recipe(checkpoint))
+    model = build_model(recipe, pre_process=True, post_process=True)
+    shards = {"model": model.sharded_state_dict(metadata=sharding_metadata())}
+    if information.has_average:
+        averages = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+        shards["model"] |= average_shards(model, averages)
+    model.load_state_dict(load_sharded(shards, checkpoint)["model"])
+    if torch.cuda.is_available():
+        model.to(device="cuda", dtype=model.config.params_dtype)
+    model.eval()
+    return LoadedModel(model, recipe, tokenizer_source(recipe), checkpoint)
+
+
+
+
+def _on_one_process(recipe: Recipe) -> Recipe:
+    trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=1)
+    recipe = dataclasses.replace(recipe, parallel=ParallelConfig(), trainer=trainer)
+    if torch.cuda.is_available():
+        return recipe
+    return dataclasses.replace(recipe, precision=PrecisionConfig(precision="fp32"))

@@ -1,0 +1,73 @@
+"""The loaders of a training run, as Lightning asks for them."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from megatron.core import parallel_state
+
+from neva_model.checkpoints.load import tokenizer_source
+from neva_model.data import build_train_loader, build_validation_loader, count_samples
+from neva_model.tokenizers import load_tokenizer
+from neva_recipes.config import Recipe
+
+__all__ = ["TrainingData"]
+
+
+class TrainingData(pl.LightningDataModule):
+    """Makes this data-parallel rank's loaders once the process groups exist and a checkpoint is loaded."""
+
+    def __init__(self, recipe: Recipe, run_directory: Path, accelerator: str) -> None:
+        """Read the tokenizer.
+
+        Args:
+            recipe: What to train on.
+            run_directory: Where bad samples are reported and tokens are cached.
+            accelerator: `gpu` or `cpu`.
+        """
+        super().__init__()
+        self._recipe = recipe
+        self._run_directory = run_directory
+        self._on_gpu = accelerator == "gpu"
+        self._tokenizer = load_tokenizer(
+            tokenizer_source(recipe),
+            vocab_size=recipe.model.language.vocab_size,
+            use_im_start_end=recipe.model.use_im_start_end,
+        )
+        self.module: Any = None
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of one pass over the training file."""
+        return count_samples(self._recipe, self._tokenizer, run_dir=self._run_directory)
+
+    def train_dataloader(self) -> Iterable[Any]:
+        """Yield the microbatches of each step, from where the checkpoint stopped."""
+        return build_train_loader(self._recipe, self._tokenizer, consumed_samples=self.module.consumed_samples, **self._share())
+
+    def val_dataloader(self) -> Iterable[Any]:
+        """Yield the microbatches of each validation batch."""
+        return build_validation_loader(self._recipe, self._tokenizer, **self._share())
+
+    def _share(self) -> dict[str, Any]:
+        return {
+            "run_dir": self._run_directory,
+            "data_parallel_rank": parallel_state.get_data_parallel_rank(),
+            "data_parallel_size": parallel_state.get_data_parallel_world_size(),
+            "pad_to_multiple_of": self._length_multiple(),
+            "pin_memory": self._on_gpu,
+        }
+
+    def _length_multiple(self) -> int:
+        """Return what every row's length must be a multiple of.
+
+        Sequence parallelism cuts rows in equal parts. FP8 products need multiples of 16 in each part. On GPUs
+        products of multiples of 8 run on tensor cores at full speed.
+        """
+        multiple = 16 if self._recipe.precision.fp8 else 8 if self._on_gpu else 1
+        tensor = self._recipe.parallel.tensor_model_parallel_size
+        if not self._recipe.parallel.sequence_parallel:
+            return multiple
+        return multiple * tensor if self._recipe.precision.fp8 else math.lcm(multiple, tensor)
