@@ -1,6 +1,7 @@
 """Where a recipe runs: starting, watching and stopping the processes of a job. Never imports torch.
 
-Names are loaded on first use: the supervisor of a run lives in this package too, and starts without what it never needs.
+Names are loaded on first use: the supervisor of a run lives in this package too, and starts without what it does not
+need.
 """
 
 import importlib

@@ -65,7 +65,7 @@ class Executor(ABC):
 
     @abstractmethod
     def job_environment(self, layout: Layout) -> dict[str, str]:
-        """Return the variables set for every process beside those of its rank: `env`, and defaults of the executor's."""
+        """Return the variables set for every process beside those of its rank: `env`, and the executor's defaults."""
 
     @abstractmethod
     def script(self, job: "Job") -> str:
@@ -85,12 +85,14 @@ class Executor(ABC):
             RunError: The job could not be started.
         """
 
+    @classmethod
     @abstractmethod
-    def is_alive(self, supervisor: Mapping[str, Any]) -> bool | None:
+    def is_alive(cls, supervisor: Mapping[str, Any]) -> bool | None:
         """Return whether what supervises a run still exists, from its entry in state.json; none if that is unknown."""
 
+    @classmethod
     @abstractmethod
-    def request_cancel(self, run_dir: Path, supervisor: Mapping[str, Any]) -> None:
+    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any]) -> None:
         """Ask for the end of a run and return at once; asked a second time, it ends without grace.
 
         Raises:

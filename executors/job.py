@@ -13,7 +13,7 @@ from executors.base import Executor, is_secret
 from executors.local import LocalExecutor
 from neva_recipes.config import Layout, RunError
 
-__all__ = ["WORKER_ARGV", "Job"]
+__all__ = ["WORKER_ARGV", "Job", "executor_class", "load_executor", "read_job_record"]
 
 WORKER_ARGV = (sys.executable, "-P", "-m", "neva_model.worker")
 """What every rank runs; -P keeps files of the current directory from standing in for installed modules."""
@@ -26,7 +26,8 @@ class Job:
     """A recipe, made ready to be started in one place.
 
     Attributes:
-        name: Name of the run.
+        name: Name of the run, as it was given.
+        created: When the run was first planned (ISO 8601).
         run_dir: Absolute path of its directory.
         recipe_yaml: The complete recipe as text.
         layout: How many processes on how many machines.
@@ -37,6 +38,7 @@ class Job:
     """
 
     name: str
+    created: str
     run_dir: Path
     recipe_yaml: str = field(repr=False)
     layout: Layout
@@ -58,6 +60,7 @@ class Job:
         """Return the content of job.json: what is started where, by which code; secret values are left out."""
         record = {
             "name": self.name,
+            "created": self.created,
             "argv": list(self.argv),
             "env": {name: value for name, value in self.env.items() if not is_secret(name)},
             "cwd": str(self.cwd),
@@ -81,7 +84,7 @@ def read_job_record(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "job.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        kinds = {"name": str, "argv": list, "cwd": str, "processes_per_node": int, "executor": dict}
+        kinds = {"name": str, "created": str, "argv": list, "cwd": str, "world_size": int, "executor": dict}
         if not all(isinstance(record[name], kind) for name, kind in kinds.items()):
             raise ValueError("not a job description")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -112,7 +115,9 @@ def load_executor(record: Mapping[str, Any], environ: Mapping[str, str]) -> Exec
     secrets = record["executor"].get("secret_env", [])
     for name in secrets:
         if name not in environ:
-            raise RunError(f"{name} was set for run {record['name']} and is not stored in it: set it in the environment")
+            raise RunError(
+                f"{name} was set for run {record['name']} and is not stored in it: set it in the environment"
+            )
     try:
         return cls(**{**fields, "env": {**fields.get("env", {}), **{name: environ[name] for name in secrets}}})
     except TypeError as error:

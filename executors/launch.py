@@ -1,15 +1,27 @@
 """From a recipe and an executor to a run."""
 
+import dataclasses
+import os
+import secrets
+import shutil
+from datetime import datetime
 from pathlib import Path
 
 import fiddle as fdl
 
+from executors import _process
+from executors._foreground import start
+from executors._lock import acquire_lock
+from executors._state import State, reserve_space, write_atomically, write_state
 from executors.base import Executor
 from executors.job import Job
+from executors.local import LocalExecutor
 from executors.runs import Run
-from neva_recipes.config import Recipe
+from neva_recipes.config import Recipe, RunError, build, recipe_to_yaml
 
 __all__ = ["plan_job", "run", "start_job"]
+
+_LONGEST_NAME = 200
 
 
 def plan_job(
@@ -19,13 +31,58 @@ def plan_job(
     name: str | None = None,
     runs_dir: str | Path = "runs",
 ) -> Job:
-    """Return what would be started; writes nothing."""
-    raise NotImplementedError
+    """Return what would be started; writes nothing.
+
+    Args:
+        recipe: What to train.
+        executor: Where; none means `LocalExecutor()`.
+        name: Name of the run; none means the recipe's.
+        runs_dir: Folder of the run directory, which is called after the name and the time.
+
+    Raises:
+        RecipeError: The recipe is not valid.
+        RunError: The name cannot be used, or the executor cannot run such a job.
+    """
+    built: Recipe = build(recipe)
+    layout = built.layout()
+    executor = executor or LocalExecutor()
+    executor.check(layout)
+    chosen = built.name if name is None else name
+    _check_name(chosen)
+    moment = datetime.now().astimezone()
+    return Job(
+        name=chosen,
+        created=moment.isoformat(),
+        run_dir=Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}",
+        recipe_yaml=recipe_to_yaml(recipe),
+        layout=layout,
+        executor=executor,
+        env=executor.job_environment(layout),
+        cwd=Path.cwd(),
+    )
 
 
 def start_job(job: Job, *, detach: bool = False) -> Run:
-    """Write the run directory of a job and start it."""
-    raise NotImplementedError
+    """Write the run directory of a job and start it.
+
+    Args:
+        job: What to start; where its directory is taken, a number is put behind its name.
+        detach: Return once it runs instead of showing its log until it has ended.
+
+    Raises:
+        RunError: The directory cannot be written, or the job cannot be started.
+    """
+    try:
+        placed, lock = _create_run_directory(job)
+    except OSError as error:
+        where = error.filename or job.run_dir.parent
+        raise RunError(f"{job.run_dir.parent}: cannot write a run directory: {error.strerror}: {where}") from None
+    try:
+        run = Run(placed.run_dir)
+        start(run, placed, lock, detach=detach)
+    finally:
+        os.close(lock)
+    return run
 
 
 def run(
@@ -36,5 +93,66 @@ def run(
     runs_dir: str | Path = "runs",
     detach: bool = False,
 ) -> Run:
-    """Check a recipe, write its run directory and start it; unless detached, show its log until it has ended."""
+    """Check a recipe, write its run directory and start it.
+
+    Args:
+        recipe: What to train.
+        executor: Where; none means `LocalExecutor()`.
+        name: Name of the run; none means the recipe's.
+        runs_dir: Folder of the run directory, which is called after the name and the time.
+        detach: Return once it runs. Otherwise its log is printed until it has ended; Ctrl-C cancels it.
+
+    Raises:
+        RecipeError: The recipe is not valid.
+        RunError: The name cannot be used, the directory cannot be written, or the job cannot be started.
+    """
     return start_job(plan_job(recipe, executor, name=name, runs_dir=runs_dir), detach=detach)
+
+
+def _check_name(name: str) -> None:
+    if not name.strip():
+        raise RunError(f"name={name!r}: a run needs a name that is not empty")
+    if name[0] in "-.":
+        raise RunError(f"name={name!r}: a run's name cannot start with {name[0]!r}")
+    if "/" in name or any(not character.isprintable() for character in name):
+        raise RunError(f"name={name!r}: a run's name cannot hold '/', line breaks or control characters")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise RunError(f"name={name[:30]!r}...: a run's name cannot be longer than {_LONGEST_NAME} bytes")
+
+
+def _create_run_directory(job: Job) -> tuple[Job, int]:
+    """Write the directory under a hidden name and rename it, so that it is whole as soon as it can be seen."""
+    folder = job.run_dir.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    hidden = folder / f".new-{secrets.token_hex(8)}"
+    hidden.mkdir()
+    lock = None
+    try:
+        (hidden / "logs").mkdir()
+        lock = acquire_lock(hidden)
+        assert lock is not None  # nobody else knows the directory
+        write_atomically(hidden / "recipe.yaml", job.recipe_yaml)
+        write_atomically(hidden / "logs" / "joined.log", "")
+        reserve_space(hidden)
+        write_state(hidden, State(state="created", supervisor=_process.identify(os.getpid())))
+        number = 1
+        while True:
+            suffix = f"-{number}" if number > 1 else ""
+            placed = dataclasses.replace(job, run_dir=folder / f"{job.run_dir.name}{suffix}")
+            number += 1
+            if placed.run_dir.exists():
+                continue
+            write_atomically(hidden / "job.json", placed.to_json())
+            write_atomically(hidden / "launch.sh", placed.script(), mode=0o777)
+            try:
+                hidden.rename(placed.run_dir)
+            except OSError:
+                if placed.run_dir.exists():  # taken by another launch in this moment
+                    continue
+                raise
+            return placed, lock
+    except BaseException:
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise

@@ -1,12 +1,18 @@
-"""Runs a job as processes of this machine, under a supervisor that outlives the command which started it."""
+"""Runs a job as processes of this machine, under a supervisor that can outlive the command which started it."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from executors import _process
+from executors._script import run_directory_script
 from executors.base import Executor
-from neva_recipes.config import Layout
+from neva_recipes.config import Layout, RunError
 
 if TYPE_CHECKING:
     from executors.job import Job
@@ -16,27 +22,101 @@ __all__ = ["LocalExecutor"]
 
 @dataclass(frozen=True, kw_only=True)
 class LocalExecutor(Executor):
-    """One process per rank on this machine."""
+    """One process per rank on this machine.
+
+    Raises:
+        RunError: A field holds a value that cannot be used.
+    """
 
     kind: ClassVar[str] = "local"
 
     grace_seconds: float = 10.0
-    """Seconds between asking the ranks to stop (SIGTERM) and killing them."""
+    """Seconds between asking the ranks to stop (SIGTERM) and killing them (SIGKILL)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_number = isinstance(self.grace_seconds, (int, float)) and not isinstance(self.grace_seconds, bool)
+        if not is_number or not 0 <= self.grace_seconds <= 3600:
+            raise RunError(
+                f"executor.grace_seconds={self.grace_seconds!r}: expected a number of seconds from 0 to 3600"
+            )
 
     def check(self, layout: Layout) -> None:
-        raise NotImplementedError
+        """Raise `RunError` if the job is not for one machine, or this one is not Linux."""
+        if layout.num_nodes != 1:
+            raise RunError(
+                f"trainer.num_nodes={layout.num_nodes}: the local executor runs on one machine; "
+                "set trainer.num_nodes=1 or take an executor of a cluster"
+            )
+        if not sys.platform.startswith("linux"):
+            raise RunError(f"the local executor needs Linux, this is {sys.platform}")
 
     def job_environment(self, layout: Layout) -> dict[str, str]:
-        raise NotImplementedError
+        """Return `env`, with unbuffered output and a fair share of the cores where the user has not chosen."""
+        cores = len(os.sched_getaffinity(0))
+        defaults = {
+            "OMP_NUM_THREADS": str(max(1, cores // layout.processes_per_node)),
+            "PYTHONUNBUFFERED": "1",  # output goes to a pipe, and is to be seen as it comes
+        }
+        return {name: value for name, value in defaults.items() if name not in os.environ} | self.env
 
     def script(self, job: "Job") -> str:
-        raise NotImplementedError
+        """Return shell text that writes the run directory where it is missing, and starts the job in the foreground."""
+        return run_directory_script(job, (sys.executable, "-P", "-m", "executors"))
 
     def start(self, job: "Job", *, lock: int, lifeline: int | None) -> None:
-        raise NotImplementedError
+        """Start the supervisor of the job and return once it has started the ranks.
 
-    def is_alive(self, supervisor: Mapping[str, Any]) -> bool | None:
-        raise NotImplementedError
+        Raises:
+            RunError: The supervisor could not be started.
+        """
+        command = [sys.executable, "-P", "-m", "executors._supervisor", str(job.run_dir)]
+        log_path = job.run_dir / "logs" / "joined.log"
+        ready, ready_write = os.pipe()
+        try:
+            try:
+                with log_path.open("ab") as log:
+                    process = subprocess.Popen(
+                        command if lifeline is None else [*command, "--attached"],
+                        stdin=subprocess.DEVNULL if lifeline is None else lifeline,
+                        stdout=ready_write,
+                        stderr=log,
+                        cwd=job.cwd,
+                        env={**os.environ, **job.env},
+                        pass_fds=(lock,),
+                        start_new_session=True,
+                    )
+            except OSError as error:
+                raise RunError(f"run {job.run_dir.name} cannot be started: {error}") from None
+            finally:
+                os.close(ready_write)
+            with open(ready, encoding="utf-8", errors="replace", closefd=False) as pipe:
+                answer = pipe.readline().strip()
+            # It forks and is gone: this waits for no rank.
+            process.wait()
+        finally:
+            os.close(ready)
+        if answer != "ok":
+            reason = answer.removeprefix("error: ") or f"its supervisor ended at once, see {log_path}"
+            raise RunError(f"run {job.run_dir.name} cannot be started: {reason}")
 
-    def request_cancel(self, run_dir: Path, supervisor: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+    @classmethod
+    def is_alive(cls, supervisor: Mapping[str, Any]) -> bool | None:
+        """Return whether the supervisor process still exists; none if it is on another machine."""
+        return _process.is_alive(supervisor)
+
+    @classmethod
+    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any]) -> None:
+        """Ask the supervisor to stop the run and return at once; asked a second time, it kills without grace.
+
+        Raises:
+            RunError: The supervisor is on another machine or belongs to another user.
+        """
+        if _process.is_alive(supervisor) is None:
+            raise RunError(f"run {run_dir.name} runs on {supervisor.get('hostname')}: cancel it there")
+        try:
+            os.kill(supervisor["pid"], signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            raise RunError(f"run {run_dir.name} belongs to another user, who alone can cancel it") from None

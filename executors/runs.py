@@ -1,18 +1,32 @@
 """Runs: a directory that says what was started, how it stands, and what it printed."""
 
+import dataclasses
+import difflib
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import fiddle as fdl
 
-from neva_recipes.config import Recipe
+from executors import _process
+from executors._foreground import start
+from executors._lock import acquire_lock
+from executors._logs import LogReader
+from executors._metrics import last_step
+from executors._state import FINAL, State, read_state, reserve_space, write_atomically, write_state
+from executors.job import Job, executor_class, load_executor, read_job_record
+from neva_recipes.config import Recipe, RunError, build, load_recipe, recipe_to_yaml
 
 __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 
 RunState = Literal["created", "running", "succeeded", "failed", "cancelled", "lost"]
+
+_POLL_SECONDS = 0.1
+_LOST_EXIT_CODE = 1
 
 
 @dataclass(frozen=True)
@@ -37,10 +51,17 @@ class RunStatus:
 
 
 class Run:
-    """One run, by its directory; works from any process on the machine."""
+    """One run, by its directory; works from any process on the machine.
+
+    Args:
+        path: Absolute path of the run directory.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
 
     @property
     def name(self) -> str:
@@ -48,31 +69,240 @@ class Run:
         return self.path.name
 
     def status(self) -> RunStatus:
-        """Return how the run stands now."""
-        raise NotImplementedError
+        """Return how the run stands now.
+
+        Raises:
+            RunError: job.json cannot be read.
+        """
+        state = self._current_state()
+        name: Any = state.state
+        return RunStatus(
+            state=name,
+            exit_code=self._exit_code(state),
+            reason=state.reason,
+            started=datetime.fromisoformat(state.started) if state.started else None,
+            ended=datetime.fromisoformat(state.ended) if state.ended else None,
+            step=last_step(self.path),
+        )
+
+    def has_ended(self) -> bool:
+        """Return whether nothing of the run is left to wait for.
+
+        Raises:
+            RunError: job.json cannot be read.
+        """
+        return self._current_state().state in (*FINAL, "lost")
 
     def logs(self, follow: bool = False, rank: int | None = None) -> Iterator[str]:
-        """Return the lines of the joined log, or of one rank's, without their newlines."""
-        raise NotImplementedError
+        """Return the lines of the joined log, or of one rank's, without their ends.
+
+        Args:
+            follow: Wait for more until the run has ended.
+            rank: Whose log; none for the joined one.
+
+        Raises:
+            RunError: There is no such rank, or job.json cannot be read.
+        """
+        size = read_job_record(self.path)["world_size"]
+        if rank is not None and not 0 <= rank < size:
+            raise RunError(f"run {self.name} has no rank {rank}: expected 0 to {size - 1}")
+        return self._lines(LogReader(self._log_path(rank)), follow)
 
     def cancel(self) -> None:
-        """Stop the run and return when it has stopped."""
-        raise NotImplementedError
+        """Stop the run, and return when all its processes have ended.
+
+        Raises:
+            RunError: It is not running, or cannot be reached from here.
+        """
+        self.request_cancel()
+        self.wait()
+
+    def request_cancel(self) -> None:
+        """Ask the run to stop, and return at once; asked a second time, it stops without grace.
+
+        Raises:
+            RunError: It is not running, or cannot be reached from here.
+        """
+        while (state := self._current_state()).state == "created" and state.supervisor:
+            time.sleep(_POLL_SECONDS)  # it is being started
+        if state.state == "created":
+            raise RunError(f"run {self.name} has not been started")
+        if state.state != "running":
+            raise RunError(f"run {self.name} has already ended: {state.state}")
+        executor_class(read_job_record(self.path)).request_cancel(self.path, state.supervisor)
 
     def wait(self) -> int:
-        """Return the exit code of the run once it has ended."""
-        raise NotImplementedError
+        """Return the exit code of the run once it has ended.
+
+        Raises:
+            RunError: job.json cannot be read.
+        """
+        while (code := self._exit_code(self._current_state())) is None:
+            time.sleep(_POLL_SECONDS)
+        return code
 
     def resume(self, recipe: fdl.Buildable[Recipe] | None = None, detach: bool = False) -> None:
-        """Start the run again in the same directory, with its recipe or a changed one."""
-        raise NotImplementedError
+        """Start the run again in the same directory; its worker goes on from the newest complete checkpoint.
+
+        Args:
+            recipe: A changed recipe, which becomes recipe.yaml, the old one being kept as recipe.N.yaml; none for the
+                recipe as it lies there.
+            detach: Return once it runs instead of showing its log until it has ended.
+
+        Raises:
+            RecipeError: The recipe is not valid.
+            RunError: The run is in use, or cannot be started.
+        """
+        record = read_job_record(self.path)
+        old_recipe = load_recipe(self.path / "recipe.yaml")
+        old_text = (self.path / "recipe.yaml").read_text(encoding="utf-8")
+        changed = recipe is not None and recipe_to_yaml(recipe) != recipe_to_yaml(old_recipe)
+        built: Recipe = build(recipe if recipe is not None and changed else old_recipe)
+        layout = built.layout()
+        executor = load_executor(record, os.environ)
+        executor.check(layout)
+        job = Job(
+            name=record["name"],
+            created=record["created"],
+            run_dir=self.path,
+            recipe_yaml=recipe_to_yaml(recipe) if recipe is not None and changed else old_text,
+            layout=layout,
+            executor=executor,
+            argv=tuple(record["argv"]),
+            env=executor.job_environment(layout),
+            cwd=Path(record["cwd"]),
+        )
+        lock = self._take_lock()
+        try:
+            try:
+                self._prepare(job, old_text)
+            except OSError as error:
+                raise RunError(f"run {self.name} cannot be resumed: {error}") from None
+            start(self, job, lock, detach=detach)
+        finally:
+            os.close(lock)
+
+    def _take_lock(self) -> int:
+        """Return the lock of the directory; a run that has just ended is given the time to let go of it."""
+        try:
+            patience = 5.0 if self.has_ended() else 0.0
+            lock = acquire_lock(self.path, patience)
+        except OSError as error:
+            raise RunError(f"run {self.name} cannot be resumed: {error}") from None
+        state = self._current_state()
+        if lock is not None and (state.state in (*FINAL, "lost") or not state.supervisor):
+            return lock
+        if lock is not None:
+            os.close(lock)
+        owner = f" on {state.supervisor['hostname']}" if "hostname" in state.supervisor else ""
+        raise RunError(f"run {self.name} is in use: {state.state}{owner}; cancel it first")
+
+    def _prepare(self, job: Job, old_recipe: str) -> None:
+        """Bring the directory into the state `created`, whatever the last attempt has left."""
+        if job.recipe_yaml != old_recipe:
+            number = 1
+            while (kept := self.path / f"recipe.{number}.yaml").exists():
+                number += 1
+            write_atomically(kept, old_recipe)
+            write_atomically(self.path / "recipe.yaml", job.recipe_yaml)
+        (self.path / "logs").mkdir(exist_ok=True)
+        (self.path / "failure.json").unlink(missing_ok=True)
+        write_atomically(self.path / "job.json", job.to_json())
+        write_atomically(self.path / "launch.sh", job.script(), mode=0o777)
+        reserve_space(self.path)
+        state = self._read_state()
+        attempt = state.attempt + 1 if state.supervisor else 1
+        write_state(self.path, State(state="created", attempt=attempt, supervisor=_process.identify(os.getpid())))
+
+    def _read_state(self) -> State:
+        try:
+            return read_state(self.path)
+        except FileNotFoundError:
+            return State(state="created")
+        except (OSError, ValueError) as error:
+            return State(state="lost", reason=f"state.json cannot be read: {error}")
+
+    def _current_state(self) -> State:
+        """Return what state.json says, or `lost` where nothing is left that could change it."""
+        state = self._read_state()
+        alive: bool | None = True
+        if state.state == "created" and state.supervisor:
+            alive = _process.is_alive(state.supervisor)
+        elif state.state == "running":
+            alive = executor_class(read_job_record(self.path)).is_alive(state.supervisor)
+        if alive is False:
+            latest = self._read_state()
+            if latest != state:  # it went on between the two looks
+                return self._current_state()
+            reason = "its supervisor is gone: killed, or the machine went down"
+            return dataclasses.replace(state, state="lost", reason=reason)
+        return state
+
+    @staticmethod
+    def _exit_code(state: State) -> int | None:
+        return _LOST_EXIT_CODE if state.state == "lost" else state.exit_code
+
+    def _log_path(self, rank: int | None) -> Path:
+        return self.path / "logs" / ("joined.log" if rank is None else f"rank-{rank}.log")
+
+    def _lines(self, reader: LogReader, follow: bool) -> Iterator[str]:
+        # The state is read first: what it calls final has written all its lines.
+        while follow and not self.has_ended():
+            yield from reader.read_lines()
+            time.sleep(_POLL_SECONDS)
+        yield from reader.read_lines()
+        yield from reader.read_rest()
 
 
 def find_run(name_or_path: str | Path, runs_dir: str | Path = "runs") -> Run:
-    """Return the run of that directory name, run name (the newest), or path."""
-    raise NotImplementedError
+    """Return a run by the name of its directory, the name it was given (the newest of that name), or its path.
+
+    Raises:
+        RunError: There is none; the nearest names are offered.
+    """
+    wanted = str(name_or_path)
+    runs = list_runs(runs_dir)
+    for run in reversed(runs):
+        if run.name == wanted:
+            return run
+    for run in reversed(runs):
+        if _given_name(run) == wanted:
+            return run
+    path = Path(wanted).resolve()
+    if wanted and (path / "job.json").is_file():
+        return Run(path)
+    names = dict.fromkeys([name for run in runs for name in (_given_name(run), run.name)])
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    hint = f" (did you mean {', '.join(near)}?)" if near else ""
+    raise RunError(f"no run {wanted!r} in {runs_dir}{hint}")
 
 
 def list_runs(runs_dir: str | Path = "runs") -> list[Run]:
-    """Return the runs of a folder, oldest first; none if the folder does not exist."""
-    raise NotImplementedError
+    """Return the runs of a folder, oldest first; none if the folder does not exist.
+
+    Raises:
+        RunError: The folder cannot be read.
+    """
+    folder = Path(runs_dir).resolve()
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".") and (path / "job.json").is_file()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{runs_dir}: cannot be read: {error.strerror}") from None
+    return sorted(map(Run, paths), key=lambda run: (_created(run), run.name))
+
+
+def _record_field(run: Run, field: str) -> str:
+    try:
+        return str(read_job_record(run.path)[field])
+    except RunError:
+        return ""
+
+
+def _given_name(run: Run) -> str:
+    return _record_field(run, "name")
+
+
+def _created(run: Run) -> str:
+    return _record_field(run, "created")

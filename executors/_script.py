@@ -1,0 +1,45 @@
+"""A job as shell text."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+from executors.base import is_secret
+
+if TYPE_CHECKING:
+    from executors.job import Job
+
+__all__ = ["run_directory_script"]
+
+
+def run_directory_script(job: "Job", launcher: tuple[str, ...]) -> str:
+    """Return POSIX shell text that writes the run directory if it is missing, and then starts it.
+
+    Args:
+        job: The job.
+        launcher: Program and arguments that start a written run directory, which is appended.
+    """
+    secrets = sorted(name for name in job.env if is_secret(name))
+    lines = [
+        "#!/bin/sh",
+        f"# {job.layout.world_size} x {shlex.join(job.command)}".replace("\n", " "),
+        "(",
+        "set -eu",
+        *(f': "${{{name}:?is not stored in this script, set it in the environment}}"' for name in secrets),
+        f"cd {shlex.quote(str(job.cwd))}",
+        f"run={shlex.quote(str(job.run_dir))}",
+        'if [ ! -e "$run/job.json" ]; then',
+        'mkdir -p "$run/logs"',
+        _here_document('"$run/recipe.yaml"', job.recipe_yaml),
+        _here_document('"$run/job.json"', job.to_json()),
+        "fi",
+        f'exec {shlex.join(launcher)} "$run"',
+        ")",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _here_document(target: str, text: str) -> str:
+    marker = "END"
+    while marker in text.split("\n"):
+        marker += "_"
+    return f"cat >{target} <<'{marker}'\n{text if text.endswith(chr(10)) else text + chr(10)}{marker}"

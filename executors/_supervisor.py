@@ -1,0 +1,301 @@
+"""The process that runs a job on this machine: `python -m executors._supervisor RUN_DIR [--attached]`.
+
+Started by the local executor, which hands over its lock on the run directory, a pipe on stdout that takes the word
+"ok" (or what went wrong) once the ranks run, and with --attached a pipe on stdin that ends when the command in the
+foreground is gone. The program forks twice: into a guard, and below it the supervisor proper, the parent of the ranks.
+Whichever of the two is killed, the other one ends every process of the run. Standard library only.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from executors._logs import LineAssembler, LogWriter
+from executors._process import (
+    become_subreaper,
+    describe_exit,
+    die_with_parent,
+    identify,
+    kill_children,
+    pick_port,
+)
+from executors._state import now, read_state, write_state
+
+_CANCELLED_EXIT_CODE = 130
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Rank:
+    """One process of the job and its output."""
+
+    def __init__(self, number: int, log: LogWriter, prefix: bytes) -> None:
+        self.number = number
+        self.pid = 0
+        self.output = -1
+        self.exit_code: int | None = None
+        self._assembler = LineAssembler()
+        self._log = log
+        self._prefix = prefix
+
+    def spawn(self, command: list[str], environment: dict[str, str]) -> None:
+        """Start the process; raises OSError if the program cannot be run."""
+        parent = os.getpid()
+        self.output, write_end = os.pipe()
+        os.set_blocking(self.output, False)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent),
+            )
+        finally:
+            os.close(write_end)
+        self.pid = process.pid
+        # The supervisor reaps all its children itself, adopted ones too.
+        process.returncode = 0
+
+    def read(self, joined: LogWriter) -> bool:
+        """Copy the output that is there to the logs; return whether more may come."""
+        while True:
+            try:
+                data = os.read(self.output, 65536)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._write(self._assembler.feed(data, time.monotonic()), joined)
+
+    def finish_log(self, joined: LogWriter) -> None:
+        """Write an unfinished last line and close the log."""
+        self._write(self._assembler.finish(), joined)
+        self._log.close()
+
+    def _write(self, lines: list[bytes], joined: LogWriter) -> None:
+        if lines:
+            self._log.write(b"".join(line + b"\n" for line in lines))
+            joined.write(b"".join(self._prefix + line + b"\n" for line in lines))
+
+
+class _Supervisor:
+    """Starts the ranks of one run, copies their output, and ends them all together."""
+
+    def __init__(self, run_dir: Path, *, attached: bool, guard: int) -> None:
+        self._run_dir = run_dir
+        self._attached = attached
+        self._guard = guard
+        self._job: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+        self._state = read_state(run_dir)
+        if self._state.state != "created":
+            raise ValueError(f"{run_dir}: expected a run in state created, got {self._state.state}")
+        self._joined = LogWriter(run_dir / "logs" / "joined.log")
+        self._ranks: list[_Rank] = []
+        self._selector = selectors.DefaultSelector()
+        self._deadline: float | None = None
+        self._stopping = False
+        self._cancel_reason: str | None = None
+        self._failure: tuple[int, str] | None = None
+        self._failed_rank: int | None = None
+
+    def run(self) -> None:
+        """Run the job to its end."""
+        self._listen()
+        # Written before the first rank exists: from here on a cancel reaches this process.
+        self._state = dataclasses.replace(self._state, state="running", started=now(), supervisor=identify(os.getpid()))
+        write_state(self._run_dir, self._state)
+        try:
+            self._spawn_ranks()
+        except OSError as error:
+            self._failure = (1, f"rank {len(self._ranks)} could not be started: {error}")
+            self._kill_ranks()
+        _report("ok")
+        while any(rank.exit_code is None for rank in self._ranks):
+            self._step()
+        kill_children()
+        for rank in self._ranks:
+            rank.read(self._joined)
+            rank.finish_log(self._joined)
+        state, code, reason = self._outcome()
+        write_state(
+            self._run_dir, dataclasses.replace(self._state, state=state, exit_code=code, reason=reason, ended=now())
+        )
+
+    def _listen(self) -> None:
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        # SIGHUP is listened to, and then left aside, so that ranks start with its default again.
+        for number in (signal.SIGCHLD, signal.SIGHUP, *_STOP_SIGNALS):
+            signal.signal(number, lambda *_: None)
+        die_with_parent(signal.SIGTERM, self._guard)
+        self._selector.register(read_end, selectors.EVENT_READ, self._take_signals)
+        if self._attached:
+            self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._take_end_of_command)
+
+    def _spawn_ranks(self) -> None:
+        size = self._job["processes_per_node"]
+        command = [*self._job["argv"], str(self._run_dir)]
+        common = {
+            "WORLD_SIZE": str(size),
+            "LOCAL_WORLD_SIZE": str(size),
+            "NODE_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(pick_port()),
+        }
+        if self._state.attempt > 1:
+            self._joined.write(f"--- attempt {self._state.attempt}, {self._state.started} ---\n".encode())
+        for number in range(size):
+            prefix = f"[{number}] ".encode() if size > 1 else b""
+            rank = _Rank(number, LogWriter(self._run_dir / "logs" / f"rank-{number}.log"), prefix)
+            rank.spawn(command, {**os.environ, **common, "RANK": str(number), "LOCAL_RANK": str(number)})
+            self._ranks.append(rank)
+            self._selector.register(rank.output, selectors.EVENT_READ, rank)
+
+    def _step(self) -> None:
+        timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        for key, _ in self._selector.select(timeout):
+            if not isinstance(key.data, _Rank):
+                key.data(key.fd)
+            elif not key.data.read(self._joined):
+                self._selector.unregister(key.fd)
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._kill_ranks()
+
+    def _take_signals(self, descriptor: int) -> None:
+        numbers = os.read(descriptor, 4096)
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        if any(number in numbers for number in _STOP_SIGNALS):
+            if self._stopping:
+                self._kill_ranks()
+            elif os.getppid() != self._guard:
+                self._fail(1, "the guard process of the run was killed")
+            else:
+                self._cancel("a cancel was asked for")
+
+    def _take_end_of_command(self, descriptor: int) -> None:
+        if not os.read(descriptor, 4096):
+            self._selector.unregister(descriptor)
+            if not self._stopping:
+                self._cancel("the command that started it is gone")
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                for rank in self._ranks:
+                    if rank.pid == pid and rank.exit_code is None:
+                        rank.exit_code = os.waitstatus_to_exitcode(status)
+                        self._judge(rank.number, rank.exit_code)
+
+    def _judge(self, number: int, code: int) -> None:
+        if code and not self._stopping:
+            self._failed_rank = number
+            self._fail(code if code > 0 else 128 - code, f"rank {number} {describe_exit(code)}")
+
+    def _cancel(self, reason: str) -> None:
+        self._cancel_reason = reason
+        self._stop()
+
+    def _fail(self, exit_code: int, reason: str) -> None:
+        if self._failure is None and self._cancel_reason is None:
+            self._failure = (exit_code, reason)
+        self._stop()
+
+    def _stop(self) -> None:
+        """Ask the ranks to end. Not their children: a rank that saves its work still needs its data loaders."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._deadline = time.monotonic() + self._job["executor"]["grace_seconds"]
+        for rank in self._ranks:
+            if rank.exit_code is None:
+                os.kill(rank.pid, signal.SIGTERM)
+
+    def _kill_ranks(self) -> None:
+        self._stopping, self._deadline = True, None
+        for rank in self._ranks:
+            if rank.exit_code is None:
+                os.killpg(rank.pid, signal.SIGKILL)
+
+    def _outcome(self) -> tuple[str, int, str | None]:
+        if self._cancel_reason is not None:
+            return "cancelled", _CANCELLED_EXIT_CODE, self._cancel_reason
+        if self._failure is None:
+            return "succeeded", 0, None
+        exit_code, reason = self._failure
+        report = self._read_failure() if self._failed_rank is not None else None
+        if report is not None:
+            number, kind, message = report
+            return "failed", 2 if kind == "user" else exit_code, f"rank {number}: {message}"
+        return "failed", exit_code, reason
+
+    def _read_failure(self) -> tuple[int, str, str] | None:
+        """Return rank, kind and message of the failure.json that a rank has written, if it is a whole one."""
+        try:
+            failure = json.loads((self._run_dir / "failure.json").read_text(encoding="utf-8"))
+            number, kind, message = int(failure["rank"]), failure["kind"], " ".join(failure["message"].split())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return number, kind, message if len(message) <= 1000 else message[:1000] + "..."
+
+
+def _report(word: str) -> None:
+    """Tell the waiting executor, and let go of its pipe."""
+    with contextlib.suppress(OSError):
+        os.write(1, word.encode() + b"\n")
+    _detach(1)
+
+
+def _detach(*descriptors: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def _guard(supervisor: int) -> None:
+    """Outlive the supervisor, and end what it left if it was killed."""
+    for number in (signal.SIGHUP, *_STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
+    _detach(0, 1)
+    os.waitpid(supervisor, 0)
+    kill_children()
+
+
+def main(arguments: list[str]) -> None:
+    """Fork into guard and supervisor, and return in each at its end; the caller's own process exits at once."""
+    run_dir, attached = Path(arguments[0]), "--attached" in arguments[1:]
+    if os.fork():
+        os._exit(0)
+    become_subreaper()
+    guard = os.getpid()
+    supervisor = os.fork()
+    if supervisor:
+        _guard(supervisor)
+        return
+    os.setsid()
+    become_subreaper()
+    try:
+        _Supervisor(run_dir, attached=attached, guard=guard).run()
+    except OSError as error:
+        _report(f"error: {error}")
+        raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
