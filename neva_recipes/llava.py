@@ -20,10 +20,10 @@ _VICUNA: dict[str, str] = {"7b": "lmsys/vicuna-7b-v1.5", "13b": "lmsys/vicuna-13
 
 
 def pretrain(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
-    """LLaVA-1.5 stage 1: train the projector on image captions, everything else frozen.
+    """LLaVA-1.5 stage 1: train the projector on image captions.
 
-    2181 steps are one epoch of blip_laion_cc_sbu_558k at a global batch of 256. With data of your own, set
-    trainer.max_steps, or trainer.max_steps=none trainer.max_epochs=1.
+    Language model and vision tower are frozen. 2181 steps are one epoch of blip_laion_cc_sbu_558k at a global batch of
+    256. With data of your own, set trainer.max_steps, or trainer.max_steps=none trainer.max_epochs=1.
 
     7b and 13b are laid out for 8 GPUs of 80 GB: a frozen model has no optimizer state, so each GPU holds all of it
     (13 and 24 GiB) and none talks to another inside a layer. Recomputing activations leaves room for 32 (7b) or 16
@@ -51,7 +51,7 @@ def pretrain(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
 
 
 def finetune(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
-    """LLaVA-1.5 stage 2: train language model and projector on visual instructions.
+    """LLaVA-1.5 stage 2: train language model and projector.
 
     model.projector.from_pretrained names the run of stage 1; without it the projector starts from random weights.
     5198 steps are one epoch of llava_v1_5_mix665k at a global batch of 128. With data of your own, set

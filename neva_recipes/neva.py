@@ -19,10 +19,10 @@ _LLAMA_2_CHAT: dict[NevaSize, str] = {"7b": "meta-llama/Llama-2-7b-chat-hf", "13
 
 
 def pretrain(size: NevaSize = "7b") -> fdl.Config[Recipe]:
-    """NeVA stage 1: train the linear projector on image captions, everything else frozen.
+    """NeVA stage 1: train the projector on image captions.
 
-    2170 steps at a global batch of 256 are about one epoch of blip_laion_cc_sbu_558k. The template is that of the
-    language model in both stages.
+    Language model and vision tower are frozen. 2170 steps at a global batch of 256 are about one epoch of
+    blip_laion_cc_sbu_558k. The template is that of the language model in both stages.
 
     The language model is split over 4 (7b) or 8 (13b) GPUs of 80 GB, as NeMo does, with 32 samples at once: captions
     are short, so a sample takes about 300 of the 4096 tokens it may have.
@@ -43,7 +43,7 @@ def pretrain(size: NevaSize = "7b") -> fdl.Config[Recipe]:
 
 
 def finetune(size: NevaSize = "7b") -> fdl.Config[Recipe]:
-    """NeVA stage 2: train language model and linear projector on visual instructions.
+    """NeVA stage 2: train language model and projector.
 
     model.projector.from_pretrained names the run of stage 1; without it the projector starts from random weights.
     5190 steps at a global batch of 128 are about one epoch of llava_v1_5_mix665k.

@@ -1,0 +1,81 @@
+"""What each field of a recipe is for, in words: read from the docstrings under the fields."""
+
+import ast
+import functools
+import inspect
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+
+from neva_recipes.cli._arguments import wrap
+from neva_recipes.config import Recipe, describe_type, iterate_fields
+from neva_recipes.registry import RecipeParameter
+
+__all__ = ["describe_fields", "describe_parameters", "field_meanings", "format_value"]
+
+
+@functools.cache
+def field_meanings(cls: Any) -> dict[str, str]:
+    """Return the docstring under each field of a configuration dataclass, those of its bases included."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        for definition in _module_syntax(base.__module__).body:
+            if isinstance(definition, ast.ClassDef) and definition.name == base.__name__:
+                meanings.update(_documented_names(definition))
+    return meanings
+
+
+@functools.cache
+def _module_syntax(module_name: str) -> ast.Module:
+    file = inspect.getfile(sys.modules[module_name])
+    return ast.parse(Path(file).read_text(encoding="utf-8"))
+
+
+def _documented_names(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for statement, following in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            yield statement.target.id, " ".join(following.value.value.split())
+
+
+def format_value(value: Any) -> str:
+    """Return a field's value as it is written after `key=` on the command line, not yet quoted for a shell."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(format_value, value))
+    return str(value)
+
+
+def describe_parameters(parameters: tuple[RecipeParameter, ...]) -> Iterator[str]:
+    """Yield the lines that explain the parameters of a recipe function."""
+    for parameter in parameters:
+        required = parameter.default is inspect.Parameter.empty
+        value = "VALUE" if required else shlex.quote(format_value(parameter.default))
+        yield from _entry(f"{parameter.name}={value}", parameter.meaning, parameter.annotation)
+
+
+def describe_fields(recipe: fdl.Buildable[Recipe]) -> Iterator[str]:
+    """Yield the lines that name every settable field with its value in this recipe, its meaning and its type."""
+    group = None
+    for field in iterate_fields(recipe):
+        if field.owner is not group:
+            group = field.owner
+            yield ""
+            yield wrap(f"{field.path.rpartition('.')[0] or 'recipe'}: {inspect.getdoc(field.owner)}")
+        meaning = field_meanings(field.owner)[field.path.rpartition(".")[2]]
+        yield from _entry(f"{field.path}={shlex.quote(format_value(field.value))}", meaning, field.annotation)
+
+
+def _entry(setting: str, meaning: str, annotation: Any) -> Iterator[str]:
+    yield f"  {setting}"
+    yield wrap(f"{meaning} [{describe_type(annotation)}]".strip(), "      ")

@@ -1,0 +1,129 @@
+"""Running a recipe: `nemo-run RECIPE [key=value ...]`."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fiddle as fdl
+
+from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides, wrap
+from neva_recipes.cli._fields import describe_fields, describe_parameters
+from neva_recipes.cli._overview import recipe_overview
+from neva_recipes.config import Recipe, RecipeError, build, load_recipe, missing_inputs, suggest
+from neva_recipes.registry import RecipeEntry, find_recipe
+
+if TYPE_CHECKING:
+    from executors import Run
+
+__all__ = ["finish", "launch_command"]
+
+
+def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
+    """Run, describe or plan a recipe; without one, say what can be run.
+
+    Args:
+        argv: Arguments, the recipe's name among them.
+        commands: Name and meaning of the other commands, for the help.
+    """
+    arguments = _parser("nemo-run").parse(argv)
+    if not arguments.words:
+        print(_help(commands) if arguments.help else recipe_overview(arguments.recipes))
+        return 0
+    name, *words = arguments.words
+    overrides = split_overrides(words)
+    if name.endswith((".yaml", ".yml")):
+        entry, recipe = None, load_recipe(name)
+    else:
+        entry = find_recipe(name, arguments.recipes, commands)
+        recipe = _make(entry, overrides)
+    apply_overrides(recipe, overrides)
+    if arguments.help:
+        print(_recipe_help(name, entry, recipe))
+        return 0
+    return _start(recipe, arguments)
+
+
+def _make(entry: RecipeEntry, overrides: dict[str, str]) -> fdl.Buildable[Recipe]:
+    """Call a recipe function with the overrides that are parameters of it, and take them from `overrides`."""
+    names = [parameter.name for parameter in entry.parameters]
+    recipe = entry.make({key: overrides.pop(key) for key in list(overrides) if key in names})
+    for key in overrides:
+        if "." not in key and (hint := suggest(key, names)):
+            raise RecipeError(f"{key}: {entry.name} has no such parameter{hint}")
+    return recipe
+
+
+def _start(recipe: fdl.Buildable[Recipe], arguments: argparse.Namespace) -> int:
+    missing = missing_inputs(build(recipe))
+
+    import executors
+
+    if arguments.executor != "local":
+        raise UsageError(f"--executor {arguments.executor}: no such executor; expected local")
+    executor, place = executors.LocalExecutor(), {"name": arguments.name, "runs_dir": arguments.runs_dir}
+    if arguments.dry_run:
+        job = executors.plan_job(recipe, executor, **place)
+        print(job.script(), end="", flush=True)
+        for problem in missing:
+            print(f"note: {problem}", file=sys.stderr)
+        print("note: --dry-run wrote and started nothing; the text above does, run by sh", file=sys.stderr)
+        return 0
+    if missing:
+        raise RecipeError(missing[0])
+    return finish(executors.run(recipe, executor, **place, detach=arguments.detach), arguments.detach)
+
+
+def finish(run: "Run", detached: bool) -> int:
+    """Say how a run that was started stands, and return the exit code of the command."""
+    if detached:
+        print(f"{run.name} runs in {run.path}; nemo-run logs -f {run.name} follows it")
+        return 0
+    code, status = run.wait(), run.status()
+    if code == 0:
+        print(f"{run.name} {status.state}: {run.path}", file=sys.stderr)
+    else:
+        print(f"error: run {run.name} {status.state}: {status.reason}", file=sys.stderr)
+    return code
+
+
+def _parser(prog: str, usage: str | None = None, description: str = "", epilog: str = "") -> StrictParser:
+    parser = StrictParser(prog, usage=usage, description=description, epilog=epilog, add_help=False)
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("-h", "--help", action="store_true", help="with a recipe: every field, its default and meaning")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be started, and start nothing")
+    parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    parser.add_argument("--name", metavar="N", help="name of the run (the recipe's)")
+    parser.add_argument("--executor", metavar="E", default="local", help="where it runs: local (the default)")
+    parser.add_argument("--recipes", metavar="F", type=Path, help="Python file with recipes of your own")
+    add_runs_dir(parser)
+    return parser
+
+
+def _help(commands: Mapping[str, str]) -> str:
+    return _parser(
+        "nemo-run",
+        usage="nemo-run RECIPE [key=value ...] [flags]\n       nemo-run COMMAND [...]",
+        description=(
+            "RECIPE is a name that nemo-run list shows, or a saved recipe (.yaml).\n"
+            "key=value sets a parameter of the recipe (size=13b) or a field (optim.lr=1e-4)."
+        ),
+        epilog="\n".join(
+            [
+                "commands, each with a --help of its own:",
+                *(f"  {name:<22}  {meaning}" for name, meaning in commands.items()),
+            ]
+        ),
+    ).format_help()
+
+
+def _recipe_help(name: str, entry: RecipeEntry | None, recipe: fdl.Buildable[Recipe]) -> str:
+    fields = ["fields of the recipe, with what they hold by default:", *describe_fields(recipe)]
+    parameters = ["parameters of the recipe:", *describe_parameters(entry.parameters), ""] if entry else []
+    return _parser(
+        f"nemo-run {name}",
+        usage=f"nemo-run {name} [key=value ...] [flags]",
+        description="\n\n".join(map(wrap, entry.description.split("\n\n"))) if entry else "A saved recipe.",
+        epilog="\n".join(parameters + fields),
+    ).format_help()
