@@ -58,7 +58,9 @@ def initialize_language(language: LanguageModel, std: float, seed: int) -> None:
         drawn.normal_(0.0, scale, generator=_generator(name_seed(seed, name), parameter.device))
         whole = drawn.new_zeros(shape)
         whole[: drawn.shape[0]] = drawn
-        parameter.copy_(whole.chunk(group.size(), dimension)[group.rank()])
+        # SwiGLU's two matrices stand one above the other in linear_fc1, and each rank holds its share of both.
+        blocks = whole.chunk(2) if name.endswith("linear_fc1.weight") else (whole,)
+        parameter.copy_(torch.cat([block.chunk(group.size(), dimension)[group.rank()] for block in blocks]))
 
 
 @torch.no_grad()

@@ -45,6 +45,8 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
         sequence_parallel=parallel.sequence_parallel,
         # Microbatches are as long as their longest row, so pipeline stages must tell each other their shapes.
         variable_seq_lengths=parallel.pipeline_model_parallel_size > 1,
+        # Core refuses variable lengths with its default dispatcher, though there are no experts.
+        moe_token_dispatcher_type="alltoall",
         # The loss is the mean over the supervised tokens of the whole global batch.
         calculate_per_token_loss=True,
         # Initial weights are drawn by `initialization`. Core must still believe that it initialises: otherwise it
