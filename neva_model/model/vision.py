@@ -12,17 +12,20 @@ __all__ = ["build_tower", "encode_images", "freeze_tower", "tower_config"]
 
 def tower_config(vision: VisionConfig) -> CLIPVisionConfig | SiglipVisionConfig:
     """Return the transformers configuration of a recipe's tower."""
-    config_class = CLIPVisionConfig if vision.vision_model_type == "clip" else SiglipVisionConfig
-    return config_class(
-        hidden_size=vision.hidden_size,
-        intermediate_size=vision.ffn_hidden_size,
-        num_hidden_layers=vision.num_layers,
-        num_attention_heads=vision.num_attention_heads,
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        hidden_act=vision.hidden_act,
-        layer_norm_eps=vision.layernorm_epsilon,
-    )
+    fields = {
+        "hidden_size": vision.hidden_size,
+        "intermediate_size": vision.ffn_hidden_size,
+        "num_hidden_layers": vision.num_layers,
+        "num_attention_heads": vision.num_attention_heads,
+        "image_size": vision.image_size,
+        "patch_size": vision.patch_size,
+        "hidden_act": vision.hidden_act,
+        "layer_norm_eps": vision.layernorm_epsilon,
+    }
+    if vision.vision_model_type == "clip":
+        return CLIPVisionConfig(**fields)
+    # SigLIP's pooling head takes no part in patch features.
+    return SiglipVisionConfig(**fields, vision_use_head=False)
 
 
 def build_tower(vision: VisionConfig) -> PreTrainedModel:
