@@ -113,7 +113,8 @@ class VisionConfig(ConfigNode):
             raise RecipeError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
             )
-        if self.image_size % self.patch_size:
+        # SigLIP's best-known tower has 384 pixels and patches of 14: the last six pixels are left out.
+        if self.vision_model_type == "clip" and self.image_size % self.patch_size:
             raise RecipeError(f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}")
         if not -self.num_layers - 1 <= self.vision_select_layer <= self.num_layers:
             raise RecipeError(

@@ -104,7 +104,8 @@ def _from_plain(cls: Any, plain: Any, path: str) -> fdl.Config[Any]:
     types = field_types(cls)
     for key in plain:
         if key not in types:
-            raise RecipeError(f"{path}{'.' if path else ''}{key}: no such field{suggest(str(key), types)}")
+            hint = suggest(str(key), types) or f"; expected one of {', '.join(types)}"
+            raise RecipeError(f"{path}{'.' if path else ''}{key}: no such field{hint}")
     values = {}
     for name, annotation in types.items():
         where = f"{path}.{name}" if path else name

@@ -141,16 +141,17 @@ def set_field(recipe: fdl.Buildable[Recipe], path: str, text: str) -> None:
                 raise RecipeError(
                     f"{path}: {'.'.join(groups[: depth + 1])} is none in this recipe, so it has no fields"
                 )
-            raise _no_such_field(recipe, path)
+            raise _no_such_field(recipe, path, owner)
         node = child
     cls: Any = fdl.get_callable(node)
     if name not in field_types(cls):
-        raise _no_such_field(recipe, path)
+        raise _no_such_field(recipe, path, cls)
     setattr(node, name, parse_value(field_types(cls)[name], text, path))
 
 
-def _no_such_field(recipe: fdl.Buildable[Any], path: str) -> RecipeError:
+def _no_such_field(recipe: fdl.Buildable[Any], path: str, nearest_group: Any) -> RecipeError:
     paths = [field.path for field in iterate_fields(recipe)]
     same_name = [candidate for candidate in paths if candidate.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     hint = f" (did you mean {', '.join(same_name[:3])}?)" if same_name else suggest(path, paths)
+    hint = hint or f"; expected one of {', '.join(field_types(nearest_group))}"
     return RecipeError(f"{path}: no such field{hint}")
