@@ -1,0 +1,54 @@
+"""One training sample, and the error for one that cannot be used."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from neva_recipes.config import DataError
+
+__all__ = ["IGNORE_INDEX", "IMAGE_TOKEN_INDEX", "BadSample", "Sample"]
+
+IMAGE_TOKEN_INDEX = -200
+"""Stands in the tokens at every position that an image feature takes."""
+
+IGNORE_INDEX = -100
+"""Label of a position that carries no loss."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sequence ready to be batched.
+
+    Attributes:
+        tokens: Token ids, IMAGE_TOKEN_INDEX at image positions. [sequence] int64
+        labels: The target predicted at each position, or IGNORE_INDEX. [sequence] int64
+        image: The processed image, or None. [3, height, width] float32
+        truncated: Whether the end was cut off.
+    """
+
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    image: torch.Tensor | None = None
+    truncated: bool = False
+
+
+class BadSample(DataError):
+    """A sample that cannot be used, named by file, position and id."""
+
+    def __init__(self, data_path: str, index: int, identity: Any, reason: str) -> None:
+        """Name the sample.
+
+        Args:
+            data_path: The data file.
+            index: Position in the file, from 0.
+            identity: The sample's own id, or None.
+            reason: What is wrong with it.
+        """
+        reason = reason.replace("\n", "\\n")
+        named = "" if identity is None else f" (id {str(identity)[:200]!r})"
+        super().__init__(f"{data_path}: sample {index}{named}: {reason}")
+        self.data_path = data_path
+        self.index = index
+        self.identity = identity
+        self.reason = reason

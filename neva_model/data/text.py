@@ -1,0 +1,121 @@
+"""Plain text, joined to one stream of tokens and cut into full sequences."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neva_model.data._cache import build_once
+from neva_model.data._json_scan import scan_json_lines
+from neva_model.data.sample import Sample
+from neva_model.tokenizers import Tokenizer
+from neva_recipes.config import DataError
+
+__all__ = ["TextDataset"]
+
+_BUFFER = 2**20
+"""Tokens collected before they are written."""
+
+
+class TextDataset:
+    """Windows of `sequence_length` predictions over a tokenized text file.
+
+    Documents follow each other, each with the tokenizer's begin token before and its end token after it. A window
+    begins with the last token of the one before, so that every token but the very first is predicted once. The last
+    window may be shorter.
+
+    Attributes:
+        data_path: The file, for messages.
+        has_image: False throughout. [windows]
+        lengths: Length of each window in tokens. [windows]
+    """
+
+    def __init__(self, data_path: str, sequence_length: int, tokenizer: Tokenizer, cache_folder: Path) -> None:
+        """Tokenize the file, or map the tokens another process has written.
+
+        Args:
+            data_path: JSONL with a "text" field in each line, or any other file with a document a line.
+            sequence_length: Tokens of a window.
+            tokenizer: The model's tokenizer.
+            cache_folder: Where the tokens are kept.
+
+        Raises:
+            DataError: The file cannot be read, is not of that form, or holds no text.
+        """
+        self.data_path = data_path
+        self._sequence_length = sequence_length
+        path = Path(data_path)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        fingerprint = tokenizer.fingerprint()
+        sources = ("text", str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), fingerprint)
+        dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
+        self._cache = build_once(
+            cache_folder, sources, f".{dtype}", lambda target: _write_tokens(path, tokenizer, dtype, target)
+        )
+        self._tokens: NDArray[Any] = np.memmap(self._cache, dtype=dtype, mode="r")
+        self.has_image = np.zeros(len(self), dtype=np.bool_)
+        self.lengths = np.full(len(self), sequence_length, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return -(-(len(self._tokens) - 1) // self._sequence_length)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memory map would carry the whole file to a spawned worker.
+        return {**self.__dict__, "_tokens": self._tokens.dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tokens = np.memmap(self._cache, dtype=state["_tokens"], mode="r")
+
+    def load(self, position: int) -> Sample:
+        """Return one window."""
+        start = position * self._sequence_length
+        window = torch.from_numpy(self._tokens[start : start + self._sequence_length + 1].astype(np.int64))
+        return Sample(window[:-1], window[1:])
+
+
+def _write_tokens(path: Path, tokenizer: Tokenizer, dtype: np.dtype, target: Path) -> None:
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    total, buffer = 0, []
+    with target.open("wb") as file:
+        for number, document in _documents(path):
+            try:
+                buffer += [*begin, *tokenizer.encode_text(document, prefix=True), *end]
+            except DataError as error:
+                raise DataError(f"{path}: document {number}: {error}") from None
+            if len(buffer) >= _BUFFER:
+                np.array(buffer, dtype=dtype).tofile(file)
+                total, buffer = total + len(buffer), []
+        np.array(buffer, dtype=dtype).tofile(file)
+    if total + len(buffer) < 2:
+        raise DataError(f"{path}: holds no text")
+
+
+def _documents(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of every document that is not blank."""
+    if path.suffix == ".jsonl":
+        for number, (_, _, record) in enumerate(scan_json_lines(path), start=1):
+            text = record.get("text")
+            if not isinstance(text, str):
+                raise DataError(f'{path}: document {number} has no "text" that is a string')
+            if text.strip():
+                yield number, text
+        return
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    document = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path}: line {number} is not UTF-8 text: {error.reason}") from None
+                if document.strip():
+                    yield number, document
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None

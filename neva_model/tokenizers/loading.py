@@ -1,0 +1,133 @@
+"""Finding and loading a tokenizer: a Hugging Face directory, a hub name, or a bare SentencePiece model file."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from transformers import AutoTokenizer
+
+from neva_model.tokenizers.tokenizer import Tokenizer
+from neva_recipes.config import DataError, Recipe, RecipeError, build, load_recipe
+
+__all__ = ["load_recipe_tokenizer", "load_tokenizer"]
+
+_PROBE = "Hello  world\n\tAn 'a' \ufb01x: \u00e9\uff21 \u65e5\u672c 12"
+"""A text whose ids differ wherever transformers and SentencePiece disagree about spaces, bytes or normalisation."""
+
+
+def load_tokenizer(name_or_path: str, *, vocab_size: int | None, use_im_start_end: bool = False) -> Tokenizer:
+    """Load a tokenizer and check it against the model.
+
+    Args:
+        name_or_path: A Hugging Face directory, a hub name `owner/name`, or a SentencePiece `.model` file.
+        vocab_size: The model's `model.language.vocab_size`; None leaves it unchecked.
+        use_im_start_end: Mark where images begin and end. Adds two tokens, for which the model has two rows more
+            than `vocab_size`, unless the vocabulary has NeMo's.
+
+    Raises:
+        DataError: It cannot be read, is empty, encodes text otherwise than its SentencePiece model, or is larger
+            than the model's vocabulary.
+    """
+    path = Path(name_or_path)
+    sentencepiece_file = path if path.is_file() else path / "tokenizer.model"
+    if path.is_file():
+        hf = _load_sentencepiece(path)
+    elif path.is_dir():
+        bare = sentencepiece_file.is_file() and not any(
+            (path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
+        )
+        hf = _load_sentencepiece(sentencepiece_file) if bare else _load_hugging_face(name_or_path)
+    elif name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
+        hf = _load_hugging_face(name_or_path)
+    else:
+        raise DataError(f"tokenizer {name_or_path} does not exist: expected a directory, a hub name, or a .model file")
+    tokenizer = Tokenizer(hf, name_or_path, use_im_start_end=use_im_start_end)
+    if sentencepiece_file.is_file() and not (path / "tokenizer.json").is_file():
+        _compare_with_sentencepiece(tokenizer, sentencepiece_file)
+    added = 2 if tokenizer.adds_image_tokens else 0
+    if vocab_size is not None and tokenizer.vocab_size > vocab_size + added:
+        raise DataError(
+            f"tokenizer {name_or_path} has {tokenizer.vocab_size - added} tokens, but "
+            f"model.language.vocab_size={vocab_size}: use the model's own tokenizer, or set "
+            "model.language.vocab_size to the number of its tokens"
+        )
+    return tokenizer
+
+
+def load_recipe_tokenizer(recipe: Recipe) -> Tokenizer:
+    """Load the tokenizer a recipe names, or the one of the language model it starts from.
+
+    Raises:
+        DataError: The tokenizer cannot be used with the model.
+        RecipeError: The recipe names neither a tokenizer nor a language model to take it from.
+    """
+    name = recipe.data.tokenizer or _inherited_name(recipe)
+    return load_tokenizer(
+        name, vocab_size=recipe.model.language.vocab_size, use_im_start_end=recipe.model.use_im_start_end
+    )
+
+
+def _inherited_name(recipe: Recipe) -> str:
+    source = recipe.model.language.from_pretrained
+    if source is None:
+        raise RecipeError("data.tokenizer is not set, and there is no model.language.from_pretrained to take it from")
+    for folder in (Path(source), *Path(source).parents[:2]):
+        if (folder / "recipe.yaml").is_file():
+            earlier: Recipe = build(load_recipe(folder / "recipe.yaml"))
+            return earlier.data.tokenizer or _inherited_name(earlier)
+    return source
+
+
+def _load_hugging_face(name_or_path: str) -> Any:
+    try:
+        hf = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"tokenizer {name_or_path} cannot be loaded: {reason}") from None
+    if not getattr(hf, "is_fast", False):
+        raise DataError(
+            f"tokenizer {name_or_path} is a {type(hf).__name__} without a tokenizers backend: "
+            "save it with a tokenizer.json"
+        )
+    return hf
+
+
+def _load_sentencepiece(path: Path) -> Any:
+    """Load a bare model file through a directory that names the Llama class: it keeps bytes and the leading space.
+
+    `LlamaTokenizer(vocab_file=...)` would return an empty tokenizer without an error.
+    """
+    _read_sentencepiece(path)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tokenizer.model").write_bytes(path.read_bytes())
+        Path(folder, "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False})
+        )
+        return _load_hugging_face(folder)
+
+
+def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(path.read_bytes())
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"tokenizer {path} is not a SentencePiece model: {reason}") from None
+    return processor
+
+
+def _compare_with_sentencepiece(tokenizer: Tokenizer, path: Path) -> None:
+    processor = _read_sentencepiece(path)
+    if tokenizer.vocab_size < processor.get_piece_size():
+        raise DataError(
+            f"tokenizer {path} has {processor.get_piece_size()} pieces but loads with {tokenizer.vocab_size} tokens: "
+            "put a tokenizer.json beside it"
+        )
+    if tokenizer.encode_text(_PROBE, prefix=True) != processor.encode(_PROBE):
+        raise DataError(
+            f"tokenizer {path}: transformers does not encode text as this SentencePiece model does. Expected one "
+            "trained with --model_type=bpe --byte_fallback=true --normalization_rule_name=identity "
+            "--remove_extra_whitespaces=false (as Llama's), or a directory with a tokenizer.json"
+        )
