@@ -8,12 +8,25 @@ from megatron.core.inference.contexts import StaticInferenceContext
 from neva_model.model import NevaModel
 from neva_recipes.config import DataError
 
-__all__ = ["complete", "generate", "sequence_limit"]
+__all__ = ["choose_tokens", "complete", "generate", "image_features_of", "sequence_limit"]
 
 
 def sequence_limit(model: NevaModel) -> int:
     """Return the longest sequence the model's positions allow, prompt, image tokens and answer together."""
     return model.model_config.language.max_position_embeddings
+
+
+@torch.no_grad()
+def image_features_of(model: NevaModel, images: torch.Tensor) -> torch.Tensor:
+    """Return the features `[number, tokens per image, hidden]` of images, on the model's device.
+
+    Args:
+        model: A model with a vision tower.
+        images: Preprocessed images `[number, 3, height, width]`, wherever they are.
+    """
+    assert model.vision is not None
+    parameter = next(model.vision.parameters())
+    return model.image_features(images.to(parameter.device, parameter.dtype))
 
 
 @torch.no_grad()
@@ -28,6 +41,7 @@ def generate(
     top_p: float | None = None,
     top_k: int | None = None,
     seed: int | None = None,
+    image_features: torch.Tensor | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield, step by step, the next token of every row.
 
@@ -44,6 +58,7 @@ def generate(
         top_p: Sample among the fewest likeliest tokens whose probabilities reach this sum; none means all.
         top_k: Sample among this many likeliest tokens; none means all.
         seed: Seed of the sampling; none draws a new one.
+        image_features: What `NevaModel.image_features` made of the images, instead of the images.
 
     Yields:
         One entry per row: its next token, the stop token included, or none once the row has ended.
@@ -66,17 +81,17 @@ def generate(
     steps = min(max_new_tokens, limit - length)
     context = StaticInferenceContext(batch, length + steps)
     current = tokens.to(device)
-    if images is not None:
-        images = images.to(device, next(model.language.parameters()).dtype)
+    if image_features is None and images is not None and len(images) > 0:
+        image_features = image_features_of(model, images)
     for _ in range(steps):
-        logits = _next_logits(model, current, images, context)
+        logits = _next_logits(model, current, image_features, context)
         chosen = choose_tokens(logits, temperature=temperature, top_p=top_p, top_k=top_k, generator=generator)
         step = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]
         yield step
         ended = [done or token in stops for done, token in zip(ended, step, strict=True)]
         if all(ended):
             return
-        current, images = chosen[:, None], None
+        current, image_features = chosen[:, None], None
 
 
 def _generator(seed: int | None, device: torch.device) -> torch.Generator:
@@ -89,13 +104,13 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
 
 
 def _next_logits(
-    model: NevaModel, tokens: torch.Tensor, images: torch.Tensor | None, context: StaticInferenceContext
+    model: NevaModel, tokens: torch.Tensor, image_features: torch.Tensor | None, context: StaticInferenceContext
 ) -> torch.Tensor:
     """Return the logits `[batch, vocabulary without padding]` after the tokens, which enter the cache."""
     batch, length = tokens.shape
     start = context.sequence_len_offset
     positions = torch.arange(start, start + length, device=tokens.device).expand(batch, length)
-    logits = model(tokens, positions, images, inference_context=context)
+    logits = model(tokens, positions, image_features=image_features, inference_context=context)
     context.increment_sequence_len_offset(length)
     return logits[:, -1, : model.language.unpadded_vocab_size].float()
 
@@ -121,7 +136,7 @@ def choose_tokens(
         return logits.argmax(-1)
     # Differences to the largest logit: a tiny temperature then overflows to -inf, never to inf.
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
-    probabilities, order = scaled.softmax(-1).sort(-1, descending=True, stable=True)
+    probabilities, order = scaled.softmax(-1).sort(stable=True, dim=-1, descending=True)
     if top_k is not None:
         probabilities[:, top_k:] = 0
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)

@@ -1,6 +1,6 @@
-"""Turning tokens into text while they come."""
+"""Turning tokens into text while they come, up to where the answer ends."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from neva_model.tokenizers import Tokenizer
 
@@ -12,31 +12,56 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class TextStream:
     """Decodes a growing sequence of tokens into pieces of text that can be printed one after the other.
 
-    The pieces joined are what decoding all tokens at once gives. The whole sequence is decoded anew for every token:
-    what a token adds depends on its neighbours (SentencePiece drops the first space, several byte tokens make one
-    character), and decoding costs next to nothing beside the model's step.
+    The pieces joined are what decoding all tokens at once gives, up to the end of the answer. The whole sequence is
+    decoded anew for every token: what a token adds depends on its neighbours (SentencePiece drops the first space,
+    several byte tokens make one character), and decoding costs next to nothing beside the model's step.
+
+    Attributes:
+        ended: Whether a stop token or stop string has come; nothing may be pushed any more.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        stop_ids: Collection[int] = (),
+        stop_strings: Collection[str] = (),
+        context: Sequence[int] = (),
+    ) -> None:
         """Start a stream.
 
         Args:
             tokenizer: Decodes the tokens.
+            stop_ids: Tokens that end the answer; they are no part of it.
+            stop_strings: Texts that end the answer; they are no part of it.
             context: Tokens that stand before the first one and are already on the screen; with them a first word
                 keeps the space before it.
         """
+        self.ended = False
         self._tokenizer = tokenizer
+        self._stop_ids = frozenset(stop_ids)
+        self._stop_strings = tuple(stop_strings)
         self._tokens = list(context)
-        self._printed = len(tokenizer.decode(self._tokens))
+        self._start = self._printed = len(tokenizer.decode(self._tokens))
 
     def push(self, token: int) -> str:
         """Add a token and return the text that has become certain; empty inside a character of several tokens."""
+        assert not self.ended, "the answer has ended"
+        if token in self._stop_ids:
+            self.ended = True
+            return self.finish()
         self._tokens.append(token)
-        # Bytes that are no character yet are decoded to replacement characters at the end of the text.
-        return self._advance(self._tokenizer.decode(self._tokens).rstrip(_REPLACEMENT))
+        text = self._tokenizer.decode(self._tokens)
+        ends = [at for stop in self._stop_strings if (at := text.find(stop, self._start)) >= 0]
+        if ends:
+            self.ended = True
+            return self._advance(text[: min(ends)])
+        # The end of the text may be half a character, which decodes to replacement characters, or half a stop string.
+        certain = len(text.rstrip(_REPLACEMENT))
+        return self._advance(text[: certain - max((len(stop) - 1 for stop in self._stop_strings), default=0)])
 
     def finish(self) -> str:
-        """Return what is left: replacement characters where the last bytes never became a character."""
+        """Return what is left when no more tokens come; replacement characters for bytes that are no character."""
         return self._advance(self._tokenizer.decode(self._tokens))
 
     def _advance(self, text: str) -> str:
