@@ -32,10 +32,10 @@ def evaluate_command(argv: Sequence[str]) -> int:
     """Measure a trained model: `nemo-run evaluate RUN --data FILE`."""
     parser = StrictParser(
         "nemo-run evaluate",
-        description="Let a trained model answer the questions of a LLaVA JSON or JSONL file, and count right answers.",
+        description="Let a trained model answer a file of questions, and count the right answers.",
     )
     _add_model(parser)
-    parser.add_argument("--data", metavar="FILE", required=True, help="questions with their right answers")
+    parser.add_argument("--data", metavar="FILE", required=True, help="LLaVA JSON or JSONL of questions and answers")
     parser.add_argument("--image-folder", metavar="D", help="folder of the images (that of the file)")
     parser.add_argument("--output", metavar="FILE", help="write every answer as JSONL")
     parser.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once")
@@ -46,7 +46,7 @@ def export_command(argv: Sequence[str]) -> int:
     """Write a trained model for other programs: `nemo-run export RUN DIR`."""
     parser = StrictParser(
         "nemo-run export",
-        description="Write a trained model as a Hugging Face directory that transformers and vLLM load.",
+        description="Write a trained model as a directory that transformers and vLLM can load.",
     )
     _add_model(parser)
     parser.add_argument("directory", metavar="DIR", help="directory to write; must not exist yet")

@@ -1,6 +1,7 @@
 """Recipes as Fiddle graphs: making them with every default written out, changing them by path, building them."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -137,10 +138,13 @@ def set_field(recipe: fdl.Buildable[Recipe], path: str, text: str) -> None:
         child = node.__arguments__.get(group)
         if not isinstance(child, fdl.Buildable):
             owner: Any = fdl.get_callable(node)
-            if group in field_types(owner) and child is None and node_types(field_types(owner)[group]):
-                raise RecipeError(
-                    f"{path}: {'.'.join(groups[: depth + 1])} is none in this recipe, so it has no fields"
+            if group in field_types(owner):
+                here = ".".join(groups[: depth + 1])
+                is_group = child is None and node_types(field_types(owner)[group])
+                reason = (
+                    "is none in this recipe, so it has no fields" if is_group else "is a field, not a group of fields"
                 )
+                raise RecipeError(f"{path}: {here} {reason}")
             raise _no_such_field(recipe, path, owner)
         node = child
     cls: Any = fdl.get_callable(node)
@@ -150,8 +154,13 @@ def set_field(recipe: fdl.Buildable[Recipe], path: str, text: str) -> None:
 
 
 def _no_such_field(recipe: fdl.Buildable[Any], path: str, nearest_group: Any) -> RecipeError:
+    """Return the error for a path, offering fields of that name or a similar one, those of the same group first."""
+    group, _, name = path.rpartition(".")
     paths = [field.path for field in iterate_fields(recipe)]
-    same_name = [candidate for candidate in paths if candidate.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
-    hint = f" (did you mean {', '.join(same_name[:3])}?)" if same_name else suggest(path, paths)
-    hint = hint or f"; expected one of {', '.join(field_types(nearest_group))}"
-    return RecipeError(f"{path}: no such field{hint}")
+    names = {candidate: candidate.rpartition(".")[2] for candidate in paths}
+    alike = [name] if name in names.values() else difflib.get_close_matches(name, set(names.values()), n=3, cutoff=0.6)
+    near = [candidate for candidate in paths if names[candidate] in alike]
+    near.sort(key=lambda candidate: (candidate.rpartition(".")[0] != group, alike.index(names[candidate])))
+    if near:
+        return RecipeError(f"{path}: no such field (did you mean {', '.join(near[:3])}?)")
+    return RecipeError(f"{path}: no such field; expected one of {', '.join(field_types(nearest_group))}")
