@@ -53,13 +53,19 @@ def main(arguments: list[str]) -> int:
 
 
 def _quieten_libraries() -> None:
+    """Silence what libraries say of themselves; what goes wrong they raise."""
     # Megatron-Core warns about every optional GPU library at import; on a CPU machine none of them is missing.
     warnings.filterwarnings("ignore", module=r"megatron\.core")
-    # Lightning announces every process and every unused feature; what went wrong it raises.
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Deprecations between libraries are none of the user's business.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    warnings.filterwarnings("ignore", module=r"lightning\.")
     # Workers decode images in parallel already; tokenizers would warn about each fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Lightning announces every process and every unused feature; importing it sets the level of its loggers.
+    import lightning.pytorch
+
+    for name in (lightning.pytorch.__name__, "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _record_failure(run_directory: Path, kind: str, message: str) -> None:

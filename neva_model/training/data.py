@@ -1,16 +1,15 @@
 """The loaders of a training run, as Lightning asks for them."""
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from megatron.core import parallel_state
 
-from neva_model.checkpoints.load import tokenizer_source
-from neva_model.data import build_train_loader, build_validation_loader, count_samples
-from neva_model.tokenizers import load_tokenizer
+from neva_model.data import MicrobatchLoader, build_train_loader, build_validation_loader, count_samples
+from neva_model.tokenizers import load_recipe_tokenizer
 from neva_recipes.config import Recipe
 
 __all__ = ["TrainingData"]
@@ -31,11 +30,8 @@ class TrainingData(pl.LightningDataModule):
         self._recipe = recipe
         self._run_directory = run_directory
         self._on_gpu = accelerator == "gpu"
-        self._tokenizer = load_tokenizer(
-            tokenizer_source(recipe),
-            vocab_size=recipe.model.language.vocab_size,
-            use_im_start_end=recipe.model.use_im_start_end,
-        )
+        self._tokenizer = load_recipe_tokenizer(recipe)
+        self._train_loader: MicrobatchLoader | None = None
         self.module: Any = None
 
     @property
@@ -43,13 +39,32 @@ class TrainingData(pl.LightningDataModule):
         """Samples of one pass over the training file."""
         return count_samples(self._recipe, self._tokenizer, run_dir=self._run_directory)
 
-    def train_dataloader(self) -> Iterable[Any]:
+    def train_dataloader(self) -> MicrobatchLoader:
         """Yield the microbatches of each step, from where the checkpoint stopped."""
-        return build_train_loader(self._recipe, self._tokenizer, consumed_samples=self.module.consumed_samples, **self._share())
+        self._train_loader = build_train_loader(
+            self._recipe, self._tokenizer, consumed_samples=self.module.consumed_samples, **self._share()
+        )
+        return self._train_loader
 
-    def val_dataloader(self) -> Iterable[Any]:
+    def val_dataloader(self) -> MicrobatchLoader | list[Any]:
         """Yield the microbatches of each validation batch."""
+        if self._recipe.data.validation_data_path is None:
+            return []
         return build_validation_loader(self._recipe, self._tokenizer, **self._share())
+
+    def report(self) -> list[str]:
+        """Return lines about samples that were cut or skipped, counted over all ranks; every rank takes part."""
+        assert self._train_loader is not None
+        counts = torch.tensor([self._train_loader.truncated_samples, self._train_loader.skipped_samples])
+        counts = counts.to(self.trainer.strategy.root_device)  # type: ignore[union-attr]
+        torch.distributed.all_reduce(counts, group=parallel_state.get_data_parallel_group())
+        truncated, skipped = counts.tolist()
+        lines = []
+        if truncated:
+            lines.append(f"{truncated} samples were cut at data.sequence_length={self._recipe.data.sequence_length}")
+        if skipped:
+            lines.append(f"{skipped} bad samples were skipped: see bad_samples.jsonl")
+        return lines
 
     def _share(self) -> dict[str, Any]:
         return {

@@ -26,15 +26,14 @@ from neva_model.checkpoints.information import (
     read_information,
     saved_recipe,
 )
-from neva_model.model import NevaModel, build_model
+from neva_model.data import Microbatch
+from neva_model.model import IGNORE_INDEX, NevaModel, build_model
 from neva_model.training.average import AverageWeights
 from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
 from neva_model.training.schedule import learning_rate_factor
 from neva_recipes.config import Recipe
 
-__all__ = ["Microbatch", "NevaTrainingModule"]
-
-Microbatch = dict[str, torch.Tensor]
+__all__ = ["NevaTrainingModule"]
 
 
 class NevaTrainingModule(pl.LightningModule):
@@ -199,6 +198,12 @@ class NevaTrainingModule(pl.LightningModule):
         self.log("val_loss", float(loss_sum / tokens.clamp(min=1)))
         self._step_ended = None
 
+    def on_train_end(self) -> None:
+        """Say what the data was like."""
+        for line in self.trainer.datamodule.report():  # type: ignore[attr-defined]
+            if self.global_rank == 0:
+                print(line, flush=True)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Count the time of saving to no step."""
         self._step_ended = None
@@ -212,10 +217,11 @@ class NevaTrainingModule(pl.LightningModule):
         metadata = sharding_metadata()
         model = self.neva.sharded_state_dict(metadata=metadata)
         optimizer = self.facade.megatron_optimizer
-        state = {
-            "model": model,
-            "optimizer": optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata),
-        }
+        optimizer_state = optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata)
+        if not is_loading and not optimizer_state.get("param_state", True):
+            # A pipeline stage where everything is frozen: Megatron would warn that its state is not that of rank 0.
+            del optimizer_state["param_state"]
+        state = {"model": model, "optimizer": optimizer_state}
         if self._average is not None:
             state["average"] = average_shards(self.neva, self._average.averages)
         if not is_loading:
@@ -301,7 +307,7 @@ def _sum_loss(
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     """Return the loss sum to differentiate, its number of tokens, and both for logging (Megatron's protocol)."""
     loss_sum = token_loss.float().sum()
-    tokens = (labels != -100).sum()
+    tokens = (labels != IGNORE_INDEX).sum()
     return loss_sum, tokens.int(), {"loss_sum_and_tokens": torch.stack([loss_sum.detach(), tokens.float()])}
 
 

@@ -85,9 +85,11 @@ def train_tokenizer(directory: Path, lines: list[str]) -> None:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter([*lines, system, "Describe the image."] * 20),
             model_writer=model,
-            vocab_size=384,
+            vocab_size=640,
             model_type="bpe",
             byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
             hard_vocab_limit=False,
             minloglevel=2,
         )

@@ -1,0 +1,115 @@
+"""Real runs for the training tests: the digits data set, and workers started as an executor starts them."""
+
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fiddle as fdl
+import pytest
+
+from neva_recipes import llava
+from neva_recipes.config import Recipe, build, recipe_to_yaml, set_field
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "digits" / "prepare.py"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits example's data."""
+    spec = importlib.util.spec_from_file_location("prepare", EXAMPLE)
+    prepare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(prepare)
+    directory = tmp_path_factory.mktemp("digits")
+    prepare.main(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def make_recipe(digits: Path) -> Callable[..., fdl.Config[Recipe]]:
+    """A function that returns a tiny recipe on the digits with some fields changed (`optim__lr` is `optim.lr`)."""
+
+    def make(stage: str = "finetune", **fields: object) -> fdl.Config[Recipe]:
+        recipe = getattr(llava, stage)(size="tiny")
+        settings: dict[str, object] = {
+            "data__data_path": digits / f"{stage}.json",
+            "data__image_folder": digits / "images",
+            "data__tokenizer": digits / "tokenizer",
+            "data__num_workers": 0,
+            "data__global_batch_size": 8,
+            "data__micro_batch_size": 2,
+            "model__language__vocab_size": 384,
+            "model__language__num_layers": 2,
+            "model__vision__num_layers": 2,
+            "trainer__log_every_n_steps": 1,
+            "trainer__max_steps": 10,
+            "optim__lr": 1e-3,
+        }
+        for name, value in {**settings, **fields}.items():
+            set_field(recipe, name.replace("__", "."), str(value))
+        return recipe
+
+    return make
+
+
+class Worker:
+    """All ranks of one run."""
+
+    def __init__(self, recipe: fdl.Config[Recipe], run_directory: Path) -> None:
+        self.run_directory = run_directory
+        run_directory.mkdir(parents=True, exist_ok=True)
+        (run_directory / "recipe.yaml").write_text(recipe_to_yaml(recipe))
+        world_size = build(recipe).layout().world_size
+        port = str(random.randrange(20000, 30000))
+        self.processes = []
+        for rank in range(world_size):
+            environment = {
+                **os.environ,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(world_size),
+                "LOCAL_WORLD_SIZE": str(world_size),
+                "NODE_RANK": "0",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "OMP_NUM_THREADS": "1",
+            }
+            log = (run_directory / f"rank-{rank}.log").open("ab")
+            command = [sys.executable, "-m", "neva_model.worker", str(run_directory)]
+            self.processes.append(
+                subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            )
+
+    def log(self) -> str:
+        """What all ranks have printed."""
+        return "".join(path.read_text() for path in sorted(self.run_directory.glob("rank-*.log")))
+
+    def wait(self, timeout: float = 240) -> int:
+        """The first non-zero exit code, or zero; a failing rank ends the others, as an executor does."""
+        codes = [process.wait(timeout) for process in self.processes[:1]]
+        if codes[0]:
+            for process in self.processes[1:]:
+                process.kill()
+        codes += [process.wait(timeout) for process in self.processes[1:]]
+        return next((code for code in codes if code), 0)
+
+
+@pytest.fixture(scope="session")
+def start_worker() -> Callable[[fdl.Config[Recipe], Path], Worker]:
+    """Start the worker of a recipe in a run directory."""
+    return Worker
+
+
+@pytest.fixture(scope="session")
+def train(start_worker: Callable[[fdl.Config[Recipe], Path], Worker]) -> Callable[[fdl.Config[Recipe], Path], Path]:
+    """Run a recipe to its end and return its run directory."""
+
+    def run(recipe: fdl.Config[Recipe], run_directory: Path) -> Path:
+        worker = start_worker(recipe, run_directory)
+        assert worker.wait() == 0, worker.log()
+        return run_directory
+
+    return run
