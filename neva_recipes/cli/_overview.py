@@ -1,5 +1,6 @@
 """What can be run: the first screen, and the list of recipes."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ __all__ = ["list_command", "recipe_overview"]
 def recipe_overview(file: Path | None) -> str:
     """Return the answer to "what can I run", with the recipes of a Python file first."""
     entries = list_recipes(file)
-    example = entries[0].name if file else "llava.finetune"
+    example = shlex.join([entries[0].name, "--recipes", str(file)]) if file else "llava.finetune"
     return "\n".join(
         [
             "nemo-run trains vision-language models on Megatron-Core.",
@@ -22,9 +23,12 @@ def recipe_overview(file: Path | None) -> str:
             *_lines(entries),
             "",
             "Try:",
-            f"  nemo-run {example} --help     every field, its default and meaning",
-            f"  nemo-run {example} --dry-run  the whole recipe; starts nothing",
-            f"  nemo-run {example} data.data_path=train.json optim.lr=1e-4",
+            f"  nemo-run {example} --help",
+            "      every field, its default and meaning",
+            f"  nemo-run {example} --dry-run",
+            "      the whole recipe and its command; starts nothing",
+            f"  nemo-run {example} data.data_path=train.json",
+            "      starts it, with a field changed",
             "",
             "nemo-run --help lists all commands and flags.",
         ]

@@ -16,10 +16,11 @@ __all__ = ["chat_command", "evaluate_command", "export_command"]
 
 def chat_command(argv: Sequence[str]) -> int:
     """Talk to a trained model: `nemo-run chat RUN [--image FILE]`."""
-    parser = StrictParser("nemo-run chat", description="Ask a trained model about images; several turns, one per line.")
+    parser = StrictParser("nemo-run chat", description="Talk with a trained model, about an image or without one.")
     _add_model(parser)
-    parser.add_argument("--image", metavar="FILE", action="append", help="image to talk about; may be repeated")
+    parser.add_argument("--image", metavar="FILE", help="image to talk about")
     parser.add_argument("--prompt", metavar="TEXT", help="ask this, print the answer, and end")
+    parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
     parser.add_argument("--temperature", metavar="T", type=float, help="0 takes the likeliest token (0)")
     parser.add_argument("--top-p", metavar="P", type=float, help="sample among the likeliest tokens of this share")
     parser.add_argument("--top-k", metavar="K", type=int, help="sample among this many likeliest tokens")
@@ -63,9 +64,7 @@ def _call(module: str, parser: StrictParser, argv: Sequence[str]) -> int:
     given = vars(parser.parse(argv))
     words = [_model_path(given.pop("run"), given.pop("runs_dir"))]
     words += [given.pop("directory")] if "directory" in given else []
-    for name, value in given.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name.replace('_', '-')}={item}" for item in values if item is not None]
+    words += [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
     code: int = importlib.import_module(module).main(words)
     return code
 

@@ -140,11 +140,9 @@ def set_field(recipe: fdl.Buildable[Recipe], path: str, text: str) -> None:
             owner: Any = fdl.get_callable(node)
             if group in field_types(owner):
                 here = ".".join(groups[: depth + 1])
-                is_group = child is None and node_types(field_types(owner)[group])
-                reason = (
-                    "is none in this recipe, so it has no fields" if is_group else "is a field, not a group of fields"
-                )
-                raise RecipeError(f"{path}: {here} {reason}")
+                if child is None and node_types(field_types(owner)[group]):
+                    raise RecipeError(f"{path}: {here} is none in this recipe, so it has no fields")
+                raise RecipeError(f"{path}: {here} is a field, not a group of fields")
             raise _no_such_field(recipe, path, owner)
         node = child
     cls: Any = fdl.get_callable(node)

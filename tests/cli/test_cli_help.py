@@ -31,7 +31,7 @@ def test_first_screen(say):
     text = say()
     assert all(name in text for name in RECIPES)
     assert "nemo-run --help" in text
-    assert len(text.splitlines()) <= 20
+    assert len(text.splitlines()) <= 24
 
 
 def test_main_help_names_commands_and_flags(say):
