@@ -57,8 +57,8 @@ class TextStream:
             self.ended = True
             return self._advance(text[: min(ends)])
         # The end of the text may be half a character, which decodes to replacement characters, or half a stop string.
-        certain = len(text.rstrip(_REPLACEMENT))
-        return self._advance(text[: certain - max((len(stop) - 1 for stop in self._stop_strings), default=0)])
+        half_stop = max((len(stop) - 1 for stop in self._stop_strings), default=0)
+        return self._advance(text[: max(len(text.rstrip(_REPLACEMENT)) - half_stop, 0)])
 
     def finish(self) -> str:
         """Return what is left when no more tokens come; replacement characters for bytes that are no character."""

@@ -3,9 +3,12 @@ import json
 import pytest
 import sentencepiece
 import tokenizers
+from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
+from neva_model.inference._startup import prepare_process
 from neva_model.tokenizers import load_tokenizer
+from tests.inference import tiny_models
 
 TEXT = [
     "A chat between a curious user and an artificial intelligence assistant.",
@@ -60,3 +63,73 @@ def byte_level_tokenizer_directory(tmp_path_factory):
 def tokenizers_by_kind(llama_tokenizer_directory, byte_level_tokenizer_directory):
     directories = {"sentencepiece": llama_tokenizer_directory, "byte level": byte_level_tokenizer_directory}
     return {kind: load_tokenizer(str(directory), vocab_size=None) for kind, directory in directories.items()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_process():
+    """Process groups of a world of one, for every test here that builds a model."""
+    prepare_process()
+    from neva_model.checkpoints.load import initialize_single_process
+
+    initialize_single_process()
+
+
+@pytest.fixture(scope="session")
+def llava_oracle(tokenizers_by_kind):
+    return tiny_models.make_llava(tokenizers_by_kind["sentencepiece"].vocab_size)
+
+
+@pytest.fixture(scope="session")
+def llava_directory(llava_oracle, tokenizers_by_kind, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("a LLaVA with ümlaut")
+    return tiny_models.save_directory(llava_oracle, tokenizers_by_kind["sentencepiece"], directory, with_images=True)
+
+
+@pytest.fixture(scope="session")
+def llama_oracle(tokenizers_by_kind):
+    return tiny_models.make_llama(tokenizers_by_kind["sentencepiece"].vocab_size)
+
+
+@pytest.fixture(scope="session")
+def llama_directory(llama_oracle, tokenizers_by_kind, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("llama")
+    return tiny_models.save_directory(llama_oracle, tokenizers_by_kind["sentencepiece"], directory, with_images=False)
+
+
+@pytest.fixture(scope="session")
+def llava(llava_directory):
+    """The LLaVA as this project opens it."""
+    from neva_model.inference.opening import open_model
+
+    return open_model(llava_directory)
+
+
+@pytest.fixture(scope="session")
+def llama(llama_directory):
+    from neva_model.inference.opening import open_model
+
+    return open_model(llama_directory)
+
+
+@pytest.fixture(scope="session")
+def llava_run(llava, tmp_path_factory):
+    """A run whose newest checkpoint holds the LLaVA."""
+    return tiny_models.save_run(llava.model, llava.recipe, tmp_path_factory.mktemp("runs") / "llava-run")
+
+
+@pytest.fixture(scope="session")
+def llama_run(llama, tmp_path_factory):
+    """A run on plain text."""
+    return tiny_models.save_run(llama.model, llama.recipe, tmp_path_factory.mktemp("runs") / "gpt-run")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Image files that differ, one of them not square."""
+    folder = tmp_path_factory.mktemp("pictures of two kinds")
+    for number in range(5):
+        size = (40, 40) if number else (64, 30)
+        image = Image.new("RGB", size, (250 if number % 2 else 5, 60 * number, 200))
+        image.paste((255, 255, 255), (4 * number, 4 * number, 20, 20))
+        image.save(folder / f"picture {number}.png")
+    return folder

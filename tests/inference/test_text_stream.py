@@ -10,7 +10,7 @@ TEXTS = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab .\n\
 
 
 def pieces_of(tokenizer, tokens, context=()):
-    stream = TextStream(tokenizer, context)
+    stream = TextStream(tokenizer, context=context)
     return [*(stream.push(token) for token in tokens), stream.finish()]
 
 
@@ -70,3 +70,38 @@ def test_half_a_character_at_the_end_is_shown_as_replaced(tokenizers_by_kind):
     pieces = pieces_of(tokenizer, tokens)
     assert "".join(pieces[:-1]) == "x"
     assert pieces[-1] == REPLACEMENT
+
+
+def until_end(stream, tokens):
+    pieces = []
+    for token in tokens:
+        pieces.append(stream.push(token))
+        if stream.ended:
+            return pieces
+    return [*pieces, stream.finish()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS, stop=st.text("ab .\n", min_size=1, max_size=3))
+def test_a_stop_string_ends_the_answer_before_it(tokenizers_by_kind, kind, text, stop):
+    tokenizer = tokenizers_by_kind[kind]
+    tokens = tokenizer.encode_text(text)
+    whole = tokenizer.decode(tokens)
+    stream = TextStream(tokenizer, stop_strings=(stop,))
+    assert "".join(until_end(stream, tokens)) == whole.split(stop)[0]
+    assert stream.ended == (stop in whole)
+
+
+def test_a_stop_string_in_the_context_does_not_count(tokenizers_by_kind):
+    tokenizer = tokenizers_by_kind["byte level"]
+    stream = TextStream(tokenizer, stop_strings=("\n",), context=tokenizer.encode_text("one\n"))
+    assert "".join(until_end(stream, tokenizer.encode_text("two\nthree"))) == "two"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stop_token_ends_the_answer_and_is_not_shown(tokenizers_by_kind, kind):
+    tokenizer = tokenizers_by_kind[kind]
+    tokens = tokenizer.encode_text("odd")
+    stream = TextStream(tokenizer, stop_ids={tokenizer.eos_id})
+    assert "".join(until_end(stream, [*tokens, tokenizer.eos_id, *tokens])) == "odd"
+    assert stream.ended
