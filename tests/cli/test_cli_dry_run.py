@@ -6,40 +6,37 @@ import shlex
 import subprocess
 import sys
 
-import pytest
-
 from neva_recipes import llava
 from neva_recipes.config import build, load_recipe, recipe_to_yaml
 
 HEAVY = ("torch", "transformers", "megatron", "lightning", "neva_model", "numpy")
 
+INSTANT = [
+    [],
+    ["--help"],
+    ["list"],
+    ["status"],
+    ["chat", "--help"],
+    ["evaluate", "--help"],
+    ["export", "--help"],
+    ["llava.finetune", "--help"],
+    ["llava.finetune", "--dry-run"],
+    ["neva.pretrain", "--dry-run", "size=13b", "optim.lr=1e-4"],
+]
+
 PROBE = f"""
-import json, sys
+import sys
 from neva_recipes.cli.main import main
-code = main(sys.argv[1:])
-print(json.dumps([code, [name for name in sys.modules if name.split('.')[0] in {HEAVY}]]), file=sys.stderr)
+for arguments in {INSTANT}:
+    assert main(arguments) == 0
+    heavy = [name for name in sys.modules if name.split('.')[0] in {HEAVY}]
+    assert not heavy, (arguments, heavy)
 """
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["--help"],
-        ["list"],
-        ["status"],
-        ["chat", "--help"],
-        ["evaluate", "--help"],
-        ["export", "--help"],
-        ["llava.finetune", "--help"],
-        ["llava.finetune", "--dry-run"],
-        ["neva.pretrain", "--dry-run", "size=13b", "optim.lr=1e-4"],
-    ],
-    ids=" ".join,
-)
-def test_nothing_heavy_is_imported(folder, arguments):
-    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, timeout=60)
-    assert json.loads(done.stderr.splitlines()[-1]) == [0, []]
+def test_nothing_heavy_is_imported(folder):
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_dry_run_is_a_script_that_holds_the_recipe_and_leaves_no_trace(nemo_run, folder):

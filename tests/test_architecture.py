@@ -1,0 +1,115 @@
+"""The arrows between the packages, read from their imports, and the size of their files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Package: the packages of ours it may import. The longest name that fits a module counts.
+ARROWS = {
+    "neva_recipes.config": {"neva_recipes.config"},
+    "neva_recipes": {"neva_recipes", "executors"},
+    "executors": {"executors", "neva_recipes.config"},
+    "neva_model": {"neva_model", "neva_recipes.config"},
+}
+
+# What must never be imported by a package, not even inside a function.
+HEAVY = {
+    "torch",
+    "transformers",
+    "megatron",
+    "lightning",
+    "transformer_engine",
+    "numpy",
+    "safetensors",
+    "sentencepiece",
+}
+LIGHT_PACKAGES = ("neva_recipes", "executors")
+
+LONGEST_FILE = 500
+
+
+def module_name(path, root):
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path, root):
+    """Return the modules a file imports, inside functions too; relative ones are resolved."""
+    own = module_name(path, root).split(".")
+    package = own if path.name == "__init__.py" else own[:-1]
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            found += [".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names]
+    return found
+
+
+def belongs_to(module, package):
+    return module == package or module.startswith(f"{package}.")
+
+
+def violations(root):
+    """Return `file: module` for every import that an arrow or the ban on heavy modules forbids."""
+    wrong = []
+    for package in ("neva_recipes", "executors", "neva_model"):
+        for path in sorted((root / package).rglob("*.py")):
+            own = module_name(path, root)
+            allowed = ARROWS[max((name for name in ARROWS if belongs_to(own, name)), key=len)]
+            for module in imported_modules(path, root):
+                ours = any(belongs_to(module, name) for name in ARROWS)
+                forbidden = ours and not any(belongs_to(module, name) for name in allowed)
+                heavy = package in LIGHT_PACKAGES and module.split(".")[0] in HEAVY
+                if forbidden or heavy:
+                    wrong.append(f"{path.relative_to(root)}: {module}")
+    return wrong
+
+
+def test_arrows():
+    assert violations(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("neva_recipes/config/a.py", "import executors"),
+        ("neva_recipes/config/a.py", "from neva_recipes import llava"),
+        ("neva_recipes/config/a.py", "from .. import llava"),
+        ("neva_recipes/cli/a.py", "def f():\n    import torch.nn"),
+        ("neva_recipes/llava.py", "from neva_model.worker import main"),
+        ("executors/a.py", "from neva_recipes.registry import find_recipe"),
+        ("executors/a.py", "def f():\n    from lightning import Trainer"),
+        ("neva_model/a.py", "import executors.local"),
+        ("neva_model/a.py", "from neva_recipes import llava"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path, file, source):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(source)
+    assert [line.partition(":")[0] for line in violations(tmp_path)] == [file]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("neva_recipes/config/a.py", "from .errors import UserError\nfrom neva_recipes.config import _node"),
+        ("neva_recipes/cli/a.py", "import executors\nfrom neva_recipes.config import build"),
+        ("executors/a.py", "from neva_recipes.config import build\nfrom executors.base import Executor"),
+        ("neva_model/a.py", "import torch\nfrom neva_recipes.config import Recipe\nfrom neva_model.data import x"),
+    ],
+)
+def test_an_allowed_import_is_not(tmp_path, file, source):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(source)
+    assert violations(tmp_path) == []
+
+
+def test_files_hold_one_idea():
+    folders = ("neva_recipes", "executors", "neva_model", "tests", "benchmarks")
+    lengths = {path: len(path.read_text().splitlines()) for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert {str(path): length for path, length in lengths.items() if length > LONGEST_FILE} == {}
