@@ -7,6 +7,7 @@ functions they replace: activation recompute would then draw other dropout masks
 """
 
 import functools
+import importlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,16 @@ MEGATRON_CORE_VERSION = "0.16.1"
 """The release these patches, and the model's use of Core, were written and tested against."""
 
 _CPU = torch.device("cpu")
+
+_MODULES_WITH_CUDA_LITERALS = (
+    "megatron.core.dist_checkpointing.exchange_utils",
+    "megatron.core.dist_checkpointing.strategies.state_dict_saver",
+    "megatron.core.optimizer.clip_grads",
+    "megatron.core.optimizer.optimizer",
+    "megatron.core.pipeline_parallel.schedules",
+    "megatron.core.utils",
+)
+"""Where Core makes gradient norms, loss scales, token counts and buffers with `device="cuda"`."""
 
 
 def install() -> None:
@@ -70,9 +81,12 @@ def _install_devices() -> None:
     cuda.current_device = _current_device
     # Waited for after pipeline communication and around checkpoints; gloo's calls have finished when they return.
     cuda.synchronize = _do_nothing
-    # Gradient norm, loss scale and token counts are small tensors made with device="cuda".
-    for name in ("tensor", "zeros", "ones", "empty"):
-        setattr(torch, name, _on_cpu(getattr(torch, name)))
+    # Only what these modules call `torch` is replaced: torch's own functions must stay the ones its device contexts
+    # know, or transformers could no longer build models on the meta device.
+    stand_in = _TorchOnCpu()
+    for name in _MODULES_WITH_CUDA_LITERALS:
+        module: Any = importlib.import_module(name)
+        module.torch = stand_in
     # Shared embeddings and loaded optimizer states are moved with `.cuda()`.
     tensor.cuda = _stay_here
     # The optimizer sorts parameters by comparing `type()` with 'torch.cuda.FloatTensor' and its kin.
@@ -96,13 +110,21 @@ def _do_nothing(*_: Any, **__: Any) -> None:
     pass
 
 
+class _TorchOnCpu:
+    """The torch module, except that tensors asked for on a GPU are made on the CPU."""
+
+    def __init__(self) -> None:
+        for name in ("tensor", "zeros", "empty", "empty_like"):
+            setattr(self, name, _on_cpu(getattr(torch, name)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
 def _on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     @functools.wraps(factory)
-    def make(*args: Any, **kwargs: Any) -> torch.Tensor:
-        device = kwargs.get("device")
-        if device is not None and str(device).startswith("cuda"):
-            kwargs["device"] = _CPU
-        return factory(*args, **kwargs)
+    def make(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
+        return factory(*args, device=_CPU if device == "cuda" else device, **kwargs)
 
     return make
 

@@ -127,9 +127,9 @@ def hf_llava(recipe):
     vision = recipe.model.vision
     full = vision.vision_select_feature == "cls_patch" or not vision.has_class_token
     config = LlavaConfig(
-        text_config=llama_config(recipe.model.language, IMAGE_ROW + 1),
+        text_config=llama_config(recipe.model.language, recipe.model.language.vocab_size + 1),
         vision_config=tower_config(vision),
-        image_token_index=IMAGE_ROW,
+        image_token_index=recipe.model.language.vocab_size,
         image_seq_length=vision.tokens_per_image,
         vision_feature_layer=vision.vision_select_layer,
         vision_feature_select_strategy="full" if full else "default",

@@ -15,9 +15,16 @@ from transformers import (
 
 from neva_recipes.config import CheckpointError, LanguageConfig, VisionConfig
 
-__all__ = ["Configuration", "compare_language", "compare_projector", "compare_vision", "read_configuration"]
+__all__ = [
+    "LLAMA3_SCALING",
+    "Configuration",
+    "compare_language",
+    "compare_projector",
+    "compare_vision",
+    "read_configuration",
+]
 
-_LLAMA3_SCALING = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LLAMA3_SCALING = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """The parts of Llama 3's rotary scaling that Megatron-Core has fixed."""
 
 
@@ -168,7 +175,7 @@ def _compare_rotary_scaling(configuration: Configuration, language: LanguageConf
     _compare(
         configuration, "model.language", {"rope factor": ("rope_scaling_factor", language.rope_scaling_factor, factor)}
     )
-    for name, value in _LLAMA3_SCALING.items():
+    for name, value in LLAMA3_SCALING.items():
         if kind == "llama3" and rope[name] != value:
             raise CheckpointError(
                 f"{configuration.directory}: rope {name} is {rope[name]:g}, only {value:g} is supported"

@@ -69,7 +69,12 @@ def _recipe(configuration: Configuration, text: LlamaConfig, conv_template: Conv
         data = LlavaDataConfig(**shared, conv_template=conv_template, image_aspect_ratio=aspect)
     return Recipe(
         name=configuration.directory.resolve().name,
-        model=ModelConfig(language=language, vision=vision, projector=projector),
+        model=ModelConfig(
+            language=language,
+            vision=vision,
+            projector=projector,
+            use_im_start_end=vision is not None and _has_image_borders(configuration.directory),
+        ),
         data=data,
         parallel=ParallelConfig(),
         precision=PrecisionConfig(),
@@ -116,6 +121,16 @@ def _vision(configuration: Configuration, tower: CLIPVisionConfig | SiglipVision
         vision_select_feature="cls_patch" if is_clip and configuration.takes_class_token else "patch",
         from_pretrained=source,
     )
+
+
+def _has_image_borders(directory: Path) -> bool:
+    """Whether the tokenizer has the tokens that LLaVA puts around an image; it has them only where they are used."""
+    path = directory / "tokenizer.json"
+    try:
+        added = json.loads(path.read_text(encoding="utf-8"))["added_tokens"] if path.is_file() else []
+        return {"<im_start>", "<im_end>"} <= {token["content"] for token in added}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error!r}") from None
 
 
 def _image_aspect_ratio(directory: Path) -> Literal["square", "pad"]:
