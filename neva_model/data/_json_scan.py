@@ -67,8 +67,7 @@ class _ArrayScanner:
         self._count = 0
 
     def records(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        self._read_more()
-        if self._text.startswith("\ufeff"):
+        if self._next_character() == "\ufeff" and self._offset == 0:
             self._advance(1)
         if self._next_character() != "[":
             raise self._error("expected a JSON array of samples, beginning with [ (for one sample a line, use .jsonl)")

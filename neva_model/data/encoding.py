@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from neva_model.data.conversation import Turn
 from neva_model.data.sample import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Sample
-from neva_model.data.templates import BEGIN, IMAGE, Piece, Special, Template
+from neva_model.data.templates import Piece, Slot, Special, Template
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError
 
@@ -125,7 +125,7 @@ def _encode(
         if isinstance(piece.part, str):
             ids = tokenizer.encode_text(piece.part, prefix=begins_text)
             begins_text = begins_text and not piece.part
-        elif piece.part is IMAGE:
+        elif piece.part is Slot.IMAGE:
             ids = [IMAGE_TOKEN_INDEX] * tokens_per_image
             begins_text = template.image_parts_text
             if template.marks_image and tokenizer.im_start_id is not None and tokenizer.im_end_id is not None:
@@ -142,7 +142,7 @@ def _encode(
 
 
 def _special_ids(piece: Piece, tokenizer: Tokenizer) -> list[int]:
-    if piece.part is BEGIN:
+    if piece.part is Slot.BEGIN:
         return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     assert isinstance(piece.part, Special)
     return [tokenizer.special_id(piece.part.token)]

@@ -4,6 +4,7 @@ A template is data: tuples of text, special tokens and slots. Training and infer
 tuples piece by piece, so what carries loss is known from the start and never searched for.
 """
 
+import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from neva_model.data._system_prompts import LLAMA_2_SYSTEM, LLAVA_LLAMA_2_SYSTEM
 from neva_model.data.conversation import Turn
 from neva_recipes.config import ConvTemplate, DataError
 
-__all__ = ["BEGIN", "IMAGE", "MESSAGE", "TEMPLATES", "Part", "Piece", "Special", "Template", "get_template"]
+__all__ = ["TEMPLATES", "Part", "Piece", "Slot", "Special", "Template", "get_template"]
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,16 @@ class Special:
     token: str
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(enum.Enum):
     """A place that something is put into."""
 
-    name: str
+    BEGIN = "begin"
+    """The tokenizer's own token for the begin of a sequence, if it has one."""
+    IMAGE = "image"
+    """The positions of an image."""
+    MESSAGE = "message"
+    """The words of a turn."""
 
-
-BEGIN = Slot("begin")
-"""The tokenizer's own token for the begin of a sequence, if it has one."""
-
-IMAGE = Slot("image")
-"""The positions of an image."""
-
-MESSAGE = Slot("message")
-"""The words of a turn."""
 
 Part = str | Special | Slot
 """What templates are made of."""
@@ -46,7 +42,7 @@ class Piece:
     """A part of a prompt with every message filled in.
 
     Attributes:
-        part: Text, a special token, BEGIN, or IMAGE.
+        part: Text, a special token, Slot.BEGIN, or Slot.IMAGE.
         carries_loss: Whether the model learns to write it.
     """
 
@@ -108,11 +104,11 @@ class Template:
 
 def _filled(parts: Sequence[Part], turn: Turn) -> Iterator[Part]:
     for part in parts:
-        if part is not MESSAGE:
+        if part is not Slot.MESSAGE:
             yield part
             continue
         if turn.image:
-            yield IMAGE
+            yield Slot.IMAGE
         yield "\n" + turn.text if turn.image and turn.text else turn.text
 
 
@@ -136,22 +132,22 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
 def _llama_2(name: ConvTemplate, system: str) -> Template:
     return Template(
         name,
-        first_question=(Special("<s>"), f"[INST] <<SYS>>\n{system}\n<</SYS>>\n\n", MESSAGE, " [/INST]"),
-        question=(Special("<s>"), "[INST] ", MESSAGE, " [/INST]"),
-        answer=(" ", MESSAGE, " ", Special("</s>")),
+        first_question=(Special("<s>"), f"[INST] <<SYS>>\n{system}\n<</SYS>>\n\n", Slot.MESSAGE, " [/INST]"),
+        question=(Special("<s>"), "[INST] ", Slot.MESSAGE, " [/INST]"),
+        answer=(" ", Slot.MESSAGE, " ", Special("</s>")),
         stop=Special("</s>"),
     )
 
 
 def _nvgpt() -> Template:
     speaker, end_of_turn = Special("<extra_id_1>"), "\n"
-    question: tuple[Part, ...] = ("User\n", MESSAGE, end_of_turn, speaker, "Assistant\n", Special("<extra_id_2>"))
+    question: tuple[Part, ...] = ("User\n", Slot.MESSAGE, end_of_turn, speaker, "Assistant\n", Special("<extra_id_2>"))
     question += (NVGPT_LABELS + "\n",)
     return Template(
         "nvgpt",
         first_question=(Special("<extra_id_0>"), f"System\n{V1_SYSTEM}\n\n", speaker, *question),
         question=question,
-        answer=(MESSAGE, end_of_turn, speaker),
+        answer=(Slot.MESSAGE, end_of_turn, speaker),
         stop=speaker,
         image_parts_text=False,
     )
@@ -162,12 +158,12 @@ def _llama_3() -> Template:
         return Special("<|start_header_id|>"), role, Special("<|end_header_id|>"), "\n\n"
 
     end = Special("<|eot_id|>")
-    question = (*header("user"), MESSAGE, end, *header("assistant"))
+    question = (*header("user"), Slot.MESSAGE, end, *header("assistant"))
     return Template(
         "llama_3",
         first_question=(Special("<|begin_of_text|>"), *header("system"), LLAVA_LLAMA_2_SYSTEM, end, *question),
         question=question,
-        answer=(MESSAGE, end),
+        answer=(Slot.MESSAGE, end),
         stop=end,
         image_parts_text=False,
     )
@@ -175,12 +171,12 @@ def _llama_3() -> Template:
 
 def _chatml() -> Template:
     start, end = Special("<|im_start|>"), Special("<|im_end|>")
-    question: tuple[Part, ...] = (start, "user\n", MESSAGE, end, "\n", start, "assistant\n")
+    question: tuple[Part, ...] = (start, "user\n", Slot.MESSAGE, end, "\n", start, "assistant\n")
     return Template(
         "chatml",
         first_question=(start, "system\nAnswer the questions.", end, "\n", *question),
         question=question,
-        answer=(MESSAGE, end, "\n"),
+        answer=(Slot.MESSAGE, end, "\n"),
         stop=end,
         image_parts_text=False,
     )
@@ -191,27 +187,27 @@ TEMPLATES: dict[ConvTemplate, Template] = {
     for template in (
         Template(
             "plain",
-            first_question=(BEGIN, IMAGE),
+            first_question=(Slot.BEGIN, Slot.IMAGE),
             question=None,
-            answer=(MESSAGE, "\n"),
+            answer=(Slot.MESSAGE, "\n"),
             stop=None,
             stop_text="\n",
             marks_image=False,
         ),
         Template(
             "v1",
-            first_question=(Special("<s>"), f"{V1_SYSTEM} USER: ", MESSAGE, " ASSISTANT:"),
-            question=("USER: ", MESSAGE, " ASSISTANT:"),
-            answer=(" ", MESSAGE, Special("</s>")),
+            first_question=(Special("<s>"), f"{V1_SYSTEM} USER: ", Slot.MESSAGE, " ASSISTANT:"),
+            question=("USER: ", Slot.MESSAGE, " ASSISTANT:"),
+            answer=(" ", Slot.MESSAGE, Special("</s>")),
             stop=Special("</s>"),
         ),
         _llama_2("llama_2", LLAMA_2_SYSTEM),
         _llama_2("llava_llama_2", LLAVA_LLAMA_2_SYSTEM),
         Template(
             "mistral_instruct",
-            first_question=(Special("<s>"), "[INST] ", MESSAGE, " [/INST]"),
-            question=("[INST] ", MESSAGE, " [/INST]"),
-            answer=(" ", MESSAGE, " ", Special("</s>")),
+            first_question=(Special("<s>"), "[INST] ", Slot.MESSAGE, " [/INST]"),
+            question=("[INST] ", Slot.MESSAGE, " [/INST]"),
+            answer=(" ", Slot.MESSAGE, " ", Special("</s>")),
             stop=Special("</s>"),
         ),
         _nvgpt(),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from neva_model.tokenizers.tokenizer import Tokenizer
@@ -99,7 +100,11 @@ def _load_sentencepiece(path: Path) -> Any:
 
     `LlamaTokenizer(vocab_file=...)` would return an empty tokenizer without an error.
     """
+    model = sentencepiece_model_pb2.ModelProto()
     _read_sentencepiece(path)
+    model.ParseFromString(path.read_bytes())
+    if model.trainer_spec.model_type != model.trainer_spec.BPE:
+        raise _unlike_sentencepiece(path)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tokenizer.model").write_bytes(path.read_bytes())
         Path(folder, "tokenizer_config.json").write_text(
@@ -126,8 +131,12 @@ def _compare_with_sentencepiece(tokenizer: Tokenizer, path: Path) -> None:
             "put a tokenizer.json beside it"
         )
     if tokenizer.encode_text(_PROBE, prefix=True) != processor.encode(_PROBE):
-        raise DataError(
-            f"tokenizer {path}: transformers does not encode text as this SentencePiece model does. Expected one "
-            "trained with --model_type=bpe --byte_fallback=true --normalization_rule_name=identity "
-            "--remove_extra_whitespaces=false (as Llama's), or a directory with a tokenizer.json"
-        )
+        raise _unlike_sentencepiece(path)
+
+
+def _unlike_sentencepiece(path: Path) -> DataError:
+    return DataError(
+        f"tokenizer {path}: transformers does not encode text as this SentencePiece model does. Expected one trained "
+        "with --model_type=bpe --byte_fallback=true --normalization_rule_name=identity "
+        "--remove_extra_whitespaces=false (as Llama's), or a directory with a tokenizer.json"
+    )

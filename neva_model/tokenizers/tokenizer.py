@@ -88,9 +88,10 @@ class Tokenizer:
             DataError: The text holds half a surrogate pair, which is no character.
         """
         try:
-            return self._plain.encode(" " + text if prefix and text and self.prefix_scheme != "never" else text)
+            text.encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"text holds {error.object[error.start]!r}, half a surrogate pair") from None
+            raise DataError(f"text holds {text[error.start]!r}, half a surrogate pair") from None
+        return self._plain.encode(" " + text if prefix and text and self.prefix_scheme != "never" else text)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of token ids; ids outside the vocabulary (image positions, padding rows) are left out."""

@@ -1,0 +1,207 @@
+"""Pixel values equal transformers' own processors bit for bit, and files that are no good pictures are refused."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil, SiglipImageProcessorPil
+
+from neva_model.data import ImageProcessor, read_image
+from neva_recipes.config import DataError, VisionConfig
+
+SIZES = [(56, 56), (97, 40), (31, 200), (1, 1), (1, 9), (57, 56), (640, 480)]
+
+
+def vision(kind="clip", size=56, source=None):
+    return VisionConfig(
+        vision_model_type=kind,
+        num_layers=1,
+        hidden_size=8,
+        ffn_hidden_size=8,
+        num_attention_heads=1,
+        image_size=size,
+        patch_size=14,
+        from_pretrained=source,
+    )
+
+
+def picture(size, mode="RGB", seed=0):
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], bands), dtype=np.uint8)
+    return Image.merge(mode, [Image.fromarray(values[..., band]) for band in range(bands)])
+
+
+@pytest.mark.parametrize("aspect", ["square", "crop"])
+@pytest.mark.parametrize("size", SIZES)
+def test_square_is_clips_own_processor(size, aspect):
+    oracle = CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    expected = oracle(images=picture(size), return_tensors="pt")["pixel_values"][0]
+    pixels = ImageProcessor(vision(), aspect)(picture(size))
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pad_is_llavas_own_processor(size):
+    oracle = LlavaImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, do_pad=True)
+    expected = oracle(images=picture(size), return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(ImageProcessor(vision(), "pad")(picture(size)), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_siglip_squeezes_to_its_size(size):
+    oracle = SiglipImageProcessorPil(size={"height": 56, "width": 56})
+    expected = oracle(images=picture(size), return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(ImageProcessor(vision("siglip"), "square")(picture(size)), expected)
+
+
+def test_padding_has_the_mean_color():
+    wide = Image.new("RGB", (112, 56), (255, 0, 0))
+    pixels = ImageProcessor(vision(), "pad")(wide)
+    # Zero after normalisation, up to the rounding of the colour to 8 bits.
+    assert pixels[:, 0].abs().max() < 1 / 255 / 0.26
+    assert pixels[:, 28].abs().min() > 1
+
+
+def test_the_towers_own_settings_are_used(tmp_path):
+    own = CLIPImageProcessorPil(
+        size={"shortest_edge": 42}, crop_size={"height": 42, "width": 42}, image_mean=[0.1, 0.2, 0.3], resample=2
+    )
+    own.save_pretrained(tmp_path)
+    processor = ImageProcessor(vision(size=42, source=str(tmp_path)), "square")
+    expected = own(images=picture((97, 40)), return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(processor(picture((97, 40))), expected)
+    with pytest.raises(DataError, match=r"gives 42x42 pixels, but model\.vision\.image_size=56"):
+        ImageProcessor(vision(size=56, source=str(tmp_path)), "square")
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        ImageProcessor(vision(size=42, source=str(tmp_path)), "square")
+
+
+def test_a_tower_without_settings_gets_the_usual_ones(tmp_path):
+    plain = ImageProcessor(vision(), "pad")(picture((97, 40)))
+    assert torch.equal(ImageProcessor(vision(source=str(tmp_path)), "pad")(picture((97, 40))), plain)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [("RGB", "a.png"), ("L", "a.png"), ("1", "a.png"), ("LA", "a.png"), ("RGBA", "a.png"), ("CMYK", "a.jpg")],
+)
+def test_color_modes_are_converted_as_pillow_does(tmp_path, mode, name):
+    source = picture((20, 30), "L").convert("1") if mode == "1" else picture((20, 30), mode)
+    path = save(tmp_path / name, source)
+    with Image.open(path) as opened:
+        assert opened.mode == mode
+        expected = np.asarray(opened.convert("RGB"))
+    assert np.array_equal(np.asarray(read_image(path)), expected)
+
+
+def test_palette_with_transparency(tmp_path):
+    source = picture((20, 30)).quantize(16)
+    path = save(tmp_path / "a.png", source, transparency=3)
+    assert np.array_equal(np.asarray(read_image(path)), np.asarray(source.convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+def test_16_bit_grey_keeps_its_shades(tmp_path, name):
+    values = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
+    path = save(tmp_path / name, Image.fromarray(values))
+    assert np.array_equal(np.asarray(read_image(path))[..., 0], (values // 256).astype(np.uint8))
+
+
+def test_an_exif_rotation_is_not_applied(tmp_path):
+    source = Image.new("RGB", (40, 20))
+    exif = source.getexif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.jpg", source, exif=exif)
+    assert read_image(path).size == (40, 20)
+
+
+def test_names_with_spaces_quotes_and_other_letters(tmp_path):
+    path = save(tmp_path / "a 'b' \"c\" \u00e9\u65e5.png", picture((3, 3)))
+    assert read_image(path).size == (3, 3)
+
+
+def png_header(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [9_460, 12_000, 60_000])
+def test_decompression_bombs_are_refused(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(side, side))
+    with pytest.raises(DataError, match="pixels"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("aspect", ["square", "pad"])
+def test_images_that_scaling_would_blow_up_are_refused(aspect):
+    with pytest.raises(DataError, match="too narrow to be scaled"):
+        ImageProcessor(vision(size=336), aspect)(Image.new("RGB", (60_000, 1)))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_truncated_files_are_refused(tmp_path, format):
+    buffer = io.BytesIO()
+    picture((64, 64)).save(buffer, format)
+    path = tmp_path / "a.img"
+    path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    with pytest.raises(DataError, match=r"a\.img cannot be decoded"):
+        read_image(path)
+
+
+def test_what_is_no_image_file_is_refused(tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "program.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
+    for name, reason in [
+        ("text.jpg", "cannot be decoded"),
+        ("empty.jpg", "cannot be decoded"),
+        ("program.eps", "cannot be decoded"),
+        ("float.tiff", "floating-point"),
+        ("missing.jpg", "does not exist"),
+        (".", "does not exist"),
+        ("a\0b", "cannot be looked up|does not exist"),
+        ("n" * 300, "cannot be looked up|does not exist"),
+    ]:
+        with pytest.raises(DataError, match=reason) as raised:
+            read_image(tmp_path / name)
+        assert "\n" not in str(raised.value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_files_raise_data_errors_only(tmp_path_factory, data):
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000"]))
+    buffer = io.BytesIO()
+    picture((24, 24), seed=1).save(buffer, kind)
+    damaged = bytearray(buffer.getvalue())
+    for position in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=12)):
+        damaged[position] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.img"
+    path.write_bytes(damaged)
+    try:
+        assert read_image(path).mode == "RGB"
+    except DataError as error:
+        assert "damaged.img" in str(error)

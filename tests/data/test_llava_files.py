@@ -1,0 +1,197 @@
+"""Samples are found in JSON arrays and JSONL of any shape, and what is wrong is named with its place."""
+
+import json
+import pickle
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from neva_model.data import ImageProcessor, _json_scan, read_image
+from neva_model.data.llava import LlavaDataset, SampleIndex
+from neva_recipes.config import DataError
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), min_size=1, max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    records=RECORDS,
+    indent=st.sampled_from([None, 0, 2]),
+    ascii_only=st.booleans(),
+    begin=st.sampled_from(["", "\ufeff", " \r\n"]),
+    window=st.sampled_from([1, 7, 64, 2**20]),
+)
+def test_every_record_of_an_array_is_found(tmp_path_factory, records, indent, ascii_only, begin, window):
+    path = tmp_path_factory.getbasetemp() / "array.json"
+    path.write_bytes((begin + json.dumps(records, indent=indent, ensure_ascii=ascii_only)).encode() + b"\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_json_scan, "_WINDOW", window)
+        found = list(_json_scan.scan_json_array(path))
+    assert [record for _, _, record in found] == records
+    content = path.read_bytes()
+    assert [json.loads(content[offset : offset + length]) for offset, length, _ in found] == records
+
+
+@settings(max_examples=50, deadline=None)
+@given(records=RECORDS, ascii_only=st.booleans(), end=st.sampled_from(["\n", "\r\n", "\n\n"]))
+def test_every_record_of_lines_is_found(tmp_path_factory, records, ascii_only, end):
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "lines.jsonl"
+    path.write_bytes(end.join(json.dumps(record, ensure_ascii=ascii_only) for record in records).encode())
+    index = SampleIndex(path, folder)
+    assert [index.read(position) for position in range(len(index))] == records
+
+
+def test_a_truncated_array_is_always_noticed(tmp_path):
+    path = tmp_path / "data.json"
+    content = json.dumps([{"id": 1, "a": 'x"\u00e9'}, {"id": 2, "b": [1.5, True]}], ensure_ascii=False).encode()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"data\.json: after [012] samples, at byte \d+: "):
+            list(_json_scan.scan_json_array(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json", b"", "after 0 samples, at byte 0: expected a JSON array"),
+        ("a.json", b'{"id": 1}', "after 0 samples, at byte 0: expected a JSON array"),
+        ("a.json", b'{"id": 1}\n{"id": 2}\n', "for one sample a line, use .jsonl"),
+        ("a.json", b'"text"', "expected a JSON array"),
+        ("a.json", b"[]", "holds no sample"),
+        ("a.json", b'[{"id": 1}, 3]', "after 1 samples, at byte 12: expected a sample beginning with {"),
+        ("a.json", b'[{"id": 1}, {"id": 2,}]', "after 1 samples, at byte 21: not valid JSON"),
+        ("a.json", b'[{"id": 1} {"id": 2}]', "after 1 samples, at byte 11: expected , or ]"),
+        ("a.json", b'[{"id": 1}]]', "after 1 samples, at byte 11: expected nothing after the ]"),
+        ("a.json", b'[{"id": 1}, {"id": "tw', "after 1 samples, at byte 12: the file ends inside of a sample"),
+        ("a.json", b'[{"id": 1},', "after 1 samples, at byte 11: expected a sample"),
+        ("a.json", b'[{"id": "\xff"}]', "not UTF-8"),
+        ("a.json", b'[{"id":' + b"[" * 100_000, "not valid JSON"),
+        ("a.jsonl", b'{"id": 1}\n\n{"id": \n', "line 3 is not valid JSON"),
+        ("a.jsonl", b'{"id": 1}\n[2]\n', "line 2 is not a JSON object"),
+        ("a.jsonl", b'{"id": 1}\n{"id": "\xff"}\n', "line 2 is not valid JSON"),
+        ("a.jsonl", b"\n \n", "holds no sample"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(reason)) as raised:
+        SampleIndex(tmp_path / name, tmp_path / "cache")
+    assert str(tmp_path / name) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix == ".npy"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nothing\.json: cannot be read: No such file"):
+        SampleIndex(tmp_path / "nothing.json", tmp_path)
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        SampleIndex(tmp_path, tmp_path / "cache")
+
+
+def test_an_index_is_made_once_and_again_when_the_file_changes(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text('[{"id": 1}]')
+    first = SampleIndex(path, tmp_path)
+    (index,) = tmp_path.glob("*.npy")
+    made = index.stat()
+    assert len(SampleIndex(path, tmp_path)) == 1
+    assert (index.stat().st_ino, index.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
+    path.write_text('[{"id": 1}, {"id": 2}]')
+    assert len(SampleIndex(path, tmp_path)) == 2
+    path.write_text("")
+    with pytest.raises(DataError, match="sample 0 cannot be read any more"):
+        first.read(0)
+
+
+def exchange(question, answer):
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+@pytest.fixture
+def write_dataset(tmp_path, make_recipe, byte_level_tokenizer):
+    """Return a function that writes records beside a good image and opens them."""
+
+    def write(records, name="data.json", **fields):
+        Image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "good.png")
+        path = tmp_path / name
+        path.write_text(json.dumps(records))
+        recipe = make_recipe(data_path=str(path), **fields)
+        return LlavaDataset(recipe.data, str(path), recipe.model.vision, byte_level_tokenizer, tmp_path / "cache")
+
+    return write
+
+
+def test_a_sample_is_its_tokens_and_its_image(write_dataset, tmp_path, make_recipe):
+    records = [
+        {"id": "a", "image": "good.png", "conversations": exchange("<image>\nWhat digit?", "It is a seven.")},
+        {"id": "b", "conversations": exchange("What is a user?", "A user")},
+    ]
+    dataset = write_dataset(records, image_aspect_ratio="pad")
+    assert len(dataset) == 2
+    assert dataset.has_image.tolist() == [True, False]
+    assert dataset.lengths.tolist() == [3 + 4, 4 + 2]
+    picture, text = dataset.load(0), dataset.load(1)
+    processor = ImageProcessor(make_recipe().model.vision, "pad")
+    assert torch.equal(picture.image, processor(read_image(tmp_path / "good.png")))
+    assert (picture.tokens == -200).sum() == 4
+    assert text.image is None and not (text.tokens == -200).any()
+
+
+def test_images_are_looked_for_in_the_image_folder(write_dataset, tmp_path):
+    folder = tmp_path / "my 'pictures' \u00e9"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a b.png")
+    records = [{"image": "a b.png", "conversations": exchange("<image>", "A")}]
+    assert write_dataset(records, image_folder=str(folder)).load(0).image is not None
+
+
+def test_a_dataset_travels_to_a_spawned_worker(write_dataset):
+    dataset = write_dataset([{"image": "good.png", "conversations": exchange("<image>\nWhat digit?", "A seven.")}])
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy.load(0).tokens, dataset.load(0).tokens)
+    assert torch.equal(copy.load(0).image, dataset.load(0).image)
+
+
+BAD_RECORDS = [
+    ({"image": "good.png", "conversations": []}, "conversations is empty"),
+    ({"image": "good.png", "conversations": exchange("no mark", "A")}, "no question has <image>"),
+    ({"image": "good.png", "conversations": exchange("<image><image>", "A")}, "has 2 <image>"),
+    ({"conversations": exchange("<image>", "A")}, "names no image file"),
+    ({"image": "absent.png", "conversations": exchange("<image>", "A")}, "absent.png does not exist"),
+    ({"image": ["good.png"], "conversations": exchange("<image>", "A")}, "expected the name of one image file"),
+    ({"image": "", "conversations": exchange("<image>", "A")}, "expected the name of one image file"),
+    ({"image": "data.json", "conversations": exchange("<image>", "A")}, "data.json cannot be decoded"),
+    ({"conversations": exchange("Q", "A")[::-1]}, "turn 1 is from gpt, expected human"),
+    ({"conversations": exchange("Q", "")}, "nothing to learn from"),
+    ({"conversations": exchange("Q " * 400, "A")}, "no answer left in the first 300 of"),
+    ({"conversations": exchange("Q \ud800", "A")}, "half a surrogate pair"),
+    ({}, "conversations is empty or missing"),
+]
+
+
+def test_a_bad_sample_is_named_with_file_position_and_id(write_dataset, tmp_path):
+    records = [{"id": f"0{number}", **record} for number, (record, _) in enumerate(BAD_RECORDS)]
+    dataset = write_dataset(records, sequence_length=300)
+    for position, (_, reason) in enumerate(BAD_RECORDS):
+        with pytest.raises(DataError, match=re.escape(reason)) as raised:
+            dataset.load(position)
+        assert str(raised.value).startswith(f"{tmp_path / 'data.json'}: sample {position} (id '0{position}'): ")
+        assert "\n" not in str(raised.value)
+
+
+def test_a_template_that_the_tokenizer_cannot_write_is_refused_at_once(tmp_path, make_recipe, sentencepiece_tokenizer):
+    (tmp_path / "data.json").write_text('[{"id": 1}]')
+    recipe = make_recipe(data_path=str(tmp_path / "data.json"), conv_template="llama_3")
+    with pytest.raises(DataError, match=re.escape("no special token <|begin_of_text|>")):
+        LlavaDataset(recipe.data, recipe.data.data_path, recipe.model.vision, sentencepiece_tokenizer, tmp_path)
