@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from neva_model.data.templates import BEGIN, IMAGE, MESSAGE, Part, Special, Template
+from neva_model.data.templates import Part, Slot, Special, Template
 from neva_model.tokenizers import Tokenizer
 
 __all__ = ["IMAGE_TOKEN", "chat_template"]
@@ -63,7 +63,7 @@ class _Renderer:
         # With the other schemes transformers does as the training did: it adds no space, or one after every special.
         self._space = " " if tokenizer.prefix_scheme == "first" else ""
         self._image = IMAGE_TOKEN
-        if tokenizer.im_start_id is not None and tokenizer.im_end_id is not None:
+        if template.marks_image and tokenizer.im_start_id is not None and tokenizer.im_end_id is not None:
             before, after = tokenizer.pieces([tokenizer.im_start_id, tokenizer.im_end_id])
             self._image = f"{before}{IMAGE_TOKEN}{after}"
         self._after_image = self._space if template.image_parts_text and self._image == IMAGE_TOKEN else ""
@@ -71,15 +71,15 @@ class _Renderer:
     def __call__(self, parts: Sequence[Part]) -> str:
         expressions = [self._expression(part) for part in parts]
         if len(parts) > 1 and isinstance(parts[0], Special) and parts[0].token == self._begin:
-            expressions[0] = json.dumps(self._begin + (self._space if parts[1] is not IMAGE else ""))
+            expressions[0] = json.dumps(self._begin + (self._space if parts[1] is not Slot.IMAGE else ""))
         return "".join("{{- " + expression + " -}}" for expression in expressions)
 
     def _expression(self, part: Part) -> str:
-        if part is BEGIN:
+        if part is Slot.BEGIN:
             return json.dumps(self._begin)
-        if part is IMAGE:
+        if part is Slot.IMAGE:
             return json.dumps(self._image)
-        if part is MESSAGE:
+        if part is Slot.MESSAGE:
             image = json.dumps(self._image + self._after_image)
             return f"({image} + ('\\n' if turn.text else '') if turn.image else '') + turn.text"
         return json.dumps(part.token if isinstance(part, Special) else part)
