@@ -63,27 +63,28 @@ def _start(run: "Run", job: Job, lock: int, lifeline: int | None) -> None:
 
 
 def _show(run: "Run", reader: LogReader) -> None:
-    interrupted = False
+    interrupts, handled = 0, 0
     while True:
         try:
-            if interrupted:
-                interrupted = False
-                _interrupt(run)
+            if interrupts > handled:
+                handled = interrupts
+                _cancel(run, force=interrupts > 1)
             while not run.has_ended():
                 _print(reader.read_lines())
                 time.sleep(_POLL_SECONDS)
             _print(reader.read_lines() + reader.read_rest())
             return
         except KeyboardInterrupt:
-            interrupted = True
+            interrupts += 1
 
 
-def _interrupt(run: "Run") -> None:
+def _cancel(run: "Run", *, force: bool) -> None:
     try:
-        run.request_cancel()
+        run.request_cancel(force)
     except RunError:  # it has just ended by itself
         return
-    print(f"\ncancelling run {run.name}; press Ctrl-C again to kill it at once", file=sys.stderr, flush=True)
+    if not force:
+        print(f"cancelling run {run.name}; press Ctrl-C again to kill it at once", file=sys.stderr, flush=True)
 
 
 def _print(lines: list[str]) -> None:

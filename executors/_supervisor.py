@@ -30,7 +30,9 @@ from executors._process import (
 from executors._state import now, read_state, write_state
 
 _CANCELLED_EXIT_CODE = 130
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_CANCEL_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_KILL_SIGNAL = signal.SIGQUIT
+_SIGNALS = (*_CANCEL_SIGNALS, _KILL_SIGNAL, signal.SIGHUP)
 
 
 class _Rank:
@@ -137,7 +139,7 @@ class _Supervisor:
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         # SIGHUP is listened to, and then left aside, so that ranks start with its default again.
-        for number in (signal.SIGCHLD, signal.SIGHUP, *_STOP_SIGNALS):
+        for number in (signal.SIGCHLD, *_SIGNALS):
             signal.signal(number, lambda *_: None)
         die_with_parent(signal.SIGTERM, self._guard)
         self._selector.register(read_end, selectors.EVENT_READ, self._take_signals)
@@ -177,19 +179,17 @@ class _Supervisor:
         numbers = os.read(descriptor, 4096)
         if signal.SIGCHLD in numbers:
             self._reap()
-        if any(number in numbers for number in _STOP_SIGNALS):
-            if self._stopping:
-                self._kill_ranks()
-            elif os.getppid() != self._guard:
-                self._fail(1, "the guard process of the run was killed")
-            else:
-                self._cancel("a cancel was asked for")
+        if os.getppid() != self._guard:
+            self._fail(1, "the guard process of the run was killed")
+        elif any(number in numbers for number in (*_CANCEL_SIGNALS, _KILL_SIGNAL)):
+            self._cancel("a cancel was asked for")
+        if _KILL_SIGNAL in numbers:
+            self._kill_ranks()
 
     def _take_end_of_command(self, descriptor: int) -> None:
         if not os.read(descriptor, 4096):
             self._selector.unregister(descriptor)
-            if not self._stopping:
-                self._cancel("the command that started it is gone")
+            self._cancel("the command that started it is gone")
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -208,18 +208,17 @@ class _Supervisor:
             self._fail(code if code > 0 else 128 - code, f"rank {number} {describe_exit(code)}")
 
     def _cancel(self, reason: str) -> None:
-        self._cancel_reason = reason
-        self._stop()
+        if not self._stopping:
+            self._cancel_reason = reason
+            self._stop()
 
     def _fail(self, exit_code: int, reason: str) -> None:
-        if self._failure is None and self._cancel_reason is None:
+        if not self._stopping:
             self._failure = (exit_code, reason)
-        self._stop()
+            self._stop()
 
     def _stop(self) -> None:
         """Ask the ranks to end. Not their children: a rank that saves its work still needs its data loaders."""
-        if self._stopping:
-            return
         self._stopping = True
         self._deadline = time.monotonic() + self._job["executor"]["grace_seconds"]
         for rank in self._ranks:
@@ -270,7 +269,7 @@ def _detach(*descriptors: int) -> None:
 
 def _guard(supervisor: int) -> None:
     """Outlive the supervisor, and end what it left if it was killed."""
-    for number in (signal.SIGHUP, *_STOP_SIGNALS):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _detach(0, 1)
     os.waitpid(supervisor, 0)

@@ -92,8 +92,8 @@ class Executor(ABC):
 
     @classmethod
     @abstractmethod
-    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any]) -> None:
-        """Ask for the end of a run and return at once; asked a second time, it ends without grace.
+    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any], *, force: bool) -> None:
+        """Ask for the end of a run and return at once; with `force`, its processes are given no time to end themselves.
 
         Raises:
             RunError: The request cannot be made from here.

@@ -106,8 +106,8 @@ class LocalExecutor(Executor):
         return _process.is_alive(supervisor)
 
     @classmethod
-    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any]) -> None:
-        """Ask the supervisor to stop the run and return at once; asked a second time, it kills without grace.
+    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any], *, force: bool) -> None:
+        """Ask the supervisor to stop the run, and return at once; with `force` it kills the ranks without grace.
 
         Raises:
             RunError: The supervisor is on another machine or belongs to another user.
@@ -115,7 +115,7 @@ class LocalExecutor(Executor):
         if _process.is_alive(supervisor) is None:
             raise RunError(f"run {run_dir.name} runs on {supervisor.get('hostname')}: cancel it there")
         try:
-            os.kill(supervisor["pid"], signal.SIGTERM)
+            os.kill(supervisor["pid"], signal.SIGQUIT if force else signal.SIGTERM)
         except ProcessLookupError:
             return
         except PermissionError:

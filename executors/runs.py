@@ -26,6 +26,7 @@ __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 RunState = Literal["created", "running", "succeeded", "failed", "cancelled", "lost"]
 
 _POLL_SECONDS = 0.1
+_LOCK_PATIENCE_SECONDS = 5.0
 _LOST_EXIT_CODE = 1
 
 
@@ -108,17 +109,23 @@ class Run:
             raise RunError(f"run {self.name} has no rank {rank}: expected 0 to {size - 1}")
         return self._lines(LogReader(self._log_path(rank)), follow)
 
-    def cancel(self) -> None:
+    def cancel(self, force: bool = False) -> None:
         """Stop the run, and return when all its processes have ended.
+
+        Args:
+            force: Give the ranks no time to end by themselves.
 
         Raises:
             RunError: It is not running, or cannot be reached from here.
         """
-        self.request_cancel()
+        self.request_cancel(force)
         self.wait()
 
-    def request_cancel(self) -> None:
-        """Ask the run to stop, and return at once; asked a second time, it stops without grace.
+    def request_cancel(self, force: bool = False) -> None:
+        """Ask the run to stop, and return at once.
+
+        Args:
+            force: Give the ranks no time to end by themselves.
 
         Raises:
             RunError: It is not running, or cannot be reached from here.
@@ -129,7 +136,7 @@ class Run:
             raise RunError(f"run {self.name} has not been started")
         if state.state != "running":
             raise RunError(f"run {self.name} has already ended: {state.state}")
-        executor_class(read_job_record(self.path)).request_cancel(self.path, state.supervisor)
+        executor_class(read_job_record(self.path)).request_cancel(self.path, state.supervisor, force=force)
 
     def wait(self) -> int:
         """Return the exit code of the run once it has ended.
@@ -184,9 +191,10 @@ class Run:
 
     def _take_lock(self) -> int:
         """Return the lock of the directory; a run that has just ended is given the time to let go of it."""
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         try:
-            patience = 5.0 if self.has_ended() else 0.0
-            lock = acquire_lock(self.path, patience)
+            while (lock := acquire_lock(self.path)) is None and self.has_ended() and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
         except OSError as error:
             raise RunError(f"run {self.name} cannot be resumed: {error}") from None
         state = self._current_state()

@@ -1,0 +1,97 @@
+"""Jobs whose ranks are small Python scripts, and a command that starts one in the foreground or detached."""
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import executors
+from neva_recipes.config import (
+    CheckpointConfig,
+    LanguageConfig,
+    LoggingConfig,
+    ModelConfig,
+    OptimConfig,
+    ParallelConfig,
+    PrecisionConfig,
+    Recipe,
+    TextDataConfig,
+    TrainerConfig,
+    UserError,
+    config,
+)
+
+PATIENCE = 30.0
+
+# What a rank does to leave processes behind: one child in its group, one in a session of its own, both deaf to SIGTERM.
+GRANDCHILDREN = """
+import subprocess, sys, time, os, signal
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+for new_session in (False, True):
+    child = subprocess.Popen([sys.executable, "-S", "-c", deaf], stdout=subprocess.PIPE, start_new_session=new_session)
+    child.stdout.readline()
+"""
+
+
+def make_recipe(world_size=1, name="tiny", **trainer):
+    """Return a valid recipe that needs `world_size` processes."""
+    language = config(
+        LanguageConfig,
+        num_layers=1,
+        hidden_size=8,
+        ffn_hidden_size=8,
+        num_attention_heads=1,
+        num_query_groups=1,
+        vocab_size=16,
+        max_position_embeddings=16,
+    )
+    return config(
+        Recipe,
+        name=name,
+        model=config(ModelConfig, language=language),
+        data=config(TextDataConfig, sequence_length=16, global_batch_size=12),
+        parallel=config(ParallelConfig),
+        precision=config(PrecisionConfig),
+        optim=config(OptimConfig),
+        trainer=config(TrainerConfig, **{"max_steps": 1, "devices": world_size, **trainer}),
+        checkpoint=config(CheckpointConfig),
+        logging=config(LoggingConfig),
+    )
+
+
+def make_job(script, runs_dir, world_size=1, *, name=None, arguments=(), grace=20.0, env=None):
+    """Return a job whose ranks run the Python file `script`; the run directory is its last argument."""
+    executor = executors.LocalExecutor(grace_seconds=grace, env=env or {})
+    job = executors.plan_job(make_recipe(world_size), executor, name=name, runs_dir=runs_dir)
+    return dataclasses.replace(job, argv=(sys.executable, "-S", str(script), *arguments))
+
+
+def wait_for(condition):
+    """Return the first true value of `condition()`."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain"
+        time.sleep(0.02)
+    return value
+
+
+def _main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("script", type=Path)
+    parser.add_argument("runs_dir", type=Path)
+    parser.add_argument("--world-size", type=int, default=1)
+    parser.add_argument("--grace", type=float, default=20.0)
+    parser.add_argument("--detach", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        job = make_job(arguments.script, arguments.runs_dir, arguments.world_size, grace=arguments.grace)
+        run = executors.start_job(job, detach=arguments.detach)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run.status().exit_code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
