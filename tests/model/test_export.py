@@ -124,6 +124,7 @@ def test_a_directory_can_be_opened_as_it_is(tokenizer, tmp_path):
     assert opened.model.vision.tokens_per_image == TOKENS_PER_IMAGE
     assert opened.data.image_aspect_ratio == "pad"
     assert opened.model.use_im_start_end
+    opened = changed(opened, {"precision.precision": "fp32"})
     loaded = build_model(opened, pre_process=True, post_process=True).eval()
     load_pretrained(loaded, opened)
     tokens, images = tokens_with_images(recipe)
@@ -172,6 +173,9 @@ def test_processor_makes_the_pixels_that_training_saw(aspect, tokenizer, tmp_pat
 CHATS = {
     "v1": "<s> A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the user's questions. USER: <image> \nQ1 ASSISTANT: A1</s>USER: Q2 ASSISTANT:",
+    "llava_llama_2": "<s> [INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand "
+    "the visual content that the user provides, and assist the user with a variety of tasks using natural language.\n"
+    "<</SYS>>\n\n<image> \nQ1 [/INST] A1 </s><s>[INST] Q2 [/INST]",
     "mistral_instruct": "<s> [INST] <image> \nQ1 [/INST] A1 </s>[INST] Q2 [/INST]",
 }
 

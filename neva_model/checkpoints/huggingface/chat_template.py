@@ -42,7 +42,7 @@ def chat_template(template: Template, tokenizer: Tokenizer) -> str:
         "{%- for message in messages -%}\n"
         f"{_READ_MESSAGE}"
         "{%- if message['role'] == 'user' and loop.first -%}\n"
-        f"{render(template.first_question)}\n"
+        f"{render(template.first_question, begins_chat=True)}\n"
         "{%- elif message['role'] == 'user' -%}\n"
         f"{later}\n"
         "{%- elif message['role'] == 'assistant' -%}\n"
@@ -68,10 +68,10 @@ class _Renderer:
             self._image = f"{before}{IMAGE_TOKEN}{after}"
         self._after_image = self._space if template.image_parts_text and self._image == IMAGE_TOKEN else ""
 
-    def __call__(self, parts: Sequence[Part]) -> str:
+    def __call__(self, parts: Sequence[Part], *, begins_chat: bool = False) -> str:
         expressions = [self._expression(part) for part in parts]
-        if len(parts) > 1 and isinstance(parts[0], Special) and parts[0].token == self._begin:
-            expressions[0] = json.dumps(self._begin + (self._space if parts[1] is not Slot.IMAGE else ""))
+        if begins_chat and isinstance(parts[0], Special) and parts[0].token == self._begin:
+            expressions[0] = json.dumps(self._begin + self._space)
         return "".join("{{- " + expression + " -}}" for expression in expressions)
 
     def _expression(self, part: Part) -> str:
