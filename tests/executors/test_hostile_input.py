@@ -1,0 +1,244 @@
+"""Strings that a shell would act on, secrets, and file systems that take nothing more."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from executor_jobs import make_job, wait_for
+
+import executors
+from executors._script import _here_document
+from neva_recipes.config import RunError
+
+pytestmark = pytest.mark.multiprocess
+
+HOSTILE = [
+    "two words",
+    "  spaces around  ",
+    "tab\there",
+    "line\nbreak",
+    "carriage\rreturn",
+    "it's",
+    'double "quotes"',
+    "''",
+    '"',
+    "`touch canary`",
+    "$(touch canary)",
+    "${HOME}",
+    "$HOME",
+    "; touch canary",
+    "& touch canary &",
+    "| touch canary",
+    "> canary",
+    "|| touch canary",
+    "*",
+    "?[a-z]{x,y}",
+    "~",
+    "!!",
+    "#comment",
+    "\\",
+    "back\\slash \\n",
+    "-rf",
+    "--help",
+    "%s%n",
+    "Grüße, 模型, 🦙",
+    "e\u0301 combining",
+    "\u202egnp.right-to-left",
+    "END\nEND_\n'\n)\ntouch canary",
+    "\x1b[31mred",
+    "caf\udce9 not UTF-8",
+    "=a=b=",
+    "x" * 190,
+    "$'touch\\x20canary'",
+    "..",
+    "nul",
+]
+
+DUMP = """
+keep = {name: value for name, value in os.environ.items() if name.startswith("HOSTILE_")}
+(run_dir / "got.json").write_text(json.dumps({"env": keep, "argv": sys.argv[1:]}))
+"""
+
+
+def got(run):
+    return json.loads((run.path / "got.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def canary(tmp_path, monkeypatch):
+    place = tmp_path / "where commands would run"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    yield
+    assert not list(tmp_path.rglob("canary*")), "a string was executed"
+
+
+@pytest.mark.parametrize("way", ["start", "script", "launch.sh"])
+def test_hostile_strings_reach_the_rank_unchanged(script, tmp_path, way):
+    env = {f"HOSTILE_{number}": text for number, text in enumerate(HOSTILE)}
+    arguments = tuple(text for text in HOSTILE if "\udce9" not in text)
+    folder = tmp_path / '$(touch canary) it\'s; `touch canary` "Grüße"\n&'
+    job = make_job(script(DUMP), folder, name="$(touch canary) 'x' \"y\" ;", env=env, arguments=arguments)
+    if way == "script":
+        shell = subprocess.run(["sh"], input=os.fsencode(job.script()), capture_output=True)
+        assert shell.returncode == 0, shell.stderr
+    else:
+        run = executors.start_job(job, detach=True)
+        assert run.wait() == 0
+    if way == "launch.sh":
+        (run.path / "got.json").unlink()
+        assert subprocess.run([run.path / "launch.sh"], capture_output=True).returncode == 0
+    (run,) = executors.list_runs(folder)
+    assert got(run) == {"env": env, "argv": [*arguments, str(run.path)]}
+    assert run.path == job.run_dir
+    assert executors.find_run(job.name, folder).path == run.path
+
+
+def test_hostile_names_work_or_are_refused(script, runs_dir):
+    path = script(DUMP)
+
+    def attempt(name):
+        try:
+            run = executors.start_job(make_job(path, runs_dir, name=name), detach=True)
+        except RunError as error:
+            return str(error)
+        run.wait()
+        return run
+
+    with ThreadPoolExecutor(4) as pool:
+        results = dict(zip(HOSTILE, pool.map(attempt, HOSTILE), strict=True))
+    refused = {name: error for name, error in results.items() if isinstance(error, str)}
+    must_be_refused = {name for name in HOSTILE if not name.isprintable() or name.startswith(("-", "."))}
+    assert set(refused) == must_be_refused
+    for error in refused.values():
+        assert error.startswith("name=") and error.isprintable()
+    for name, run in results.items():
+        if name not in refused:
+            assert run.status().state == "succeeded"
+            assert got(run)["argv"] == [str(run.path)] and run.name.startswith(f"{name}-")
+            assert executors.find_run(name, runs_dir).path == run.path
+    assert len(executors.list_runs(runs_dir)) == len(HOSTILE) - len(refused)
+
+
+def test_script_is_valid_posix_shell_for_every_string(tmp_path):
+    for text in HOSTILE:
+        job = make_job("rank.py", tmp_path / "runs", arguments=(text,), env={"A": text})
+        job = dataclasses.replace(job, run_dir=Path(f"/tmp/{text.replace('/', '')}"), cwd=Path("/", text))
+        checked = subprocess.run(["sh", "-n"], input=os.fsencode(job.script()), capture_output=True)
+        assert checked.returncode == 0, checked.stderr
+
+
+SECRET = "s3cr3t-value-4711"
+
+
+def test_secrets_reach_the_ranks_and_no_file_or_argument_list(script, runs_dir, processes, monkeypatch, capfd):
+    body = """
+    (run_dir / "up").touch()
+    wait("go")
+    print("ok" if os.environ["HF_TOKEN"] == os.environ["my_api_key"] == "s3cr3t-" + "value-4711" else "wrong")
+    """
+    env = {"HF_TOKEN": SECRET, "my_api_key": SECRET, "PLAIN": "shown"}
+    job = make_job(script(body), runs_dir, env=env)
+    assert SECRET not in repr(job) + job.script() + job.to_json()
+    run = executors.start_job(job, detach=True)
+    wait_for(lambda: (run.path / "up").exists())
+    assert len(processes.alive()) == 3
+    assert not any(SECRET in command for command in processes.alive().values())
+    (run.path / "go").touch()
+    assert run.wait() == 0
+    assert list(run.logs()) == ["ok"]
+    for file in run.path.rglob("*"):
+        assert file.is_dir() or SECRET.encode() not in file.read_bytes()
+    assert json.loads((run.path / "job.json").read_text())["executor"]["secret_env"] == ["HF_TOKEN", "my_api_key"]
+
+    monkeypatch.setenv("my_api_key", SECRET)
+    with pytest.raises(RunError, match=r"HF_TOKEN was set for run .* set it in the environment"):
+        run.resume()
+    shell = subprocess.run([run.path / "launch.sh"], capture_output=True, text=True)
+    assert shell.returncode != 0 and "HF_TOKEN: is not stored" in shell.stderr
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    run.resume()
+    assert run.status().state == "succeeded"
+    assert list(run.logs())[-1] == "ok"
+    out, err = capfd.readouterr()
+    assert SECRET not in out + err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+FILL = """
+def fill(path):
+    with open(path, "wb", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                pass
+"""
+
+
+def test_run_that_fills_the_disk_ends_in_a_true_state(script, small_disk):
+    body = f"""
+    {FILL.replace(chr(10), chr(10) + "    ")}
+    print("before", flush=True)
+    while not (run_dir / "logs" / "joined.log").read_text():
+        time.sleep(0.01)
+    (run_dir / "checkpoints").mkdir()
+    fill(run_dir / "checkpoints" / "shard")
+    print("x" * 100000, flush=True)
+    sys.exit(28)
+    """
+    path = script(body)
+    run = executors.start_job(make_job(path, small_disk / "runs"), detach=True)
+    assert run.wait() == 28
+    assert run.status().state == "failed" and run.status().reason == "rank 0 exited with code 28"
+    assert next(run.logs()) == "before"
+    # Still full: nothing can be started here, and what is there stays as it is.
+    with contextlib.suppress(OSError), (small_disk / "rest").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+    before = {file: file.read_bytes() for file in small_disk.rglob("*") if file.is_file()}
+    with pytest.raises(RunError, match=r"cannot write a run directory: No space left on device"):
+        executors.start_job(make_job(path, small_disk / "runs"))
+    assert {file: file.read_bytes() for file in small_disk.rglob("*") if file.is_file()} == before
+    with pytest.raises(RunError, match=r"cannot be resumed: .*No space left on device"):
+        run.resume()
+    assert run.status().state == "failed" and run.status().exit_code == 28
+
+
+def test_logs_that_cannot_grow_do_not_stop_a_run(script, runs_dir, tmp_path):
+    path = script("print('first', flush=True)\nfor _ in range(200): print('x' * 1000)\n(run_dir / 'end').touch()")
+    code = "import executor_jobs, executors, sys; " + (
+        f"print(executors.start_job(executor_jobs.make_job({str(path)!r}, {str(runs_dir)!r}), detach=True).wait())"
+    )
+    limited = f"ulimit -f 40; exec {shlex.join([sys.executable, '-c', code])}"  # blocks of 512 or 1024 bytes
+    result = subprocess.run(["sh", "-c", limited], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert result.stdout == "0\n", result.stderr
+    (run,) = executors.list_runs(runs_dir)
+    assert run.status().state == "succeeded" and (run.path / "end").exists()
+    assert (run.path / "logs" / "joined.log").stat().st_size <= 40 * 1024
+    assert next(run.logs()) == "first"
+
+
+def test_file_text_stays_text_in_the_script(tmp_path):
+    for text in ("END\n", "END\nEND_\ntouch canary\n", "$(touch canary)\n`touch canary`\n\\\n", "'\nno end"):
+        subprocess.run(["sh"], input=_here_document("out", text), text=True, check=True)
+        assert Path("out").read_text().rstrip("\n") == text.rstrip("\n")
