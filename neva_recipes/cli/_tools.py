@@ -38,8 +38,9 @@ def evaluate_command(argv: Sequence[str]) -> int:
     _add_model(parser)
     parser.add_argument("--data", metavar="FILE", required=True, help="LLaVA JSON or JSONL of questions and answers")
     parser.add_argument("--image-folder", metavar="D", help="folder of the images (that of the file)")
-    parser.add_argument("--output", metavar="FILE", help="write every answer as JSONL")
-    parser.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once")
+    parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
+    parser.add_argument("--output", metavar="FILE", help="where every answer goes (predictions.jsonl beside the model)")
+    parser.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once (32)")
     return _call("neva_model.evaluation", parser, argv)
 
 
@@ -55,7 +56,7 @@ def export_command(argv: Sequence[str]) -> int:
 
 
 def _add_model(parser: StrictParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="name of a run, or path of a run or Hugging Face directory")
+    parser.add_argument("run", metavar="RUN", help="name of a run, or a run, checkpoint or Hugging Face directory")
     add_runs_dir(parser)
 
 

@@ -1,0 +1,51 @@
+"""chat, evaluate and export: the command line here and the tools in neva_model understand each other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from neva_recipes.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+TOOLS = {
+    "chat": "neva_model/inference/chat.py",
+    "evaluate": "neva_model/evaluation/command.py",
+    "export": "neva_model/checkpoints/export.py",
+}
+
+
+@pytest.mark.parametrize("command", TOOLS)
+def test_both_sides_know_the_same_arguments(command, folder, capsys):
+    assert main([command, "--help"]) == 0
+    offered = re.findall(r"^  (--[a-z-]+|[A-Z]+)", capsys.readouterr().out, re.MULTILINE)
+    understood = re.findall(r'add_argument\("([a-z-]+)"', (ROOT / TOOLS[command]).read_text(encoding="utf-8"))
+    positional = {"RUN": "run", "DIR": "directory"}
+    assert {positional.get(name, name) for name in offered} - {"--runs-dir"} == set(understood)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["chat", "a dir", "--temperature", "-1"], "error: --temperature=-1: expected 0"),
+        (["chat", "a dir", "--conv-template", "vicuna"], "error: --conv-template=vicuna: expected one of plain, v1"),
+        (["chat", "a dir", "--seed", "x"], "error: argument --seed: invalid int value: 'x'"),
+        (["evaluate", "a dir", "--data", "x.json", "--batch-size", "0"], "error: --batch-size=0: expected at least 1"),
+        (["chat", "no dir", "--prompt", "x"], "error: no run 'no dir' in runs"),
+    ],
+)
+def test_a_mistake_is_told_before_a_model_is_loaded(nemo_run, folder, arguments, answer):
+    (folder / "a dir").mkdir()
+    done = nemo_run(*arguments, check=2)
+    assert done.stderr.startswith(answer) and done.stderr.count("\n") == 1
+    assert list((folder / "a dir").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_directory_without_a_model(nemo_run, folder):
+    (folder / "a 'dïr'").mkdir()
+    done = nemo_run("export", "a 'dïr'", "out", check=2)
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "a 'dïr'" in done.stderr.splitlines()[-1]
+    assert not (folder / "out").exists()
