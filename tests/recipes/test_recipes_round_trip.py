@@ -22,11 +22,26 @@ from neva_recipes.config import (
 RECIPES = [llava.pretrain, llava.finetune, neva.pretrain, neva.finetune, gpt.pretrain]
 
 # What people call files and projects: anything on one line, and what YAML could take for something else.
+HOSTILE = [
+    "no",
+    "null",
+    "~",
+    "2e-5",
+    "1_0",
+    "0x1f",
+    "12:30",
+    "2024-01-01",
+    "- a",
+    "a: b",
+    "#",
+    "'\"",
+    "&x",
+    ".5",
+    "",
+    " a ",
+]
 TEXTS = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=20),
-    st.sampled_from(
-        ["no", "null", "~", "2e-5", "1_0", "0x1f", "12:30", "2024-01-01", "- a", "a: b", "#", "'\"", "&x", "%"]
-    ),
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=20), st.sampled_from(HOSTILE)
 )
 
 
@@ -82,6 +97,15 @@ def test_a_recipe_survives_yaml(recipe):
     assert recipe_to_yaml(loaded) == recipe_to_yaml(recipe_from_yaml(recipe_to_yaml(loaded)))
     # Other YAML readers take no string for a number, a date or nothing.
     assert yaml.safe_load(text)["name"] == build(recipe).name
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_stays_text(text):
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path = text
+    saved = recipe_to_yaml(recipe)
+    assert build(recipe_from_yaml(saved)).data.data_path == text
+    assert yaml.safe_load(saved)["data"]["data_path"] == text
 
 
 @settings(deadline=None, max_examples=60)
