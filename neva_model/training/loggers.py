@@ -51,7 +51,7 @@ class CsvLogger(Logger):
         """Add the metrics of a step; several calls for one step make one row."""
         # Lightning counts from zero; a row is about the state after its step, as checkpoints are.
         done = str((step or 0) + 1)
-        values = {name: f"{value:.7g}" for name, value in metrics.items() if name != "epoch"}
+        values = {name: f"{value:.8g}" for name, value in metrics.items() if name != "epoch"}
         if self._rows and self._rows[-1]["step"] == done:
             self._rows[-1].update(values)
         else:

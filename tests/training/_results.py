@@ -7,6 +7,9 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader, load
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+VOCABULARY = 640
+_WEIGHTS = ("language.", "projector.", "vision.")
+
 
 def losses(run: Path, column: str = "reduced_train_loss") -> list[float]:
     """Return a metric of every step."""
@@ -24,3 +27,10 @@ def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     }
     load(state, storage_reader=FileSystemReader(checkpoint), no_dist=True)
     return state
+
+
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return the weights, without the rows that pad the vocabulary, whose number depends on the layout."""
+    found = {name: tensor for name, tensor in tensors(checkpoint).items() if name.startswith(_WEIGHTS)}
+    padded = ("language.embedding.", "language.output_layer.")
+    return {name: tensor[:VOCABULARY] if name.startswith(padded) else tensor for name, tensor in found.items()}

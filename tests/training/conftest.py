@@ -41,7 +41,7 @@ def make_recipe(digits: Path) -> Callable[..., fdl.Config[Recipe]]:
             "data__num_workers": 0,
             "data__global_batch_size": 8,
             "data__micro_batch_size": 2,
-            "model__language__vocab_size": 384,
+            "model__language__vocab_size": 640,
             "model__language__num_layers": 2,
             "model__vision__num_layers": 2,
             "trainer__log_every_n_steps": 1,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neva_recipes.config import Recipe
-from tests.training._results import losses, tensors
+from tests.training._results import losses, weights_of
 
 MakeRecipe = Callable[..., fdl.Config[Recipe]]
 Train = Callable[[fdl.Config[Recipe], Path], Path]
@@ -33,20 +33,11 @@ SETTINGS = {
     "data__micro_batch_size": 2,
 }
 TRAINED_PARTS = {"finetune": ("language.", "projector."), "pretrain": ("projector.",)}
-VOCABULARY = 384
-WEIGHTS = ("language.", "projector.", "vision.")
 
 
 def largest_difference(run: Path, reference: Path) -> float:
     pairs = zip(losses(run), losses(reference), strict=True)
     return max(abs(ours - theirs) for ours, theirs in pairs)
-
-
-def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Return the weights, without the rows that pad the vocabulary, whose number depends on the layout."""
-    found = {name: tensor for name, tensor in tensors(checkpoint).items() if name.startswith(WEIGHTS)}
-    padded = ("language.embedding.", "language.output_layer.")
-    return {name: tensor[:VOCABULARY] if name.startswith(padded) else tensor for name, tensor in found.items()}
 
 
 @pytest.mark.multiprocess

@@ -3,7 +3,7 @@
     python docs/examples/digits/prepare.py demo/data
 
 The 1,797 digits are those that scikit-learn ships (UCI optical recognition of handwritten digits). One in ten is
-held out: no question about it is ever trained on.
+held out: no question about it is ever trained on. The others come three times, twice a little rotated and shifted.
 """
 
 import json
@@ -18,6 +18,9 @@ from sklearn.datasets import load_digits
 
 IMAGE_SIZE = 56
 HELD_OUT_EVERY = 10
+COPIES = 3
+LARGEST_ROTATION = 12
+LARGEST_SHIFT = 4
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 QUESTIONS = [
     "Which digit is this?",
@@ -36,6 +39,13 @@ def caption(digit: int) -> str:
     kind = "odd" if digit % 2 else "even"
     size = "larger" if digit > 5 else "not larger"
     return f"the digit {WORDS[digit]}, an {kind} digit, {size} than five"
+
+
+def moved(image: Image.Image, randomness: random.Random) -> Image.Image:
+    """Return a slightly rotated and shifted copy, as another hand might have written the digit."""
+    angle = randomness.uniform(-LARGEST_ROTATION, LARGEST_ROTATION)
+    shift = (randomness.randint(-LARGEST_SHIFT, LARGEST_SHIFT), randomness.randint(-LARGEST_SHIFT, LARGEST_SHIFT))
+    return image.rotate(angle, Image.Resampling.BICUBIC, translate=shift)
 
 
 def pretrain_sample(name: str, digit: int) -> dict[str, object]:
@@ -107,21 +117,26 @@ def main(directory: Path) -> None:
     for index, (pixels, target) in enumerate(zip(digits.images, digits.target, strict=True)):
         name, digit = f"digit-{index:04d}", int(target)
         image = Image.fromarray((pixels * (255 / 16)).astype("uint8")).convert("RGB")
-        image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).save(images / f"{name}.png")
+        image = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
         if index % HELD_OUT_EVERY == 0:
+            image.save(images / f"{name}.png")
             held_out.extend(questions_of(name, digit))
             continue
-        pretrain.append(pretrain_sample(name, digit))
-        order = list(range(len(QUESTIONS)))
-        randomness.shuffle(order)
-        finetune.append(finetune_sample(name, digit, order))
+        for copy in range(COPIES):
+            copy_name = f"{name}-{copy}"
+            (moved(image, randomness) if copy else image).save(images / f"{copy_name}.png")
+            pretrain.append(pretrain_sample(copy_name, digit))
+            order = list(range(len(QUESTIONS)))
+            randomness.shuffle(order)
+            finetune.append(finetune_sample(copy_name, digit, order))
     write_json(directory / "pretrain.json", pretrain)
     write_json(directory / "finetune.json", finetune)
     write_json(directory / "held_out.json", held_out)
     lines = text_lines()
     (directory / "text.txt").write_text("\n".join(lines * 20) + "\n", encoding="utf-8")
     train_tokenizer(directory / "tokenizer", lines)
-    print(f"{directory}: {len(finetune)} training and {len(held_out) // len(QUESTIONS)} held-out images")
+    held_out_images = len(held_out) // len(QUESTIONS)
+    print(f"{directory}: {len(finetune)} training images ({COPIES} of each digit) and {held_out_images} held-out ones")
 
 
 if __name__ == "__main__":

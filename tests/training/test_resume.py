@@ -1,0 +1,92 @@
+"""Runs that are killed at any moment end with the weights of an undisturbed run."""
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import pytest
+import torch
+
+from neva_recipes.config import Recipe
+from tests.training._results import losses, tensors, weights_of
+
+MakeRecipe = Callable[..., fdl.Config[Recipe]]
+Train = Callable[[fdl.Config[Recipe], Path], Path]
+
+STEPS = 20
+SETTINGS = {
+    "trainer__max_steps": STEPS,
+    "trainer__ema_decay": 0.9,
+    "checkpoint__every_n_train_steps": 2,
+    "data__num_workers": 1,
+    "model__language__hidden_dropout": 0.1,
+}
+LAST = f"step-{STEPS:08d}"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_recipe: MakeRecipe, train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(make_recipe(**SETTINGS), tmp_path_factory.mktemp("undisturbed"))
+
+
+def kill_during_training(worker: Any, steps: int, randomness: random.Random) -> None:
+    """SIGKILL the worker some moment after it has trained `steps` steps in all."""
+    log = worker.run_directory / "metrics" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not log.exists() or len(log.read_text().splitlines()) <= steps:
+        assert worker.processes[0].poll() is None, worker.log()
+        assert time.monotonic() < deadline, worker.log()
+        time.sleep(0.01)
+    time.sleep(randomness.uniform(0, 0.3))
+    for process in worker.processes:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_five_kills_leave_the_same_weights(
+    make_recipe: MakeRecipe, start_worker: Callable[..., Any], undisturbed: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(**SETTINGS)
+    randomness = random.Random(0)
+    for steps in (1, 4, 8, 11, 15):
+        kill_during_training(start_worker(recipe, tmp_path), steps, randomness)
+    worker = start_worker(recipe, tmp_path)
+    assert worker.wait() == 0, worker.log()
+    assert "resuming from" in worker.log()
+    ours, theirs = tensors(tmp_path / "checkpoints" / LAST), tensors(undisturbed / "checkpoints" / LAST)
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("average.") for name in ours)
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    assert losses(tmp_path) == losses(undisturbed)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_resuming_under_another_layout(make_recipe: MakeRecipe, train: Train, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "model__language__hidden_dropout": 0.0, "checkpoint__save_top_k": -1}
+    whole = train(make_recipe(**settings), tmp_path / "whole")
+    layouts = {
+        "tp2": {"trainer__devices": 2, "parallel__tensor_model_parallel_size": 2},
+        "pp2": {"trainer__devices": 2, "parallel__pipeline_model_parallel_size": 2},
+        "dp2": {"trainer__devices": 2},
+    }
+    for name, fields in layouts.items():
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        half = f"step-{STEPS // 2:08d}"
+        shutil.copytree(whole / "checkpoints" / half, tmp_path / name / "checkpoints" / half)
+        run = train(make_recipe(**settings, **fields), tmp_path / name)
+        difference = max(abs(a - b) for a, b in zip(losses(run), losses(whole)[-len(losses(run)) :], strict=True))
+        assert len(losses(run)) == STEPS - (STEPS // 2)
+        ours, theirs = weights_of(run / "checkpoints" / LAST), weights_of(whole / "checkpoints" / LAST)
+        weights = max(float((ours[weight] - theirs[weight]).abs().max()) for weight in theirs)
+        print(f"{name}: largest difference of the loss {difference:.1e}, of the final weights {weights:.1e}")
+        assert difference <= 1e-6
+        assert weights <= 1e-6

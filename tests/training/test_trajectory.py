@@ -1,0 +1,78 @@
+"""Twenty steps of the worker against a plain PyTorch loop on transformers' LLaVA: same weights, data and AdamW."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fiddle as fdl
+import pytest
+import torch
+from transformers import get_cosine_schedule_with_warmup
+
+from neva_model.data import build_train_loader
+from neva_model.tokenizers import load_recipe_tokenizer
+from neva_recipes.config import Recipe, build
+from tests.model.model_cases import hf_llava
+from tests.training._results import losses
+
+STEPS = 20
+TRAINED = {"finetune": ("model.language_model", "model.multi_modal_projector", "lm_head"), "pretrain": ("model.multi_modal_projector",)}
+
+
+def plain_loop(recipe: Recipe, directory: Path, stage: str, cache: Path) -> list[float]:
+    """Return the losses of a training loop written with transformers and torch.optim alone."""
+    model = hf_llava(recipe).__class__.from_pretrained(directory, attn_implementation="eager").train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(TRAINED[stage]))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.optim.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    scheduler = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=1, num_training_steps=STEPS)
+    loader = iter(
+        build_train_loader(
+            recipe,
+            load_recipe_tokenizer(recipe),
+            run_dir=cache,
+            data_parallel_rank=0,
+            data_parallel_size=1,
+            consumed_samples=0,
+            pad_to_multiple_of=1,
+        )
+    )
+    found = []
+    for _ in range(STEPS):
+        microbatches = next(loader)
+        supervised = sum(int((batch["labels"] != -100).sum()) for batch in microbatches)
+        total = 0.0
+        for batch in microbatches:
+            tokens = batch["tokens"].where(batch["tokens"] != -200, model.config.image_token_index)
+            logits = model(input_ids=tokens, pixel_values=batch["images"]).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits[..., : recipe.model.language.vocab_size].flatten(0, 1), batch["labels"].flatten(), reduction="sum"
+            )
+            (loss / supervised).backward()
+            total += loss.item() / supervised
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        found.append(total)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["finetune", "pretrain"])
+def test_losses_equal_a_plain_loop_with_transformers(
+    stage: str,
+    make_recipe: Callable[..., fdl.Config[Recipe]],
+    train: Callable[[fdl.Config[Recipe], Path], Path],
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "hf"
+    source = {f"model__{part}__from_pretrained": directory for part in ("language", "vision", "projector")}
+    recipe = make_recipe(stage, trainer__max_steps=STEPS, **source)
+    built = build(recipe)
+    hf_llava(built).save_pretrained(directory)
+    expected = plain_loop(built, directory, stage, tmp_path / "cache")
+    ours = losses(train(recipe, tmp_path / "run"))
+    assert len(ours) == STEPS
+    assert ours[-1] < ours[0] - 0.1
+    assert max(abs(a - b) for a, b in zip(ours, expected, strict=True)) <= 1e-4
