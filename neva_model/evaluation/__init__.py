@@ -1,1 +1,5 @@
-"""Measuring a trained model on held-out data."""
+"""Measuring a trained model on data it has not seen."""
+
+from neva_model.evaluation.command import main
+
+__all__ = ["main"]

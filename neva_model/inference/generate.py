@@ -8,12 +8,30 @@ from megatron.core.inference.contexts import StaticInferenceContext
 from neva_model.model import NevaModel
 from neva_recipes.config import DataError
 
-__all__ = ["choose_tokens", "complete", "generate", "image_features_of", "sequence_limit"]
+__all__ = ["check_length", "choose_tokens", "complete", "generate", "image_features_of", "sequence_limit"]
 
 
 def sequence_limit(model: NevaModel) -> int:
     """Return the longest sequence the model's positions allow, prompt, image tokens and answer together."""
     return model.model_config.language.max_position_embeddings
+
+
+def check_length(model: NevaModel, length: int) -> None:
+    """Check that a prompt leaves room for at least one token of an answer.
+
+    Args:
+        model: The model.
+        length: Length of the prompt, image tokens included.
+
+    Raises:
+        DataError: It does not.
+    """
+    limit = sequence_limit(model)
+    if length >= limit:
+        raise DataError(
+            f"the prompt takes {length} tokens, image tokens included; the model's limit is {limit}, "
+            "the answer included: shorten it or start anew"
+        )
 
 
 @torch.no_grad()
@@ -68,17 +86,12 @@ def generate(
     """
     assert not model.training, "generation needs the model in evaluation mode"
     batch, length = tokens.shape
-    limit = sequence_limit(model)
-    if length >= limit:
-        raise DataError(
-            f"the prompt takes {length} tokens, image tokens included; the model's limit is {limit}, "
-            "the answer included: shorten it or start anew"
-        )
+    check_length(model, length)
     device = next(model.parameters()).device
     generator = _generator(seed, device)
     stops = frozenset(stop_token_ids)
     ended = [False] * batch
-    steps = min(max_new_tokens, limit - length)
+    steps = min(max_new_tokens, sequence_limit(model) - length)
     context = StaticInferenceContext(batch, length + steps)
     current = tokens.to(device)
     if image_features is None and images is not None and len(images) > 0:

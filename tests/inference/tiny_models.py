@@ -5,14 +5,22 @@ from pathlib import Path
 
 import fiddle as fdl
 import torch
-from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
+from neva_model.data import encode_prompt, get_template, read_image
 from neva_recipes.config import config, recipe_to_yaml
 
 IMAGE_SIZE = 28
 TOKENS_PER_IMAGE = 4
 SEQUENCE_LIMIT = 384
+END_TOKEN = 2
 BYTE_TOKENS = slice(3, 259)
 
 
@@ -40,6 +48,8 @@ def draw_weights(model):
             parameter.copy_(drawn + 1.0 if parameter.dim() == 1 else drawn)
         # Byte tokens become the unlikeliest, since random bytes are no text.
         model.lm_head.weight[BYTE_TOKENS] = 0.0
+        # Answers should come to an end now and then.
+        model.lm_head.weight[END_TOKEN] *= 4.0
     return model.eval()
 
 
@@ -109,3 +119,23 @@ def as_config(node) -> fdl.Config:
         type(node),
         **{name: as_config(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()},
     )
+
+
+def oracle_answer(oracle, opened, turns, image, new_tokens, *, must_end=False):
+    """What transformers answers to the same prompt, decoded in one go."""
+    prompt = encode_prompt(turns, get_template("v1"), opened.tokenizer, tokens_per_image=TOKENS_PER_IMAGE)
+    tokens = torch.tensor([prompt.tokens])
+    image_row = getattr(oracle.config, "image_token_index", 0)
+    pixels = {} if image is None else {"pixel_values": opened.image_processor(read_image(image))[None]}
+    with torch.no_grad():
+        generated = oracle.generate(
+            input_ids=tokens.where(tokens != -200, image_row),
+            attention_mask=torch.ones_like(tokens),
+            **pixels,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            eos_token_id=opened.tokenizer.eos_id,
+            pad_token_id=0,
+        )[0, len(prompt.tokens) :]
+    assert not must_end or generated[-1] == opened.tokenizer.eos_id, "ask something else: this answer does not end"
+    return opened.tokenizer.decode(generated.tolist())
