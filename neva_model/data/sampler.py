@@ -46,7 +46,8 @@ class _Shuffled:
     def _permutation(self, epoch: int) -> Positions:
         if epoch != self._epoch:
             # Raw random numbers are the same in every version of NumPy, its shuffling functions need not be.
-            keys = np.random.Philox(key=[self._seed % 2**64, epoch]).random_raw(len(self._samples))
+            key = np.array([self._seed % 2**64, epoch], dtype=np.uint64)
+            keys = np.random.Philox(key=key).random_raw(len(self._samples))
             self._epoch, self._permuted = epoch, self._samples[np.argsort(keys, kind="stable")]
         return self._permuted
 
