@@ -21,6 +21,7 @@ def cases(directory):
     yield "finetune", {"model.vision.freeze": True}
     yield "pretrain", {"model.vision.freeze": True, "model.language.freeze": True}
     yield "all trained", {"model.vision.freeze": False, "model.language.share_embeddings_and_output_weights": True}
+    yield "bf16", {"model.vision.freeze": False, "precision.precision": "bf16"}
     yield (
         "imported",
         {f"model.{part}.from_pretrained": directory for part in ("language", "vision", "projector")}
@@ -55,6 +56,7 @@ def measure(recipe, overlap):
         finalize_model_grads,
     )
     from megatron.core.pipeline_parallel import get_forward_backward_func
+    from megatron.core.transformer.module import Float16Module
     from model_cases import batch
 
     from neva_model.checkpoints.huggingface import load_pretrained
@@ -63,8 +65,11 @@ def measure(recipe, overlap):
     first, last = parallel_state.is_pipeline_first_stage(), parallel_state.is_pipeline_last_stage()
     model = build_model(recipe, pre_process=first, post_process=last)
     load_pretrained(model, recipe)
-    settings = DistributedDataParallelConfig(overlap_grad_reduce=overlap, bucket_size=2000 if overlap else None)
-    wrapped = DistributedDataParallel(model.config, settings, model)
+    settings = DistributedDataParallelConfig(
+        overlap_grad_reduce=overlap, bucket_size=2000 if overlap else None, grad_reduce_in_fp32=True
+    )
+    module = Float16Module(model.config, model) if model.config.bf16 else model
+    wrapped = DistributedDataParallel(model.config, settings, module)
     model.config.finalize_model_grads_func = finalize_model_grads
     if overlap:
         model.config.no_sync_func = wrapped.no_sync

@@ -13,7 +13,7 @@ from model_cases import hf_llava, llava_recipe
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
-CASES = ["finetune", "pretrain", "all trained", "imported"]
+CASES = ["finetune", "pretrain", "all trained", "imported", "bf16"]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_losses_do_not_depend_on_the_layout(layout, case, ranks, alone):
         if rank[layout, case]["stage"] == last:
             for loss, expected in zip(rank[layout, case]["losses"], alone[case]["losses"], strict=True):
                 assert expected.abs().max() > 1.0
-                assert (loss - expected).abs().max() <= 1e-5
+                assert (loss - expected).abs().max() <= (0.15 if case == "bf16" else 1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -128,6 +128,7 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             "pretrain": {"projector"},
             "all trained": {"language", "projector", "vision"},
             "imported": {"language", "projector"},
+            "bf16": {"language", "projector", "vision"},
         }[case]
     )
     for name, gradient in gradients.items():
@@ -136,8 +137,11 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             continue
         rows = min(len(gradient), len(expected[name]))
         assert expected[name].any(), f"{name} has no gradient"
-        error = (gradient[:rows] - expected[name][:rows]).abs().max()
-        assert error <= 1e-6 + 1e-4 * expected[name].abs().max(), name
+        error = gradient[:rows] - expected[name][:rows]
+        if case == "bf16":
+            assert error.norm() < 0.1 * expected[name].norm() + 1e-4, name
+        else:
+            assert error.abs().max() <= 1e-6 + 1e-4 * expected[name].abs().max(), name
 
 
 def test_parts_lie_on_the_right_ranks(ranks):
