@@ -6,6 +6,7 @@ The first rank that fails says why in RUN_DIR/failure.json.
 
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import traceback
@@ -83,5 +84,8 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # A failing rank must not wait in an interpreter shutdown for ranks that wait for it in a collective.
+    # A failing rank must not wait in an interpreter shutdown for ranks that wait for it in a collective. Its data
+    # loaders and the process that Megatron collects writers' results in would outlive it.
+    for child in multiprocessing.active_children():
+        child.kill()
     os._exit(code)

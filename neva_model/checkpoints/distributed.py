@@ -22,6 +22,9 @@ __all__ = ["load_sharded", "remove_incomplete", "save_sharded", "sharding_metada
 
 _TEMPORARY = ".incomplete-"
 
+# torch's writer fails on a full disk with an internal message; with less than this free, that was the reason.
+_LITTLE_SPACE = 16 * 2**20
+
 
 def sharding_metadata() -> dict[str, Any]:
     """Return the metadata under which Megatron shards state so that any tensor/pipeline/data layout can load it."""
@@ -60,11 +63,18 @@ def save_sharded(state: dict[str, Any], target: Path, information: CheckpointInf
             temporary.rename(target)
         torch.distributed.barrier()
     except (OSError, RuntimeError, CheckpointException, CheckpointingException) as error:
+        reason = _reason(error)
+        free = shutil.disk_usage(target.parent).free
+        if free < _LITTLE_SPACE:
+            reason = f"the disk is full ({free // 2**20} MiB are free)"
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = " ".join(str(_root_cause(error)).split())[:300]
         raise CheckpointError(
             f"{target}: the checkpoint could not be written: {reason}; earlier checkpoints are untouched"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(_root_cause(error)).split())[:300]
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -98,8 +108,7 @@ def load_sharded(state: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
         CheckpointException,
         CheckpointingException,
     ) as error:
-        reason = " ".join(str(_root_cause(error)).split())[:300]
-        raise CheckpointError(f"{checkpoint}: cannot be loaded: {reason}") from error
+        raise CheckpointError(f"{checkpoint}: cannot be loaded: {_reason(error)}") from error
 
 
 def remove_incomplete(checkpoints: Path) -> None:
