@@ -32,6 +32,11 @@ class Processes:
                     found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
+    def assert_only_supervision(self):
+        """Once a run has ended, nothing of it is left but the supervisor and its guard on their way out."""
+        left = [command for command in self.alive().values() if "executors._supervisor" not in command]
+        assert not left, f"processes left behind: {left}"
+
     def wait_until_gone(self):
         deadline = time.monotonic() + 15
         while (left := self.alive()) and time.monotonic() < deadline:

@@ -72,7 +72,20 @@ def test_guard_killed(script, start, processes):
     os.kill(parent_of(supervisor_pid(run)), signal.SIGKILL)
     assert run.wait() == 1
     assert run.status().reason == "the guard process of the run was killed"
+    processes.assert_only_supervision()
     processes.wait_until_gone()
+
+
+def test_supervisor_and_guard_killed_together(script, start, processes):
+    run = start(script(DEAF), 2)
+    wait_until_up(run, 2)
+    supervisor = supervisor_pid(run)
+    guard = parent_of(supervisor)
+    os.kill(guard, signal.SIGSTOP)  # so that it does nothing between the two
+    os.kill(supervisor, signal.SIGKILL)
+    os.kill(guard, signal.SIGKILL)
+    processes.wait_until_gone()
+    assert run.status().state == "lost"
 
 
 def test_cancel_from_another_process(script, start, processes):
@@ -80,6 +93,7 @@ def test_cancel_from_another_process(script, start, processes):
     wait_until_up(run, 2)
     code = f"import executors; executors.find_run({run.name!r}, {str(run.path.parent)!r}).cancel()"
     subprocess.run([sys.executable, "-c", code], check=True)
+    processes.assert_only_supervision()
     status = run.status()
     assert (status.state, status.exit_code, status.reason) == ("cancelled", 130, "a cancel was asked for")
     processes.wait_until_gone()
@@ -181,8 +195,14 @@ def test_detached_run_survives_its_terminal(script, runs_dir, only_run, processe
 
 
 def test_children_that_a_rank_leaves_end_with_it(script, start, processes):
-    run = start(script(GRANDCHILDREN))
+    run = start(script(GRANDCHILDREN + "wait('go')"))
+    wait_for(lambda: run.status().state == "running")
+    guard = parent_of(supervisor_pid(run))
+    os.kill(guard, signal.SIGSTOP)  # the supervisor must not need its help
+    (run.path / "go").touch()
     assert run.wait() == 0, "a rank that ended well is a success whatever it left running"
+    processes.assert_only_supervision()
+    os.kill(guard, signal.SIGCONT)
     processes.wait_until_gone()
 
 

@@ -13,6 +13,7 @@ from executor_jobs import GRANDCHILDREN, make_job, make_recipe
 
 import executors
 from executors import LocalExecutor
+from executors._lock import acquire_lock
 from neva_recipes.config import RecipeError, RunError, UserError, load_recipe, recipe_to_yaml
 
 pytestmark = pytest.mark.multiprocess
@@ -110,6 +111,7 @@ time.sleep(600)
         3,
     )
     assert run.wait() == 7
+    processes.assert_only_supervision()
     assert run.status().reason == "rank 1 exited with code 7"
     assert run.status().state == "failed"
     assert sorted(run.logs()) == ["[0] stopped", "[2] stopped"]
@@ -221,6 +223,7 @@ def test_run_in_use_is_refused(script, start, tmp_path):
     with pytest.raises(RunError, match=r"is in use: running on .*cancel it first") as refused:
         run.resume()
     assert "\n" not in str(refused.value)
+    assert acquire_lock(run.path) is None
     assert not (run.path / "recipe.1.yaml").exists()
     (run.path / "go").touch()
     assert run.wait() == 0
