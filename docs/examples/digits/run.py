@@ -62,7 +62,16 @@ def main(directory: Path) -> None:
     vocabulary = {"model__language__vocab_size": len(list_pieces(data / "tokenizer"))}
     common = {**tokenizer, **vocabulary}
 
-    text = train("gpt.pretrain", runs, data__data_path=data / "text.txt", trainer__max_steps=150, **common)
+    text = train(
+        "gpt.pretrain",
+        runs,
+        data__data_path=data / "text.txt",
+        data__sequence_length=128,
+        data__global_batch_size=16,
+        data__micro_batch_size=16,
+        trainer__max_steps=150,
+        **common,
+    )
     pretrain = train(
         "llava.pretrain",
         runs,
@@ -76,10 +85,11 @@ def main(directory: Path) -> None:
         "llava.finetune",
         runs,
         data__data_path=data / "finetune.json",
+        data__global_batch_size=32,
         model__language__from_pretrained=text,
         model__vision__from_pretrained=pretrain,
         model__projector__from_pretrained=pretrain,
-        trainer__max_steps=500,
+        trainer__max_steps=600,
         **images,
         **common,
     )
