@@ -6,7 +6,7 @@ from pathlib import Path
 import fiddle as fdl
 import torch
 from transformers import (
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -84,7 +84,7 @@ def save_directory(model, tokenizer, directory: Path, *, with_images):
     tokenizer.save_pretrained(directory)
     if with_images:
         square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-        CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=square).save_pretrained(directory)
+        CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=square).save_pretrained(directory)
     return directory
 
 
