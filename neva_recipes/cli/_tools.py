@@ -39,7 +39,6 @@ def evaluate_command(argv: Sequence[str]) -> int:
     parser.add_argument("--data", metavar="FILE", required=True, help="LLaVA JSON or JSONL of questions and answers")
     parser.add_argument("--image-folder", metavar="D", help="folder of the images (that of the file)")
     parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
-    parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
     parser.add_argument("--output", metavar="FILE", help="where every answer goes (predictions.jsonl beside the model)")
     parser.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once (32)")
     return _call("neva_model.evaluation", parser, argv)
