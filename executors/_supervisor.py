@@ -240,7 +240,7 @@ class _Supervisor:
         report = self._read_failure() if self._failed_rank is not None else None
         if report is not None:
             number, kind, message = report
-            return "failed", 2 if kind == "user" else exit_code, f"rank {number}: {message}"
+            return ("failed", 2, message) if kind == "user" else ("failed", exit_code, f"rank {number}: {message}")
         return "failed", exit_code, reason
 
     def _read_failure(self) -> tuple[int, str, str] | None:

@@ -81,8 +81,8 @@ class Run:
             state=name,
             exit_code=self._exit_code(state),
             reason=state.reason,
-            started=datetime.fromisoformat(state.started) if state.started else None,
-            ended=datetime.fromisoformat(state.ended) if state.ended else None,
+            started=datetime.fromisoformat(state.started).astimezone() if state.started else None,
+            ended=datetime.fromisoformat(state.ended).astimezone() if state.ended else None,
             step=last_step(self.path),
         )
 

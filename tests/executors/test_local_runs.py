@@ -157,7 +157,7 @@ def test_rank_killed_by_a_signal(script, start, number, reason):
         (
             '{"rank": 1, "kind": "user", "message": "data.data_path: no such file"}',
             2,
-            "rank 1: data.data_path: no such file",
+            "data.data_path: no such file",
         ),
         ('{"rank": 1, "kind": "crash", "message": "ValueError:\\nbad"}', 9, "rank 1: ValueError: bad"),
         ('{"rank": 1, "kind": "us', 9, "rank 0 exited with code 9"),
