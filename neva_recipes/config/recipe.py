@@ -78,6 +78,8 @@ class Recipe(ConfigNode):
             )
         if self.trainer.early_stopping_patience and not (self.checkpoint.monitor and self.data.validation_data_path):
             raise RecipeError("trainer.early_stopping_patience needs checkpoint.monitor and data.validation_data_path")
+        if self.checkpoint.monitor == "val_loss" and not self.data.validation_data_path:
+            raise RecipeError("checkpoint.monitor=val_loss needs data.validation_data_path")
         self._check_parallel()
         self.layout()
 

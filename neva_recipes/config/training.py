@@ -154,8 +154,8 @@ class CheckpointConfig(ConfigNode):
     """Checkpoints to keep, best first by monitor, newest first without one; -1 keeps all, 0 none but the last."""
     save_last: bool = True
     """Always keep the newest too; a finished run's last checkpoint is its result."""
-    monitor: str | None = None
-    """Logged metric that ranks checkpoints (val_loss, reduced_train_loss); none ranks by step."""
+    monitor: Literal["val_loss", "reduced_train_loss"] | None = None
+    """Logged metric that ranks checkpoints; none ranks by step."""
     mode: Literal["min", "max"] = "min"
     """Whether a small or a large value of monitor is better."""
 
