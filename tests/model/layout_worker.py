@@ -30,8 +30,11 @@ def cases(directory):
 
 
 def microbatches(batch):
-    """Three images over two rows, no image at all, and one image: none divides evenly over the ranks."""
-    return [batch([1, 2], 20, seed=1), batch([0, 0], 12, seed=2), batch([1, 0], 16, seed=3)]
+    """Three images over two rows, one image, and none: they do not divide evenly over the ranks.
+
+    The last has no image, because Megatron then waits for the gradient of every trained weight.
+    """
+    return [batch([1, 2], 20, seed=1), batch([1, 0], 16, seed=3), batch([0, 0], 12, seed=2)]
 
 
 def _forward_step(batches, model):
