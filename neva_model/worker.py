@@ -13,7 +13,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-from neva_recipes.config import UserError, build, load_recipe
+from neva_recipes.config import Recipe, UserError, build, load_recipe
 
 __all__ = ["main"]
 
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     run_directory = Path(arguments[0])
     try:
         recipe_file = run_directory / "recipe.yaml"
-        recipe = build(load_recipe(recipe_file))
+        recipe: Recipe = build(load_recipe(recipe_file))
         _quieten_libraries()
         # Patches must be in place before any other module imports Megatron-Core.
         from neva_model.model.cpu_compat import install
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         _record_failure(run_directory, "user", str(error))
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 whatever ends a rank must reach the person who waits for the run
         _record_failure(run_directory, "crash", f"{type(error).__name__}: {error}")
         traceback.print_exc()
         return 1

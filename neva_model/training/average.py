@@ -16,7 +16,9 @@ class _TrainableCopy(nn.Module):
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         super().__init__()
-        self.copies = nn.ParameterList([nn.Parameter(p.detach().float().clone(), requires_grad=False) for p in parameters])
+        self.copies = nn.ParameterList(
+            [nn.Parameter(p.detach().float().clone(), requires_grad=False) for p in parameters]
+        )
 
 
 class _TrainableView(nn.Module):
@@ -59,7 +61,7 @@ class AverageWeights(EMAWeightAveraging):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the average towards the weights after this step."""
-        super().on_train_batch_end(trainer, self._view, outputs, batch, batch_idx)  # type: ignore[arg-type]
+        super().on_train_batch_end(trainer, self._view, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Do nothing: the average follows steps."""

@@ -93,7 +93,10 @@ class Checkpointer(Checkpoint):
         torch.distributed.barrier()
 
     def _delete_superseded(self) -> None:
-        found = {(information := read_information(path)).step: (path, information) for path in list_checkpoints(self._directory)}
+        found = {
+            (information := read_information(path)).step: (path, information)
+            for path in list_checkpoints(self._directory)
+        }
         monitor = self._config.monitor or ""
         values = {step: information.metrics.get(monitor, math.nan) for step, (_, information) in found.items()}
         for step in checkpoints_to_delete(values, self._config):

@@ -56,7 +56,7 @@ class TrainingData(pl.LightningDataModule):
         """Return lines about samples that were cut or skipped, counted over all ranks; every rank takes part."""
         assert self._train_loader is not None
         counts = torch.tensor([self._train_loader.truncated_samples, self._train_loader.skipped_samples])
-        counts = counts.to(self.trainer.strategy.root_device)  # type: ignore[union-attr]
+        counts = counts.to(self.trainer.strategy.root_device)
         torch.distributed.all_reduce(counts, group=parallel_state.get_data_parallel_group())
         truncated, skipped = counts.tolist()
         lines = []

@@ -113,7 +113,7 @@ class NevaTrainingModule(pl.LightningModule):
     @property
     def facade(self) -> OptimizerFacade:
         """The optimizer that Lightning sees."""
-        return self.trainer.optimizers[0]  # type: ignore[return-value]
+        return self.trainer.optimizers[0]
 
     def training_step(self, batch: list[Microbatch], batch_index: int) -> None:
         """Take one optimizer step over this rank's microbatches and log what it did."""
@@ -127,12 +127,12 @@ class NevaTrainingModule(pl.LightningModule):
             self.trainer.global_step, self.recipe.optim, self.max_steps
         )
         self.facade.param_groups[0]["lr"] = learning_rate
-        self.optimizers().step()  # type: ignore[union-attr]
+        self.optimizers().step()
         self.consumed_samples += self.recipe.data.global_batch_size
         self._log_step(batch, loss_sum / tokens.clamp(min=1), learning_rate)
 
     def _run_schedule(self, batch: list[Microbatch], *, forward_only: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run Megatron's schedule and return the summed loss and the number of supervised tokens of the global batch."""
+        """Run Megatron's schedule; return the summed loss and the supervised tokens of the global batch."""
         outputs = get_forward_backward_func()(
             forward_step_func=_forward_step,
             data_iterator=iter(batch),
@@ -200,7 +200,7 @@ class NevaTrainingModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Say what the data was like."""
-        for line in self.trainer.datamodule.report():  # type: ignore[attr-defined]
+        for line in self.trainer.datamodule.report():
             if self.global_rank == 0:
                 print(line, flush=True)
 
@@ -225,7 +225,11 @@ class NevaTrainingModule(pl.LightningModule):
         if self._average is not None:
             state["average"] = average_shards(self.neva, self._average.averages)
         if not is_loading:
-            state |= {"random": self._random_shard(), "information": self._information(), "recipe_yaml": self.recipe_yaml}
+            state |= {
+                "random": self._random_shard(),
+                "information": self._information(),
+                "recipe_yaml": self.recipe_yaml,
+            }
         return state
 
     def load_sharded_state(self, checkpoint: str | Path) -> dict[str, Any]:
@@ -260,7 +264,7 @@ class NevaTrainingModule(pl.LightningModule):
 
     @property
     def _average(self) -> AverageWeights | None:
-        return next((callback for callback in self.trainer.callbacks if isinstance(callback, AverageWeights)), None)  # type: ignore[attr-defined]
+        return next((callback for callback in self.trainer.callbacks if isinstance(callback, AverageWeights)), None)
 
     def _layout(self) -> tuple[int, int, int]:
         parallel = self.recipe.parallel

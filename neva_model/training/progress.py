@@ -36,7 +36,7 @@ class ProgressLines(ProgressBar):
     ) -> None:
         """Print a line when one is due."""
         step, last = trainer.global_step, trainer.max_steps
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps
         if not self._is_enabled or (step % every and step != last):
             return
         metrics = trainer.callback_metrics

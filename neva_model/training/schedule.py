@@ -8,7 +8,7 @@ __all__ = ["learning_rate_factor", "warmup_steps"]
 
 
 def warmup_steps(optim: OptimConfig, max_steps: int) -> int:
-    """Return the number of warm-up steps: as given, or the ratio of all steps rounded up (as Hugging Face's Trainer)."""
+    """Return the number of warm-up steps: as given, or the ratio of all steps rounded up, as Hugging Face does."""
     if optim.warmup_steps is not None:
         return optim.warmup_steps
     return math.ceil((optim.warmup_ratio or 0.0) * max_steps)

@@ -13,9 +13,7 @@ from neva_recipes.config import OptimConfig
 def test_equals_hugging_face(style: str, ratio: float, steps: int) -> None:
     optim = OptimConfig(lr=2e-5, lr_decay_style=style, warmup_ratio=ratio)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=optim.lr)
-    oracle = get_scheduler(
-        style, optimizer, num_warmup_steps=warmup_steps(optim, steps), num_training_steps=steps
-    )
+    oracle = get_scheduler(style, optimizer, num_warmup_steps=warmup_steps(optim, steps), num_training_steps=steps)
     for step in range(steps):
         assert optim.lr * learning_rate_factor(step, optim, steps) == pytest.approx(oracle.get_last_lr()[0], rel=1e-9)
         optimizer.step()
@@ -31,9 +29,7 @@ def test_equals_megatron(style: str) -> None:
 
     optim = OptimConfig(lr=1e-3, min_lr=2e-5, lr_decay_style=style, warmup_steps=70, warmup_ratio=None)
     optimizer = Optimizer()
-    oracle = OptimizerParamScheduler(
-        optimizer, 0.0, 1e-3, 2e-5, 70, 2170, style, 0.0, 0.0, 2170, "constant"
-    )
+    oracle = OptimizerParamScheduler(optimizer, 0.0, 1e-3, 2e-5, 70, 2170, style, 0.0, 0.0, 2170, "constant")
     for step in range(0, 2170):
         assert optim.lr * learning_rate_factor(step, optim, 2170) == pytest.approx(optimizer.param_groups[0]["lr"])
         oracle.step(1)

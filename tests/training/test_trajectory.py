@@ -15,7 +15,10 @@ from tests.model.model_cases import hf_llava
 from tests.training._results import losses
 
 STEPS = 20
-TRAINED = {"finetune": ("model.language_model", "model.multi_modal_projector", "lm_head"), "pretrain": ("model.multi_modal_projector",)}
+TRAINED = {
+    "finetune": ("model.language_model", "model.multi_modal_projector", "lm_head"),
+    "pretrain": ("model.multi_modal_projector",),
+}
 
 
 def plain_loop(recipe: Recipe, directory: Path, stage: str, cache: Path) -> list[float]:
@@ -46,7 +49,9 @@ def plain_loop(recipe: Recipe, directory: Path, stage: str, cache: Path) -> list
             tokens = batch["tokens"].where(batch["tokens"] != -200, model.config.image_token_index)
             logits = model(input_ids=tokens, pixel_values=batch["images"]).logits
             loss = torch.nn.functional.cross_entropy(
-                logits[..., : recipe.model.language.vocab_size].flatten(0, 1), batch["labels"].flatten(), reduction="sum"
+                logits[..., : recipe.model.language.vocab_size].flatten(0, 1),
+                batch["labels"].flatten(),
+                reduction="sum",
             )
             (loss / supervised).backward()
             total += loss.item() / supervised

@@ -1,4 +1,4 @@
-"""The main job at a size a laptop does in minutes: make demo, or
+"""Run the main job at a size a laptop does in minutes.
 
     python docs/examples/digits/run.py demo
 
