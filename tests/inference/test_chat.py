@@ -66,6 +66,7 @@ def test_one_question_and_one_mistake_on_the_command_line(llava, llava_directory
     assert f"error: image file {broken} cannot be decoded" in failed.stderr.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_is_greeted_and_survives_mistakes(llava_directory, tmp_path):
     """At a terminal a mistake is reported and the next question is answered."""
     master, terminal = pty.openpty()

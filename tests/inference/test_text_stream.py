@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neva_model.inference.text_stream import TextStream
@@ -15,6 +15,7 @@ def pieces_of(tokenizer, tokens, context=()):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_joined_pieces_of_any_text_are_that_text(tokenizers_by_kind, kind, text):
     tokenizer = tokenizers_by_kind[kind]
@@ -26,6 +27,7 @@ def test_joined_pieces_of_any_text_are_that_text(tokenizers_by_kind, kind, text)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_joined_pieces_of_any_tokens_are_the_whole_decoded(tokenizers_by_kind, kind, data):
     tokenizer = tokenizers_by_kind[kind]
@@ -40,6 +42,7 @@ def test_joined_pieces_of_any_tokens_are_the_whole_decoded(tokenizers_by_kind, k
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
 @given(context=TEXTS, text=TEXTS)
 def test_a_continuation_joins_its_context_without_a_seam(tokenizers_by_kind, kind, context, text):
     tokenizer = tokenizers_by_kind[kind]
@@ -82,6 +85,7 @@ def until_end(stream, tokens):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
 @given(text=TEXTS, stop=st.text("ab .\n", min_size=1, max_size=3))
 def test_a_stop_string_ends_the_answer_before_it(tokenizers_by_kind, kind, text, stop):
     tokenizer = tokenizers_by_kind[kind]
