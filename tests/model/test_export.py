@@ -1,5 +1,6 @@
 """What is written for transformers computes the same there, and comes back bit for bit."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,13 +10,16 @@ from model_cases import TOKENS_PER_IMAGE, changed, llava_recipe, pretrained, tex
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
+from neva_model.checkpoints.distributed import save_sharded, sharding_metadata
+from neva_model.checkpoints.export import main
 from neva_model.checkpoints.huggingface import load_pretrained
 from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
+from neva_model.checkpoints.information import CheckpointInformation
 from neva_model.data import ImageProcessor, Turn, encode_prompt, get_template
 from neva_model.model import build_model
 from neva_model.tokenizers import load_tokenizer
-from neva_recipes.config import CheckpointError
+from neva_recipes.config import CheckpointError, config, recipe_to_yaml
 
 WORDS = [
     "what",
@@ -264,3 +268,38 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tokenizer, tmp_pa
     with pytest.raises(CheckpointError, match=r"file/out: cannot be written"):
         export_huggingface(model, recipe, tokenizer, tmp_path / "file" / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+
+
+def as_graph(node):
+    """Return a recipe as the Fiddle graph that is saved."""
+    fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    return config(
+        type(node),
+        **{name: as_graph(value) if dataclasses.is_dataclass(value) else value for name, value in fields.items()},
+    )
+
+
+def test_the_command_exports_a_checkpoint(tokenizer, tmp_path, capsys):
+    recipe = recipe_of({"data.tokenizer": tokenizer, "precision.precision": "bf16"})
+    model = build_model(recipe, pre_process=True, post_process=True).bfloat16()
+    checkpoint = tmp_path / "step-00000003"
+    information = CheckpointInformation(
+        step=3,
+        consumed_samples=24,
+        metrics={},
+        projector_digest=None,
+        world_size=1,
+        tensor_model_parallel_size=1,
+        pipeline_model_parallel_size=1,
+        has_average=False,
+    )
+    state = {"model": model.sharded_state_dict(metadata=sharding_metadata())}
+    save_sharded(state, checkpoint, information, recipe_to_yaml(as_graph(recipe)))
+    assert main([str(checkpoint), str(tmp_path / "out")]) == 0
+    assert str(checkpoint) in capsys.readouterr().out
+    oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert oracle.dtype == torch.bfloat16
+    weight = model.language.decoder.layers[2].mlp.linear_fc2.weight
+    assert torch.equal(oracle.model.language_model.layers[2].mlp.down_proj.weight, weight)
+    with pytest.raises(CheckpointError, match="exists already"):
+        main([str(checkpoint), str(tmp_path / "out")])
