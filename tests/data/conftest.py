@@ -30,6 +30,7 @@ CORPUS = [
     "The assistant gives helpful, detailed, and polite answers to the user's questions. USER: ASSISTANT:",
     "You are a helpful language and vision assistant. What digit is shown in the image? It is a seven.",
     "quality:4,toxicity:0,humor:0,creativity:0,helpfulness:4,correctness:4,coherence:4,complexity:4,verbosity:4",
+    "</p> <b>a</b> </p>",
 ] * 20
 
 SPECIALS = [

@@ -178,7 +178,7 @@ def test_what_is_no_image_file_is_refused(tmp_path):
     for name, reason in [
         ("text.jpg", "cannot be decoded"),
         ("empty.jpg", "cannot be decoded"),
-        ("program.eps", "cannot be decoded"),
+        ("program.eps", "cannot identify image file"),
         ("float.tiff", "floating-point"),
         ("missing.jpg", "does not exist"),
         (".", "does not exist"),

@@ -38,6 +38,15 @@ def test_text_becomes_the_ids_of_sentencepiece(sentencepiece_tokenizer, sentence
         )
 
 
+def test_special_tokens_in_text_become_the_pieces_that_sentencepiece_spells_them_with(llama_directories):
+    library = sentencepiece.SentencePieceProcessor(model_file=str(llama_directories[False] / "tokenizer.model"))
+    tokenizer = load_tokenizer(str(llama_directories[False]), vocab_size=None)
+    text = "a </s>b</s> <s>The"
+    ids = tokenizer.encode_text(text, prefix=True)
+    assert ids == library.encode(text)
+    assert "</" in tokenizer.pieces(ids)
+
+
 @pytest.mark.parametrize("fixture", ["sentencepiece_tokenizer", "byte_level_tokenizer"])
 @settings(max_examples=150, deadline=None)
 @given(text=HOSTILE)
