@@ -247,3 +247,17 @@ def _fp8():
     from neva_recipes.config import PrecisionConfig
 
     return PrecisionConfig(fp8="hybrid")
+
+
+def test_checkpoints_name_weights_as_transformer_engine_does():
+    """A checkpoint written without Transformer Engine must load with it."""
+    model = build()
+    shards = model.sharded_state_dict(metadata=None)
+    keys = {shard.key for shard in shards.values()}
+    assert "language.decoder.layers.self_attention.linear_qkv.layer_norm_weight" in keys
+    assert "language.decoder.layers.mlp.linear_fc1.layer_norm_weight" in keys
+    assert not any("input_layernorm" in key or "pre_mlp_layernorm" in key for key in keys)
+    for part in ("language", "vision", "projector"):
+        own = model.part_sharded_state_dict(part)
+        assert own.keys() >= getattr(model, part).state_dict().keys() - {"output_layer._extra_state"}
+        assert {shard.key for shard in own.values()} <= keys
