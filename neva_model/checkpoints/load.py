@@ -78,8 +78,6 @@ def load_model(path: str | Path) -> LoadedModel:
     return LoadedModel(model, recipe, tokenizer_source(recipe), checkpoint)
 
 
-
-
 def _on_one_process(recipe: Recipe) -> Recipe:
     trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=1)
     recipe = dataclasses.replace(recipe, parallel=ParallelConfig(), trainer=trainer)
