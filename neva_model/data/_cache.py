@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from neva_recipes.config import RunError
+
 __all__ = ["build_once", "lock_file"]
 
 
@@ -18,16 +20,25 @@ def build_once(folder: Path, sources: tuple[str, ...], suffix: str, build: Calla
         sources: Everything the content depends on; other sources make another file.
         suffix: End of the file name.
         build: Writes the content to the path it is given.
+
+    Raises:
+        RunError: The folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256("\0".join(sources).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     target = folder / f"{digest}{suffix}"
-    with lock_file(folder / f"{digest}.lock"):
-        if not target.exists():
-            # A killed process leaves an incomplete file behind under this name only.
-            unfinished = folder / f"{digest}.{os.getpid()}.unfinished"
-            build(unfinished)
-            unfinished.rename(target)
+    # A killed process leaves an incomplete file behind under this name only.
+    unfinished = folder / f"{digest}.{os.getpid()}.unfinished"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock_file(folder / f"{digest}.lock"):
+            if not target.exists():
+                build(unfinished)
+                unfinished.rename(target)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return target
 
 

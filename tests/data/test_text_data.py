@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neva_model.data.text import TextDataset
-from neva_recipes.config import DataError
+from neva_recipes.config import DataError, RunError
 
 DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=8).filter(
     lambda documents: any(document.strip() for document in documents)
@@ -89,8 +89,16 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, byte_level_t
         with pytest.raises(DataError, match=re.escape(reason)) as raised:
             TextDataset(str(tmp_path / name), 8, byte_level_tokenizer, tmp_path / "cache")
         assert str(tmp_path / name) in str(raised.value)
+        assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".lock"}
 
 
 def test_a_missing_file_is_named(tmp_path, byte_level_tokenizer):
     with pytest.raises(DataError, match=r"nothing\.txt: cannot be read: No such file"):
         TextDataset(str(tmp_path / "nothing.txt"), 8, byte_level_tokenizer, tmp_path / "cache")
+
+
+def test_a_run_directory_that_cannot_be_written_to_is_named(tmp_path, byte_level_tokenizer):
+    (tmp_path / "a.txt").write_text("What digit?")
+    (tmp_path / "taken").touch()
+    with pytest.raises(RunError, match="taken: cannot be written to"):
+        TextDataset(str(tmp_path / "a.txt"), 8, byte_level_tokenizer, tmp_path / "taken")
