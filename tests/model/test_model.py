@@ -261,3 +261,14 @@ def test_checkpoints_name_weights_as_transformer_engine_does():
         own = model.part_sharded_state_dict(part)
         assert own.keys() >= getattr(model, part).state_dict().keys() - {"output_layer._extra_state"}
         assert {shard.key for shard in own.values()} <= keys
+
+
+@torch.no_grad()
+def test_hidden_states_are_counted_from_either_end():
+    case = batch([1, 1], 12)
+    for front, back in ((0, -4), (1, -3), (3, -1)):
+        one, other = (
+            build({"model.vision.vision_select_layer": layer})(case["tokens"], case["position_ids"], case["images"])
+            for layer in (front, back)
+        )
+        assert torch.equal(one, other)
