@@ -1,0 +1,112 @@
+"""What the trainer does beside training: validation, retention, early stopping, profiling, bf16."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from neva_recipes.config import Recipe
+from tests.training._results import losses, tensors
+
+MakeRecipe = Callable[..., fdl.Config[Recipe]]
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_bf16_with_everything_on(digits: Path, make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
+    settings = {
+        "precision__precision": "bf16",
+        "model__recompute_granularity": "full",
+        "model__recompute_method": "uniform",
+        "model__recompute_num_layers": 1,
+        "data__validation_data_path": digits / "held_out.json",
+        "trainer__val_check_interval": 2,
+        "trainer__limit_val_batches": 4,
+        "trainer__ema_decay": 0.5,
+        "trainer__max_steps": 6,
+        "trainer__profiler": "simple",
+        "checkpoint__every_n_train_steps": 2,
+        "checkpoint__monitor": "val_loss",
+        "checkpoint__mode": "max",
+    }
+    run = train(make_recipe(**settings, checkpoint__save_top_k=2), tmp_path / "run")
+    validation = losses(run, "val_loss")
+    assert len(validation) == 3
+    # Worst first: the loss falls, so with mode=max the two earliest are best, and the last is kept too.
+    assert validation[0] > validation[1] > validation[2]
+    assert checkpoints(run) == ["step-00000002", "step-00000004", "step-00000006"]
+    information = json.loads((run / "checkpoints" / "step-00000004" / "checkpoint.json").read_text())
+    assert information["metrics"]["val_loss"] == pytest.approx(validation[1])
+    assert "run_training_epoch" in next(run.glob("*profile*")).read_text()
+    events = EventAccumulator(str(run / "metrics"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("reduced_train_loss")]
+    assert logged == pytest.approx(losses(run), rel=1e-6)
+
+    again = tmp_path / "again"
+    for name in ("step-00000002", "step-00000004"):
+        shutil.copytree(run / "checkpoints" / name, again / "checkpoints" / name)
+    train(make_recipe(**settings, checkpoint__save_top_k=1), again)
+    assert checkpoints(again) == ["step-00000002", "step-00000006"]
+    ours, theirs = (tensors(path / "checkpoints" / "step-00000006") for path in (again, run))
+    assert ours.keys() == theirs.keys()
+    assert {tensor.dtype for name, tensor in ours.items() if name.startswith("language.")} == {torch.bfloat16}
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+@pytest.mark.slow
+def test_early_stopping(digits: Path, make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
+    run = train(
+        make_recipe(
+            data__validation_data_path=digits / "held_out.json",
+            trainer__val_check_interval=1,
+            trainer__limit_val_batches=2,
+            trainer__max_steps=20,
+            trainer__early_stopping_patience=2,
+            checkpoint__monitor="val_loss",
+            # The loss falls, so by this measure nothing ever improves.
+            checkpoint__mode="max",
+            optim__warmup_ratio=0,
+        ),
+        tmp_path,
+    )
+    assert len(losses(run)) == 3
+    assert checkpoints(run)[-1] == "step-00000003"
+
+
+@pytest.mark.slow
+def test_a_checkpoint_every_few_seconds(make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
+    run = train(
+        make_recipe(
+            checkpoint__train_time_interval_minutes=1e-9, checkpoint__save_top_k=-1, trainer__max_steps=3
+        ),
+        tmp_path,
+    )
+    assert checkpoints(run) == ["step-00000001", "step-00000002", "step-00000003"]
+
+
+@pytest.mark.slow
+def test_one_epoch_is_counted_in_steps(make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    samples = json.loads(Path(str(make_recipe().data.data_path)).read_text())[:20]
+    few.write_text("\n".join(json.dumps(sample) for sample in samples))
+    run = train(
+        make_recipe(
+            data__data_path=few,
+            data__group_by_modality_length="false",
+            trainer__max_steps="none",
+            trainer__max_epochs=1,
+        ),
+        tmp_path / "run",
+    )
+    assert len(losses(run)) == 3  # 20 samples in batches of 8, rounded up
