@@ -24,8 +24,8 @@ def load_tokenizer(name_or_path: str, *, vocab_size: int | None, use_im_start_en
     Args:
         name_or_path: A Hugging Face directory, a hub name `owner/name`, or a SentencePiece `.model` file.
         vocab_size: The model's `model.language.vocab_size`; None leaves it unchecked.
-        use_im_start_end: Mark where images begin and end. Adds two tokens, for which the model has two rows more
-            than `vocab_size`, unless the vocabulary has NeMo's.
+        use_im_start_end: Mark where images begin and end. Adds two tokens, which count in `vocab_size`, unless the
+            vocabulary has NeMo's.
 
     Raises:
         DataError: It cannot be read, is empty, encodes text otherwise than its SentencePiece model, or is larger
@@ -47,12 +47,12 @@ def load_tokenizer(name_or_path: str, *, vocab_size: int | None, use_im_start_en
     tokenizer = Tokenizer(hf, name_or_path, use_im_start_end=use_im_start_end)
     if sentencepiece_file.is_file() and not (path / "tokenizer.json").is_file():
         _compare_with_sentencepiece(tokenizer, sentencepiece_file)
-    added = 2 if tokenizer.adds_image_tokens else 0
-    if vocab_size is not None and tokenizer.vocab_size > vocab_size + added:
+    if vocab_size is not None and tokenizer.vocab_size > vocab_size:
+        with_marks = ", those of use_im_start_end counted" if tokenizer.adds_image_tokens else ""
         raise DataError(
-            f"tokenizer {name_or_path} has {tokenizer.vocab_size - added} tokens, but "
+            f"tokenizer {name_or_path} has {tokenizer.vocab_size} tokens{with_marks}, but "
             f"model.language.vocab_size={vocab_size}: use the model's own tokenizer, or set "
-            "model.language.vocab_size to the number of its tokens"
+            f"model.language.vocab_size={tokenizer.vocab_size}"
         )
     return tokenizer
 

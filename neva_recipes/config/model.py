@@ -26,7 +26,7 @@ class LanguageConfig(ConfigNode):
     kv_channels: Positive | None = None
     """Width of one attention head; none means hidden_size / num_attention_heads."""
     vocab_size: Positive
-    """Number of tokens of the tokenizer, before padding."""
+    """Number of tokens of the tokenizer, added ones too, before padding."""
     make_vocab_size_divisible_by: Positive = 128
     """The embedding is padded to a multiple of this times tensor_model_parallel_size."""
     max_position_embeddings: Positive
@@ -170,7 +170,7 @@ class ModelConfig(ConfigNode):
     projector: ProjectorConfig | None = None
     """The projector; none for a text-only model."""
     use_im_start_end: bool = False
-    """Put an image-start and an image-end token around every image; both are added to the vocabulary."""
+    """Put an image-start and an image-end token around every image; both count in model.language.vocab_size."""
     recompute_granularity: Literal["full", "selective"] | None = None
     """Recompute activations in the backward pass: whole layers, or selected modules; none keeps them all."""
     recompute_method: Literal["uniform", "block"] | None = None

@@ -99,9 +99,11 @@ def test_directory_with_nothing_but_a_model_file_is_that_model(sentencepiece_mod
 
 def test_image_tokens_are_added_behind_the_vocabulary(llama_directories):
     size = load_tokenizer(str(llama_directories[False]), vocab_size=None).vocab_size
-    tokenizer = load_tokenizer(str(llama_directories[False]), vocab_size=size, use_im_start_end=True)
+    tokenizer = load_tokenizer(str(llama_directories[False]), vocab_size=size + 2, use_im_start_end=True)
     assert (tokenizer.im_start_id, tokenizer.im_end_id) == (size, size + 1)
     assert not {size, size + 1} & set(tokenizer.encode_text("<im_start><im_end>"))
+    with pytest.raises(DataError, match=rf"set model\.language\.vocab_size={size + 2}$"):
+        load_tokenizer(str(llama_directories[False]), vocab_size=size, use_im_start_end=True)
 
 
 def test_image_tokens_are_nemos_where_the_vocabulary_has_them(sentencepiece_model):

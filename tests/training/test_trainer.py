@@ -87,16 +87,14 @@ def test_early_stopping(digits: Path, make_recipe: MakeRecipe, train: Any, tmp_p
 @pytest.mark.slow
 def test_a_checkpoint_every_few_seconds(make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
     run = train(
-        make_recipe(
-            checkpoint__train_time_interval_minutes=1e-9, checkpoint__save_top_k=-1, trainer__max_steps=3
-        ),
+        make_recipe(checkpoint__train_time_interval_minutes=1e-9, checkpoint__save_top_k=-1, trainer__max_steps=3),
         tmp_path,
     )
     assert checkpoints(run) == ["step-00000001", "step-00000002", "step-00000003"]
 
 
 @pytest.mark.slow
-def test_one_epoch_is_counted_in_steps(make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
+def test_one_epoch_with_marks_around_images(make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
     few = tmp_path / "few.jsonl"
     samples = json.loads(Path(str(make_recipe().data.data_path)).read_text())[:20]
     few.write_text("\n".join(json.dumps(sample) for sample in samples))
@@ -106,6 +104,8 @@ def test_one_epoch_is_counted_in_steps(make_recipe: MakeRecipe, train: Any, tmp_
             data__group_by_modality_length="false",
             trainer__max_steps="none",
             trainer__max_epochs=1,
+            model__use_im_start_end="true",
+            model__language__vocab_size=642,
         ),
         tmp_path / "run",
     )
