@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from neva_model.checkpoints.average import average_shards
-from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
+from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
 from neva_model.model import NevaModel, build_model
 from neva_recipes.config import CheckpointError, ParallelConfig, PrecisionConfig, Recipe
@@ -67,11 +67,11 @@ def load_model(path: str | Path) -> LoadedModel:
     initialize_single_process()
     recipe = _on_one_process(saved_recipe(checkpoint))
     model = build_model(recipe, pre_process=True, post_process=True)
-    shards = {"model": model.sharded_state_dict(metadata=sharding_metadata())}
+    shards = model.sharded_state_dict(metadata=sharding_metadata())
     if information.has_average:
         averages = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
-        shards["model"] |= average_shards(model, averages)
-    model.load_state_dict(load_sharded(shards, checkpoint)["model"])
+        shards |= average_shards(model, averages)
+    model.load_state_dict(load_weights(shards, checkpoint))
     if torch.cuda.is_available():
         model.to(device="cuda", dtype=model.config.params_dtype)
     model.eval()
@@ -79,8 +79,7 @@ def load_model(path: str | Path) -> LoadedModel:
 
 
 def _on_one_process(recipe: Recipe) -> Recipe:
+    """Return the recipe for one process, in a precision this machine computes tokens one at a time in: never FP8."""
     trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=1)
-    recipe = dataclasses.replace(recipe, parallel=ParallelConfig(), trainer=trainer)
-    if torch.cuda.is_available():
-        return recipe
-    return dataclasses.replace(recipe, precision=PrecisionConfig(precision="fp32"))
+    precision = PrecisionConfig(precision=recipe.precision.precision if torch.cuda.is_available() else "fp32")
+    return dataclasses.replace(recipe, parallel=ParallelConfig(), trainer=trainer, precision=precision)
