@@ -10,9 +10,10 @@ from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
 from neva_model.model import NevaModel, build_model
-from neva_recipes.config import CheckpointError, ParallelConfig, PrecisionConfig, Recipe
+from neva_model.tokenizers import tokenizer_name
+from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe
 
-__all__ = ["LoadedModel", "initialize_single_process", "load_model", "tokenizer_source"]
+__all__ = ["LoadedModel", "initialize_single_process", "load_model"]
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,6 @@ def initialize_single_process() -> None:
     initialize_model_parallel(ParallelConfig(), seed=1234)
 
 
-def tokenizer_source(recipe: Recipe) -> str:
-    """Return where the recipe's tokenizer comes from.
-
-    Raises:
-        CheckpointError: The recipe names neither a tokenizer nor pretrained language weights that have one.
-    """
-    source = recipe.data.tokenizer or recipe.model.language.from_pretrained
-    if source is None:
-        raise CheckpointError("data.tokenizer is none: set it to a Hugging Face directory or a SentencePiece model")
-    return source
-
-
 def load_model(path: str | Path) -> LoadedModel:
     """Load a run's newest checkpoint, or a given checkpoint, into this process; averaged weights if it has them.
 
@@ -75,7 +64,7 @@ def load_model(path: str | Path) -> LoadedModel:
     if torch.cuda.is_available():
         model.to(device="cuda", dtype=model.config.params_dtype)
     model.eval()
-    return LoadedModel(model, recipe, tokenizer_source(recipe), checkpoint)
+    return LoadedModel(model, recipe, tokenizer_name(recipe), checkpoint)
 
 
 def _on_one_process(recipe: Recipe) -> Recipe:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from neva_model.tokenizers.tokenizer import Tokenizer
 from neva_recipes.config import DataError, Recipe, RecipeError, build, load_recipe
 
-__all__ = ["load_recipe_tokenizer", "load_tokenizer"]
+__all__ = ["load_recipe_tokenizer", "load_tokenizer", "tokenizer_name"]
 
 _PROBE = "Hello  world\n\tAn 'a' \ufb01x: \u00e9\uff21 \u65e5\u672c 12"
 """A text whose ids differ wherever transformers and SentencePiece disagree about spaces, bytes or normalisation."""
@@ -64,20 +64,27 @@ def load_recipe_tokenizer(recipe: Recipe) -> Tokenizer:
         DataError: The tokenizer cannot be used with the model.
         RecipeError: The recipe names neither a tokenizer nor a language model to take it from.
     """
-    name = recipe.data.tokenizer or _inherited_name(recipe)
     return load_tokenizer(
-        name, vocab_size=recipe.model.language.vocab_size, use_im_start_end=recipe.model.use_im_start_end
+        tokenizer_name(recipe),
+        vocab_size=recipe.model.language.vocab_size,
+        use_im_start_end=recipe.model.use_im_start_end,
     )
 
 
-def _inherited_name(recipe: Recipe) -> str:
+def tokenizer_name(recipe: Recipe) -> str:
+    """Return where a recipe's tokenizer comes from: its own, or that of the language model it starts from.
+
+    Raises:
+        RecipeError: The recipe names neither.
+    """
+    if recipe.data.tokenizer is not None:
+        return recipe.data.tokenizer
     source = recipe.model.language.from_pretrained
     if source is None:
         raise RecipeError("data.tokenizer is not set, and there is no model.language.from_pretrained to take it from")
     for folder in (Path(source), *Path(source).parents[:2]):
         if (folder / "recipe.yaml").is_file():
-            earlier: Recipe = build(load_recipe(folder / "recipe.yaml"))
-            return earlier.data.tokenizer or _inherited_name(earlier)
+            return tokenizer_name(build(load_recipe(folder / "recipe.yaml")))
     return source
 
 
