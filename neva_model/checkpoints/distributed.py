@@ -18,7 +18,7 @@ from neva_model.checkpoints.information import (
 )
 from neva_recipes.config import CheckpointError
 
-__all__ = ["load_sharded", "remove_incomplete", "save_sharded", "sharding_metadata"]
+__all__ = ["load_sharded", "load_weights", "remove_incomplete", "save_sharded", "sharding_metadata"]
 
 _TEMPORARY = ".incomplete-"
 
@@ -109,6 +109,24 @@ def load_sharded(state: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
         CheckpointingException,
     ) as error:
         raise CheckpointError(f"{checkpoint}: cannot be loaded: {_reason(error)}") from error
+
+
+def load_weights(shards: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Return the weights of a model or of a part of one, ready for its `load_state_dict`.
+
+    What Transformer Engine keeps beside its weights (FP8 scales) stays behind: it belongs to the run that saved it, and
+    a run without Transformer Engine has saved none.
+
+    Args:
+        shards: What this rank wants, by the names of the `state_dict`.
+        checkpoint: A complete checkpoint.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or of another shape than asked for.
+    """
+    extra_states = {name for name in shards if name.endswith("_extra_state")}
+    wanted = {name: shard for name, shard in shards.items() if name not in extra_states}
+    return {**load_sharded({"model": wanted}, checkpoint)["model"], **dict.fromkeys(extra_states)}
 
 
 def remove_incomplete(checkpoints: Path) -> None:

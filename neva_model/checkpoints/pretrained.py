@@ -6,7 +6,7 @@ import torch
 from megatron.core import parallel_state
 
 from neva_model.checkpoints.digest import weights_digest
-from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
+from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
 from neva_model.checkpoints.information import check_same_model, read_information, resolve_checkpoint, saved_recipe
 from neva_model.model import NevaModel
@@ -51,9 +51,9 @@ def _load_part(model: NevaModel, recipe: Recipe, part: str, checkpoint: Path) ->
     shards = model.sharded_state_dict(metadata=sharding_metadata())
     wanted = {name.removeprefix(prefix): shard for name, shard in shards.items() if name.startswith(prefix)}
     # Every rank takes part in the load, though only the first pipeline stage has a projector and a vision tower.
-    weights = load_sharded({part: wanted}, checkpoint)
+    weights = load_weights(wanted, checkpoint)
     if module is not None:
-        module.load_state_dict(weights[part])
+        module.load_state_dict(weights)
     line = f"{part}: loaded from {checkpoint} (step {information.step})"
     if part == "projector" and module is not None and parallel_state.get_tensor_model_parallel_rank() == 0:
         digest = weights_digest(module.state_dict())

@@ -229,10 +229,11 @@ def build_model(recipe: Recipe, *, pre_process: bool, post_process: bool) -> Nev
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[Any]:
-    """Seed the CPU's generator, from which transformers draws a tower's weights, and restore it afterwards."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
+    """Seed the generators that transformers may draw a tower's weights from, and restore them afterwards.
+
+    A tower is made on the device that tensors are made on by default; under Lightning that is the GPU.
+    """
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(seed)
         yield
-    finally:
-        torch.set_rng_state(state)

@@ -44,6 +44,7 @@ def build_optimizer(model: DistributedDataParallel, config: TransformerConfig, r
             clip_grad=optim.clip_grad,
             bf16=recipe.precision.precision == "bf16",
             params_dtype=config.params_dtype,
+            fp8_recipe=recipe.precision.fp8_recipe if recipe.precision.fp8 else None,
             use_distributed_optimizer=recipe.parallel.use_distributed_optimizer,
             overlap_param_gather=recipe.parallel.overlap_param_gather,
         ),

@@ -87,6 +87,13 @@ class MegatronStrategy(DDPStrategy):
         """Do nothing: `load_checkpoint` has loaded the weights."""
 
     def teardown(self) -> None:
-        """Close the process groups."""
-        super().teardown()
+        """Close the process groups; the model stays where it is.
+
+        Lightning's own teardown copies it into the machine's memory, where the models of all GPUs need not fit.
+        """
+        self.precision_plugin.teardown()
+        assert self.accelerator is not None and self.cluster_environment is not None
+        self.accelerator.teardown()
+        self.checkpoint_io.teardown()
+        self.cluster_environment.teardown()
         parallel_state.destroy_model_parallel()

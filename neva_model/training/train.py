@@ -75,6 +75,8 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
         profiler=_profiler(recipe.trainer, run_directory),
         enable_progress_bar=recipe.trainer.enable_progress_bar,
         enable_model_summary=False,
+        # Core caches rotary embeddings by length: made in inference mode, training could not save them for backward.
+        inference_mode=False,
         use_distributed_sampler=False,
         default_root_dir=run_directory,
     )
