@@ -17,7 +17,7 @@ from executors.base import Executor
 from executors.job import Job
 from executors.local import LocalExecutor
 from executors.runs import Run
-from neva_recipes.config import Recipe, RunError, build, recipe_to_yaml
+from neva_recipes.config import Recipe, RunError, build, recipe_to_yaml, with_absolute_inputs
 
 __all__ = ["plan_job", "run", "start_job"]
 
@@ -54,7 +54,7 @@ def plan_job(
         name=chosen,
         created=moment.isoformat(),
         run_dir=Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}",
-        recipe_yaml=recipe_to_yaml(recipe),
+        recipe_yaml=recipe_to_yaml(with_absolute_inputs(recipe)),
         layout=layout,
         executor=executor,
         env=executor.job_environment(layout),

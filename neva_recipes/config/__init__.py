@@ -6,7 +6,7 @@ This package is the common ground of the launcher and the worker. It never impor
 from neva_recipes.config._node import describe_type, node_types, parse_value, suggest
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
-from neva_recipes.config.inputs import missing_inputs
+from neva_recipes.config.inputs import missing_inputs, with_absolute_inputs
 from neva_recipes.config.model import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
 from neva_recipes.config.recipe import Layout, Recipe
 from neva_recipes.config.serialization import load_recipe, recipe_from_yaml, recipe_to_yaml
@@ -55,4 +55,5 @@ __all__ = [
     "recipe_to_yaml",
     "set_field",
     "suggest",
+    "with_absolute_inputs",
 ]

@@ -1,11 +1,39 @@
 """The files a recipe names, looked at before a job is started."""
 
+import copy
 from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
 
 from neva_recipes.config.data import LlavaDataConfig
 from neva_recipes.config.recipe import Recipe
+from neva_recipes.config.tree import iterate_fields
 
-__all__ = ["missing_inputs"]
+__all__ = ["missing_inputs", "with_absolute_inputs"]
+
+_INPUTS = ("data_path", "validation_data_path", "image_folder", "tokenizer", "from_pretrained")
+"""Fields, in whatever group, that name a file or folder to read."""
+
+
+def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]:
+    """Return a copy of a recipe in which every file and folder that is there has its absolute path.
+
+    A run can then be resumed, chatted with and exported from any folder. Names of what is not there may be names of the
+    Hugging Face hub, and stay.
+    """
+    resolved = copy.deepcopy(recipe)
+    for field in iterate_fields(recipe):
+        *groups, name = field.path.split(".")
+        if name not in _INPUTS or not isinstance(field.value, str):
+            continue
+        path = Path(field.value).expanduser()
+        if path.exists() and not Path(field.value).is_absolute():
+            node: Any = resolved
+            for group in groups:
+                node = getattr(node, group)
+            setattr(node, name, str(path.absolute()))
+    return resolved
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:
