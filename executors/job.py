@@ -35,6 +35,7 @@ class Job:
         argv: Program and arguments of every rank; the run directory is appended.
         env: Variables set for every rank beside those of the rank itself.
         cwd: Absolute path of the directory the ranks start in.
+        missing: What keeps it from being run here, a line each: inputs that are not set, and files not there.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Job:
     argv: tuple[str, ...] = WORKER_ARGV
     env: dict[str, str] = field(repr=False)
     cwd: Path
+    missing: tuple[str, ...] = ()
 
     @property
     def command(self) -> tuple[str, ...]:

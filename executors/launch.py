@@ -17,7 +17,15 @@ from executors.base import Executor
 from executors.job import Job
 from executors.local import LocalExecutor
 from executors.runs import Run
-from neva_recipes.config import Recipe, RunError, build, recipe_to_yaml, with_absolute_inputs
+from neva_recipes.config import (
+    Recipe,
+    RecipeError,
+    RunError,
+    build,
+    missing_inputs,
+    recipe_to_yaml,
+    with_absolute_inputs,
+)
 
 __all__ = ["plan_job", "run", "start_job"]
 
@@ -31,7 +39,7 @@ def plan_job(
     name: str | None = None,
     runs_dir: str | Path = "runs",
 ) -> Job:
-    """Return what would be started; writes nothing.
+    """Return what would be started, and what it lacks (`Job.missing`); writes nothing.
 
     Args:
         recipe: What to train.
@@ -43,6 +51,7 @@ def plan_job(
         RecipeError: The recipe is not valid.
         RunError: The name cannot be used, or the executor cannot run such a job.
     """
+    recipe = with_absolute_inputs(recipe)
     built: Recipe = build(recipe)
     layout = built.layout()
     executor = executor or LocalExecutor()
@@ -54,11 +63,12 @@ def plan_job(
         name=chosen,
         created=moment.isoformat(),
         run_dir=Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}",
-        recipe_yaml=recipe_to_yaml(with_absolute_inputs(recipe)),
+        recipe_yaml=recipe_to_yaml(recipe),
         layout=layout,
         executor=executor,
         env=executor.job_environment(layout),
         cwd=Path.cwd(),
+        missing=tuple(missing_inputs(built)),
     )
 
 
@@ -103,10 +113,13 @@ def run(
         detach: Return once it runs. Otherwise its log is printed until it has ended; Ctrl-C cancels it.
 
     Raises:
-        RecipeError: The recipe is not valid.
+        RecipeError: The recipe is not valid, or lacks an input.
         RunError: The name cannot be used, the directory cannot be written, or the job cannot be started.
     """
-    return start_job(plan_job(recipe, executor, name=name, runs_dir=runs_dir), detach=detach)
+    job = plan_job(recipe, executor, name=name, runs_dir=runs_dir)
+    if job.missing:
+        raise RecipeError(job.missing[0])
+    return start_job(job, detach=detach)
 
 
 def _check_name(name: str) -> None:

@@ -19,7 +19,16 @@ from executors._logs import LogReader
 from executors._metrics import last_step
 from executors._state import FINAL, State, read_state, reserve_space, write_atomically, write_state
 from executors.job import Job, executor_class, load_executor, read_job_record
-from neva_recipes.config import Recipe, RunError, build, load_recipe, recipe_to_yaml
+from neva_recipes.config import (
+    Recipe,
+    RecipeError,
+    RunError,
+    build,
+    load_recipe,
+    missing_inputs,
+    recipe_to_yaml,
+    with_absolute_inputs,
+)
 
 __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 
@@ -157,14 +166,17 @@ class Run:
             detach: Return once it runs instead of showing its log until it has ended.
 
         Raises:
-            RecipeError: The recipe is not valid.
+            RecipeError: The recipe is not valid, or lacks an input.
             RunError: The run is in use, or cannot be started.
         """
         record = read_job_record(self.path)
         old_recipe = load_recipe(self.path / "recipe.yaml")
         old_text = (self.path / "recipe.yaml").read_text(encoding="utf-8")
-        changed = recipe is not None and recipe_to_yaml(recipe) != recipe_to_yaml(old_recipe)
-        built: Recipe = build(recipe if recipe is not None and changed else old_recipe)
+        recipe = old_recipe if recipe is None else with_absolute_inputs(recipe)
+        changed = recipe_to_yaml(recipe) != recipe_to_yaml(old_recipe)
+        built: Recipe = build(recipe)
+        if missing := missing_inputs(built):
+            raise RecipeError(missing[0])
         layout = built.layout()
         executor = load_executor(record, os.environ)
         executor.check(layout)
@@ -172,7 +184,7 @@ class Run:
             name=record["name"],
             created=record["created"],
             run_dir=self.path,
-            recipe_yaml=recipe_to_yaml(recipe) if recipe is not None and changed else old_text,
+            recipe_yaml=recipe_to_yaml(recipe) if changed else old_text,
             layout=layout,
             executor=executor,
             argv=tuple(record["argv"]),

@@ -11,7 +11,7 @@ import fiddle as fdl
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides, wrap
 from neva_recipes.cli._fields import describe_fields, describe_parameters
 from neva_recipes.cli._overview import recipe_overview
-from neva_recipes.config import Recipe, RecipeError, build, load_recipe, missing_inputs, suggest
+from neva_recipes.config import Recipe, RecipeError, load_recipe, suggest
 from neva_recipes.registry import RecipeEntry, find_recipe
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ def _make(entry: RecipeEntry, overrides: dict[str, str]) -> fdl.Buildable[Recipe
 
 
 def _start(recipe: fdl.Buildable[Recipe], arguments: argparse.Namespace) -> int:
-    missing = missing_inputs(build(recipe))
-
     import executors
 
     if arguments.executor != "local":
@@ -66,12 +64,10 @@ def _start(recipe: fdl.Buildable[Recipe], arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         job = executors.plan_job(recipe, executor, **place)
         print(job.script(), end="", flush=True)
-        for problem in missing:
+        for problem in job.missing:
             print(f"note: {problem}", file=sys.stderr)
         print("note: --dry-run wrote and started nothing; the text above does, run by sh", file=sys.stderr)
         return 0
-    if missing:
-        raise RecipeError(missing[0])
     return finish(executors.run(recipe, executor, **place, detach=arguments.detach), arguments.detach)
 
 

@@ -31,6 +31,7 @@ def start(folder):
 
     def call(name="digits"):
         recipe = llava.finetune("tiny")
+        recipe.data.data_path = recipe.data.tokenizer = __file__
         recipe.parallel.tensor_model_parallel_size = 2
         job = executors.plan_job(recipe, executors.LocalExecutor(grace_seconds=5.0), name=name)
         job = dataclasses.replace(job, argv=(sys.executable, "-c", RANK))

@@ -35,7 +35,7 @@ for new_session in (False, True):
 
 
 def make_recipe(world_size=1, name="tiny", **trainer):
-    """Return a valid recipe that needs `world_size` processes."""
+    """Return a valid recipe that needs `world_size` processes and names files that are there."""
     language = config(
         LanguageConfig,
         num_layers=1,
@@ -50,7 +50,7 @@ def make_recipe(world_size=1, name="tiny", **trainer):
         Recipe,
         name=name,
         model=config(ModelConfig, language=language),
-        data=config(TextDataConfig, sequence_length=16, global_batch_size=12),
+        data=config(TextDataConfig, data_path=__file__, tokenizer=__file__, sequence_length=16, global_batch_size=12),
         parallel=config(ParallelConfig),
         precision=config(PrecisionConfig),
         optim=config(OptimConfig),
