@@ -1,8 +1,10 @@
 """Real runs for the training tests: the digits data set, and workers started as an executor starts them."""
 
+import contextlib
 import importlib.util
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,12 +89,18 @@ class Worker:
         """What all ranks have printed."""
         return "".join(path.read_text() for path in sorted(self.run_directory.glob("rank-*.log")))
 
+    def kill(self) -> None:
+        """SIGKILL every rank and what it has started."""
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
     def wait(self, timeout: float = 240) -> int:
         """The first non-zero exit code, or zero; a failing rank ends the others, as an executor does."""
         codes = [process.wait(timeout) for process in self.processes[:1]]
         if codes[0]:
-            for process in self.processes[1:]:
-                process.kill()
+            self.kill()
         codes += [process.wait(timeout) for process in self.processes[1:]]
         return next((code for code in codes if code), 0)
 

@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,9 +42,7 @@ def kill_during_training(worker: Any, steps: int, randomness: random.Random) -> 
         assert time.monotonic() < deadline, worker.log()
         time.sleep(0.01)
     time.sleep(randomness.uniform(0, 0.3))
-    for process in worker.processes:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    worker.kill()
 
 
 @pytest.mark.slow
