@@ -34,6 +34,9 @@ _CANCEL_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _KILL_SIGNAL = signal.SIGQUIT
 _SIGNALS = (*_CANCEL_SIGNALS, _KILL_SIGNAL, signal.SIGHUP)
 
+# What no rank sends itself because another one is gone, so it is a cause and not a consequence.
+_CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS)
+
 
 class _Rank:
     """One process of the job and its output."""
@@ -109,6 +112,8 @@ class _Supervisor:
         self._cancel_reason: str | None = None
         self._failure: tuple[int, str] | None = None
         self._failed_rank: int | None = None
+        self._killed_rank: int | None = None
+        self._killing = False
 
     def run(self) -> None:
         """Run the job to its end."""
@@ -203,9 +208,15 @@ class _Supervisor:
                         self._judge(rank.number, rank.exit_code)
 
     def _judge(self, number: int, code: int) -> None:
+        failure = (code if code > 0 else 128 - code, f"rank {number} {describe_exit(code)}")
+        causes = _CAUSES[:1] if self._stopping else _CAUSES  # a rank may trip over its own end
+        if -code in causes and not self._killing and self._killed_rank is None:
+            self._killed_rank = number
+            if self._failed_rank is not None:
+                self._failure = failure
         if code and not self._stopping:
             self._failed_rank = number
-            self._fail(code if code > 0 else 128 - code, f"rank {number} {describe_exit(code)}")
+            self._fail(*failure)
 
     def _cancel(self, reason: str) -> None:
         if not self._stopping:
@@ -226,7 +237,7 @@ class _Supervisor:
                 os.kill(rank.pid, signal.SIGTERM)
 
     def _kill_ranks(self) -> None:
-        self._stopping, self._deadline = True, None
+        self._stopping, self._killing, self._deadline = True, True, None
         for rank in self._ranks:
             if rank.exit_code is None:
                 os.killpg(rank.pid, signal.SIGKILL)
@@ -238,7 +249,8 @@ class _Supervisor:
             return "succeeded", 0, None
         exit_code, reason = self._failure
         report = self._read_failure() if self._failed_rank is not None else None
-        if report is not None:
+        # Of a rank that was killed, the others can only report that they have lost it.
+        if report is not None and self._killed_rank in (None, report[0]):
             number, kind, message = report
             return ("failed", 2, message) if kind == "user" else ("failed", exit_code, f"rank {number}: {message}")
         return "failed", exit_code, reason

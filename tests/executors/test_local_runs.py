@@ -151,6 +151,28 @@ def test_rank_killed_by_a_signal(script, start, number, reason):
     assert run.status().reason == reason
 
 
+@pytest.mark.parametrize("first", ["the killed rank", "the one that lost it"])
+def test_rank_killed_is_the_reason_whatever_the_others_report(script, start, first):
+    run = start(
+        script(
+            f"""
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if rank == 1:
+                {"wait('gone')" if first == "the one that lost it" else ""}
+                os.kill(os.getpid(), signal.SIGKILL)
+            {"time.sleep(0.5)" if first == "the killed rank" else ""}
+            report = {{"rank": 0, "kind": "user", "message": "the checkpoint could not be written: peer closed"}}
+            (run_dir / "failure.json").write_text(json.dumps(report))
+            (run_dir / "gone").touch()
+            sys.exit(2)
+            """
+        ),
+        2,
+    )
+    assert run.wait() == 128 + signal.SIGKILL
+    assert run.status().reason == "rank 1 was killed by signal 9 (SIGKILL: out of memory?)"
+
+
 @pytest.mark.parametrize(
     ("written", "exit_code", "reason"),
     [
