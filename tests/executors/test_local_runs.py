@@ -157,6 +157,8 @@ def test_rank_killed_is_the_reason_whatever_the_others_report(script, start, fir
         script(
             f"""
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            (run_dir / f"up-{{rank}}").touch()
+            wait("up-0"), wait("up-1")
             if rank == 1:
                 {"wait('gone')" if first == "the one that lost it" else ""}
                 os.kill(os.getpid(), signal.SIGKILL)
