@@ -5,14 +5,13 @@ The first rank that fails says why in RUN_DIR/failure.json.
 """
 
 import json
-import logging
 import multiprocessing
 import os
 import sys
 import traceback
-import warnings
 from pathlib import Path
 
+from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe, UserError, build, load_recipe
 
 __all__ = ["main"]
@@ -34,11 +33,7 @@ def main(arguments: list[str]) -> int:
     try:
         recipe_file = run_directory / "recipe.yaml"
         recipe: Recipe = build(load_recipe(recipe_file))
-        _quieten_libraries()
-        # Patches must be in place before any other module imports Megatron-Core.
-        from neva_model.model.cpu_compat import install
-
-        install()
+        prepare_process()
         from neva_model.training.train import train
 
         train(recipe, recipe_file.read_text(encoding="utf-8"), run_directory)
@@ -51,22 +46,6 @@ def main(arguments: list[str]) -> int:
         traceback.print_exc()
         return 1
     return 0
-
-
-def _quieten_libraries() -> None:
-    """Silence what libraries say of themselves; what goes wrong they raise."""
-    # Megatron-Core warns about every optional GPU library at import; on a CPU machine none of them is missing.
-    warnings.filterwarnings("ignore", module=r"megatron\.core")
-    # Deprecations between libraries are none of the user's business.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    warnings.filterwarnings("ignore", module=r"lightning\.")
-    # Workers decode images in parallel already; tokenizers would warn about each fork.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Lightning announces every process and every unused feature; importing it sets the level of its loggers.
-    import lightning.pytorch
-
-    for name in (lightning.pytorch.__name__, "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _record_failure(run_directory: Path, kind: str, message: str) -> None:

@@ -1,10 +1,10 @@
 """`nemo-run export RUN DIR`: a trained model as a Hugging Face directory."""
 
 import argparse
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from neva_model.startup import prepare_command
 from neva_recipes.config import CheckpointError
 
 __all__ = ["main"]
@@ -28,13 +28,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.directory.exists():
         raise CheckpointError(f"{arguments.directory}: exists already; name a directory that does not")
-    # Megatron-Core warns at import about every optional GPU library; converting weights needs none of them.
-    warnings.filterwarnings("ignore", module=r"megatron\.core")
+    prepare_command()
     import torch
 
-    from neva_model.model.cpu_compat import install
-
-    install()
     from neva_model.checkpoints.huggingface.export import export_huggingface
     from neva_model.checkpoints.information import saved_recipe
     from neva_model.checkpoints.load import load_model

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neva_model.inference._startup import prepare_process
 from neva_model.inference.options import conv_template_named
+from neva_model.startup import prepare_command
 from neva_recipes.config import RunError, UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.batch_size < 1:
         raise UserError(f"--batch-size={options.batch_size}: expected at least 1")
     template = conv_template_named(options.conv_template)
-    prepare_process()
+    prepare_command()
     from neva_model.evaluation.questions import read_questions
     from neva_model.evaluation.report import format_table, predictions_text, score_questions, write_text
     from neva_model.inference.opening import open_model

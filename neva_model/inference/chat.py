@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neva_model.inference._startup import prepare_process
 from neva_model.inference.options import Sampling, conv_template_named
+from neva_model.startup import prepare_command
 from neva_recipes.config import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         seed=options.seed,
     )
     template = conv_template_named(options.conv_template)
-    prepare_process()
+    prepare_command()
     from neva_model.inference.opening import open_model
     from neva_model.inference.session import Session
 

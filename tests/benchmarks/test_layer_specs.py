@@ -7,9 +7,9 @@ import torch
 
 from neva_model.checkpoints.load import initialize_single_process, load_model
 from neva_model.checkpoints.pretrained import load_initial_weights
-from neva_model.inference._startup import prepare_process
 from neva_model.model import build_model
 from neva_model.model import language as language_module
+from neva_model.startup import prepare_process
 from neva_recipes import llava
 from neva_recipes.config import build, set_field
 from tests.benchmarks.fused_layers import fused_block_spec

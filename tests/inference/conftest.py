@@ -6,7 +6,7 @@ import tokenizers
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from neva_model.inference._startup import prepare_process
+from neva_model.startup import prepare_process
 from neva_model.tokenizers import load_tokenizer
 from tests.inference import tiny_models
 
