@@ -46,7 +46,11 @@ def start(run: "Run", job: Job, lock: int, *, detach: bool) -> None:
             _start(run, job, lock, read_end)
         finally:
             os.close(read_end)
-        _show(run, reader)
+        try:
+            _show(run, reader)
+        except BrokenPipeError:
+            print(f"run {run.name} is cancelled: nobody reads what it prints any more", file=sys.stderr, flush=True)
+            raise
     finally:
         os.close(write_end)
 

@@ -162,7 +162,7 @@ class _Supervisor:
             "MASTER_PORT": str(pick_port()),
         }
         if self._state.attempt > 1:
-            self._joined.write(f"--- attempt {self._state.attempt}, {self._state.started} ---\n".encode())
+            self._joined.write(f"--- attempt {self._state.attempt}, {now():.19} UTC ---\n".encode())
         for number in range(size):
             prefix = f"[{number}] ".encode() if size > 1 else b""
             rank = _Rank(number, LogWriter(self._run_dir / "logs" / f"rank-{number}.log"), prefix)

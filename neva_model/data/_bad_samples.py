@@ -18,7 +18,7 @@ class BadSampleReport:
         self._known: set[tuple[str, int]] = set()
 
     def add(self, sample: BadSample) -> None:
-        """Write one line for the sample unless it has one."""
+        """Write one line for the sample unless it has one; of the first one the log of the run speaks as well."""
         key = (sample.data_path, sample.index)
         if key in self._known:
             return
@@ -27,6 +27,9 @@ class BadSampleReport:
             ensure_ascii=False,
         )
         with lock_file(self._path):
+            if not self._path.stat().st_size:
+                said = f"skipped {sample}; every such sample is named in {self._path.name}"
+                print(said.encode(errors="backslashreplace").decode(), flush=True)
             self._read()
             if key not in self._known:
                 with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:

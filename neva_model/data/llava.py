@@ -73,6 +73,13 @@ class SampleIndex:
         return record
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _write_index(path: Path, target: Path) -> None:
     scan = scan_json_lines if path.suffix == ".jsonl" else scan_json_array
     entries = np.fromiter(
@@ -155,5 +162,10 @@ class LlavaDataset:
         sample = encoded.to_sample(self._sequence_length)
         if name is None:
             return sample
-        image = self._processor(read_image(self._image_folder / name))
+        path = self._image_folder / name
+        try:
+            image = self._processor(read_image(path))
+        except DataError as error:
+            hint = "" if _is_there(path) else " (image names are relative to data.image_folder)"
+            raise DataError(f"{error}{hint}") from None
         return Sample(sample.tokens, sample.labels, image, sample.truncated)

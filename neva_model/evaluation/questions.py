@@ -104,5 +104,5 @@ def _image_of(opened: OpenModel, name: Any, folder: Path) -> Path | None:
     except OSError as error:
         raise DataError(f"image file {name!r:.200} cannot be looked up: {error.strerror}") from None
     if not exists:
-        raise DataError(f"image file {path} does not exist")
+        raise DataError(f"image file {path} does not exist (image names are relative to --image-folder)")
     return path

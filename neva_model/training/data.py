@@ -63,7 +63,7 @@ class TrainingData(pl.LightningDataModule):
         if truncated:
             lines.append(f"{truncated} samples were cut at data.sequence_length={self._recipe.data.sequence_length}")
         if skipped:
-            lines.append(f"{skipped} bad samples were skipped: see bad_samples.jsonl")
+            lines.append(f"bad samples were skipped {skipped} times: bad_samples.jsonl names each of them once")
         return lines
 
     def _share(self) -> dict[str, Any]:

@@ -52,8 +52,10 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
     checkpoint = newest_checkpoint(checkpoints)
     resumed_step = read_information(checkpoint).step if checkpoint else 0
     data = TrainingData(recipe, run_directory, accelerator)
+    # Every rank reads the file before it waits for another: a long file must not run into a timeout.
+    num_samples, global_batch_size = data.num_samples, recipe.data.global_batch_size
     max_steps = recipe.trainer.max_steps or math.ceil(
-        (recipe.trainer.max_epochs or 1) * data.num_samples / recipe.data.global_batch_size
+        (recipe.trainer.max_epochs or 1) * num_samples / global_batch_size
     )
     module = NevaTrainingModule(recipe, recipe_yaml, max_steps)
     data.module = module
@@ -82,8 +84,15 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
     )
     if trainer.global_rank == 0:
         remove_incomplete(checkpoints)
+        print(
+            f"training {recipe.name}: {max_steps} steps of {global_batch_size} samples out of {num_samples:,}, "
+            f"on {layout.world_size} process{'es' if layout.world_size > 1 else ''} ({accelerator})",
+            flush=True,
+        )
         if checkpoint is not None:
             print(f"resuming from {checkpoint} after {resumed_step} steps", flush=True)
+        if resumed_step >= max_steps:
+            print("nothing is left to do: to train longer, set trainer.max_steps to more", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
 
 

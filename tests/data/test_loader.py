@@ -204,13 +204,16 @@ def test_a_bad_sample_stops_training_with_its_name(tmp_path, load, make_recipe, 
     )
     with pytest.raises(DataError) as raised:
         list(load(recipe))
-    expected = f"{path}: sample 1 (id 'id-1'): image file {tmp_path / 'absent.png'} does not exist"
+    absent = f"image file {tmp_path / 'absent.png'} does not exist (image names are relative to data.image_folder)"
+    expected = f"{path}: sample 1 (id 'id-1'): {absent}"
     assert type(raised.value) is DataError and str(raised.value) == expected
     assert not (tmp_path / "run" / "bad_samples.jsonl").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_samples_are_replaced_counted_and_named_once(tmp_path, load, make_recipe, byte_level_tokenizer, workers):
+def test_bad_samples_are_replaced_counted_and_named_once(
+    tmp_path, load, make_recipe, byte_level_tokenizer, workers, capfd
+):
     path = write_samples(tmp_path, 9, bad=BAD)
     recipe = make_recipe(
         data_path=str(path),
@@ -231,6 +234,8 @@ def test_bad_samples_are_replaced_counted_and_named_once(tmp_path, load, make_re
     assert all(line["file"] == str(path) and line["id"] == f"id-{line['sample']}" for line in lines)
     reasons = {line["sample"]: line["reason"] for line in lines}
     assert reasons[4] == "turn 1 is from gpt, expected human: roles must alternate from human on"
+    (said,) = capfd.readouterr().out.splitlines()
+    assert said.startswith(f"skipped {path}: sample ") and said.endswith("is named in bad_samples.jsonl")
 
 
 def test_bad_validation_samples_are_left_out(tmp_path, validate, make_recipe, byte_level_tokenizer):
