@@ -37,6 +37,7 @@ class CheckpointInformation:
         tensor_model_parallel_size: Layout that saved it.
         pipeline_model_parallel_size: Layout that saved it.
         has_average: Whether averaged (EMA) weights are in it.
+        vocabulary_digest: Digest of the tokenizer's vocabulary; none where nobody knows.
         files: Size in bytes of every other file of the directory.
     """
 
@@ -48,6 +49,7 @@ class CheckpointInformation:
     tensor_model_parallel_size: int
     pipeline_model_parallel_size: int
     has_average: bool
+    vocabulary_digest: str | None = None
     files: dict[str, int] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:

@@ -9,8 +9,9 @@ import torch
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
+from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.model import NevaModel, build_model
-from neva_model.tokenizers import tokenizer_name
+from neva_model.tokenizers import load_recipe_tokenizer, tokenizer_name
 from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe
 
 __all__ = ["LoadedModel", "initialize_single_process", "load_model"]
@@ -49,10 +50,13 @@ def load_model(path: str | Path) -> LoadedModel:
     """Load a run's newest checkpoint, or a given checkpoint, into this process; averaged weights if it has them.
 
     Raises:
-        CheckpointError: There is no such checkpoint, or it is damaged.
+        CheckpointError: There is no such checkpoint, it is damaged, or its tokenizer has changed.
+        DataError: Its tokenizer cannot be loaded.
     """
     checkpoint = resolve_checkpoint(path)
     information = read_information(checkpoint)
+    if information.vocabulary_digest is not None:
+        check_same_vocabulary(checkpoint, information, load_recipe_tokenizer(saved_recipe(checkpoint)))
     initialize_single_process()
     recipe = _on_one_process(saved_recipe(checkpoint))
     model = build_model(recipe, pre_process=True, post_process=True)

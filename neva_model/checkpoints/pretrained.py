@@ -9,7 +9,9 @@ from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
 from neva_model.checkpoints.information import check_same_model, read_information, resolve_checkpoint, saved_recipe
+from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.model import NevaModel
+from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import CheckpointError, Recipe
 
 __all__ = ["load_initial_weights"]
@@ -17,25 +19,29 @@ __all__ = ["load_initial_weights"]
 _PARTS = ("language", "vision", "projector")
 
 
-def load_initial_weights(model: NevaModel, recipe: Recipe) -> list[str]:
+def load_initial_weights(model: NevaModel, recipe: Recipe, tokenizer: Tokenizer | None = None) -> list[str]:
     """Fill the parts of a freshly built model whose `from_pretrained` is set.
 
     Args:
         model: This rank's part of the model.
         recipe: Where each part comes from: one of our runs or checkpoints, or a Hugging Face directory or hub name.
+        tokenizer: What the language model is to be used with; none leaves that unchecked.
 
     Returns:
         Lines that say what was loaded from where.
 
     Raises:
-        CheckpointError: A source is missing, damaged, or of another shape than the recipe.
+        CheckpointError: A source is missing, damaged, of another shape than the recipe, or of another vocabulary.
     """
     lines = []
     for part in _PARTS:
         config = getattr(recipe.model, part)
         source = config.from_pretrained if config is not None else None
         if source is not None and _is_ours(source):
-            lines.append(_load_part(model, recipe, part, resolve_checkpoint(source)))
+            checkpoint = resolve_checkpoint(source)
+            if part == "language" and tokenizer is not None:
+                check_same_vocabulary(checkpoint, read_information(checkpoint), tokenizer)
+            lines.append(_load_part(model, recipe, part, checkpoint))
     return lines + load_pretrained(model, recipe)
 
 

@@ -108,6 +108,11 @@ class Tokenizer:
         """Return a digest of everything that decides how text becomes ids."""
         return hashlib.sha256(self.hf.backend_tokenizer.to_str().encode()).hexdigest()
 
+    def vocabulary_digest(self) -> str:
+        """Return the SHA-256 of the vocabulary: which token each row of an embedding belongs to."""
+        vocabulary = sorted(self.hf.get_vocab().items())
+        return f"sha256:{hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()}"
+
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a Hugging Face directory that loads back to the same tokenizer.
 

@@ -16,7 +16,11 @@ __all__ = ["TrainingData"]
 
 
 class TrainingData(pl.LightningDataModule):
-    """Makes this data-parallel rank's loaders once the process groups exist and a checkpoint is loaded."""
+    """Makes this data-parallel rank's loaders once the process groups exist and a checkpoint is loaded.
+
+    Attributes:
+        tokenizer: The recipe's tokenizer.
+    """
 
     def __init__(self, recipe: Recipe, run_directory: Path, accelerator: str) -> None:
         """Read the tokenizer.
@@ -30,19 +34,19 @@ class TrainingData(pl.LightningDataModule):
         self._recipe = recipe
         self._run_directory = run_directory
         self._on_gpu = accelerator == "gpu"
-        self._tokenizer = load_recipe_tokenizer(recipe)
+        self.tokenizer = load_recipe_tokenizer(recipe)
         self._train_loader: MicrobatchLoader | None = None
         self.module: Any = None
 
     @property
     def num_samples(self) -> int:
         """Samples of one pass over the training file."""
-        return count_samples(self._recipe, self._tokenizer, run_dir=self._run_directory)
+        return count_samples(self._recipe, self.tokenizer, run_dir=self._run_directory)
 
     def train_dataloader(self) -> MicrobatchLoader:
         """Yield the microbatches of each step, from where the checkpoint stopped."""
         self._train_loader = build_train_loader(
-            self._recipe, self._tokenizer, consumed_samples=self.module.consumed_samples, **self._share()
+            self._recipe, self.tokenizer, consumed_samples=self.module.consumed_samples, **self._share()
         )
         return self._train_loader
 
@@ -50,7 +54,7 @@ class TrainingData(pl.LightningDataModule):
         """Yield the microbatches of each validation batch."""
         if self._recipe.data.validation_data_path is None:
             return []
-        return build_validation_loader(self._recipe, self._tokenizer, **self._share())
+        return build_validation_loader(self._recipe, self.tokenizer, **self._share())
 
     def report(self) -> list[str]:
         """Return lines about samples that were cut or skipped, counted over all ranks; every rank takes part."""

@@ -26,6 +26,7 @@ from neva_model.checkpoints.information import (
     read_information,
     saved_recipe,
 )
+from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.data import Microbatch
 from neva_model.model import IGNORE_INDEX, NevaModel, build_model
 from neva_model.training.average import AverageWeights
@@ -86,7 +87,7 @@ class NevaTrainingModule(pl.LightningModule):
         # Imported here because Hugging Face's libraries take seconds, which a run from scratch need not pay.
         from neva_model.checkpoints.pretrained import load_initial_weights
 
-        for line in load_initial_weights(model, self.recipe):
+        for line in load_initial_weights(model, self.recipe, self.trainer.datamodule.tokenizer):
             if self.global_rank == 0:
                 print(line, flush=True)
 
@@ -244,6 +245,7 @@ class NevaTrainingModule(pl.LightningModule):
         saved = saved_recipe(checkpoint)
         check_same_model(checkpoint, saved, self.recipe, parts)
         check_same_optimizer(checkpoint, saved, self.recipe)
+        check_same_vocabulary(checkpoint, information, self.trainer.datamodule.tokenizer)
         state = self.sharded_state(is_loading=True)
         same_layout = self._layout() == (
             information.world_size,
@@ -290,6 +292,7 @@ class NevaTrainingModule(pl.LightningModule):
             tensor_model_parallel_size=tensor,
             pipeline_model_parallel_size=pipeline,
             has_average=self.recipe.trainer.ema_decay is not None,
+            vocabulary_digest=self.trainer.datamodule.tokenizer.vocabulary_digest(),
         )
 
 
