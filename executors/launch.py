@@ -51,7 +51,6 @@ def plan_job(
         RecipeError: The recipe is not valid.
         RunError: The name cannot be used, or the executor cannot run such a job.
     """
-    recipe = with_absolute_inputs(recipe)
     built: Recipe = build(recipe)
     layout = built.layout()
     executor = executor or LocalExecutor()
@@ -63,7 +62,7 @@ def plan_job(
         name=chosen,
         created=moment.isoformat(),
         run_dir=Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}",
-        recipe_yaml=recipe_to_yaml(recipe),
+        recipe_yaml=recipe_to_yaml(with_absolute_inputs(recipe)),
         layout=layout,
         executor=executor,
         env=executor.job_environment(layout),

@@ -55,10 +55,12 @@ def missing_inputs(recipe: Recipe) -> list[str]:
         problems.append("data.tokenizer is not set, nor model.language.from_pretrained: add data.tokenizer=PATH")
     for field, name in (("data_path", data.data_path), ("validation_data_path", data.validation_data_path)):
         if name is not None and not _exists(_expanded(name), Path.is_file):
-            problems.append(f"data.{field}={name}: no such file: set it to the one to read{_nearest(name)}")
+            what = "is a folder, expected a file" if _exists(_expanded(name)) else "no such file"
+            problems.append(f"data.{field}={name}: {what}: set it to the one to read{_nearest(name)}")
     folder = data.image_folder if isinstance(data, LlavaDataConfig) else None
     if folder is not None and not _exists(_expanded(folder), Path.is_dir):
-        problems.append(f"data.image_folder={folder}: no such folder: set it to that of the images{_nearest(folder)}")
+        what = "is a file, expected a folder" if _exists(_expanded(folder)) else "no such folder"
+        problems.append(f"data.image_folder={folder}: {what}: set it to that of the images{_nearest(folder)}")
     weights = {"model.language": model.language, "model.vision": model.vision, "model.projector": model.projector}
     names = {f"{part}.from_pretrained": node.from_pretrained for part, node in weights.items() if node is not None}
     for field, name in {"data.tokenizer": data.tokenizer, **names}.items():
@@ -87,7 +89,7 @@ def _nearest(name: str) -> str:
     """Return the hint at files whose names are like a missing one's, empty if there are none."""
     folder = _expanded(name).parent
     try:
-        names = [entry.name for entry in folder.iterdir()]
+        names = [entry.name for entry in folder.iterdir() if entry != _expanded(name)]
     except (OSError, ValueError):
         return ""
     near = difflib.get_close_matches(Path(name).name, names, n=2, cutoff=0.7)
