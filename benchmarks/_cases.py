@@ -122,7 +122,7 @@ def parts(*, with_fp8: bool) -> list[Case | Literal["digits"]]:
     ]
 
 
-def case_recipe(case: Case, scale: Scale, samples: Samples, num_layers: int, workers: int) -> fdl.Config[Recipe]:
+def case_recipe(case: Case, scale: Scale, samples: Samples, num_layers: int) -> fdl.Config[Recipe]:
     """Return the recipe of a case: the built-in one with random weights, one GPU, made-up data and no checkpoints."""
     recipe = llava.finetune(scale.size) if case.stage == "finetune" else llava.pretrain(scale.size)
     batch = scale.micro_batch[case.stage]
@@ -137,7 +137,6 @@ def case_recipe(case: Case, scale: Scale, samples: Samples, num_layers: int, wor
         "data.global_batch_size": batch,
         "data.group_by_modality_length": "false",
         "data.dataloader_type": "single",
-        "data.num_workers": workers,
         "precision.precision": "bf16",
         "trainer.devices": 1,
         "trainer.max_steps": scale.steps,

@@ -128,7 +128,7 @@ def test_full_size_recipes_are_valid_and_cover_what_is_asked_for(module, tmp_pat
     kinds = {(case.stage, case.fp8) for case in every_case}
     assert kinds == {(s, f) for s in ("pretrain", "finetune") for f in (None, "delayed", "tensorwise", "blockwise")}
     for case in every_case:
-        recipe = build(cases.case_recipe(case, cases.FULL, data, num_layers=7, workers=4))
+        recipe = build(cases.case_recipe(case, cases.FULL, data, num_layers=7))
         language = recipe.model.language
         assert (language.num_layers, language.hidden_size, language.vocab_size) == (7, 4096, 32000)
         assert language.from_pretrained is None and recipe.model.vision.from_pretrained is None
