@@ -165,6 +165,17 @@ def test_killed_command_takes_its_run_along(script, command, only_run, processes
     processes.wait_until_gone()
 
 
+def test_reader_that_has_seen_enough_ends_the_run(script, command, only_run, processes):
+    launcher = command(script("while True: print('again', flush=True); time.sleep(0.05)"))
+    assert launcher.stdout.readline() == "again\n"
+    launcher.stdout.close()
+    assert launcher.stderr.readline().endswith(" is cancelled: nobody reads what it prints any more\n")
+    run = only_run()
+    assert run.wait() == 130
+    assert run.status().state == "cancelled"
+    processes.wait_until_gone()
+
+
 def test_exit_code_of_the_command_is_the_runs(script, command):
     launcher = command(script("print('bye'); sys.exit(9)"))
     out, _ = launcher.communicate(timeout=30)

@@ -1,0 +1,112 @@
+"""A run of two processes on the real worker: watched, killed, resumed, cancelled, changed and finished from outside."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import executors
+from neva_recipes.config import load_recipe
+from tests.end_to_end.world import PATIENCE, nemo_run, start_nemo_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+
+NAME = "long run"
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return value
+
+
+def worker_pid(run, rank):
+    """Return the process number of a rank, found by its environment and command line."""
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            environment = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"neva_model.worker" in command and os.fsencode(run.path) in command and b"RANK=%d" % rank in environment:
+            return int(entry.name)
+    raise AssertionError(f"rank {rank} is not running")
+
+
+def checkpoints(run):
+    return sorted(path.name for path in (run.path / "checkpoints").glob("step-*"))
+
+
+def logged(run):
+    return (run.path / "logs" / "joined.log").read_text(encoding="utf-8")
+
+
+def steps(run):
+    return run.status().step or 0
+
+
+def test_from_start_to_end(world, tmp_path):
+    place = ["--runs-dir", tmp_path]
+    words = world.tiny(
+        trainer__devices=2,
+        trainer__max_steps=100_000,
+        checkpoint__every_n_train_steps=3,
+    )
+    started = nemo_run("llava.finetune", *words, "--name", NAME, "--detach", *place, cwd=world.folder)
+    run = executors.find_run(NAME, tmp_path)
+    assert started.stdout == f"{run.name} runs in {run.path}; nemo-run logs -f {run.name} follows it\n"
+    try:
+        _live(run, place, world.folder)
+    finally:
+        if run.status().exit_code is None:
+            run.cancel(force=True)
+
+
+def _live(run, place, cwd):
+    # While it trains it is seen from other processes, and nobody else can start it.
+    follower = start_nemo_run("logs", "-f", NAME, *place, cwd=cwd)
+    wait_for(lambda: checkpoints(run) or run.has_ended())
+    table = nemo_run("status", *place, cwd=cwd).stdout.splitlines()
+    assert table[1].split()[2] == "running" and max(map(len, table)) <= 80
+    refused = nemo_run("resume", NAME, "trainer.max_steps=5", *place, cwd=cwd, code=2)
+    assert "is in use: running on " in refused.stderr and refused.stderr.count("\n") == 1
+    assert load_recipe(run.path / "recipe.yaml").trainer.max_steps == 100_000
+
+    # A rank dies: the reason is its death, not what the other one says of it.
+    os.kill(worker_pid(run, 1), signal.SIGKILL)
+    assert run.wait() == 128 + signal.SIGKILL
+    assert run.status().reason == "rank 1 was killed by signal 9 (SIGKILL: out of memory?)"
+    assert "exit code: 137\n" in nemo_run("status", NAME, *place, cwd=cwd).stdout
+    out, err = follower.communicate(timeout=PATIENCE)
+    assert (follower.returncode, err) == (0, "")
+    assert "[0] training llava.finetune: 100000 steps of 8 samples out of 25, on 2 processes (cpu)\n" in out
+    assert "[0] step 1/100000  loss " in out
+
+    # Resumed with another layout and learning rate, then cancelled.
+    saved = checkpoints(run)[-1]
+    before = steps(run)
+    overrides = ["trainer.devices=1", "optim.lr=0.0005"]
+    nemo_run("resume", NAME, *overrides, "--detach", *place, cwd=cwd)
+    wait_for(lambda: (steps(run) > before + 1 and len(checkpoints(run)) > 1) or run.has_ended())
+    assert f"resuming from {run.path}/checkpoints/{saved} after {int(saved[-8:])} steps\n" in logged(run)
+    assert nemo_run("cancel", NAME, *place, cwd=cwd).stdout == f"{run.name} cancelled\n"
+    assert (run.status().state, run.status().exit_code) == ("cancelled", 130)
+    assert load_recipe(run.path / "recipe.1.yaml").trainer.devices == 2
+
+    # Resumed with the number of steps that is left to do, in the foreground.
+    newest = int(checkpoints(run)[-1][-8:])
+    last = newest + 2
+    done = nemo_run("resume", NAME, f"trainer.max_steps={last}", *place, cwd=cwd)
+    assert f"after {newest} steps\n" in done.stdout and f"step {last}/{last}  loss " in done.stdout
+    assert done.stderr == f"{run.name} succeeded: {run.path}\n"
+    assert checkpoints(run)[-1] == f"step-{last:08d}"
+    assert not (run.path / "failure.json").exists()
+    recipe = load_recipe(run.path / "recipe.yaml")
+    assert (recipe.trainer.devices, recipe.optim.lr, recipe.trainer.max_steps) == (1, 0.0005, last)
+    information = json.loads((run.path / "checkpoints" / checkpoints(run)[-1] / "checkpoint.json").read_text())
+    assert information["consumed_samples"] == 8 * last and information["world_size"] == 1
