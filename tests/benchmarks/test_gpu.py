@@ -34,6 +34,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def module(monkeypatch):
     """A function that imports a module of the benchmark, as the script does."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # the script sets it
     monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module
 
@@ -109,6 +110,14 @@ def test_a_case_that_fails_is_reported_and_the_next_goes_on(module, tmp_path):
     assert failed["status"] == "failed" and done["status"] == "done"
     assert "precision.fp8=hybrid needs a GPU with Transformer Engine" in failed["reason"]
     assert report["failed"] == ["finetune fp8 delayed"]
+
+
+def test_what_there_is_no_time_for_is_listed(module, tmp_path):
+    cases = module("_cases")
+    benchmark = module("gpu").Benchmark(cases.TINY, 0.0, tmp_path / "report.json")
+    assert benchmark.run([cases.Case("finetune"), "digits"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["skipped"] == ["finetune bf16", "digits"] and report["training"] == []
 
 
 def test_full_size_needs_a_gpu(tmp_path):
