@@ -173,6 +173,11 @@ class NevaTrainingModule(pl.LightningModule):
             values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
             values["tflops_per_gpu"] = self._step_tflop(batch) * data_parallel_size / seconds / self.trainer.world_size
         self.log_dict(values)
+        step = self.trainer.global_step
+        if step == self.max_steps and step % self.trainer.log_every_n_steps:
+            # Lightning would leave the last step out of the files.
+            for logger in self.trainer.loggers:
+                logger.log_metrics(values, step - 1)
 
     def _step_tflop(self, batch: list[Microbatch]) -> float:
         from neva_recipes.plan.flops import training_flops

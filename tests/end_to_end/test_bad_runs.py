@@ -104,6 +104,7 @@ def test_bad_samples_are_skipped(world, tmp_path):
     marks["conversations"][0]["value"] = "no mark"
     data = world.write("half bad.json", [*samples, world.samples[-1], roles, marks])
     words = world.tiny(data__data_path=data, data__on_bad_sample="skip", data__num_workers=2, trainer__max_steps=8)
+    words.append("trainer.log_every_n_steps=5")
     with start_nemo_run(
         "llava.finetune", *words, "--name", "skips", "--runs-dir", tmp_path, cwd=world.folder
     ) as command:
@@ -122,3 +123,5 @@ def test_bad_samples_are_skipped(world, tmp_path):
     (first,) = [line for line in lines if line.startswith("skipped ")]
     assert "every such sample is named in bad_samples.jsonl" in first
     assert lines[-1].startswith("bad samples were skipped ") and "step 8/8  loss " in out
+    # The last step is in the curve, whatever the interval.
+    assert run.status().step == 8
