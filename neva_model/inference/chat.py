@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_COMMANDS = "/image FILE begins a conversation about an image, /reset a new one without, /exit ends"
+_COMMANDS = "/image FILE begins a conversation about an image, /reset one without, /exit ends"
 
 
 def main(arguments: Sequence[str]) -> int:
