@@ -52,7 +52,7 @@ class LineAssembler:
     def _close(self, segment: bytes) -> bytes | None:
         """Return what a terminal would show of a line at its end, or none if that is in the log already."""
         pieces = segment.split(b"\r")
-        line = _last_visible(pieces)
+        line = _last_visible(pieces) if len(pieces) > 1 else segment
         repeated = len(pieces) > 1 and line == self._last_progress
         self._last_progress = b""
         return None if repeated and line else line

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from executor_jobs import make_recipe
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import executors
@@ -119,6 +119,7 @@ chunks = st.lists(st.binary(max_size=40), max_size=30)
 
 
 @given(chunks)
+@example([b"\t"])
 def test_lines_do_not_depend_on_how_the_output_arrives(pieces):
     pieces = [piece.replace(b"\r", b"") for piece in pieces]
     assembler = LineAssembler()
