@@ -20,6 +20,8 @@ def prepare_worker(worker: int) -> None:
     """
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    # With this one PyTorch ends a worker.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         # PyTorch's own watchdog notices a killed parent after five seconds, and only between two samples.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

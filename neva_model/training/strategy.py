@@ -1,5 +1,6 @@
 """Lightning strategy that leaves gradients, optimizer and checkpoints to Megatron-Core."""
 
+import signal
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -56,6 +57,15 @@ class MegatronStrategy(DDPStrategy):
         """Create the process groups."""
         super().setup_environment()
         initialize_model_parallel(self._parallel, self._seed)
+
+    def on_train_start(self) -> None:
+        """Let SIGTERM end this rank at once.
+
+        Lightning's handler would start a collective of its own in the middle of another one, and what the ranks then
+        exchange is mixed up. Nothing is lost: a checkpoint is written whole or not at all.
+        """
+        super().on_train_start()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def configure_ddp(self) -> None:
         """Do nothing: the module wraps its model in Megatron's DistributedDataParallel."""

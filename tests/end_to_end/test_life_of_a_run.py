@@ -59,7 +59,7 @@ def test_from_start_to_end(world, tmp_path):
     )
     started = nemo_run("llava.finetune", *words, "--name", NAME, "--detach", *place, cwd=world.folder)
     run = executors.find_run(NAME, tmp_path)
-    assert started.stdout == f"{run.name} runs in {run.path}; nemo-run logs -f {run.name} follows it\n"
+    assert started.stdout == f"{run.name} runs in {run.path}; nemo-run logs -f '{run.path}' follows it\n"
     try:
         _live(run, place, world.folder)
     finally:
@@ -96,6 +96,8 @@ def _live(run, place, cwd):
     assert f"resuming from {run.path}/checkpoints/{saved} after {int(saved[-8:])} steps\n" in logged(run)
     assert nemo_run("cancel", NAME, *place, cwd=cwd).stdout == f"{run.name} cancelled\n"
     assert (run.status().state, run.status().exit_code) == ("cancelled", 130)
+    assert "Traceback" not in logged(run).partition("--- attempt 2, ")[2]
+    assert not (run.path / "failure.json").exists()
     assert load_recipe(run.path / "recipe.1.yaml").trainer.devices == 2
 
     # Resumed with the number of steps that is left to do, in the foreground.
