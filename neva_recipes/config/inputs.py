@@ -66,8 +66,11 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     for field, name in {"data.tokenizer": data.tokenizer, **names}.items():
         if name is None or _exists(_expanded(name)):
             continue
-        if not _HUB_NAME.fullmatch(name) or _exists(Path(name).parent, Path.is_dir):
+        if not _HUB_NAME.fullmatch(name):
             problems.append(f"{field}={name}: no such file or folder{_nearest(name)}")
+        elif _exists(Path(name).parent, Path.is_dir):
+            hint = _nearest(name) or "; what is in a folder that is here is not looked for on the Hugging Face hub"
+            problems.append(f"{field}={name}: no such file or folder{hint}")
     return problems
 
 

@@ -33,6 +33,11 @@ MISSING = [
     ("data.tokenizer", "token", "no such file or folder (did you mean tokens?)"),
     ("data.tokenizer", "/nowhere/tokens", "no such file or folder"),
     ("model.projector.from_pretrained", "runs/stage-2", "no such file or folder (did you mean runs/stage-1?)"),
+    (
+        "model.projector.from_pretrained",
+        "runs/other",
+        "no such file or folder; what is in a folder that is here is not looked for on the Hugging Face hub",
+    ),
     ("model.language.from_pretrained", "a/b/c", "no such file or folder"),
     ("model.vision.from_pretrained", "./openai/clip", "no such file or folder"),
 ]
