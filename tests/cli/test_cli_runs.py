@@ -14,12 +14,15 @@ import executors
 from neva_recipes import llava
 from neva_recipes.config import build, load_recipe
 
-# Prints its rank, waits for a file named after its folder's wish, and exits with the number in it.
+# Prints its rank, waits for the other to have done so and for a file named wish, and exits with the number in it.
+# The port is another one each time a run is started.
 RANK = """
 import os, pathlib, sys, time
 run = pathlib.Path(sys.argv[-1])
 print("rank", os.environ["RANK"], "says", "h\\u00e9llo", flush=True)
-while not (run / "wish").exists():
+said = [run / f"said-{os.environ['MASTER_PORT']}-{rank}" for rank in range(2)]
+said[int(os.environ["RANK"])].touch()
+while not all(path.exists() for path in [*said, run / "wish"]):
     time.sleep(0.02)
 sys.exit(int((run / "wish").read_text()))
 """
