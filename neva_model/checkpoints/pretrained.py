@@ -53,9 +53,7 @@ def _load_part(model: NevaModel, recipe: Recipe, part: str, checkpoint: Path) ->
     information = read_information(checkpoint)
     check_same_model(checkpoint, saved_recipe(checkpoint), recipe, (part,))
     module: torch.nn.Module | None = getattr(model, part)
-    prefix = f"{part}."
-    shards = model.sharded_state_dict(metadata=sharding_metadata())
-    wanted = {name.removeprefix(prefix): shard for name, shard in shards.items() if name.startswith(prefix)}
+    wanted = model.part_sharded_state_dict(part, sharding_metadata())
     # Every rank takes part in the load, though only the first pipeline stage has a projector and a vision tower.
     weights = load_weights(wanted, checkpoint)
     if module is not None:
