@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from neva_recipes.config import Layout, RunError
+from neva_recipes.config import RunError
+from neva_recipes.plan import Layout
 
 if TYPE_CHECKING:
     from executors.job import Job

@@ -11,7 +11,8 @@ from typing import Any
 from executors._code_version import code_version
 from executors.base import Executor, is_secret
 from executors.local import LocalExecutor
-from neva_recipes.config import Layout, RunError
+from neva_recipes.config import RunError
+from neva_recipes.plan import Layout
 
 __all__ = ["WORKER_ARGV", "Job", "executor_class", "load_executor", "read_job_record"]
 

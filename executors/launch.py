@@ -26,6 +26,7 @@ from neva_recipes.config import (
     recipe_to_yaml,
     with_absolute_inputs,
 )
+from neva_recipes.plan import layout_of, require_valid
 
 __all__ = ["plan_job", "run", "start_job"]
 
@@ -52,7 +53,8 @@ def plan_job(
         RunError: The name cannot be used, or the executor cannot run such a job.
     """
     built: Recipe = build(recipe)
-    layout = built.layout()
+    require_valid(built)
+    layout = layout_of(built)
     executor = executor or LocalExecutor()
     executor.check(layout)
     chosen = built.name if name is None else name

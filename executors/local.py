@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from executors import _process
 from executors._script import run_directory_script
 from executors.base import Executor
-from neva_recipes.config import Layout, RunError
+from neva_recipes.config import RunError
+from neva_recipes.plan import Layout
 
 if TYPE_CHECKING:
     from executors.job import Job

@@ -29,6 +29,7 @@ from neva_recipes.config import (
     recipe_to_yaml,
     with_absolute_inputs,
 )
+from neva_recipes.plan import layout_of, require_valid
 
 __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 
@@ -173,11 +174,12 @@ class Run:
         old_recipe = load_recipe(self.path / "recipe.yaml")
         old_text = (self.path / "recipe.yaml").read_text(encoding="utf-8")
         built: Recipe = build(old_recipe if recipe is None else recipe)
+        require_valid(built)
         if missing := missing_inputs(built):
             raise RecipeError(missing[0])
         recipe = old_recipe if recipe is None else with_absolute_inputs(recipe)
         changed = recipe_to_yaml(recipe) != recipe_to_yaml(old_recipe)
-        layout = built.layout()
+        layout = layout_of(built)
         executor = load_executor(record, os.environ)
         executor.check(layout)
         job = Job(

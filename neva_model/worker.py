@@ -13,6 +13,7 @@ from pathlib import Path
 
 from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe, UserError, build, load_recipe
+from neva_recipes.plan import require_valid
 
 __all__ = ["main"]
 
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
     try:
         recipe_file = run_directory / "recipe.yaml"
         recipe: Recipe = build(load_recipe(recipe_file))
+        require_valid(recipe)
         if recipe.parallel.tensor_model_parallel_size > 1:
             # Core's tensor parallelism overlaps communication with products that must be queued in order (Megatron-LM
             # refuses to start without it on GPUs before Blackwell).

@@ -10,10 +10,12 @@ ROOT = Path(__file__).parent.parent
 # Package: the packages of ours it may import. The longest name that fits a module counts.
 ARROWS = {
     "neva_recipes.config": {"neva_recipes.config"},
+    "neva_recipes.prompts": {"neva_recipes.prompts", "neva_recipes.config"},
+    # The plan is plain arithmetic: an executor refuses by it, and the worker divides and logs by it.
+    "neva_recipes.plan": {"neva_recipes.plan", "neva_recipes.prompts", "neva_recipes.config"},
     "neva_recipes": {"neva_recipes", "executors"},
-    "executors": {"executors", "neva_recipes.config"},
-    # The cost model is plain arithmetic that the worker logs by too.
-    "neva_model": {"neva_model", "neva_recipes.config", "neva_recipes.plan"},
+    "executors": {"executors", "neva_recipes.config", "neva_recipes.plan"},
+    "neva_model": {"neva_model", "neva_recipes.config", "neva_recipes.prompts", "neva_recipes.plan"},
 }
 
 # What must never be imported by a package, not even inside a function.
@@ -81,6 +83,8 @@ def test_arrows():
         ("neva_recipes/config/a.py", "import executors"),
         ("neva_recipes/config/a.py", "from neva_recipes import llava"),
         ("neva_recipes/config/a.py", "from .. import llava"),
+        ("neva_recipes/config/a.py", "from neva_recipes.plan import plan"),
+        ("neva_recipes/plan/a.py", "from executors import LocalExecutor"),
         ("neva_recipes/cli/a.py", "def f():\n    import torch.nn"),
         ("neva_recipes/llava.py", "from neva_model.worker import main"),
         ("executors/a.py", "from neva_recipes.registry import find_recipe"),

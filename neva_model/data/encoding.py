@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neva_model.data.conversation import Turn
 from neva_model.data.sample import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Sample
-from neva_model.data.templates import Piece, Slot, Special, Template
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError
+from neva_recipes.prompts.conversation import Turn
+from neva_recipes.prompts.templates import Piece, Slot, Special, Template
 
 __all__ = ["EncodedConversation", "Prompt", "check_template", "encode_conversation", "encode_prompt"]
 

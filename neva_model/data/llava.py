@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from neva_model.data._cache import build_once
 from neva_model.data._json_scan import scan_json_array, scan_json_lines
-from neva_model.data.conversation import parse_conversation
 from neva_model.data.encoding import check_template, encode_conversation
 from neva_model.data.images import ImageProcessor, read_image
 from neva_model.data.sample import BadSample, Sample
-from neva_model.data.templates import get_template
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError, LlavaDataConfig, VisionConfig
+from neva_recipes.prompts.conversation import parse_conversation
+from neva_recipes.prompts.templates import get_template
 
 __all__ = ["LlavaDataset", "SampleIndex"]
 

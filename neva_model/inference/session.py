@@ -5,15 +5,15 @@ from pathlib import Path
 
 import torch
 
-from neva_model.data.conversation import Turn
 from neva_model.data.encoding import Prompt, encode_prompt
 from neva_model.data.images import read_image
-from neva_model.data.templates import Template
 from neva_model.inference.generate import generate, image_features_of, sequence_limit
 from neva_model.inference.opening import OpenModel
 from neva_model.inference.options import Sampling
 from neva_model.inference.text_stream import TextStream
 from neva_recipes.config import DataError
+from neva_recipes.prompts.conversation import Turn
+from neva_recipes.prompts.templates import Template
 
 __all__ = ["Session"]
 

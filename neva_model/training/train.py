@@ -18,6 +18,7 @@ from neva_model.training.module import NevaTrainingModule
 from neva_model.training.progress import ProgressLines
 from neva_model.training.strategy import MegatronStrategy
 from neva_recipes.config import Recipe, RunError, TrainerConfig
+from neva_recipes.plan import layout_of
 
 __all__ = ["accelerator_of", "train"]
 
@@ -47,7 +48,7 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
         recipe_yaml: The same as text.
         run_directory: Where metrics and checkpoints go.
     """
-    layout, accelerator = recipe.layout(), accelerator_of(recipe.trainer)
+    layout, accelerator = layout_of(recipe), accelerator_of(recipe.trainer)
     checkpoints = run_directory / "checkpoints"
     checkpoint = newest_checkpoint(checkpoints)
     resumed_step = read_information(checkpoint).step if checkpoint else 0

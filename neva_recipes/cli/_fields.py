@@ -12,10 +12,10 @@ from typing import Any
 import fiddle as fdl
 
 from neva_recipes.cli._arguments import wrap
-from neva_recipes.config import Recipe, describe_type, iterate_fields
+from neva_recipes.config import Recipe, describe_type, format_value, iterate_fields
 from neva_recipes.registry import RecipeParameter
 
-__all__ = ["describe_fields", "describe_parameters", "field_meanings", "format_value"]
+__all__ = ["describe_fields", "describe_parameters", "field_meanings"]
 
 
 @functools.cache
@@ -45,15 +45,6 @@ def _documented_names(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
             and isinstance(following.value.value, str)
         ):
             yield statement.target.id, " ".join(following.value.value.split())
-
-
-def format_value(value: Any) -> str:
-    """Return a field's value as it is written after `key=` on the command line, not yet quoted for a shell."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(map(format_value, value))
-    return str(value)
 
 
 def describe_parameters(parameters: tuple[RecipeParameter, ...]) -> Iterator[str]:

@@ -3,12 +3,12 @@
 This package is the common ground of the launcher and the worker. It never imports torch.
 """
 
-from neva_recipes.config._node import describe_type, node_types, parse_value, suggest
+from neva_recipes.config._node import describe_type, format_value, node_types, parse_value, suggest
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
 from neva_recipes.config.inputs import missing_inputs, with_absolute_inputs
 from neva_recipes.config.model import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
-from neva_recipes.config.recipe import Layout, Recipe
+from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.serialization import load_recipe, recipe_from_yaml, recipe_to_yaml
 from neva_recipes.config.training import (
     CheckpointConfig,
@@ -28,7 +28,6 @@ __all__ = [
     "DataError",
     "Field",
     "LanguageConfig",
-    "Layout",
     "LlavaDataConfig",
     "LoggingConfig",
     "ModelConfig",
@@ -46,6 +45,7 @@ __all__ = [
     "build",
     "config",
     "describe_type",
+    "format_value",
     "iterate_fields",
     "load_recipe",
     "missing_inputs",

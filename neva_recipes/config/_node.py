@@ -24,6 +24,7 @@ __all__ = [
     "check_value",
     "describe_type",
     "field_types",
+    "format_value",
     "node_types",
     "parse_value",
     "suggest",
@@ -79,17 +80,17 @@ _SCALAR_NAMES = {int: "an integer", float: "a number", bool: "true or false", st
 
 @dataclass(kw_only=True, frozen=True)
 class ConfigNode:
-    """Base of the configuration dataclasses: constructing one validates every field, then calls `check`."""
+    """Base of the configuration dataclasses: constructing one validates every field by itself.
+
+    Rules between fields live in `neva_recipes.plan.checks`, so that a recipe that breaks several of them can be read,
+    shown and told about all of them.
+    """
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
         for name, annotation in field_types(cls).items():
             value = getattr(self, name)
             object.__setattr__(self, name, check_value(annotation, value, f"{cls.__name__}.{name}"))
-        self.check()
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other; overridden where there is such a rule."""
 
 
 @functools.cache
@@ -217,3 +218,12 @@ def _parse_member(member: Any, text: str) -> Any:
         except ValueError:
             return text
     return text
+
+
+def format_value(value: Any) -> str:
+    """Return a field's value as it is written after `key=` on the command line, not yet quoted for a shell."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(format_value, value))
+    return str(value)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from neva_recipes.config._node import ConfigNode, NonNegative, Positive
-from neva_recipes.config.errors import RecipeError
 
 __all__ = ["ConvTemplate", "DataConfig", "LlavaDataConfig", "TextDataConfig"]
 
@@ -48,11 +47,6 @@ class LlavaDataConfig(DataConfig):
     """Batches of similar length, text-only samples apart from image samples (cyclic only)."""
     on_bad_sample: Literal["error", "skip"] = "error"
     """error: stop at a sample that cannot be used; skip: count it, name it in bad_samples.jsonl, take another."""
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if self.group_by_modality_length and self.dataloader_type != "cyclic":
-            raise RecipeError("group_by_modality_length=true needs dataloader_type=cyclic")
 
 
 @dataclass(kw_only=True, frozen=True)

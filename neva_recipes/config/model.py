@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from neva_recipes.config._node import ConfigNode, Matches, Positive, PositiveFloat, Range
-from neva_recipes.config.errors import RecipeError
 
 __all__ = ["LanguageConfig", "ModelConfig", "ProjectorConfig", "VisionConfig"]
 
@@ -50,19 +49,6 @@ class LanguageConfig(ConfigNode):
     from_pretrained: str | None = None
     """Weights: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
 
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if self.kv_channels is None and self.hidden_size % self.num_attention_heads:
-            raise RecipeError(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}; "
-                "set kv_channels if the head width is meant to differ"
-            )
-        if self.num_attention_heads % self.num_query_groups:
-            raise RecipeError(
-                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
-                f"num_query_groups={self.num_query_groups}"
-            )
-
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
@@ -106,27 +92,6 @@ class VisionConfig(ConfigNode):
     """Keep these weights fixed."""
     from_pretrained: str | None = None
     """Weights: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if self.hidden_size % self.num_attention_heads:
-            raise RecipeError(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
-        # SigLIP's best-known tower has 384 pixels and patches of 14: the last six pixels are left out.
-        if self.vision_model_type == "clip" and self.image_size % self.patch_size:
-            raise RecipeError(f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}")
-        if not -self.num_layers - 1 <= self.vision_select_layer <= self.num_layers:
-            raise RecipeError(
-                f"vision_select_layer={self.vision_select_layer} does not exist in a tower of {self.num_layers} "
-                f"layers: expected {-self.num_layers - 1} to {self.num_layers}"
-            )
-        if self.image_token_len not in (None, self.tokens_per_image):
-            raise RecipeError(
-                f"image_token_len={self.image_token_len} contradicts image_size={self.image_size}, "
-                f"patch_size={self.patch_size}, vision_select_feature={self.vision_select_feature}: "
-                f"set {self.tokens_per_image} or none"
-            )
 
     @property
     def has_class_token(self) -> bool:
@@ -179,19 +144,3 @@ class ModelConfig(ConfigNode):
     """With full recompute: layers per chunk (uniform) or layers recomputed (block)."""
     recompute_modules: list[Literal["core_attn", "mlp", "layernorm"]] | None = None
     """With selective recompute: which modules; layernorm needs Transformer Engine."""
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if (self.vision is None) != (self.projector is None):
-            raise RecipeError("vision and projector go together: set both, or neither for a text-only model")
-        if self.use_im_start_end and self.vision is None:
-            raise RecipeError("use_im_start_end=true needs a vision tower")
-        full = self.recompute_granularity == "full"
-        if full != (self.recompute_method is not None) or full != (self.recompute_num_layers is not None):
-            raise RecipeError(
-                f"recompute_granularity={self.recompute_granularity or 'none'} with recompute_method="
-                f"{self.recompute_method or 'none'} and recompute_num_layers={self.recompute_num_layers or 'none'}: "
-                "full needs both the method and the number of layers, the others take neither"
-            )
-        if self.recompute_modules and self.recompute_granularity != "selective":
-            raise RecipeError("recompute_modules needs recompute_granularity=selective")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from neva_recipes.config._node import ConfigNode, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Range
-from neva_recipes.config.errors import RecipeError
 
 __all__ = [
     "CheckpointConfig",
@@ -26,6 +25,16 @@ class ParallelConfig(ConfigNode):
     """GPUs that share every layer."""
     pipeline_model_parallel_size: Positive = 1
     """GPUs, or groups of them, that hold consecutive layers."""
+    virtual_pipeline_model_parallel_size: Positive | None = None
+    """Pieces of the model that each pipeline stage holds, to shorten the bubble; none means one piece."""
+    num_layers_in_first_pipeline_stage: Positive | None = None
+    """Layers of the first stage where they are not divided evenly; the other stages share the rest."""
+    num_layers_in_last_pipeline_stage: Positive | None = None
+    """Layers of the last stage where they are not divided evenly; the other stages share the rest."""
+    context_parallel_size: Positive = 1
+    """GPUs that share every sequence, each holding part of its positions in all layers."""
+    cp_comm_type: Literal["p2p", "all_gather", "a2a"] = "p2p"
+    """How attention reaches the positions of the other context-parallel GPUs."""
     sequence_parallel: bool = False
     """Split norms and residuals along the sequence over the tensor-parallel GPUs."""
     use_distributed_optimizer: bool = True
@@ -34,15 +43,6 @@ class ParallelConfig(ConfigNode):
     """Reduce gradients while the backward pass goes on."""
     overlap_param_gather: bool = False
     """Gather updated weights while the forward pass goes on (distributed optimizer with overlap_grad_reduce)."""
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
-            raise RecipeError("sequence_parallel=true needs tensor_model_parallel_size > 1")
-        if self.overlap_param_gather and not (self.use_distributed_optimizer and self.overlap_grad_reduce):
-            raise RecipeError(
-                "overlap_param_gather=true needs use_distributed_optimizer=true and overlap_grad_reduce=true"
-            )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -61,15 +61,16 @@ class PrecisionConfig(ConfigNode):
     """Length of the amax history (delayed only)."""
     fp8_amax_compute_algo: Literal["max", "most_recent"] = "max"
     """How the amax history becomes a scale (delayed only)."""
+    fp8_margin: NonNegative = 0
+    """Powers of two that scales keep away from the largest number of the format (delayed only)."""
     fp8_param: bool = False
     """Keep the weights themselves in FP8."""
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if self.fp8 and self.precision != "bf16":
-            raise RecipeError(f"fp8={self.fp8} needs precision=bf16, not {self.precision}")
-        if self.fp8_param and not self.fp8:
-            raise RecipeError("fp8_param=true needs fp8=hybrid or fp8=e4m3")
+    first_last_layers_bf16: bool = False
+    """Keep the first and last layers of the language model in bf16 (not with delayed)."""
+    num_layers_at_start_in_bf16: NonNegative = 1
+    """First layers kept in bf16, used with first_last_layers_bf16."""
+    num_layers_at_end_in_bf16: NonNegative = 1
+    """Last layers kept in bf16, used with first_last_layers_bf16."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -96,13 +97,6 @@ class OptimConfig(ConfigNode):
     """Term that keeps the denominator from zero."""
     clip_grad: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if self.min_lr > self.lr:
-            raise RecipeError(f"min_lr={self.min_lr:g} is larger than lr={self.lr:g}")
-        if self.warmup_steps is not None and self.warmup_ratio is not None:
-            raise RecipeError("warmup_steps and warmup_ratio are both set: set one of them to none")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -135,11 +129,6 @@ class TrainerConfig(ConfigNode):
     """Lightning profiler whose report is written to the run directory."""
     enable_progress_bar: bool = True
     """Show a progress bar in rank 0's log."""
-
-    def check(self) -> None:
-        """Raise `RecipeError` where two fields contradict each other."""
-        if (self.max_steps is None) == (self.max_epochs is None):
-            raise RecipeError("exactly one of max_steps and max_epochs must be set, the other none")
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -1,1 +1,18 @@
-"""What a recipe costs, by plain arithmetic: never imports torch."""
+"""What a recipe costs and whether it can run, by plain arithmetic: never imports torch."""
+
+from neva_recipes.plan.checks import check_recipe, require_valid
+from neva_recipes.plan.findings import Finding
+from neva_recipes.plan.layout import Coordinates, Layout, Stage, layout_of
+from neva_recipes.plan.plan import Plan, plan
+
+__all__ = [
+    "Coordinates",
+    "Finding",
+    "Layout",
+    "Plan",
+    "Stage",
+    "check_recipe",
+    "layout_of",
+    "plan",
+    "require_valid",
+]

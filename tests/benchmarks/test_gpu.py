@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from neva_recipes.config import build, load_recipe
+from neva_recipes.plan import layout_of
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 LLAMA_7B_PARAMETERS = 6_738_415_616
@@ -146,7 +147,7 @@ def test_full_size_recipes_are_valid_and_cover_what_is_asked_for(module, tmp_pat
             case.fp8,
         )
         assert (recipe.model.recompute_granularity == "full") == case.recompute
-        assert recipe.layout().world_size == recipe.layout().num_microbatches == 1
+        assert layout_of(recipe).world_size == layout_of(recipe).num_microbatches == 1
 
 
 def test_layers_that_fit(module):

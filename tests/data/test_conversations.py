@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neva_model.data import Turn, encode_conversation, encode_prompt, get_template, parse_conversation
-from neva_model.data.templates import TEMPLATES
 from neva_recipes.config import DataError
+from neva_recipes.prompts.templates import TEMPLATES
 from tests.data.conftest import SPECIALS
 from tests.data.rendering import spell
 

@@ -7,9 +7,9 @@ import pytest
 import sentencepiece
 
 from neva_model.data import Turn, encode_conversation, encode_prompt, get_template
-from neva_model.data.templates import TEMPLATES
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import DataError
+from neva_recipes.prompts.templates import TEMPLATES
 from tests.data.rendering import render, spell
 
 TURNS = [Turn("human", "Q1", image=True), Turn("gpt", "A1"), Turn("human", "Q2"), Turn("gpt", "A2")]

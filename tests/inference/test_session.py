@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from neva_model.data.conversation import Turn
 from neva_model.inference.opening import open_model
 from neva_model.inference.options import Sampling
 from neva_model.inference.session import Session
 from neva_recipes.config import CheckpointError, DataError, UserError
+from neva_recipes.prompts.conversation import Turn
 from tests.inference.tiny_models import END_TOKEN, SEQUENCE_LIMIT, oracle_answer
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from neva_recipes import gpt, llava, neva
 from neva_recipes.config import build
+from neva_recipes.plan import layout_of
 
 # One row of the published table: field, llava.pretrain, llava.finetune. Both sizes share them.
 LLAVA = [
@@ -139,7 +140,7 @@ def test_steps_of_llava_are_one_epoch():
     [(llava.pretrain, "7b"), (llava.finetune, "13b"), (neva.finetune, "13b"), (gpt.pretrain, "7b")],
 )
 def test_large_sizes_fill_one_machine_of_eight_gpus(function, size):
-    layout = build(function(size)).layout()
+    layout = layout_of(build(function(size)))
     assert (layout.num_nodes, layout.processes_per_node) == (1, 8)
 
 
@@ -150,7 +151,7 @@ def test_tiny_is_the_digits_job(function, lr, steps):
     assert (language.num_layers, language.hidden_size, language.from_pretrained) == (4, 128, None)
     assert (recipe.optim.lr, recipe.trainer.max_steps, recipe.data.global_batch_size) == (lr, steps, 64)
     assert recipe.precision.precision == "fp32"
-    assert recipe.layout().world_size == 1
+    assert layout_of(recipe).world_size == 1
     if function is not gpt.pretrain:
         vision = recipe.model.vision
         assert (vision.num_layers, vision.hidden_size, vision.image_size, vision.patch_size) == (4, 128, 56, 14)

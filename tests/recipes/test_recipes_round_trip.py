@@ -8,10 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from neva_recipes import gpt, llava, neva
-from neva_recipes.cli._fields import format_value
 from neva_recipes.config import (
     RecipeError,
     build,
+    format_value,
     iterate_fields,
     load_recipe,
     recipe_from_yaml,

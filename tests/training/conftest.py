@@ -15,6 +15,7 @@ import pytest
 
 from neva_recipes import llava
 from neva_recipes.config import Recipe, build, recipe_to_yaml, set_field
+from neva_recipes.plan import layout_of
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "digits" / "prepare.py"
 
@@ -64,7 +65,7 @@ class Worker:
         self.run_directory = run_directory
         run_directory.mkdir(parents=True, exist_ok=True)
         (run_directory / "recipe.yaml").write_text(recipe_to_yaml(recipe))
-        world_size = build(recipe).layout().world_size
+        world_size = layout_of(build(recipe)).world_size
         port = str(random.randrange(20000, 30000))
         self.processes = []
         for rank in range(world_size):

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from neva_model.data.templates import Part, Slot, Special, Template
 from neva_model.tokenizers import Tokenizer
+from neva_recipes.prompts.templates import Part, Slot, Special, Template
 
 __all__ = ["IMAGE_TOKEN", "chat_template"]
 

@@ -8,9 +8,9 @@ from transformers import LlavaImageProcessorPil, LlavaProcessor
 
 from neva_model.checkpoints.huggingface.chat_template import IMAGE_TOKEN, chat_template
 from neva_model.data.images import ImageProcessor
-from neva_model.data.templates import Template, get_template
 from neva_model.tokenizers import Tokenizer, load_tokenizer
 from neva_recipes.config import CheckpointError, LlavaDataConfig, Recipe, VisionConfig
+from neva_recipes.prompts.templates import Template, get_template
 
 __all__ = ["ExportedTokenizer", "load_export_tokenizer", "write_processor"]
 

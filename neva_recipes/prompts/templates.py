@@ -8,9 +8,9 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from neva_model.data._system_prompts import LLAMA_2_SYSTEM, LLAVA_LLAMA_2_SYSTEM, NVGPT_LABELS, V1_SYSTEM
-from neva_model.data.conversation import Turn
 from neva_recipes.config import ConvTemplate, DataError
+from neva_recipes.prompts._system_prompts import LLAMA_2_SYSTEM, LLAVA_LLAMA_2_SYSTEM, NVGPT_LABELS, V1_SYSTEM
+from neva_recipes.prompts.conversation import Turn
 
 __all__ = ["TEMPLATES", "Part", "Piece", "Slot", "Special", "Template", "get_template"]
 

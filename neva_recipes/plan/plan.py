@@ -1,0 +1,96 @@
+"""The plan of a recipe: everything that can be said of it before it runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import fiddle as fdl
+
+from neva_recipes.config import Recipe, RunError, build
+from neva_recipes.plan.checks import check_recipe
+from neva_recipes.plan.cost import Cost, cost_of
+from neva_recipes.plan.files import check_files
+from neva_recipes.plan.findings import Finding
+from neva_recipes.plan.gpus import Gpu, find_gpu
+from neva_recipes.plan.layout import Layout, layout_of
+from neva_recipes.plan.lengths import Lengths, sequence_lengths
+from neva_recipes.plan.memory import StageMemory, check_memory, memory_of
+from neva_recipes.plan.parameters import PartParameters, count_parameters
+
+__all__ = ["Place", "Plan", "plan"]
+
+
+class Place(Protocol):
+    """What a plan asks of an executor."""
+
+    def check(self, layout: Layout) -> None:
+        """Raise `RunError` if it cannot give a job of this layout what it needs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe is, what it costs, and whether it can run.
+
+    Attributes:
+        recipe: The recipe, built.
+        gpu: The GPU that memory and time are told for.
+        findings: What is wrong or wasteful, errors first.
+        parameters: Weights of each part of the model.
+        lengths: How long its samples are, and how that is known.
+        layout: How processes, layers and microbatches are divided; none where they cannot be.
+        memory: Bytes on a GPU of each pipeline stage; empty without a layout.
+        cost: Operations, time and GPU hours; none without a layout.
+    """
+
+    recipe: Recipe
+    gpu: Gpu
+    findings: tuple[Finding, ...]
+    parameters: tuple[PartParameters, ...]
+    lengths: Lengths
+    layout: Layout | None = None
+    memory: tuple[StageMemory, ...] = ()
+    cost: Cost | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that stop a launch."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+def plan(recipe: fdl.Buildable[Recipe] | Recipe, executor: Place | None = None, *, gpu: str | None = None) -> Plan:
+    """Return the plan of a recipe; reads the files it names, starts and writes nothing.
+
+    Args:
+        recipe: What to train.
+        executor: Where; none asks no executor whether it can.
+        gpu: Name of a GPU type, such as `h100-80g`; none means that.
+
+    Raises:
+        RecipeError: A field holds a value of the wrong type or out of range, or there is no such GPU type.
+    """
+    built = recipe if isinstance(recipe, Recipe) else build(recipe)
+    card = find_gpu(gpu)
+    findings = [*check_recipe(built), *check_files(built)]
+    lengths = sequence_lengths(built)
+    parameters = count_parameters(built)
+    if any(finding.severity == "error" for finding in check_recipe(built)):
+        return Plan(built, card, _sorted(findings), parameters, lengths)
+    layout = layout_of(built)
+    memory = memory_of(built, layout)
+    findings += check_memory(built, memory, card)
+    findings += _ask(executor, layout) if executor is not None else []
+    return Plan(
+        built, card, _sorted(findings), parameters, lengths, layout, memory, cost_of(built, layout, lengths, card)
+    )
+
+
+def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: finding.severity != "error"))
+
+
+def _ask(executor: Place, layout: Layout) -> list[Finding]:
+    try:
+        executor.check(layout)
+    except RunError as refusal:
+        return [Finding("executor", "error", str(refusal))]
+    return []
