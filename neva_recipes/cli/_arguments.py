@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import fiddle as fdl
 
-from neva_recipes.config import Recipe, UserError, set_field, suggest
+from neva_recipes.config import COMMAND_LINE, Recipe, UserError, set_field, suggest, value_from
 
 __all__ = ["HelpShown", "StrictParser", "UsageError", "add_runs_dir", "apply_overrides", "split_overrides", "wrap"]
 
@@ -106,5 +106,6 @@ def apply_overrides(recipe: fdl.Buildable[Recipe], overrides: Mapping[str, str])
     Raises:
         RecipeError: There is no such field, or it does not accept the value.
     """
-    for path, text in overrides.items():
-        set_field(recipe, path, text)
+    with value_from(COMMAND_LINE):
+        for path, text in overrides.items():
+            set_field(recipe, path, text)

@@ -3,13 +3,20 @@
 This package is the common ground of the launcher and the worker. It never imports torch.
 """
 
+from neva_recipes.config._history import COMMAND_LINE, value_from
 from neva_recipes.config._node import describe_type, format_value, node_types, parse_value, suggest
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
 from neva_recipes.config.inputs import missing_inputs, with_absolute_inputs
 from neva_recipes.config.model import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
 from neva_recipes.config.recipe import Recipe
-from neva_recipes.config.serialization import load_recipe, recipe_from_yaml, recipe_to_yaml
+from neva_recipes.config.serialization import (
+    load_recipe,
+    recipe_from_plain,
+    recipe_from_yaml,
+    recipe_to_plain,
+    recipe_to_yaml,
+)
 from neva_recipes.config.training import (
     CheckpointConfig,
     LoggingConfig,
@@ -21,6 +28,7 @@ from neva_recipes.config.training import (
 from neva_recipes.config.tree import Field, build, config, iterate_fields, set_field
 
 __all__ = [
+    "COMMAND_LINE",
     "CheckpointConfig",
     "CheckpointError",
     "ConvTemplate",
@@ -51,9 +59,12 @@ __all__ = [
     "missing_inputs",
     "node_types",
     "parse_value",
+    "recipe_from_plain",
     "recipe_from_yaml",
+    "recipe_to_plain",
     "recipe_to_yaml",
     "set_field",
     "suggest",
+    "value_from",
     "with_absolute_inputs",
 ]

@@ -1,18 +1,20 @@
-"""Recipes as YAML files that are complete, readable, diffable, and load back to the same recipe."""
+"""Recipes as plain data and YAML files that are complete, readable, diffable, and load back to the same recipe."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import fiddle as fdl
 import yaml
 
+from neva_recipes.config._history import value_from
 from neva_recipes.config._node import field_types, node_types, suggest
 from neva_recipes.config.errors import RecipeError
 from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.tree import build
 
-__all__ = ["load_recipe", "recipe_from_yaml", "recipe_to_yaml"]
+__all__ = ["load_recipe", "recipe_from_plain", "recipe_from_yaml", "recipe_to_plain", "recipe_to_yaml"]
 
 _CLASS_KEY = "class"
 
@@ -52,8 +54,17 @@ def recipe_to_yaml(recipe: fdl.Buildable[Recipe]) -> str:
     Raises:
         RecipeError: The recipe is not valid; only valid recipes are written.
     """
+    return yaml.dump(recipe_to_plain(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def recipe_to_plain(recipe: fdl.Buildable[Recipe]) -> dict[str, Any]:
+    """Return a recipe as nested dictionaries of every field; a group of one class out of several says `class`.
+
+    Raises:
+        RecipeError: The recipe is not valid.
+    """
     build(recipe)
-    return yaml.dump(_to_plain(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return _to_plain(recipe)
 
 
 def _to_plain(node: fdl.Buildable[Any]) -> dict[str, Any]:
@@ -80,16 +91,41 @@ def recipe_from_yaml(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
     Raises:
         RecipeError: The text is not YAML, or a field is unknown, missing, or holds a wrong value.
     """
+    loader = _Loader(text)
     try:
-        plain = yaml.load(text, Loader=_Loader)
+        node = loader.get_single_node()
+        plain = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not valid YAML: {_first_line(error)}") from None
+    return recipe_from_plain(plain, source, dict(_lines(node, "")))
+
+
+def recipe_from_plain(plain: Any, source: str = "recipe", lines: Mapping[str, int] | None = None) -> fdl.Config[Recipe]:
+    """Return the recipe that nested dictionaries describe.
+
+    Args:
+        plain: What `recipe_to_plain` returned, possibly changed.
+        source: Where it comes from, for messages and for the history of the fields.
+        lines: Line of each field in the source, by dotted path.
+
+    Raises:
+        RecipeError: A field is unknown, missing, or holds a wrong value.
+    """
     try:
-        recipe = _from_plain(Recipe, plain, "")
+        recipe = _from_plain(Recipe, plain, "", source, lines or {})
         build(recipe)
     except RecipeError as error:
         raise RecipeError(f"{source}: {error}") from None
     return recipe
+
+
+def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    """Yield the dotted path of every key, and its line from 1."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = f"{prefix}{key.value}"
+            yield path, key.start_mark.line + 1
+            yield from _lines(value, f"{path}.")
 
 
 def _first_line(error: yaml.YAMLError) -> str:
@@ -98,7 +134,7 @@ def _first_line(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
 
 
-def _from_plain(cls: Any, plain: Any, path: str) -> fdl.Config[Any]:
+def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str, int]) -> fdl.Config[Any]:
     if not isinstance(plain, dict):
         raise RecipeError(f"{path or 'the file'}: expected a group of fields, got {type(plain).__name__}")
     types = field_types(cls)
@@ -106,16 +142,17 @@ def _from_plain(cls: Any, plain: Any, path: str) -> fdl.Config[Any]:
         if key not in types:
             hint = suggest(str(key), types) or f"; expected one of {', '.join(types)}"
             raise RecipeError(f"{path}{'.' if path else ''}{key}: no such field{hint}")
-    values = {}
+    node = fdl.Config(cls)
     for name, annotation in types.items():
         where = f"{path}.{name}" if path else name
         if name not in plain:
             raise RecipeError(f"{where} is missing; a saved recipe names every field")
         value = plain[name]
         if isinstance(value, dict) and node_types(annotation):
-            value = _from_plain(*_choose_class(node_types(annotation), value, where), where)
-        values[name] = value
-    return fdl.Config(cls, **values)
+            value = _from_plain(*_choose_class(node_types(annotation), value, where), where, source, lines)
+        with value_from(source, lines.get(where, 0)):
+            setattr(node, name, value)
+    return node
 
 
 def _choose_class(classes: tuple[type, ...], plain: dict[str, Any], path: str) -> tuple[type, dict[str, Any]]:

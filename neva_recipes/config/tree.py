@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import fiddle as fdl
 
+from neva_recipes.config._history import value_from
 from neva_recipes.config._node import (
     ConfigNode,
     check_value,
@@ -44,7 +45,8 @@ class Field:
 def config(cls: type[T], **values: Any) -> fdl.Config[T]:
     """Return a Fiddle config of a configuration dataclass with every default written out.
 
-    A saved recipe therefore keeps its meaning when a default in the code changes.
+    A saved recipe therefore keeps its meaning when a default in the code changes. Fiddle's history of the config tells
+    defaults from values that were given.
 
     Args:
         cls: The dataclass.
@@ -62,7 +64,12 @@ def config(cls: type[T], **values: Any) -> fdl.Config[T]:
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
     }
-    return fdl.Config(cls, **{**defaults, **values})
+    node = fdl.Config(cls, **values)
+    with value_from(f"default of {cls.__name__}"):
+        for name, default in defaults.items():
+            if name not in values:
+                setattr(node, name, default)
+    return node
 
 
 def build(recipe: fdl.Buildable[T], path: str = "") -> T:  # type: ignore[type-var]
