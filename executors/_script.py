@@ -4,6 +4,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from executors.base import is_secret
+from neva_recipes.plan.serialization import plan_to_json
 
 if TYPE_CHECKING:
     from executors.job import Job
@@ -30,6 +31,7 @@ def run_directory_script(job: "Job", launcher: tuple[str, ...]) -> str:
         'if [ ! -e "$run/job.json" ]; then',
         'mkdir -p "$run/logs"',
         _here_document('"$run/recipe.yaml"', job.recipe_yaml),
+        _here_document('"$run/plan.json"', plan_to_json(job.plan)),
         _here_document('"$run/job.json"', job.to_json()),
         "fi",
         f'exec {shlex.join(launcher)} "$run"',

@@ -64,6 +64,10 @@ class Executor(ABC):
     def check(self, layout: Layout) -> None:
         """Raise `RunError` if this executor cannot give a job of this layout what it needs."""
 
+    def gpu_type(self) -> str | None:
+        """Return the type of its GPUs, by its name in `neva_recipes.plan.gpus`; none if that is not known."""
+        return None
+
     @abstractmethod
     def job_environment(self, layout: Layout) -> dict[str, str]:
         """Return the variables set for every process beside those of its rank: `env`, and the executor's defaults."""

@@ -12,7 +12,7 @@ from executors._code_version import code_version
 from executors.base import Executor, is_secret
 from executors.local import LocalExecutor
 from neva_recipes.config import RunError
-from neva_recipes.plan import Layout
+from neva_recipes.plan import Layout, Plan
 
 __all__ = ["WORKER_ARGV", "Job", "executor_class", "load_executor", "read_job_record"]
 
@@ -31,24 +31,33 @@ class Job:
         created: When the run was first planned (ISO 8601).
         run_dir: Absolute path of its directory.
         recipe_yaml: The complete recipe as text.
-        layout: How many processes on how many machines.
+        plan: What the recipe is, what it costs, and what was found about it.
         executor: Where it runs.
         argv: Program and arguments of every rank; the run directory is appended.
         env: Variables set for every rank beside those of the rank itself.
         cwd: Absolute path of the directory the ranks start in.
-        missing: What keeps it from being run here, a line each: inputs that are not set, and files not there.
     """
 
     name: str
     created: str
     run_dir: Path
     recipe_yaml: str = field(repr=False)
-    layout: Layout
+    plan: Plan = field(repr=False)
     executor: Executor
     argv: tuple[str, ...] = WORKER_ARGV
     env: dict[str, str] = field(repr=False)
     cwd: Path
-    missing: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """How many processes on how many machines."""
+        assert self.plan.layout is not None  # a job is made of a plan without errors of the recipe
+        return self.plan.layout
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What keeps it from being run here, a line each: inputs that are not set, and files that cannot be used."""
+        return tuple(finding.line() for finding in self.plan.errors if finding.about == "files")
 
     @property
     def command(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import fiddle as fdl
 
 from executors import _process
+from executors._checks import require_files, require_possible
 from executors._foreground import start
 from executors._lock import acquire_lock
 from executors._state import State, reserve_space, write_atomically, write_state
@@ -17,16 +18,9 @@ from executors.base import Executor
 from executors.job import Job
 from executors.local import LocalExecutor
 from executors.runs import Run
-from neva_recipes.config import (
-    Recipe,
-    RecipeError,
-    RunError,
-    build,
-    missing_inputs,
-    recipe_to_yaml,
-    with_absolute_inputs,
-)
-from neva_recipes.plan import layout_of, require_valid
+from neva_recipes.config import Recipe, RunError, recipe_to_yaml, with_absolute_inputs
+from neva_recipes.plan import plan
+from neva_recipes.plan.serialization import plan_to_json
 
 __all__ = ["plan_job", "run", "start_job"]
 
@@ -39,25 +33,26 @@ def plan_job(
     *,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    gpu: str | None = None,
 ) -> Job:
-    """Return what would be started, and what it lacks (`Job.missing`); writes nothing.
+    """Return what would be started, with its plan, and what it lacks (`Job.missing`); writes nothing.
 
     Args:
         recipe: What to train.
         executor: Where; none means `LocalExecutor()`.
         name: Name of the run; none means the recipe's.
         runs_dir: Folder of the run directory, which is called after the name and the time.
+        gpu: Type of GPU to plan for; none means the executor's. Where neither names one, no memory error counts.
 
     Raises:
-        RecipeError: The recipe is not valid.
-        RunError: The name cannot be used, or the executor cannot run such a job.
+        RecipeError: The recipe is not valid, the executor cannot run such a job, or its GPUs cannot hold it.
+        RunError: The name cannot be used.
     """
-    built: Recipe = build(recipe)
-    require_valid(built)
-    layout = layout_of(built)
     executor = executor or LocalExecutor()
-    executor.check(layout)
-    chosen = built.name if name is None else name
+    planned = plan(recipe, executor, gpu=gpu)
+    require_possible(planned)
+    assert planned.layout is not None  # where there is no layout there are errors
+    chosen = planned.recipe.name if name is None else name
     _check_name(chosen)
     moment = datetime.now().astimezone()
     return Job(
@@ -65,11 +60,10 @@ def plan_job(
         created=moment.isoformat(),
         run_dir=Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}",
         recipe_yaml=recipe_to_yaml(with_absolute_inputs(recipe)),
-        layout=layout,
+        plan=planned,
         executor=executor,
-        env=executor.job_environment(layout),
+        env=executor.job_environment(planned.layout),
         cwd=Path.cwd(),
-        missing=tuple(missing_inputs(built)),
     )
 
 
@@ -114,12 +108,11 @@ def run(
         detach: Return once it runs. Otherwise its log is printed until it has ended; Ctrl-C cancels it.
 
     Raises:
-        RecipeError: The recipe is not valid, or lacks an input.
+        RecipeError: The recipe is not valid, lacks an input, or cannot be run there.
         RunError: The name cannot be used, the directory cannot be written, or the job cannot be started.
     """
     job = plan_job(recipe, executor, name=name, runs_dir=runs_dir)
-    if job.missing:
-        raise RecipeError(job.missing[0])
+    require_files(job.plan)
     return start_job(job, detach=detach)
 
 
@@ -146,6 +139,7 @@ def _create_run_directory(job: Job) -> tuple[Job, int]:
         lock = acquire_lock(hidden)
         assert lock is not None  # nobody else knows the directory
         write_atomically(hidden / "recipe.yaml", job.recipe_yaml)
+        write_atomically(hidden / "plan.json", plan_to_json(job.plan))
         write_atomically(hidden / "logs" / "joined.log", "")
         reserve_space(hidden)
         write_state(hidden, State(state="created", supervisor=_process.identify(os.getpid())))

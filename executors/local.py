@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from executors import _process
+from executors._gpu import local_gpu_type
 from executors._script import run_directory_script
 from executors.base import Executor
 from neva_recipes.config import RunError
@@ -51,6 +52,10 @@ class LocalExecutor(Executor):
             )
         if not sys.platform.startswith("linux"):
             raise RunError(f"the local executor needs Linux, this is {sys.platform}")
+
+    def gpu_type(self) -> str | None:
+        """Return the type of this machine's GPUs, if the driver names one that is in the table."""
+        return local_gpu_type()
 
     def job_environment(self, layout: Layout) -> dict[str, str]:
         """Return `env`, with unbuffered output and a fair share of the cores where the user has not chosen."""

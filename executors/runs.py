@@ -13,23 +13,16 @@ from typing import Any, Literal
 import fiddle as fdl
 
 from executors import _process
+from executors._checks import require_files, require_possible
 from executors._foreground import start
 from executors._lock import acquire_lock
 from executors._logs import LogReader
 from executors._metrics import last_step
 from executors._state import FINAL, State, read_state, reserve_space, write_atomically, write_state
 from executors.job import Job, executor_class, load_executor, read_job_record
-from neva_recipes.config import (
-    Recipe,
-    RecipeError,
-    RunError,
-    build,
-    load_recipe,
-    missing_inputs,
-    recipe_to_yaml,
-    with_absolute_inputs,
-)
-from neva_recipes.plan import layout_of, require_valid
+from neva_recipes.config import Recipe, RunError, load_recipe, recipe_to_yaml, with_absolute_inputs
+from neva_recipes.plan import plan
+from neva_recipes.plan.serialization import plan_to_json
 
 __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 
@@ -173,24 +166,22 @@ class Run:
         record = read_job_record(self.path)
         old_recipe = load_recipe(self.path / "recipe.yaml")
         old_text = (self.path / "recipe.yaml").read_text(encoding="utf-8")
-        built: Recipe = build(old_recipe if recipe is None else recipe)
-        require_valid(built)
-        if missing := missing_inputs(built):
-            raise RecipeError(missing[0])
+        executor = load_executor(record, os.environ)
+        planned = plan(old_recipe if recipe is None else recipe, executor)
+        require_possible(planned)
+        require_files(planned)
+        assert planned.layout is not None  # where there is no layout there are errors
         recipe = old_recipe if recipe is None else with_absolute_inputs(recipe)
         changed = recipe_to_yaml(recipe) != recipe_to_yaml(old_recipe)
-        layout = layout_of(built)
-        executor = load_executor(record, os.environ)
-        executor.check(layout)
         job = Job(
             name=record["name"],
             created=record["created"],
             run_dir=self.path,
             recipe_yaml=recipe_to_yaml(recipe) if changed else old_text,
-            layout=layout,
+            plan=planned,
             executor=executor,
             argv=tuple(record["argv"]),
-            env=executor.job_environment(layout),
+            env=executor.job_environment(planned.layout),
             cwd=Path(record["cwd"]),
         )
         lock = self._take_lock()
@@ -227,6 +218,8 @@ class Run:
                 number += 1
             write_atomically(kept, old_recipe)
             write_atomically(self.path / "recipe.yaml", job.recipe_yaml)
+        if job.recipe_yaml != old_recipe or not (self.path / "plan.json").exists():
+            write_atomically(self.path / "plan.json", plan_to_json(job.plan))
         (self.path / "logs").mkdir(exist_ok=True)
         (self.path / "failure.json").unlink(missing_ok=True)
         write_atomically(self.path / "job.json", job.to_json())

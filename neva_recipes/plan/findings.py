@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from neva_recipes.config import Recipe, format_value
 
-__all__ = ["Finding", "Remedy", "Severity", "error", "field_value", "warning"]
+__all__ = ["About", "Finding", "Remedy", "Severity", "error", "field_value", "warning"]
 
 Severity = Literal["error", "warning"]
+
+About = Literal["recipe", "files", "memory", "executor"]
 
 Remedy = Mapping[str, Any]
 """Fields to set together, by dotted path, and their values."""
@@ -26,6 +28,7 @@ class Finding:
         fields: Dotted paths of the fields involved, and the values they hold.
         remedies: Changes each of which makes this finding go away, the nearest first; may be empty.
         advice: What to do where no value can be named, or beside the remedies.
+        about: What it speaks of: the recipe by itself, the files it names, the memory of a GPU, or the executor.
     """
 
     code: str
@@ -34,6 +37,7 @@ class Finding:
     fields: Mapping[str, Any] = field(default_factory=dict)
     remedies: tuple[Remedy, ...] = ()
     advice: str = ""
+    about: About = "recipe"
 
     def line(self) -> str:
         """Return the finding as one line: fields and values, what is wrong, what to do."""

@@ -1,7 +1,7 @@
 """The plan of a recipe: everything that can be said of it before it runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import fiddle as fdl
@@ -10,7 +10,7 @@ from neva_recipes.config import Recipe, RunError, build
 from neva_recipes.plan.checks import check_recipe
 from neva_recipes.plan.cost import Cost, cost_of
 from neva_recipes.plan.files import check_files
-from neva_recipes.plan.findings import Finding
+from neva_recipes.plan.findings import About, Finding
 from neva_recipes.plan.gpus import Gpu, find_gpu
 from neva_recipes.plan.layout import Layout, layout_of
 from neva_recipes.plan.lengths import Lengths, sequence_lengths
@@ -26,6 +26,9 @@ class Place(Protocol):
     def check(self, layout: Layout) -> None:
         """Raise `RunError` if it cannot give a job of this layout what it needs."""
 
+    def gpu_type(self) -> str | None:
+        """Return the type of its GPUs, by its name in `neva_recipes.plan.gpus`; none if that is not known."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,6 +37,7 @@ class Plan:
     Attributes:
         recipe: The recipe, built.
         gpu: The GPU that memory and time are told for.
+        gpu_assumed: Whether nobody has named that GPU, so that it may not be the one the recipe will run on.
         findings: What is wrong or wasteful, errors first.
         parameters: Weights of each part of the model.
         lengths: How long its samples are, and how that is known.
@@ -44,6 +48,7 @@ class Plan:
 
     recipe: Recipe
     gpu: Gpu
+    gpu_assumed: bool
     findings: tuple[Finding, ...]
     parameters: tuple[PartParameters, ...]
     lengths: Lengths
@@ -53,7 +58,7 @@ class Plan:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that stop a launch."""
+        """The findings that keep it from running."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
@@ -63,28 +68,35 @@ def plan(recipe: fdl.Buildable[Recipe] | Recipe, executor: Place | None = None, 
     Args:
         recipe: What to train.
         executor: Where; none asks no executor whether it can.
-        gpu: Name of a GPU type, such as `h100-80g`; none means that.
+        gpu: Name of a GPU type, such as `h100-80g`; none means the executor's, or that one if it does not know.
 
     Raises:
         RecipeError: A field holds a value of the wrong type or out of range, or there is no such GPU type.
     """
     built = recipe if isinstance(recipe, Recipe) else build(recipe)
-    card = find_gpu(gpu)
-    findings = [*check_recipe(built), *check_files(built)]
+    known = gpu or (executor.gpu_type() if executor is not None else None)
+    card, assumed = find_gpu(known), known is None
+    rules = check_recipe(built)
+    findings = [*rules, *_about("files", check_files(built))]
     lengths = sequence_lengths(built)
     parameters = count_parameters(built)
-    if any(finding.severity == "error" for finding in check_recipe(built)):
-        return Plan(built, card, _sorted(findings), parameters, lengths)
+    if any(finding.severity == "error" for finding in rules):
+        return Plan(built, card, assumed, _sorted(findings), parameters, lengths)
     layout = layout_of(built)
     memory = memory_of(built, layout)
-    findings += check_memory(built, memory, card)
-    findings += _ask(executor, layout) if executor is not None else []
-    return Plan(
-        built, card, _sorted(findings), parameters, lengths, layout, memory, cost_of(built, layout, lengths, card)
-    )
+    if built.trainer.accelerator != "cpu":
+        findings += _about("memory", check_memory(built, memory, card))
+    if executor is not None:
+        findings += _about("executor", _ask(executor, layout))
+    cost = cost_of(built, layout, lengths, card)
+    return Plan(built, card, assumed, _sorted(findings), parameters, lengths, layout, memory, cost)
 
 
-def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def _about(subject: About, findings: Iterable[Finding]) -> list[Finding]:
+    return [replace(finding, about=subject) for finding in findings]
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: finding.severity != "error"))
 
 
