@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neva_model.data.sample import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Sample
+from neva_model.data.sample import IGNORE_INDEX, Sample
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError
 from neva_recipes.prompts.conversation import Turn
-from neva_recipes.prompts.templates import Piece, Slot, Special, Template
+from neva_recipes.prompts.encoding import IMAGE_TOKEN_INDEX, encode_pieces
+from neva_recipes.prompts.templates import Template
 
-__all__ = ["EncodedConversation", "Prompt", "check_template", "encode_conversation", "encode_prompt"]
+__all__ = ["EncodedConversation", "Prompt", "encode_conversation", "encode_prompt"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def encode_conversation(
     Raises:
         DataError: The tokenizer lacks a special token of the template, or the template cannot hold the conversation.
     """
-    tokens, loss_mask = _encode(template.pieces(turns), template, tokenizer, tokens_per_image)
+    tokens, loss_mask = encode_pieces(template.pieces(turns), template, tokenizer, tokens_per_image)
     return EncodedConversation(np.array(tokens, dtype=np.int64), np.array(loss_mask, dtype=np.bool_))
 
 
@@ -97,52 +98,8 @@ def encode_prompt(turns: Sequence[Turn], template: Template, tokenizer: Tokenize
     Raises:
         DataError: The tokenizer lacks a special token of the template, or the template cannot hold the conversation.
     """
-    tokens, _ = _encode(template.pieces(turns), template, tokenizer, tokens_per_image)
+    tokens, _ = encode_pieces(template.pieces(turns), template, tokenizer, tokens_per_image)
     stop_ids = {tokenizer.special_id(template.stop.token)} if template.stop else set()
     if tokenizer.eos_id is not None:
         stop_ids.add(tokenizer.eos_id)
     return Prompt(tokens, frozenset(stop_ids), (template.stop_text,) if template.stop_text else ())
-
-
-def check_template(template: Template, tokenizer: Tokenizer) -> None:
-    """Check that the tokenizer has every special token of the template.
-
-    Raises:
-        DataError: It lacks one.
-    """
-    for part in (*template.first_question, *(template.question or ()), *template.answer):
-        if isinstance(part, Special):
-            tokenizer.special_id(part.token)
-
-
-def _encode(
-    pieces: Sequence[Piece], template: Template, tokenizer: Tokenizer, tokens_per_image: int
-) -> tuple[list[int], list[bool]]:
-    tokens: list[int] = []
-    loss_mask: list[bool] = []
-    begins_text = True
-    for number, piece in enumerate(pieces):
-        if isinstance(piece.part, str):
-            ids = tokenizer.encode_text(piece.part, prefix=begins_text)
-            begins_text = begins_text and not piece.part
-        elif piece.part is Slot.IMAGE:
-            ids = [IMAGE_TOKEN_INDEX] * tokens_per_image
-            begins_text = template.image_parts_text
-            if template.marks_image and tokenizer.im_start_id is not None and tokenizer.im_end_id is not None:
-                ids = [tokenizer.im_start_id, *ids, tokenizer.im_end_id]
-                begins_text = tokenizer.prefix_scheme == "always"
-        else:
-            ids = _special_ids(piece, tokenizer)
-            # A tokenizer puts its own begin token before the text, not into it.
-            own_begin = number == 0 and ids in ([], [tokenizer.bos_id])
-            begins_text = own_begin or tokenizer.prefix_scheme == "always"
-        tokens += ids
-        loss_mask += [piece.carries_loss] * len(ids)
-    return tokens, loss_mask
-
-
-def _special_ids(piece: Piece, tokenizer: Tokenizer) -> list[int]:
-    if piece.part is Slot.BEGIN:
-        return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    assert isinstance(piece.part, Special)
-    return [tokenizer.special_id(piece.part.token)]

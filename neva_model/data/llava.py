@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neva_model.data._cache import build_once
-from neva_model.data._json_scan import scan_json_array, scan_json_lines
-from neva_model.data.encoding import check_template, encode_conversation
+from neva_model.data.encoding import encode_conversation
 from neva_model.data.images import ImageProcessor, read_image
 from neva_model.data.sample import BadSample, Sample
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError, LlavaDataConfig, VisionConfig
 from neva_recipes.prompts.conversation import parse_conversation
+from neva_recipes.prompts.encoding import check_template
+from neva_recipes.prompts.records import scan_samples
 from neva_recipes.prompts.templates import get_template
 
 __all__ = ["LlavaDataset", "SampleIndex"]
@@ -81,11 +82,10 @@ def _is_there(path: Path) -> bool:
 
 
 def _write_index(path: Path, target: Path) -> None:
-    scan = scan_json_lines if path.suffix == ".jsonl" else scan_json_array
     entries = np.fromiter(
         (
             (offset, length, _count_words(record), record.get("image") is not None)
-            for offset, length, record in scan(path)
+            for offset, length, record in scan_samples(path)
         ),
         dtype=_ENTRY,
     )

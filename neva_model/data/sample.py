@@ -7,10 +7,7 @@ import torch
 
 from neva_recipes.config import DataError
 
-__all__ = ["IGNORE_INDEX", "IMAGE_TOKEN_INDEX", "BadSample", "Sample"]
-
-IMAGE_TOKEN_INDEX = -200
-"""Stands in the tokens at every position that an image feature takes."""
+__all__ = ["IGNORE_INDEX", "BadSample", "Sample"]
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss."""

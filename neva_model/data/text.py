@@ -1,6 +1,5 @@
 """Plain text, joined to one stream of tokens and cut into full sequences."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from neva_model.data._cache import build_once
-from neva_model.data._json_scan import scan_json_lines
 from neva_model.data.sample import Sample
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError
+from neva_recipes.prompts.records import scan_texts
 
 __all__ = ["TextDataset"]
 
@@ -85,7 +84,7 @@ def _write_tokens(path: Path, tokenizer: Tokenizer, dtype: np.dtype, target: Pat
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     total, buffer = 0, []
     with target.open("wb") as file:
-        for number, document in _documents(path):
+        for number, document in scan_texts(path):
             try:
                 buffer += [*begin, *tokenizer.encode_text(document, prefix=True), *end]
             except DataError as error:
@@ -96,26 +95,3 @@ def _write_tokens(path: Path, tokenizer: Tokenizer, dtype: np.dtype, target: Pat
         np.array(buffer, dtype=dtype).tofile(file)
     if total + len(buffer) < 2:
         raise DataError(f"{path}: holds no text")
-
-
-def _documents(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of every document that is not blank."""
-    if path.suffix == ".jsonl":
-        for number, (_, _, record) in enumerate(scan_json_lines(path), start=1):
-            text = record.get("text")
-            if not isinstance(text, str):
-                raise DataError(f'{path}: document {number} has no "text" that is a string')
-            if text.strip():
-                yield number, text
-        return
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    document = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise DataError(f"{path}: line {number} is not UTF-8 text: {error.reason}") from None
-                if document.strip():
-                    yield number, document
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None

@@ -9,11 +9,11 @@ import torch
 from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.checkpoints.load import LoadedModel, initialize_single_process, load_model
-from neva_model.data.encoding import check_template
 from neva_model.data.images import ImageProcessor
 from neva_model.model import NevaModel, build_model
 from neva_model.tokenizers import Tokenizer, load_tokenizer
 from neva_recipes.config import ConvTemplate, LlavaDataConfig, PrecisionConfig, Recipe
+from neva_recipes.prompts.encoding import check_template
 from neva_recipes.prompts.templates import Template, get_template
 
 __all__ = ["OpenModel", "open_model"]

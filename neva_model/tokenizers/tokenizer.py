@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from neva_model.tokenizers._plain_text import PlainTextEncoder, PrefixScheme
 from neva_recipes.config import DataError
+from neva_recipes.prompts.plain_text import PlainTextEncoder, PrefixScheme
 
 __all__ = ["Tokenizer"]
 
@@ -46,7 +46,7 @@ class Tokenizer:
         self._specials: dict[str, int] = hf.get_added_vocab()
         self.im_start_id = self.special_id(start) if use_im_start_end else None
         self.im_end_id = self.special_id(end) if use_im_start_end else None
-        self._plain = PlainTextEncoder(hf.backend_tokenizer)
+        self._plain = PlainTextEncoder(json.loads(hf.backend_tokenizer.to_str()))
         self.prefix_scheme: PrefixScheme = self._plain.prefix_scheme
         self.bos_id: int | None = hf.bos_token_id
         self.eos_id: int | None = hf.eos_token_id

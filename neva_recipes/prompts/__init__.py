@@ -1,1 +1,1 @@
-"""Conversations and the templates that turn them into prompts: text and rules, no tokens yet. Never imports torch."""
+"""Data files, conversations and the templates that make prompts of them. Never imports torch."""

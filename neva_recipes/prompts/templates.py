@@ -75,6 +75,12 @@ class Template:
     image_parts_text: bool = True
     marks_image: bool = True
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens that a tokenizer must have."""
+        parts = (*self.first_question, *(self.question or ()), *self.answer)
+        return tuple(dict.fromkeys(part.token for part in parts if isinstance(part, Special)))
+
     def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
         """Return the prompt of a conversation.
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from neva_model.data import ImageProcessor, _json_scan, read_image
+from neva_model.data import ImageProcessor, read_image
 from neva_model.data.llava import LlavaDataset, SampleIndex
 from neva_recipes.config import DataError
+from neva_recipes.prompts import records as record_files
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 VALUES = st.recursive(
@@ -35,8 +36,8 @@ def test_every_record_of_an_array_is_found(tmp_path_factory, records, indent, as
     path = tmp_path_factory.getbasetemp() / "array.json"
     path.write_bytes((begin + json.dumps(records, indent=indent, ensure_ascii=ascii_only)).encode() + b"\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_json_scan, "_WINDOW", window)
-        found = list(_json_scan.scan_json_array(path))
+        patch.setattr(record_files, "_WINDOW", window)
+        found = list(record_files.scan_json_array(path))
     assert [record for _, _, record in found] == records
     content = path.read_bytes()
     assert [json.loads(content[offset : offset + length]) for offset, length, _ in found] == records
@@ -58,7 +59,7 @@ def test_a_truncated_array_is_always_noticed(tmp_path):
     for length in range(len(content)):
         path.write_bytes(content[:length])
         with pytest.raises(DataError, match=r"data\.json: after [012] samples, at byte \d+: "):
-            list(_json_scan.scan_json_array(path))
+            list(record_files.scan_json_array(path))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Walking through a JSON array or a JSONL file of any size, one record at a time, with the place of each."""
+"""Walking through data files of any size: a JSON array, JSONL, or plain text, one record at a time."""
 
 import codecs
 import json
@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from neva_recipes.config import DataError
 
-__all__ = ["scan_json_array", "scan_json_lines"]
+__all__ = ["scan_json_array", "scan_json_lines", "scan_samples", "scan_texts"]
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _WINDOW = 8 * 2**20
@@ -48,6 +48,45 @@ def scan_json_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                         raise DataError(f"{path}: line {number} is not a JSON object")
                     yield offset, len(line), record
                 offset += len(line)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def scan_samples(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield byte offset, byte length and value of every sample: one a line with the ending .jsonl, else of an array.
+
+    Raises:
+        DataError: The file cannot be read, or is not of that form; with the place.
+    """
+    return scan_json_lines(path) if path.suffix == ".jsonl" else scan_json_array(path)
+
+
+def scan_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of every document that is not blank.
+
+    Args:
+        path: JSONL with a "text" field in each line, or with another ending a document a line.
+
+    Raises:
+        DataError: The file cannot be read, or is not of that form; with the place.
+    """
+    if path.suffix == ".jsonl":
+        for number, (_, _, record) in enumerate(scan_json_lines(path), start=1):
+            text = record.get("text")
+            if not isinstance(text, str):
+                raise DataError(f'{path}: document {number} has no "text" that is a string')
+            if text.strip():
+                yield number, text
+        return
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    document = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path}: line {number} is not UTF-8 text: {error.reason}") from None
+                if document.strip():
+                    yield number, document
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 

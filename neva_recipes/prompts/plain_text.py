@@ -3,8 +3,6 @@
 import json
 from typing import Any, Literal
 
-import tokenizers
-
 __all__ = ["PlainTextEncoder", "PrefixScheme"]
 
 PrefixScheme = Literal["never", "first", "always"]
@@ -27,13 +25,14 @@ class PlainTextEncoder:
         is_empty: Whether there is no vocabulary beyond the special tokens.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        """Copy `backend`.
+    def __init__(self, layout: dict[str, Any]) -> None:
+        """Build the copy.
 
         Args:
-            backend: The tokenizer to copy; not changed.
+            layout: The content of a tokenizer.json; used up.
         """
-        layout: dict[str, Any] = json.loads(backend.to_str())
+        import tokenizers  # a library of its own, in Rust; a plan that reads no tokenizer does without
+
         added = layout["added_tokens"]
         layout["added_tokens"] = [token for token in added if token["content"].isspace() and not token["special"]]
         layout.update(post_processor=None, truncation=None, padding=None)
@@ -55,7 +54,7 @@ class PlainTextEncoder:
 
 def _unknown_id(model: dict[str, Any]) -> int | None:
     """Return the id that characters outside the vocabulary become; it may well stand for text."""
-    if model["type"] == "Unigram":
+    if model.get("type") == "Unigram":
         return model["unk_id"]
     return model["vocab"].get(model.get("unk_token"))
 
@@ -63,12 +62,12 @@ def _unknown_id(model: dict[str, Any]) -> int | None:
 def _remove_prefix(layout: dict[str, Any]) -> PrefixScheme:
     """Take every source of a leading space out of a serialized backend and return the scheme it followed."""
     scheme: PrefixScheme = "never"
-    for part in _members(layout["pre_tokenizer"], "pretokenizers"):
-        if part["type"] == "Metaspace" and part["prepend_scheme"] != "never":
-            scheme, part["prepend_scheme"] = part["prepend_scheme"], "never"
+    for part in _members(layout.get("pre_tokenizer"), "pretokenizers"):
+        if part["type"] == "Metaspace" and (found := part.get("prepend_scheme", "always")) != "never":
+            scheme, part["prepend_scheme"] = found, "never"
         elif part["type"] == "ByteLevel" and part["add_prefix_space"]:
             scheme, part["add_prefix_space"] = "always", False
-    normalizer = layout["normalizer"]
+    normalizer = layout.get("normalizer")
     if any(part["type"] == "Prepend" for part in _members(normalizer, "normalizers")):
         scheme = "always"
         kept = [part for part in _members(normalizer, "normalizers") if part["type"] != "Prepend"]

@@ -1,0 +1,88 @@
+"""From the pieces of a prompt to token ids, by whatever tokenizer."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from neva_recipes.prompts.plain_text import PrefixScheme
+from neva_recipes.prompts.templates import Piece, Slot, Special, Template
+
+__all__ = ["IMAGE_TOKEN_INDEX", "PromptTokenizer", "check_template", "encode_pieces"]
+
+IMAGE_TOKEN_INDEX = -200
+"""Stands in the tokens at every position that an image feature takes."""
+
+
+class PromptTokenizer(Protocol):
+    """What prompts ask of a tokenizer.
+
+    Attributes:
+        bos_id: Token that begins a sequence, or None.
+        im_start_id: Token before an image, or None where images stand alone.
+        im_end_id: Token after an image, or None where images stand alone.
+        prefix_scheme: Where the tokenizer puts a leading space of its own.
+    """
+
+    bos_id: int | None
+    im_start_id: int | None
+    im_end_id: int | None
+    prefix_scheme: PrefixScheme
+
+    def special_id(self, token: str) -> int:
+        """Return the id of a special token; raise `DataError` if there is none."""
+
+    def encode_text(self, text: str, *, prefix: bool = False) -> list[int]:
+        """Return the ids of plain text, after a leading space of the tokenizer's own with `prefix`."""
+
+
+def check_template(template: Template, tokenizer: PromptTokenizer) -> None:
+    """Check that the tokenizer has every special token of the template.
+
+    Raises:
+        DataError: It lacks one.
+    """
+    for token in template.special_tokens:
+        tokenizer.special_id(token)
+
+
+def encode_pieces(
+    pieces: Sequence[Piece], template: Template, tokenizer: PromptTokenizer, tokens_per_image: int
+) -> tuple[list[int], list[bool]]:
+    """Return the token ids of a prompt, and which of them carry loss.
+
+    Args:
+        pieces: What `template` made of a conversation.
+        template: The template.
+        tokenizer: The model's tokenizer.
+        tokens_per_image: Positions an image takes, without the tokens around it.
+
+    Raises:
+        DataError: The tokenizer lacks a special token of the template.
+    """
+    tokens: list[int] = []
+    loss_mask: list[bool] = []
+    begins_text = True
+    for number, piece in enumerate(pieces):
+        if isinstance(piece.part, str):
+            ids = tokenizer.encode_text(piece.part, prefix=begins_text)
+            begins_text = begins_text and not piece.part
+        elif piece.part is Slot.IMAGE:
+            ids = [IMAGE_TOKEN_INDEX] * tokens_per_image
+            begins_text = template.image_parts_text
+            if template.marks_image and tokenizer.im_start_id is not None and tokenizer.im_end_id is not None:
+                ids = [tokenizer.im_start_id, *ids, tokenizer.im_end_id]
+                begins_text = tokenizer.prefix_scheme == "always"
+        else:
+            ids = _special_ids(piece, tokenizer)
+            # A tokenizer puts its own begin token before the text, not into it.
+            own_begin = number == 0 and ids in ([], [tokenizer.bos_id])
+            begins_text = own_begin or tokenizer.prefix_scheme == "always"
+        tokens += ids
+        loss_mask += [piece.carries_loss] * len(ids)
+    return tokens, loss_mask
+
+
+def _special_ids(piece: Piece, tokenizer: PromptTokenizer) -> list[int]:
+    if piece.part is Slot.BEGIN:
+        return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    assert isinstance(piece.part, Special)
+    return [tokenizer.special_id(piece.part.token)]
