@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from executors.base import Executor
     from executors.job import Job
-    from executors.launch import plan_job, run, start_job
+    from executors.launch import job_of, plan_job, run, start_job
     from executors.local import LocalExecutor
     from executors.runs import Run, RunStatus, find_run, list_runs
 
@@ -21,6 +21,7 @@ __all__ = [
     "Run",
     "RunStatus",
     "find_run",
+    "job_of",
     "list_runs",
     "plan_job",
     "run",
@@ -34,6 +35,7 @@ _HOMES = {
     "Run": "runs",
     "RunStatus": "runs",
     "find_run": "runs",
+    "job_of": "launch",
     "list_runs": "runs",
     "plan_job": "launch",
     "run": "launch",

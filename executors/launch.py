@@ -19,10 +19,10 @@ from executors.job import Job
 from executors.local import LocalExecutor
 from executors.runs import Run
 from neva_recipes.config import Recipe, RunError, recipe_to_yaml, with_absolute_inputs
-from neva_recipes.plan import plan
+from neva_recipes.plan import Plan, plan
 from neva_recipes.plan.serialization import plan_to_json
 
-__all__ = ["plan_job", "run", "start_job"]
+__all__ = ["job_of", "plan_job", "run", "start_job"]
 
 _LONGEST_NAME = 200
 
@@ -51,6 +51,29 @@ def plan_job(
     executor = executor or LocalExecutor()
     planned = plan(recipe, executor, gpu=gpu)
     require_possible(planned)
+    return job_of(recipe, planned, executor, name=name, runs_dir=runs_dir)
+
+
+def job_of(
+    recipe: fdl.Buildable[Recipe],
+    planned: Plan,
+    executor: Executor,
+    *,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+) -> Job:
+    """Return what a planned recipe would be started as, whether or not its plan has errors; writes nothing.
+
+    Args:
+        recipe: What to train.
+        planned: Its plan, which has a layout.
+        executor: Where.
+        name: Name of the run; none means the recipe's.
+        runs_dir: Folder of the run directory, which is called after the name and the time.
+
+    Raises:
+        RunError: The name cannot be used.
+    """
     assert planned.layout is not None  # where there is no layout there are errors
     chosen = planned.recipe.name if name is None else name
     _check_name(chosen)
