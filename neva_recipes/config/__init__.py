@@ -4,7 +4,7 @@ This package is the common ground of the launcher and the worker. It never impor
 """
 
 from neva_recipes.config._history import COMMAND_LINE, value_from
-from neva_recipes.config._node import describe_type, format_value, node_types, parse_value, suggest
+from neva_recipes.config._node import describe_type, field_types, format_value, node_types, parse_value, suggest
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
 from neva_recipes.config.inputs import missing_inputs, with_absolute_inputs
@@ -53,6 +53,7 @@ __all__ = [
     "build",
     "config",
     "describe_type",
+    "field_types",
     "format_value",
     "iterate_fields",
     "load_recipe",
