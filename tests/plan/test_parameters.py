@@ -1,0 +1,75 @@
+"""Parameter counts against published totals and against what Megatron-Core and transformers build on every rank."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from neva_recipes import gpt, llava
+from neva_recipes.config import build
+from neva_recipes.plan import layout_of
+from neva_recipes.plan.parameters import count_parameters, stage_parameters
+from tests.plan.model_shapes import random_recipes, small_recipe
+
+SEED, NUMBER = 20250, 60
+
+
+# Llama-2 7B and 13B, and LLaVA-1.5's two-layer projectors; CLIP ViT-L/14-336 is published as 303,505,408 without the
+# norm after its last layer, which transformers builds and nothing here runs.
+@pytest.mark.parametrize(
+    ("size", "language", "projector"), [("7b", 6_738_415_616, 20_979_712), ("13b", 13_015_864_320, 31_467_520)]
+)
+def test_published_totals(size: str, language: int, projector: int) -> None:
+    parts = {part.part: part for part in count_parameters(build(llava.pretrain(size)))}
+    assert parts["language"].total == language
+    assert parts["projector"].total == projector
+    assert parts["vision"].total - 2 * 1024 == 303_505_408
+    assert {name: part.trained for name, part in parts.items()} == {"language": 0, "vision": 0, "projector": projector}
+
+
+def test_text_only() -> None:
+    (language,) = count_parameters(build(gpt.pretrain("7b")))
+    assert (language.part, language.total, language.trained) == ("language", 6_738_415_616, 6_738_415_616)
+
+
+@pytest.mark.slow
+def test_every_rank_holds_what_core_builds() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.plan.core_counts", str(SEED), str(NUMBER)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    built = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    compared = 0
+    for recipe, stages in zip(random_recipes(SEED, NUMBER), built, strict=True):
+        for stage, parts in zip(layout_of(recipe).stages, stages, strict=True):
+            planned = {part.part: [part.total, part.trained] for part in stage_parameters(recipe, stage)}
+            # Virtual stages are built from Core's language model alone.
+            assert {name: planned[name] for name in parts} == parts, (recipe, stage)
+            if recipe.parallel.virtual_pipeline_model_parallel_size is None:
+                assert planned.keys() == parts.keys()
+            compared += 1
+    print(f"{compared} stages of {NUMBER} models equal")
+    assert compared > NUMBER
+
+
+def test_stages_add_up_to_the_model() -> None:
+    """Over tensor-parallel ranks, everything but norms, tower and projector is cut; nothing is lost or held twice."""
+    for recipe in random_recipes(SEED + 1, 200):
+        language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
+        stages = layout_of(recipe).stages
+        held = sum(stage_parameters(recipe, stage)[0].total for stage in stages)
+        norms = (2 * language.num_layers + 1) * language.hidden_size
+        whole = (held - norms) * tensor + norms
+        padding = language.padded_vocab_size(tensor) - language.vocab_size
+        copies = 1 if language.share_embeddings_and_output_weights and len(stages) == 1 else 2
+        tied_again = language.share_embeddings_and_output_weights and len(stages) > 1
+        expected = count_parameters(recipe)[0].total + copies * padding * language.hidden_size
+        assert whole == expected + tied_again * language.vocab_size * language.hidden_size
+
+
+def test_tied_embeddings_stand_on_both_ends() -> None:
+    tied = {"model.language.share_embeddings_and_output_weights": True, "trainer.devices": 2}
+    one = small_recipe(tied)
+    two = small_recipe({**tied, "parallel.pipeline_model_parallel_size": 2})
+    held = [sum(stage_parameters(recipe, s)[0].total for s in layout_of(recipe).stages) for recipe in (one, two)]
+    assert held[1] - held[0] == 104 * 32  # 100 tokens padded to a multiple of 8
