@@ -2,7 +2,7 @@
 
 import random
 
-from neva_recipes import llava, parts
+from neva_recipes import llava
 from neva_recipes.config import Recipe, build, set_field
 
 __all__ = ["changed", "random_recipes", "small_recipe"]
