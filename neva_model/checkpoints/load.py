@@ -11,8 +11,8 @@ from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.model import NevaModel, build_model
-from neva_model.tokenizers import load_recipe_tokenizer, tokenizer_name
-from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe
+from neva_model.tokenizers import load_recipe_tokenizer
+from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, tokenizer_name
 
 __all__ = ["LoadedModel", "initialize_single_process", "load_model"]
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from neva_model.checkpoints.information import CheckpointInformation, saved_recipe
-from neva_model.tokenizers import Tokenizer, tokenizer_name
-from neva_recipes.config import CheckpointError
+from neva_model.tokenizers import Tokenizer
+from neva_recipes.config import CheckpointError, tokenizer_name
 
 __all__ = ["check_same_vocabulary"]
 

@@ -1,6 +1,6 @@
 """Tokenizers: text in the data stays text, only templates make special tokens."""
 
-from neva_model.tokenizers.loading import load_recipe_tokenizer, load_tokenizer, tokenizer_name
+from neva_model.tokenizers.loading import load_recipe_tokenizer, load_tokenizer
 from neva_model.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["Tokenizer", "load_recipe_tokenizer", "load_tokenizer", "tokenizer_name"]
+__all__ = ["Tokenizer", "load_recipe_tokenizer", "load_tokenizer"]

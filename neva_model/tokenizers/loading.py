@@ -10,9 +10,9 @@ from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from neva_model.tokenizers.tokenizer import Tokenizer
-from neva_recipes.config import DataError, Recipe, RecipeError, build, load_recipe
+from neva_recipes.config import DataError, Recipe, tokenizer_name
 
-__all__ = ["load_recipe_tokenizer", "load_tokenizer", "tokenizer_name"]
+__all__ = ["load_recipe_tokenizer", "load_tokenizer"]
 
 _PROBE = "Hello  world\n\tAn 'a' \ufb01x: \u00e9\uff21 \u65e5\u672c 12"
 """A text whose ids differ wherever transformers and SentencePiece disagree about spaces, bytes or normalisation."""
@@ -69,23 +69,6 @@ def load_recipe_tokenizer(recipe: Recipe) -> Tokenizer:
         vocab_size=recipe.model.language.vocab_size,
         use_im_start_end=recipe.model.use_im_start_end,
     )
-
-
-def tokenizer_name(recipe: Recipe) -> str:
-    """Return where a recipe's tokenizer comes from: its own, or that of the language model it starts from.
-
-    Raises:
-        RecipeError: The recipe names neither.
-    """
-    if recipe.data.tokenizer is not None:
-        return recipe.data.tokenizer
-    source = recipe.model.language.from_pretrained
-    if source is None:
-        raise RecipeError("data.tokenizer is not set, and there is no model.language.from_pretrained to take it from")
-    for folder in (Path(source), *Path(source).parents[:2]):
-        if (folder / "recipe.yaml").is_file():
-            return tokenizer_name(build(load_recipe(folder / "recipe.yaml")))
-    return source
 
 
 def _load_hugging_face(name_or_path: str) -> Any:

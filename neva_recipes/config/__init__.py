@@ -7,7 +7,7 @@ from neva_recipes.config._history import COMMAND_LINE, value_from
 from neva_recipes.config._node import describe_type, field_types, format_value, node_types, parse_value, suggest
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
-from neva_recipes.config.inputs import missing_inputs, with_absolute_inputs
+from neva_recipes.config.inputs import expand_path, path_is, tokenizer_name, with_absolute_inputs
 from neva_recipes.config.model import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
 from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.serialization import (
@@ -53,19 +53,21 @@ __all__ = [
     "build",
     "config",
     "describe_type",
+    "expand_path",
     "field_types",
     "format_value",
     "iterate_fields",
     "load_recipe",
-    "missing_inputs",
     "node_types",
     "parse_value",
+    "path_is",
     "recipe_from_plain",
     "recipe_from_yaml",
     "recipe_to_plain",
     "recipe_to_yaml",
     "set_field",
     "suggest",
+    "tokenizer_name",
     "value_from",
     "with_absolute_inputs",
 ]

@@ -1,21 +1,18 @@
-"""The files a recipe names, looked at before a job is started."""
+"""The files a recipe names: which fields name them, and where they lie."""
 
 import copy
-import difflib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fiddle as fdl
 
-from neva_recipes.config.data import LlavaDataConfig
+from neva_recipes.config.errors import RecipeError
 from neva_recipes.config.recipe import Recipe
-from neva_recipes.config.tree import iterate_fields
+from neva_recipes.config.serialization import load_recipe
+from neva_recipes.config.tree import build, iterate_fields
 
-__all__ = ["missing_inputs", "with_absolute_inputs"]
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+__all__ = ["expand_path", "path_is", "tokenizer_name", "with_absolute_inputs"]
 
 _INPUTS = ("data_path", "validation_data_path", "image_folder", "tokenizer", "from_pretrained")
 """Fields, in whatever group, that name a file or folder to read."""
@@ -32,8 +29,8 @@ def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]
         *groups, name = field.path.split(".")
         if name not in _INPUTS or not isinstance(field.value, str):
             continue
-        path = _expanded(field.value)
-        if _exists(path) and not Path(field.value).is_absolute():
+        path = expand_path(field.value)
+        if path_is(path) and not Path(field.value).is_absolute():
             node: Any = resolved
             for group in groups:
                 node = getattr(node, group)
@@ -41,59 +38,35 @@ def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]
     return resolved
 
 
-def missing_inputs(recipe: Recipe) -> list[str]:
-    """Return what keeps a recipe from being run here, a line each: inputs that are not set, and files not there.
+def tokenizer_name(recipe: Recipe) -> str:
+    """Return where a recipe's tokenizer comes from: its own, or that of the language model it starts from.
 
-    Names that can only stand for something on the Hugging Face hub are left to the worker. A name whose first half is a
-    folder here is taken for a path.
+    Raises:
+        RecipeError: The recipe names neither, or the run it starts from has a recipe that cannot be read.
     """
-    problems = []
-    data, model = recipe.data, recipe.model
-    if data.data_path is None:
-        problems.append("data.data_path is not set: add data.data_path=FILE")
-    if data.tokenizer is None and model.language.from_pretrained is None:
-        problems.append("data.tokenizer is not set, nor model.language.from_pretrained: add data.tokenizer=PATH")
-    for field, name in (("data_path", data.data_path), ("validation_data_path", data.validation_data_path)):
-        if name is not None and not _exists(_expanded(name), Path.is_file):
-            what = "is a folder, expected a file" if _exists(_expanded(name)) else "no such file"
-            problems.append(f"data.{field}={name}: {what}: set it to the one to read{_nearest(name)}")
-    folder = data.image_folder if isinstance(data, LlavaDataConfig) else None
-    if folder is not None and not _exists(_expanded(folder), Path.is_dir):
-        what = "is a file, expected a folder" if _exists(_expanded(folder)) else "no such folder"
-        problems.append(f"data.image_folder={folder}: {what}: set it to that of the images{_nearest(folder)}")
-    weights = {"model.language": model.language, "model.vision": model.vision, "model.projector": model.projector}
-    names = {f"{part}.from_pretrained": node.from_pretrained for part, node in weights.items() if node is not None}
-    for field, name in {"data.tokenizer": data.tokenizer, **names}.items():
-        if name is None or _exists(_expanded(name)):
-            continue
-        if not _HUB_NAME.fullmatch(name):
-            problems.append(f"{field}={name}: no such file or folder{_nearest(name)}")
-        elif _exists(Path(name).parent, Path.is_dir):
-            hint = _nearest(name) or "; what is in a folder that is here is not looked for on the Hugging Face hub"
-            problems.append(f"{field}={name}: no such file or folder{hint}")
-    return problems
+    if recipe.data.tokenizer is not None:
+        return recipe.data.tokenizer
+    source = recipe.model.language.from_pretrained
+    if source is None:
+        raise RecipeError("data.tokenizer is not set, and there is no model.language.from_pretrained to take it from")
+    path = expand_path(source)
+    for folder in (path, *path.parents[:2]):
+        if path_is(folder / "recipe.yaml", Path.is_file):
+            return tokenizer_name(build(load_recipe(folder / "recipe.yaml")))
+    return source
 
 
-def _expanded(name: str) -> Path:
+def expand_path(name: str) -> Path:
+    """Return the path a name stands for, with `~` as the home folder where there is one."""
     try:
         return Path(name).expanduser()
     except RuntimeError:  # no such user
         return Path(name)
 
 
-def _exists(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+def path_is(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Return whether a path is there and of a kind, such as `Path.is_dir`; what cannot be looked up is not."""
     try:
         return kind(path)
     except (OSError, ValueError):  # a name too long, a folder that must not be searched
         return False
-
-
-def _nearest(name: str) -> str:
-    """Return the hint at files whose names are like a missing one's, empty if there are none."""
-    folder = _expanded(name).parent
-    try:
-        names = [entry.name for entry in folder.iterdir() if entry != _expanded(name)]
-    except (OSError, ValueError):
-        return ""
-    near = difflib.get_close_matches(Path(name).name, names, n=2, cutoff=0.7)
-    return f" (did you mean {', '.join(str(Path(name).parent / entry) for entry in near)}?)" if near else ""

@@ -1,11 +1,80 @@
 """The files a recipe names: whether they are there, can be read, and fit the recipe."""
 
-from neva_recipes.config import Recipe, missing_inputs
-from neva_recipes.plan.findings import Finding
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from neva_recipes.config import LlavaDataConfig, Recipe, expand_path, path_is
+from neva_recipes.plan.findings import Finding, error, field_value
 
 __all__ = ["check_files"]
 
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
 
 def check_files(recipe: Recipe) -> list[Finding]:
-    """Return what is wrong with the files a recipe names."""
-    return [Finding("file-missing", "error", problem) for problem in missing_inputs(recipe)]
+    """Return what is wrong with the files a recipe names, as far as can be told from here in an instant.
+
+    What can only be a name on the Hugging Face hub is left to the worker: nothing is said of it. A name whose first
+    half is a folder here is taken for a path.
+    """
+    return [*_data_files(recipe), *_sources(recipe)]
+
+
+def _data_files(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.data.data_path is None:
+        yield error("file-not-set", "names no file to train on", recipe, "data.data_path", advice="add data.data_path=FILE")
+    for field in ("data.data_path", "data.validation_data_path"):
+        yield from _missing(recipe, field, Path.is_file, "file", "set it to the one to read")
+    if isinstance(recipe.data, LlavaDataConfig):
+        yield from _missing(recipe, "data.image_folder", Path.is_dir, "folder", "set it to that of the images")
+
+
+def _sources(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.data.tokenizer is None and recipe.model.language.from_pretrained is None:
+        yield error(
+            "file-not-set",
+            "names no tokenizer, and there is no model.language.from_pretrained to take it from",
+            recipe,
+            "data.tokenizer",
+            advice="add data.tokenizer=PATH",
+        )
+    for field in ("data.tokenizer", *(f"model.{part}.from_pretrained" for part in ("language", "vision", "projector"))):
+        name = field_value(recipe, field)
+        if name is None or path_is(expand_path(name)):
+            continue
+        if not _HUB_NAME.fullmatch(name):
+            yield _not_there(recipe, field, "no such file or folder")
+        elif path_is(Path(name).parent, Path.is_dir):
+            advice = "what is in a folder that is here is not looked for on the Hugging Face hub"
+            yield _not_there(recipe, field, "no such file or folder", advice)
+
+
+def _missing(recipe: Recipe, field: str, kind: Callable[[Path], bool], expected: str, advice: str) -> Iterator[Finding]:
+    name = field_value(recipe, field)
+    if name is None or path_is(expand_path(name), kind):
+        return
+    other = {"file": "folder", "folder": "file"}[expected]
+    if path_is(expand_path(name)):
+        yield error("file-missing", f"is a {other}, expected a {expected}", recipe, field, advice=advice)
+    else:
+        yield _not_there(recipe, field, f"no such {expected}", advice)
+
+
+def _not_there(recipe: Recipe, field: str, message: str, advice: str = "") -> Finding:
+    """Return the finding about a name that stands for nothing; names like it that do are better than any advice."""
+    near = _nearest(field_value(recipe, field))
+    remedies = [{field: name} for name in near]
+    return error("file-missing", message, recipe, field, remedies=remedies, advice="" if near else advice)
+
+
+def _nearest(name: str) -> list[str]:
+    """Return the files whose names are like a missing one's."""
+    folder = expand_path(name).parent
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry != expand_path(name)]
+    except (OSError, ValueError):
+        return []
+    near = difflib.get_close_matches(Path(name).name, names, n=2, cutoff=0.7)
+    return [str(Path(name).parent / entry) for entry in near]
