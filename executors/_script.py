@@ -3,8 +3,8 @@
 import shlex
 from typing import TYPE_CHECKING
 
-from executors.base import is_secret
 from neva_recipes.plan.serialization import plan_to_json
+from neva_recipes.secrets import secret_names
 
 if TYPE_CHECKING:
     from executors.job import Job
@@ -19,13 +19,15 @@ def run_directory_script(job: "Job", launcher: tuple[str, ...]) -> str:
         job: The job.
         launcher: Program and arguments that start a written run directory, which is appended.
     """
-    secrets = sorted(name for name in job.env if is_secret(name))
     lines = [
         "#!/bin/sh",
         f"# {job.layout.world_size} x {shlex.join(job.command)}".replace("\n", " "),
         "(",
         "set -eu",
-        *(f': "${{{name}:?is not stored in this script, set it in the environment}}"' for name in secrets),
+        *(
+            f': "${{{name}:?is not stored in this script, set it in the environment}}"'
+            for name in secret_names(job.env)
+        ),
         f"cd {shlex.quote(str(job.cwd))}",
         f"run={shlex.quote(str(job.run_dir))}",
         'if [ ! -e "$run/job.json" ]; then',

@@ -3,7 +3,8 @@
 Started by the local executor, which hands over its lock on the run directory, a pipe on stdout that takes the word
 "ok" (or what went wrong) once the ranks run, and with --attached a pipe on stdin that ends when the command in the
 foreground is gone. The program forks twice: into a guard, and below it the supervisor proper, the parent of the ranks.
-Whichever of the two is killed, the other one ends every process of the run. Standard library only.
+Whichever of the two is killed, the other one ends every process of the run. Nothing but the standard library
+is loaded.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from executors._process import (
     pick_port,
 )
 from executors._state import now, read_state, write_state
+from neva_recipes.secrets import mask, secret_values
 
 _CANCELLED_EXIT_CODE = 130
 _CANCEL_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -41,7 +43,7 @@ _CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS)
 class _Rank:
     """One process of the job and its output."""
 
-    def __init__(self, number: int, log: LogWriter, prefix: bytes) -> None:
+    def __init__(self, number: int, log: LogWriter, prefix: bytes, secrets: list[str]) -> None:
         self.number = number
         self.pid = 0
         self.output = -1
@@ -49,6 +51,7 @@ class _Rank:
         self._assembler = LineAssembler()
         self._log = log
         self._prefix = prefix
+        self._secrets = secrets
 
     def spawn(self, command: list[str], environment: dict[str, str]) -> None:
         """Start the process; raises OSError if the program cannot be run."""
@@ -88,9 +91,14 @@ class _Rank:
         self._log.close()
 
     def _write(self, lines: list[bytes], joined: LogWriter) -> None:
+        lines = [_without_secrets(line, self._secrets) for line in lines]
         if lines:
             self._log.write(b"".join(line + b"\n" for line in lines))
             joined.write(b"".join(self._prefix + line + b"\n" for line in lines))
+
+
+def _without_secrets(line: bytes, secrets: list[str]) -> bytes:
+    return mask(line.decode(errors="surrogateescape"), secrets).encode(errors="surrogateescape")
 
 
 class _Supervisor:
@@ -163,9 +171,10 @@ class _Supervisor:
         }
         if self._state.attempt > 1:
             self._joined.write(f"--- attempt {self._state.attempt}, {now():.19} UTC ---\n".encode())
+        secrets = secret_values(os.environ)
         for number in range(size):
             prefix = f"[{number}] ".encode() if size > 1 else b""
-            rank = _Rank(number, LogWriter(self._run_dir / "logs" / f"rank-{number}.log"), prefix)
+            rank = _Rank(number, LogWriter(self._run_dir / "logs" / f"rank-{number}.log"), prefix, secrets)
             rank.spawn(command, {**os.environ, **common, "RANK": str(number), "LOCAL_RANK": str(number)})
             self._ranks.append(rank)
             self._selector.register(rank.output, selectors.EVENT_READ, rank)

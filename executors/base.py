@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from neva_recipes.config import RunError
 from neva_recipes.plan import Layout
+from neva_recipes.secrets import is_secret, is_secret_name, secret_names
 
 if TYPE_CHECKING:
     from executors.job import Job
 
-__all__ = ["RANK_VARIABLES", "Executor", "is_secret"]
+__all__ = ["RANK_VARIABLES", "Executor"]
 
 RANK_VARIABLES = (
     "RANK",
@@ -26,11 +27,6 @@ RANK_VARIABLES = (
     "MASTER_PORT",
 )
 """What every executor sets for every process."""
-
-
-def is_secret(name: str) -> bool:
-    """Return whether the value of an environment variable of this name must not be written to a file."""
-    return re.search("TOKEN|KEY|PASSWORD|SECRET", name, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +44,7 @@ class Executor(ABC):
     """Name of the executor in job.json and on the command line."""
 
     env: dict[str, str] = field(default_factory=dict, repr=False)
-    """Environment variables for every process; values whose names look secret are passed on but written nowhere."""
+    """Environment variables for every process; secret values are passed on but written nowhere."""
 
     def __post_init__(self) -> None:
         for name, value in self.env.items():
@@ -57,7 +53,7 @@ class Executor(ABC):
             if name in RANK_VARIABLES:
                 raise RunError(f"executor.env: {name} is set by the executor itself: leave it out")
             if not isinstance(value, str) or "\0" in value or not _is_encodable(value):
-                shown = "its value" if is_secret(name) else repr(value)
+                shown = "its value" if is_secret_name(name) else repr(value)
                 raise RunError(f"executor.env: {name}: {shown} is not a string an environment variable can hold")
 
     @abstractmethod
@@ -107,9 +103,8 @@ class Executor(ABC):
     def record(self) -> dict[str, Any]:
         """Return the executor as job.json holds it: every field, of secret variables the name alone."""
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        values["env"] = {name: value for name, value in self.env.items() if not is_secret(name)}
-        secrets = sorted(name for name in self.env if is_secret(name))
-        return {"kind": self.kind, **values, "secret_env": secrets}
+        values["env"] = {name: value for name, value in self.env.items() if not is_secret(name, value)}
+        return {"kind": self.kind, **values, "secret_env": secret_names(self.env)}
 
 
 def _is_encodable(value: str) -> bool:

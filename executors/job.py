@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from executors._code_version import code_version
-from executors.base import Executor, is_secret
+from executors.base import Executor
 from executors.local import LocalExecutor
 from neva_recipes.config import RunError
 from neva_recipes.plan import Layout, Plan
+from neva_recipes.secrets import is_secret
 
 __all__ = ["WORKER_ARGV", "Job", "executor_class", "load_executor", "read_job_record"]
 
@@ -74,7 +75,7 @@ class Job:
             "name": self.name,
             "created": self.created,
             "argv": list(self.argv),
-            "env": {name: value for name, value in self.env.items() if not is_secret(name)},
+            "env": {name: value for name, value in self.env.items() if not is_secret(name, value)},
             "cwd": str(self.cwd),
             "num_nodes": self.layout.num_nodes,
             "processes_per_node": self.layout.processes_per_node,

@@ -21,6 +21,7 @@ from executors.runs import Run
 from neva_recipes.config import Recipe, RunError, recipe_to_yaml, with_absolute_inputs
 from neva_recipes.plan import Plan, plan
 from neva_recipes.plan.serialization import plan_to_json
+from neva_recipes.secrets import secret_in
 
 __all__ = ["job_of", "plan_job", "run", "start_job"]
 
@@ -140,6 +141,8 @@ def run(
 
 
 def _check_name(name: str) -> None:
+    if kind := secret_in(name):
+        raise RunError(f"name: holds {kind}, and a run's name is shown everywhere: choose another one")
     if not name.strip():
         raise RunError(f"name={name!r}: a run needs a name that is not empty")
     if name[0] in "-.":

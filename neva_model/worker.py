@@ -14,6 +14,7 @@ from pathlib import Path
 from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe, UserError, build, load_recipe
 from neva_recipes.plan import require_valid
+from neva_recipes.secrets import mask, secret_values
 
 __all__ = ["main"]
 
@@ -56,7 +57,11 @@ def main(arguments: list[str]) -> int:
 
 def _record_failure(run_directory: Path, kind: str, message: str) -> None:
     """Write failure.json unless another rank was first."""
-    failure = {"rank": int(os.environ.get("RANK", "0")), "kind": kind, "message": message}
+    failure = {
+        "rank": int(os.environ.get("RANK", "0")),
+        "kind": kind,
+        "message": mask(message, secret_values(os.environ)),
+    }
     try:
         with (run_directory / "failure.json").open("x", encoding="utf-8") as file:
             json.dump(failure, file)

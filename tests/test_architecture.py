@@ -9,13 +9,20 @@ ROOT = Path(__file__).parent.parent
 
 # Package: the packages of ours it may import. The longest name that fits a module counts.
 ARROWS = {
-    "neva_recipes.config": {"neva_recipes.config"},
+    "neva_recipes.secrets": {"neva_recipes.secrets"},
+    "neva_recipes.config": {"neva_recipes.config", "neva_recipes.secrets"},
     "neva_recipes.prompts": {"neva_recipes.prompts", "neva_recipes.config"},
     # The plan is plain arithmetic: an executor refuses by it, and the worker divides and logs by it.
     "neva_recipes.plan": {"neva_recipes.plan", "neva_recipes.prompts", "neva_recipes.config"},
     "neva_recipes": {"neva_recipes", "executors"},
-    "executors": {"executors", "neva_recipes.config", "neva_recipes.plan"},
-    "neva_model": {"neva_model", "neva_recipes.config", "neva_recipes.prompts", "neva_recipes.plan"},
+    "executors": {"executors", "neva_recipes.config", "neva_recipes.plan", "neva_recipes.secrets"},
+    "neva_model": {
+        "neva_model",
+        "neva_recipes.config",
+        "neva_recipes.prompts",
+        "neva_recipes.plan",
+        "neva_recipes.secrets",
+    },
 }
 
 # What must never be imported by a package, not even inside a function.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union
 
 from neva_recipes.config.errors import RecipeError
+from neva_recipes.secrets import mask, secret_in
 
 __all__ = [
     "ConfigNode",
@@ -142,8 +143,14 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
         path: Dotted name of the field for the message, such as `optim.lr`.
 
     Raises:
-        RecipeError: The value is of the wrong type, not among the choices, or out of range.
+        RecipeError: The value holds a secret, is of the wrong type, not among the choices, or out of range.
     """
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and (kind := secret_in(text)):
+            raise RecipeError(
+                f"{path}: holds {kind}, and a recipe is shown and written to files: leave it out, and give it to the "
+                "program that needs it in an environment variable"
+            )
     if isinstance(value, str) and _UNSUITABLE.search(value):
         raise RecipeError(
             f"{path}={value!a}: has a line break, a control character or a byte that is not UTF-8: remove it"
@@ -221,9 +228,12 @@ def _parse_member(member: Any, text: str) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """Return a field's value as it is written after `key=` on the command line, not yet quoted for a shell."""
+    """Return a field's value as it is written after `key=` on the command line, not yet quoted for a shell.
+
+    Of a recipe that has not been checked a secret is masked.
+    """
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return ",".join(map(format_value, value))
-    return str(value)
+    return mask(str(value))

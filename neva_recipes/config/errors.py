@@ -1,10 +1,21 @@
 """The exceptions a user can cause, each carrying one line that says what is wrong and what to do."""
 
+import os
+
+from neva_recipes.secrets import mask, secret_values
+
 __all__ = ["CheckpointError", "DataError", "RecipeError", "RunError", "UserError"]
 
 
 class UserError(ValueError):
-    """A mistake in the user's input; the command prints its text as one line and exits with code 2."""
+    """A mistake in the user's input; the command prints its text as one line and exits with code 2.
+
+    Wherever the text ends up, it holds no secret: what looks like one, or is the value of a secret environment
+    variable, is masked.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(mask(message, secret_values(os.environ)))
 
 
 class RecipeError(UserError):

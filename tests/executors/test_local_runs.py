@@ -309,7 +309,7 @@ def test_planned_script_is_what_the_run_directory_holds(script, start, runs_dir)
     ("recipe", "options", "error", "message"),
     [
         (make_recipe(max_steps=0), {}, RecipeError, "trainer.max_steps=0"),
-        (make_recipe(num_nodes=2), {}, RunError, "trainer.num_nodes=2: the local executor runs on one machine"),
+        (make_recipe(num_nodes=2), {}, RecipeError, "trainer.num_nodes=2: the local executor runs on one machine"),
         (make_recipe(), {"name": ""}, RunError, "needs a name"),
         (make_recipe(), {"name": "  "}, RunError, "needs a name"),
         (make_recipe(), {"name": "-rf"}, RunError, "cannot start with '-'"),

@@ -181,5 +181,5 @@ def test_supervisor_and_launcher_load_no_more_than_they_need():
         [sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True, env=_environment()
     ).stdout.split()
     supervisor, launcher = run("executors._supervisor"), run("executors.launch")
-    assert not {"torch", "fiddle", "yaml", "neva_recipes", "executors.launch"} & set(supervisor)
+    assert not {"torch", "fiddle", "yaml", "neva_recipes.config", "executors.launch"} & set(supervisor)
     assert not {"torch", "transformers", "megatron", "lightning", "neva_model"} & set(launcher)
