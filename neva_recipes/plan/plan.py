@@ -14,7 +14,8 @@ from neva_recipes.plan.findings import About, Finding
 from neva_recipes.plan.gpus import Gpu, find_gpu
 from neva_recipes.plan.layout import Layout, layout_of
 from neva_recipes.plan.lengths import Lengths, sequence_lengths
-from neva_recipes.plan.memory import StageMemory, check_memory, memory_of
+from neva_recipes.plan.memory import StageMemory, memory_of
+from neva_recipes.plan.memory_check import check_memory
 from neva_recipes.plan.parameters import PartParameters, count_parameters
 
 __all__ = ["Place", "Plan", "plan"]
@@ -85,7 +86,7 @@ def plan(recipe: fdl.Buildable[Recipe] | Recipe, executor: Place | None = None, 
     layout = layout_of(built)
     memory = memory_of(built, layout)
     if built.trainer.accelerator != "cpu":
-        findings += _about("memory", check_memory(built, memory, card))
+        findings += _about("memory", check_memory(built, memory, lengths, card, assumed=assumed))
     if executor is not None:
         findings += _about("executor", _ask(executor, layout))
     cost = cost_of(built, layout, lengths, card)

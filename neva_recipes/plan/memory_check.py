@@ -1,0 +1,171 @@
+"""Whether a recipe fits on its GPUs, and what would make it fit."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from neva_recipes.config import Recipe, RecipeError
+from neva_recipes.plan.checks import check_recipe
+from neva_recipes.plan.checks._rules import with_values
+from neva_recipes.plan.findings import Finding, Remedy, error, warning
+from neva_recipes.plan.gpus import GPUS, Gpu
+from neva_recipes.plan.layout import layout_of
+from neva_recipes.plan.lengths import Lengths
+from neva_recipes.plan.memory import GIB, StageMemory, memory_of
+
+__all__ = ["check_memory"]
+
+_COMFORTABLE = 0.8
+"""Share of a GPU's memory under which the estimate is trusted to hold without recomputation."""
+
+_EVERY_LAYER: Remedy = {
+    "model.recompute_granularity": "full",
+    "model.recompute_method": "uniform",
+    "model.recompute_num_layers": 1,
+}
+_NO_RECOMPUTE: Remedy = {
+    "model.recompute_granularity": None,
+    "model.recompute_method": None,
+    "model.recompute_num_layers": None,
+    "model.recompute_modules": None,
+}
+_REMEDIES = 3
+
+
+def check_memory(
+    recipe: Recipe, memory: Sequence[StageMemory], lengths: Lengths, gpu: Gpu, *, assumed: bool
+) -> list[Finding]:
+    """Return what is wrong with the memory a recipe takes.
+
+    What does not fit is an error if it does not fit with rows of mean length either, and if the GPU is known.
+
+    Args:
+        recipe: A recipe without errors of its own.
+        memory: What `memory_of` says of it, every row as long as it may be.
+        lengths: How long its rows are.
+        gpu: The GPU it is to run on.
+        assumed: Whether nobody has named that GPU.
+    """
+    fullest = max(memory, key=lambda stage: stage.total)
+    if fullest.total > gpu.memory_gib * GIB:
+        usual = max(stage.total for stage in memory_of(recipe, layout_of(recipe), row_length=lengths.padded))
+        return [_too_much(recipe, fullest, usual, gpu, assumed)]
+    if recipe.model.recompute_granularity is not None:
+        kept = _largest(recipe, _NO_RECOMPUTE)
+        if kept is not None and kept <= _COMFORTABLE * gpu.memory_gib * GIB:
+            return [_unneeded(recipe, kept, gpu)]
+    return []
+
+
+def _too_much(recipe: Recipe, stage: StageMemory, usual: float, gpu: Gpu, assumed: bool) -> Finding:
+    largest = sorted(stage.bytes.items(), key=lambda category: -category[1])[:3]
+    where = f"a GPU of stage {stage.stage}" if recipe.parallel.pipeline_model_parallel_size > 1 else "a GPU"
+    at_times = usual <= gpu.memory_gib * GIB
+    message = (
+        f"{where} needs {stage.total / GIB:.1f} GiB{' where rows are that long' if at_times else ''} "
+        f"({', '.join(f'{name} {size / GIB:.1f}' for name, size in largest)}), and "
+        f"{'the assumed ' if assumed else ''}{gpu.name} has {gpu.memory_gib:.1f}"
+    )
+    report = warning if assumed or at_times else error
+    return report(
+        "memory",
+        message,
+        recipe,
+        "data.micro_batch_size",
+        "data.sequence_length",
+        remedies=_what_fits(recipe, gpu),
+        advice=_larger_gpus(stage, gpu),
+    )
+
+
+def _unneeded(recipe: Recipe, kept: float, gpu: Gpu) -> Finding:
+    remedy = {path: None for path in _NO_RECOMPUTE if _value(recipe, path) is not None}
+    return warning(
+        "recompute-unneeded",
+        f"activations are recomputed, which costs time, though all of them fit: {kept / GIB:.1f} of the "
+        f"{gpu.memory_gib:.1f} GiB of {gpu.name}",
+        recipe,
+        "model.recompute_granularity",
+        remedies=[remedy],
+    )
+
+
+def _value(recipe: Recipe, path: str) -> object:
+    return getattr(recipe.model, path.removeprefix("model."))
+
+
+def _larger_gpus(stage: StageMemory, gpu: Gpu) -> str:
+    larger = [other for other in GPUS.values() if other.memory_gib > gpu.memory_gib]
+    enough = min((o for o in larger if o.memory_gib * GIB >= stage.total), key=lambda o: o.memory_gib, default=None)
+    return f"take a GPU as large as {enough.name}" if enough is not None else ""
+
+
+def _what_fits(recipe: Recipe, gpu: Gpu) -> list[Remedy]:
+    """Return the nearest changes with which the recipe fits: single ones before pairs and triples of them.
+
+    Of every kind of change the smallest that suffices is named; a set that holds one already named is left out.
+    """
+    kinds = (_recomputing(recipe), _sharding(recipe), _smaller_batches(recipe), _more_tensor_parallel(recipe))
+    found: list[Remedy] = []
+    for size in range(1, len(kinds) + 1):
+        for chosen in combinations(kinds, size):
+            remedy = next((each for each in _together(chosen) if _fits(recipe, each, gpu)), None)
+            if remedy is not None and not any(known.keys() <= remedy.keys() for known in found):
+                found.append(remedy)
+        if len(found) >= _REMEDIES:
+            break
+    return found[:_REMEDIES]
+
+
+def _together(kinds: Sequence[Sequence[Remedy]]) -> Iterator[Remedy]:
+    """Yield every choice of one change of each kind, those with small changes of the last kinds first."""
+    if not kinds:
+        yield {}
+        return
+    for change in kinds[0]:
+        for rest in _together(kinds[1:]):
+            yield {**change, **rest}
+
+
+def _recomputing(recipe: Recipe) -> list[Remedy]:
+    model = recipe.model
+    if (model.recompute_granularity, model.recompute_method, model.recompute_num_layers) == ("full", "uniform", 1):
+        return []
+    modules: Remedy = {"model.recompute_modules": None} if model.recompute_modules else {}
+    return [{**_EVERY_LAYER, **modules}]
+
+
+def _sharding(recipe: Recipe) -> list[Remedy]:
+    parallel = recipe.parallel
+    return [] if parallel.use_distributed_optimizer else [{"parallel.use_distributed_optimizer": True}]
+
+
+def _smaller_batches(recipe: Recipe) -> list[Remedy]:
+    micro = recipe.data.micro_batch_size
+    return [{"data.micro_batch_size": size} for size in range(micro - 1, 0, -1) if micro % size == 0]
+
+
+def _more_tensor_parallel(recipe: Recipe) -> list[Remedy]:
+    """Return larger tensor-parallel sizes within one machine; sequence parallelism goes with them."""
+    parallel, devices = recipe.parallel, recipe.trainer.devices or 0
+    with_sequence: Remedy = {} if parallel.sequence_parallel else {"parallel.sequence_parallel": True}
+    size, changes = parallel.tensor_model_parallel_size * 2, list[Remedy]()
+    while size <= devices:
+        changes.append({"parallel.tensor_model_parallel_size": size, **with_sequence})
+        size *= 2
+    return changes
+
+
+def _fits(recipe: Recipe, change: Remedy, gpu: Gpu) -> bool:
+    largest = _largest(recipe, change)
+    return largest is not None and largest <= gpu.memory_gib * GIB
+
+
+def _largest(recipe: Recipe, change: Remedy) -> float | None:
+    """Return the bytes of the fullest stage of a changed recipe; none if the change breaks a rule."""
+    try:
+        changed = with_values(recipe, change)
+    except RecipeError:
+        return None
+    if any(finding.severity == "error" for finding in check_recipe(changed)):
+        return None
+    return max(stage.total for stage in memory_of(changed, layout_of(changed)))
