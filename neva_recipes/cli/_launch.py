@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides, wrap
+from neva_recipes.cli._dry_run import FORMATS, show
 from neva_recipes.cli._fields import describe_fields, describe_parameters
 from neva_recipes.cli._overview import recipe_overview
 from neva_recipes.config import Recipe, RecipeError, load_recipe, suggest
@@ -29,6 +30,9 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
         commands: Name and meaning of the other commands, for the help.
     """
     arguments = _parser("nemo-run").parse(argv)
+    for flag, value in (("--format", arguments.format), ("--gpu", arguments.gpu)):
+        if value is not None and not arguments.dry_run:
+            raise UsageError(f"{flag} {value}: goes with --dry-run, which starts nothing: add --dry-run")
     if not arguments.words:
         print(_help(commands) if arguments.help else recipe_overview(arguments.recipes))
         return 0
@@ -63,12 +67,9 @@ def _start(recipe: fdl.Buildable[Recipe], arguments: argparse.Namespace) -> int:
         raise UsageError(f"--executor {arguments.executor}: no such executor; expected local")
     executor, place = executors.LocalExecutor(), {"name": arguments.name, "runs_dir": arguments.runs_dir}
     if arguments.dry_run:
-        job = executors.plan_job(recipe, executor, **place)
-        print(job.script(), end="", flush=True)
-        for problem in job.missing:
-            print(f"note: {problem}", file=sys.stderr)
-        print("note: --dry-run wrote and started nothing; the text above does, run by sh", file=sys.stderr)
-        return 0
+        from neva_recipes.inspection import inspect_recipe
+
+        return show(inspect_recipe(recipe, executor, gpu=arguments.gpu, **place), arguments.format or "text")
     return finish(executors.run(recipe, executor, **place, detach=arguments.detach), arguments.detach)
 
 
@@ -92,7 +93,14 @@ def _parser(prog: str, usage: str | None = None, description: str = "", epilog: 
     parser = StrictParser(prog, usage=usage, description=description, epilog=epilog, add_help=False)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-h", "--help", action="store_true", help="with a recipe: every field, its default and meaning")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be started, and start nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show the recipe, its plan and script; start nothing")
+    parser.add_argument(
+        "--format",
+        metavar="F",
+        choices=FORMATS,
+        help=f"of --dry-run: {', '.join(FORMATS[:-1])} or {FORMATS[-1]} (text)",
+    )
+    parser.add_argument("--gpu", metavar="G", help="with --dry-run: type of GPU for memory and time, such as h100-80g")
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     parser.add_argument("--name", metavar="N", help="name of the run (the recipe's)")
     parser.add_argument("--executor", metavar="E", default="local", help="where it runs: local (the default)")

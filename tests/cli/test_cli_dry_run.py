@@ -22,6 +22,8 @@ INSTANT = [
     ["llava.finetune", "--help"],
     ["llava.finetune", "--dry-run"],
     ["neva.pretrain", "--dry-run", "size=13b", "optim.lr=1e-4"],
+    ["llava.finetune", "--dry-run", "trainer.num_nodes=8"],
+    *(["llava.finetune", "--dry-run", "--format", form] for form in ("yaml", "json", "python", "html")),
 ]
 
 PROBE = f"""
@@ -34,12 +36,19 @@ for arguments in {INSTANT}:
 """
 
 
+def script_of(text):
+    """Return the script at the end of what a dry run printed, as somebody would copy it."""
+    _, heading, rest = text.partition("\nScript: ")
+    assert heading
+    return rest.partition("\n")[2]
+
+
 def test_nothing_heavy_is_imported(folder):
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
-def test_dry_run_is_a_script_that_holds_the_recipe_and_leaves_no_trace(nemo_run, folder):
+def test_dry_run_ends_with_a_script_that_holds_the_recipe_and_leaves_no_trace(nemo_run, folder):
     overrides = {"data.data_path": 'it\'s a "dätä" file.json', "optim.lr": "3e-4", "data.tokenizer": "$HOME `x`"}
     words = [f"{key}={value}" for key, value in overrides.items()]
     done = nemo_run("llava.finetune", "--dry-run", "size=tiny", *words, "--name", "a 'b' ü", check=0)
@@ -54,9 +63,10 @@ def test_dry_run_is_a_script_that_holds_the_recipe_and_leaves_no_trace(nemo_run,
     assert "-m neva_model.worker" in done.stdout
 
     # Pasted into a shell it writes that recipe; the start itself is left out here.
-    starts = [line for line in done.stdout.splitlines() if line.startswith("exec ")]
+    script = script_of(done.stdout)
+    starts = [line for line in script.splitlines() if line.startswith("exec ")]
     assert len(starts) == 1
-    script = done.stdout.replace(starts[0], ":")
+    script = script.replace(starts[0], ":")
     subprocess.run(["sh"], input=script, text=True, check=True, cwd="/", timeout=60)
     (run,) = (folder / "runs").iterdir()
     assert run.name.startswith("a 'b' ü-")

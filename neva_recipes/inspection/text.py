@@ -1,0 +1,209 @@
+"""What `--format text` prints: 80 columns that can be read in a terminal, in a pipe and in a mail."""
+
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+
+import fiddle as fdl
+
+from neva_recipes.config import Recipe, format_value
+from neva_recipes.inspection import figures
+from neva_recipes.inspection.inspection import Inspection
+from neva_recipes.inspection.sources import Source
+from neva_recipes.inspection.tree import Row, recipe_rows
+from neva_recipes.plan import Finding, Layout, Plan
+
+__all__ = ["inspection_to_text", "recipe_to_text"]
+
+_WIDTH = 80
+_SOURCE_COLUMN = 56
+_BAR = 50
+
+_COLOURS = {"error": "31", "warning": "33", "note": "1"}
+
+_Paint = Callable[..., str]
+"""Takes a text and ANSI codes: bold is 1, dim 2, red 31, green 32, yellow 33."""
+
+
+def _plain(text: str, *codes: str) -> str:
+    return text
+
+
+def _ansi(text: str, *codes: str) -> str:
+    return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if codes else text
+
+
+def inspection_to_text(inspection: Inspection, colour: bool = False) -> str:
+    """Return the recipe with its sources, its plan, and the script, which stands by itself at the end."""
+    plan, paint = inspection.plan, _ansi if colour else _plain
+    blocks = [
+        recipe_to_text(inspection.recipe, colour),
+        *(_block(title, lines, paint) for title, lines in _plan_blocks(plan, paint)),
+        _block("Findings", _findings(inspection, paint), paint),
+        *_script(inspection, paint),
+    ]
+    return "\n".join(blocks)
+
+
+def recipe_to_text(recipe: fdl.Buildable[Recipe], colour: bool = False) -> str:
+    """Return a recipe as a tree in which every field has its value and its source."""
+    paint = _ansi if colour else _plain
+    title = "Recipe: each value and where it comes from (* set on the command line)"
+    return _block(title, (line for row in recipe_rows(recipe) for line in _row(row, paint)), paint)
+
+
+def _block(title: str, lines: Iterable[str], paint: _Paint) -> str:
+    return "\n".join([paint(title, "1"), *lines]) + "\n"
+
+
+def _row(row: Row, paint: _Paint) -> Iterator[str]:
+    indent = "  " * (row.depth + 1)
+    if row.source is None:
+        yield f"{indent}{paint(row.name, '1')}" + (f" ({row.value})" if row.value else "")
+        return
+    given = row.source.kind == "command line"
+    setting = f"{'* ' if given else '  '}{indent[2:]}{row.name}: {row.value or repr('')}"
+    codes = ("33",) if given else ("2",) if row.source.kind == "default" else ()
+    source = _source_text(row.source)
+    if len(setting) + 2 <= _SOURCE_COLUMN and len(source) <= _WIDTH - _SOURCE_COLUMN:
+        yield paint(f"{setting:<{_SOURCE_COLUMN}}{source}", *codes)
+    elif len(setting) + 2 + len(source) <= _WIDTH:
+        yield paint(f"{setting}{source:>{_WIDTH - len(setting)}}", *codes)
+    else:
+        for line in _fold(setting, _WIDTH, indent + "    "):
+            yield paint(line, *codes)
+        for line in _fold(source, _WIDTH - _SOURCE_COLUMN, ""):
+            yield paint(f"{'':<{_SOURCE_COLUMN}}{line}", *codes)
+
+
+def _source_text(source: Source) -> str:
+    return (
+        f"{source}, was {format_value(source.replaced) or repr('')}" if source.kind == "command line" else str(source)
+    )
+
+
+def _fold(text: str, width: int, indent: str) -> list[str]:
+    """Return text in lines of at most `width`, broken at spaces, else after slashes and commas, else anywhere."""
+    lines, rest = [], text
+    while len(rest) > width:
+        start = len(rest) - len(rest.lstrip()) + len(indent)
+        cut = max((rest.rfind(mark, start, width) + 1 for mark in " /,"), default=0)
+        cut = cut if cut > start else width
+        lines.append(rest[:cut].rstrip())
+        rest = indent + rest[cut:].lstrip()
+    return [*lines, rest]
+
+
+def _plan_blocks(plan: Plan, paint: _Paint) -> Iterator[tuple[str, Iterable[str]]]:
+    if plan.layout is not None:
+        yield "Layout", [*_facts(figures.layout_facts(plan, plan.layout)), *_stages(plan, plan.layout)]
+    if plan.parameters:
+        rows = [(part, f"{total:,}", f"{trained:,}") for part, total, trained in figures.parameter_rows(plan)]
+        yield "Parameters", _table(("part", "weights", "trained"), rows)
+    if plan.memory:
+        yield "Memory of a GPU at its fullest, in GiB", _memory(plan, paint)
+    yield "Samples", _facts(figures.length_facts(plan))
+    if plan.cost is not None:
+        yield "Cost: arithmetic, not a measurement", _facts(figures.cost_facts(plan))
+
+
+def _facts(facts: Iterable[figures.Fact]) -> Iterator[str]:
+    for label, value in facts:
+        first, *others = _fold(value, _WIDTH - 14, "")
+        yield f"  {label:<12}{first}"
+        yield from (f"{'':<14}{line}" for line in others)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the lines of a table whose first column is text and whose others are numbers."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    gap = "  " if 2 + sum(widths) + 2 * len(widths) <= _WIDTH else " "
+    for first, *others in lines:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        yield f"  {gap.join([f'{first:<{widths[0]}}', *cells])}".rstrip()
+
+
+def _stages(plan: Plan, layout: Layout) -> Iterator[str]:
+    for stage in layout.stages:
+        ranks = figures.rank_ranges(layout, stage)
+        parts = ", ".join([f"layers {figures.layer_text(stage)}", *figures.part_names(plan, stage)])
+        prefix = f"stage {stage.index}, rank{'s' if '-' in ranks else ''} {ranks}: "
+        yield from _fold(f"  {prefix}{parts}", _WIDTH, "    ")
+    if layout.data_parallel_size > 1 and layout.world_size > layout.data_parallel_size:
+        yield from _replicas(layout)
+
+
+def _replicas(layout: Layout) -> Iterator[str]:
+    """Yield a table of the ranks by stage and replica, the replicas in the middle left out where it grows too wide."""
+    ranks: dict[tuple[int, int], list[int]] = {}
+    for where in layout.ranks:
+        ranks.setdefault((where.pipeline, where.data), []).append(where.rank)
+    cells = {place: f"{min(found)}-{max(found)}" if len(found) > 1 else str(found[0]) for place, found in ranks.items()}
+    room = (_WIDTH - len("  stage 00")) // (max(map(len, cells.values())) + 2)
+    last = layout.data_parallel_size - 1
+    shown: list[int | None] = [*range(last + 1)]
+    if len(shown) > room:
+        shown = [*range(room - 2), None, last]
+    yield from _table(
+        ("replica", *("..." if replica is None else str(replica) for replica in shown)),
+        [
+            (
+                f"stage {stage.index}",
+                *("..." if replica is None else cells[stage.index, replica] for replica in shown),
+            )
+            for stage in layout.stages
+        ],
+    )
+
+
+def _memory(plan: Plan, paint: _Paint) -> Iterator[str]:
+    groups = figures.memory_groups(plan)
+    yield from _facts([("GPU", figures.gpu_text(plan))])
+    yield from _table(
+        ("stage", *groups[0].memory.bytes, "total"),
+        [
+            (
+                figures.range_text(group.stages),
+                *map(figures.gib, group.memory.bytes.values()),
+                figures.gib(group.memory.total),
+            )
+            for group in groups
+        ],
+    )
+    width = max(len(figures.range_text(group.stages)) for group in groups)
+    for group in groups:
+        share = group.memory.total / (plan.gpu.memory_gib * 2**30)
+        filled = min(_BAR, round(_BAR * share))
+        bar = paint("#" * filled, "31" if share > 1 else "32") + "." * (_BAR - filled)
+        verdict = "" if share <= 1 else "  too much"
+        yield f"  {figures.range_text(group.stages):<{width}}  [{bar}] {figures.percent(share)}{verdict}"
+
+
+def _findings(inspection: Inspection, paint: _Paint) -> Iterator[str]:
+    kinds = inspection.by_kind()
+    for kind, findings in kinds.items():
+        for finding in findings:
+            yield f"  {paint(kind, _COLOURS[kind])}: {finding.code}"
+            yield from _wrapped(finding)
+    if not any(kinds.values()):
+        yield "  none"
+
+
+def _wrapped(finding: Finding) -> list[str]:
+    """Return the text of a finding in lines; what can be pasted is never broken."""
+    return textwrap.wrap(
+        finding.line(),
+        _WIDTH,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _script(inspection: Inspection, paint: _Paint) -> Iterator[str]:
+    if inspection.script is None:
+        yield _block("Script: none, since it would not be started (see Findings)", (), paint)
+    else:
+        yield paint("Script: writes the run directory and starts it, from here to the end", "1")
+        yield inspection.script
