@@ -20,12 +20,11 @@ from executors.local import LocalExecutor
 from executors.runs import Run
 from neva_recipes.config import Recipe, RunError, recipe_to_yaml, with_absolute_inputs
 from neva_recipes.plan import Plan, plan
+from neva_recipes.plan.checks import LONGEST_NAME, name_problem
 from neva_recipes.plan.serialization import plan_to_json
 from neva_recipes.secrets import secret_in
 
 __all__ = ["job_of", "plan_job", "run", "start_job"]
-
-_LONGEST_NAME = 200
 
 
 def plan_job(
@@ -143,14 +142,9 @@ def run(
 def _check_name(name: str) -> None:
     if kind := secret_in(name):
         raise RunError(f"name: holds {kind}, and a run's name is shown everywhere: choose another one")
-    if not name.strip():
-        raise RunError(f"name={name!r}: a run needs a name that is not empty")
-    if name[0] in "-.":
-        raise RunError(f"name={name!r}: a run's name cannot start with {name[0]!r}")
-    if "/" in name or any(not character.isprintable() for character in name):
-        raise RunError(f"name={name!r}: a run's name cannot hold '/', line breaks or control characters")
-    if len(name.encode()) > _LONGEST_NAME:
-        raise RunError(f"name={name[:30]!r}...: a run's name cannot be longer than {_LONGEST_NAME} bytes")
+    if problem := name_problem(name):
+        shown = repr(name) if len(name) <= LONGEST_NAME else f"{name[:30]!r}..."
+        raise RunError(f"name={shown}: {problem}")
 
 
 def _create_run_directory(job: Job) -> tuple[Job, int]:

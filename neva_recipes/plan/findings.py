@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from neva_recipes.config import Recipe, format_value
 
-__all__ = ["About", "Finding", "Remedy", "Severity", "error", "field_value", "warning"]
+__all__ = ["About", "Finding", "Remedy", "Severity", "error", "field_value", "finding", "warning"]
 
 Severity = Literal["error", "warning"]
 
@@ -22,7 +22,7 @@ class Finding:
     """One thing about a recipe that does not work, or works wastefully.
 
     Attributes:
-        code: Stable name of the rule, such as `tensor-parallel-heads`; docs/plan.md explains each.
+        code: Stable name of the rule, such as `tensor-parallel-heads`; docs/checks.md explains each.
         severity: `error` stops a launch, `warning` does not.
         message: What is wrong, without the fields and the remedies, which `line` adds.
         fields: Dotted paths of the fields involved, and the values they hold.
@@ -76,24 +76,25 @@ def error(
     code: str, message: str, recipe: Recipe, *paths: str, remedies: Iterable[Remedy] = (), advice: str = ""
 ) -> Finding:
     """Return an error about the fields at `paths`."""
-    return _finding("error", code, message, recipe, paths, remedies, advice)
+    return finding("error", code, message, recipe, *paths, remedies=remedies, advice=advice)
 
 
 def warning(
     code: str, message: str, recipe: Recipe, *paths: str, remedies: Iterable[Remedy] = (), advice: str = ""
 ) -> Finding:
     """Return a warning about the fields at `paths`."""
-    return _finding("warning", code, message, recipe, paths, remedies, advice)
+    return finding("warning", code, message, recipe, *paths, remedies=remedies, advice=advice)
 
 
-def _finding(
+def finding(
     severity: Severity,
     code: str,
     message: str,
     recipe: Recipe,
-    paths: Iterable[str],
-    remedies: Iterable[Remedy],
-    advice: str,
+    *paths: str,
+    remedies: Iterable[Remedy] = (),
+    advice: str = "",
 ) -> Finding:
+    """Return a finding about the fields at `paths`."""
     fields = {path: field_value(recipe, path) for path in paths}
     return Finding(code, severity, message, fields, tuple(remedies), advice)

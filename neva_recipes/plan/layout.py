@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from neva_recipes.config import Recipe, RecipeError
-from neva_recipes.plan._sizes import devices_per_node, model_parallel_size
-from neva_recipes.plan.checks.parallel import division_rules
+from neva_recipes.plan._sizes import data_parallel_size, devices_per_node, layers_per_stage, num_microbatches
+from neva_recipes.plan.checks import check_division
 
 __all__ = ["Coordinates", "Layout", "Stage", "layout_of"]
 
@@ -117,27 +117,26 @@ def layout_of(recipe: Recipe) -> Layout:
     Raises:
         RecipeError: They cannot be divided as asked; `neva_recipes.plan.check_recipe` says why in full.
     """
-    for rule in division_rules:
-        for finding in rule(recipe):
-            raise RecipeError(finding.line())
-    parallel = recipe.parallel
-    devices = devices_per_node(recipe)
-    replicas = recipe.trainer.num_nodes * devices // model_parallel_size(recipe)
+    for finding in check_division(recipe):
+        raise RecipeError(finding.line())
+    parallel, replicas, microbatches = recipe.parallel, data_parallel_size(recipe), num_microbatches(recipe)
+    assert replicas is not None and microbatches is not None
     return Layout(
         num_nodes=recipe.trainer.num_nodes,
-        processes_per_node=devices,
+        processes_per_node=devices_per_node(recipe),
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
         data_parallel_size=replicas,
-        num_microbatches=recipe.data.global_batch_size // (recipe.data.micro_batch_size * replicas),
+        num_microbatches=microbatches,
         stages=tuple(_stages(recipe)),
     )
 
 
 def _stages(recipe: Recipe) -> Iterator[Stage]:
     """Yield the stages; virtual stage v of stage s holds what comes after virtual stage v-1 of the last stage."""
-    sizes = _layers_per_stage(recipe)
+    sizes = layers_per_stage(recipe)
+    assert sizes is not None
     pieces = recipe.parallel.virtual_pipeline_model_parallel_size or 1
     for index, size in enumerate(sizes):
         chunks = []
@@ -145,13 +144,3 @@ def _stages(recipe: Recipe) -> Iterator[Stage]:
             first = sum(sizes) // pieces * piece + sum(sizes[:index]) // pieces
             chunks.append(range(first, first + size // pieces))
         yield Stage(index, tuple(chunks), index == 0, index == len(sizes) - 1)
-
-
-def _layers_per_stage(recipe: Recipe) -> list[int]:
-    parallel, layers = recipe.parallel, recipe.model.language.num_layers
-    stages = parallel.pipeline_model_parallel_size
-    first, last = parallel.num_layers_in_first_pipeline_stage, parallel.num_layers_in_last_pipeline_stage
-    rest = layers - (first or 0) - (last or 0)
-    others = stages - (first is not None) - (last is not None)
-    middle = [rest // others] * others if others else []
-    return [*([first] if first is not None else []), *middle, *([last] if last is not None else [])]

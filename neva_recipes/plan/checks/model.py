@@ -1,10 +1,186 @@
-"""Rules on the model."""
+"""Rules on the language model, and on which parts of a model there are and are trained."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from neva_recipes.config import Recipe
-from neva_recipes.plan.findings import Finding
+from neva_recipes.plan.checks._rules import Found, Rule, around, found, of_new
+from neva_recipes.plan.findings import error, warning
 
 __all__ = ["model_rules"]
 
-model_rules: tuple[Callable[[Recipe], Iterator[Finding]], ...] = ()
+_HIDDEN = "model.language.hidden_size"
+_HEADS = "model.language.num_attention_heads"
+_GROUPS = "model.language.num_query_groups"
+_HEAD_SIZE = "model.language.kv_channels"
+_LONGEST_TRAINED = "model.language.max_position_embeddings"
+_FREEZE = "model.language.freeze"
+_FROM = "model.language.from_pretrained"
+_VISION = "model.vision"
+_PROJECTOR = "model.projector"
+
+
+def hidden_heads(recipe: Recipe) -> Iterator[Found]:
+    """The residual stream divides over the heads, unless the width of a head is given."""
+    language = recipe.model.language
+    hidden, heads = language.hidden_size, language.num_attention_heads
+    if language.kv_channels is None and hidden % heads:
+        yield found(
+            error("hidden-heads", f"{hidden} is not a multiple of {heads} heads", recipe, _HIDDEN, _HEADS),
+            *of_new(language, *around(_HIDDEN, hidden), *around(_HEADS, heads, highest=hidden)),
+            [{_HEAD_SIZE: hidden // heads // 2 * 2}],
+        )
+
+
+def query_groups(recipe: Recipe) -> Iterator[Found]:
+    """Every key/value head serves the same number of query heads."""
+    heads, groups = recipe.model.language.num_attention_heads, recipe.model.language.num_query_groups
+    if heads % groups:
+        yield found(
+            error("query-groups", f"{heads} heads are not a multiple of {groups} groups", recipe, _HEADS, _GROUPS),
+            *around(_GROUPS, groups, highest=heads),
+        )
+
+
+def head_size(recipe: Recipe) -> Iterator[Found]:
+    """Rotary positions turn the numbers of a head in pairs; kernels take them eight at a time."""
+    language = recipe.model.language
+    if language.kv_channels is None and language.hidden_size % language.num_attention_heads:
+        return  # `hidden-heads` speaks of it
+    size = language.head_size
+    paths = (_HIDDEN, _HEADS) if language.kv_channels is None else (_HEAD_SIZE,)
+    ways = of_new(language, *around(_HEAD_SIZE, size, highest=size + 8), [{_HEAD_SIZE: 256}])
+    if size % 2:
+        message = f"a head of {size} numbers cannot take rotary positions, which turn pairs"
+        yield found(error("head-size-odd", message, recipe, *paths), *ways)
+    elif (size % 8 or size > 256) and recipe.trainer.accelerator != "cpu":
+        message = f"fused attention on GPUs takes heads of a multiple of 8 up to 256, {size} falls back to a slow one"
+        yield found(warning("head-size", message, recipe, *paths), *ways)
+
+
+def rope_scaling(recipe: Recipe) -> Iterator[Found]:
+    """Frequency scaling stretches positions."""
+    factor = recipe.model.language.rope_scaling_factor
+    if factor is not None and factor <= 1:
+        what = "does nothing" if factor == 1 else "squeezes positions together instead of stretching them"
+        path = "model.language.rope_scaling_factor"
+        yield found(warning("rope-scaling", f"a factor of {factor:g} {what}", recipe, path), [{path: None}])
+
+
+def sequence_positions(recipe: Recipe) -> Iterator[Found]:
+    """No sequence is longer than the rotary positions were trained for."""
+    length, longest = recipe.data.sequence_length, recipe.model.language.max_position_embeddings
+    if length > longest:
+        yield found(
+            error(
+                "sequence-positions",
+                f"sequences of {length} are longer than the {longest} positions the language model was trained for",
+                recipe,
+                "data.sequence_length",
+                _LONGEST_TRAINED,
+            ),
+            [{"data.sequence_length": longest}],
+            *of_new(recipe.model.language, [{_LONGEST_TRAINED: length}]),
+        )
+
+
+def vision_and_projector(recipe: Recipe) -> Iterator[Found]:
+    """A vision tower and a projector go together."""
+    there, missing = (_VISION, _PROJECTOR) if recipe.model.projector is None else (_PROJECTOR, _VISION)
+    if (recipe.model.vision is None) != (recipe.model.projector is None):
+        message = f"vision and projector go together: {there} is set, {missing} is none"
+        advice = "set both, or neither for a text-only model"
+        yield found(error("vision-and-projector", message, recipe, missing, advice=advice), [{there: None}])
+
+
+def image_marks(recipe: Recipe) -> Iterator[Found]:
+    """Tokens around images need images."""
+    if recipe.model.use_im_start_end and recipe.model.vision is None:
+        path = "model.use_im_start_end"
+        message = "a model without a vision tower has no images to mark"
+        yield found(error("image-marks", message, recipe, path), [{path: False}])
+
+
+def something_trained(recipe: Recipe) -> Iterator[Found]:
+    """At least one part of the model is trained."""
+    model = recipe.model
+    parts = {_FREEZE: model.language, f"{_VISION}.freeze": model.vision, f"{_PROJECTOR}.freeze": model.projector}
+    frozen = [path for path, part in parts.items() if part is not None]
+    if all(part is None or part.freeze for part in parts.values()):
+        yield found(
+            error("all-frozen", "every part of the model is frozen: nothing is trained", recipe, *frozen),
+            *([{path: False}] for path in reversed(frozen)),
+        )
+
+
+def random_language(recipe: Recipe) -> Iterator[Found]:
+    """A language model that stays as it is should have learned something before."""
+    language = recipe.model.language
+    if language.freeze and language.from_pretrained is None and not _all_frozen(recipe):
+        message = "the language model keeps random weights: whatever is trained before it learns nothing useful"
+        advice = f"name its weights: {_FROM}=RUN_OR_DIRECTORY"
+        yield found(warning("random-and-frozen", message, recipe, _FROM, _FREEZE, advice=advice), [{_FREEZE: False}])
+
+
+def random_projector(recipe: Recipe) -> Iterator[Found]:
+    """A projector that stays as it is should have learned something before."""
+    projector = recipe.model.projector
+    if projector is not None and projector.freeze and projector.from_pretrained is None and not _all_frozen(recipe):
+        paths = (f"{_PROJECTOR}.from_pretrained", f"{_PROJECTOR}.freeze")
+        message = "the projector keeps random weights"
+        advice = f"name its weights: {paths[0]}=RUN"
+        yield found(warning("random-and-frozen", message, recipe, *paths, advice=advice), [{paths[1]: False}])
+
+
+def _all_frozen(recipe: Recipe) -> bool:
+    parts = (recipe.model.language, recipe.model.vision, recipe.model.projector)
+    return all(part is None or part.freeze for part in parts)
+
+
+def dropout(recipe: Recipe) -> Iterator[Found]:
+    """Dropout leaves something over."""
+    for path in ("model.language.hidden_dropout", "model.language.attention_dropout"):
+        if getattr(recipe.model.language, path.rpartition(".")[2]) == 1.0:
+            message = "a probability of 1 drops everything: the layers learn nothing"
+            yield found(error("dropout", message, recipe, path), [{path: 0.1}], [{path: 0.0}])
+
+
+def frozen_dropout(recipe: Recipe) -> Iterator[Found]:
+    """Dropout is for layers that learn."""
+    language = recipe.model.language
+    paths = ("model.language.hidden_dropout", "model.language.attention_dropout")
+    used = [path for path in paths if 0.0 < getattr(language, path.rpartition(".")[2]) < 1.0]
+    if language.freeze and used:
+        message = "dropout in a frozen language model only adds noise to what is trained before it"
+        yield found(
+            warning("dropout-frozen", message, recipe, *used, _FREEZE), [dict.fromkeys(used, 0.0)], [{_FREEZE: False}]
+        )
+
+
+def vocabulary_padding(recipe: Recipe) -> Iterator[Found]:
+    """Rows that only pad the vocabulary are few."""
+    language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
+    padding = language.padded_vocab_size(tensor) - language.vocab_size
+    if padding > language.vocab_size // 4:
+        path, multiple = "model.language.make_vocab_size_divisible_by", language.make_vocab_size_divisible_by
+        message = (
+            f"a multiple of {multiple * tensor} adds {padding} rows of padding to a vocabulary of {language.vocab_size}"
+        )
+        smaller = ({path: 1 << power} for power in range(multiple.bit_length() - 1, -1, -1))
+        yield found(warning("vocabulary-padding", message, recipe, "model.language.vocab_size", path), smaller)
+
+
+model_rules: tuple[Rule, ...] = (
+    vision_and_projector,
+    image_marks,
+    something_trained,
+    hidden_heads,
+    query_groups,
+    head_size,
+    rope_scaling,
+    sequence_positions,
+    random_language,
+    random_projector,
+    dropout,
+    frozen_dropout,
+    vocabulary_padding,
+)

@@ -1,10 +1,97 @@
-"""Rules on the training."""
+"""Rules on the optimizer, its schedule and the length of training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from neva_recipes.config import Recipe
-from neva_recipes.plan.findings import Finding
+from neva_recipes.plan.checks._rules import Found, Rule, found
+from neva_recipes.plan.findings import error, warning
 
 __all__ = ["training_rules"]
 
-training_rules: tuple[Callable[[Recipe], Iterator[Finding]], ...] = ()
+_LR = "optim.lr"
+_MIN_LR = "optim.min_lr"
+_STYLE = "optim.lr_decay_style"
+_WARMUP = "optim.warmup_steps"
+_RATIO = "optim.warmup_ratio"
+_STEPS = "trainer.max_steps"
+_EPOCHS = "trainer.max_epochs"
+_EMA = "trainer.ema_decay"
+
+
+def learning_rates(recipe: Recipe) -> Iterator[Found]:
+    """The learning rate falls."""
+    optim = recipe.optim
+    if optim.min_lr > optim.lr:
+        message = f"the learning rate would end at {optim.min_lr:g}, above its peak of {optim.lr:g}"
+        yield found(error("min-lr", message, recipe, _MIN_LR, _LR), [{_MIN_LR: optim.lr}], [{_MIN_LR: 0.0}])
+    elif optim.lr_decay_style == "constant" and optim.min_lr > 0:
+        message = "a constant learning rate never falls to min_lr"
+        yield found(warning("min-lr-unused", message, recipe, _MIN_LR, _STYLE), [{_MIN_LR: 0.0}], [{_STYLE: "cosine"}])
+
+
+def one_warmup(recipe: Recipe) -> Iterator[Found]:
+    """Warm-up is given in steps or as a share, not both."""
+    if recipe.optim.warmup_steps is not None and recipe.optim.warmup_ratio is not None:
+        message = "warmup_steps and warmup_ratio are both set"
+        yield found(error("warmup-twice", message, recipe, _WARMUP, _RATIO), [{_RATIO: None}], [{_WARMUP: None}])
+
+
+def whole_warmup(recipe: Recipe) -> Iterator[Found]:
+    """Warm-up ends before training does."""
+    steps, optim = recipe.trainer.max_steps, recipe.optim
+    if optim.warmup_steps is not None and steps is not None and optim.warmup_steps >= steps:
+        message = f"the learning rate never reaches {optim.lr:g}: warm-up takes all of the {steps} steps"
+        shorter = [{_WARMUP: steps * 3 // 100}, {_WARMUP: 0}]
+        yield found(
+            warning("warmup-too-long", message, recipe, _WARMUP, _STEPS), shorter, [{_STEPS: optim.warmup_steps + 1}]
+        )
+    elif optim.warmup_steps is None and optim.warmup_ratio == 1.0:
+        message = f"the learning rate never reaches {optim.lr:g}: warm-up takes all of the training"
+        yield found(warning("warmup-too-long", message, recipe, _RATIO), [{_RATIO: 0.03}])
+
+
+def moments(recipe: Recipe) -> Iterator[Found]:
+    """Averages of gradients forget."""
+    for path, usual in (("optim.adam_beta1", 0.9), ("optim.adam_beta2", 0.999)):
+        if getattr(recipe.optim, path.rpartition(".")[2]) == 1.0:
+            message = "a decay of 1 never takes in a gradient, and its correction divides by zero"
+            yield found(error("adam-beta", message, recipe, path), [{path: usual}])
+
+
+def length(recipe: Recipe) -> Iterator[Found]:
+    """The length of training is given once."""
+    steps, epochs = recipe.trainer.max_steps, recipe.trainer.max_epochs
+    if (steps is None) == (epochs is None):
+        message = "exactly one of max_steps and max_epochs must be set, the other none"
+        ways = ([{_EPOCHS: 1}],) if steps is None else ([{_EPOCHS: None}], [{_STEPS: None}])
+        yield found(error("length", message, recipe, _STEPS, _EPOCHS), *ways)
+
+
+def seed(recipe: Recipe) -> Iterator[Found]:
+    """NumPy takes seeds of 32 bits."""
+    if recipe.trainer.seed >= 1 << 32:
+        path = "trainer.seed"
+        message = f"seeds go up to {(1 << 32) - 1}"
+        yield found(error("seed", message, recipe, path), [{path: (1 << 32) - 1}])
+
+
+def moving_average(recipe: Recipe) -> Iterator[Found]:
+    """An average of the weights moves, and not as fast as they do."""
+    decay = recipe.trainer.ema_decay
+    if decay == 1.0:
+        message = "a decay of 1 keeps the initial weights, which the run would then be judged by"
+        yield found(error("average-fixed", message, recipe, _EMA), [{_EMA: 0.9999}], [{_EMA: None}])
+    elif decay == 0.0:
+        message = "a decay of 0 keeps a copy of the weights that is always the same as they are"
+        yield found(warning("average-unused", message, recipe, _EMA), [{_EMA: None}], [{_EMA: 0.999}])
+
+
+training_rules: tuple[Rule, ...] = (
+    length,
+    learning_rates,
+    one_warmup,
+    whole_warmup,
+    moments,
+    seed,
+    moving_average,
+)

@@ -1,0 +1,113 @@
+"""Rules on the data, its template and the length of sequences."""
+
+import math
+from collections.abc import Iterator
+
+from neva_recipes.config import LlavaDataConfig, Recipe, TextDataConfig
+from neva_recipes.plan.checks._rules import Found, Rule, found, multiples, of_new
+from neva_recipes.plan.findings import error, warning
+from neva_recipes.prompts.templates import Slot, get_template
+
+__all__ = ["data_rules"]
+
+_LENGTH = "data.sequence_length"
+_LOADER = "data.dataloader_type"
+
+
+def kind_of_data(recipe: Recipe) -> Iterator[Found]:
+    """Images need a vision tower, and plain text none."""
+    if isinstance(recipe.data, LlavaDataConfig) and recipe.model.vision is None:
+        message = "data of class LlavaDataConfig needs model.vision and model.projector"
+        advice = "set both, or give the recipe data of class TextDataConfig"
+        yield found(error("data-needs-vision", message, recipe, "model.vision", advice=advice))
+    if isinstance(recipe.data, TextDataConfig) and recipe.model.vision is not None:
+        message = "data of class TextDataConfig has no images for the vision tower"
+        yield found(
+            error("data-without-images", message, recipe, advice="or give the recipe data of class LlavaDataConfig"),
+            [{"model.vision": None, "model.projector": None}],
+            [{"model.vision": None, "model.projector": None, "model.use_im_start_end": False}],
+        )
+
+
+def image_fits(recipe: Recipe) -> Iterator[Found]:
+    """An image, the shortest prompt around it and one token of an answer fit into a sequence."""
+    model, data = recipe.model, recipe.data
+    if model.vision is None or not isinstance(data, LlavaDataConfig):
+        return
+    template = get_template(data.conv_template)
+    marks = 2 * (model.use_im_start_end and template.marks_image)
+    parts = (*template.first_question, *template.answer)
+    # A tokenizer makes at least one token of a word and of a special token.
+    prompt = sum(len(part.split()) if isinstance(part, str) else not isinstance(part, Slot) for part in parts) + 1
+    needed = model.vision.tokens_per_image + marks + prompt
+    if needed > data.sequence_length:
+        image = "model.vision.image_size"
+        yield found(
+            error(
+                "image-does-not-fit",
+                f"an image of {model.vision.tokens_per_image + marks} tokens and the shortest prompt and answer "
+                f"({prompt} or more) do not fit into {data.sequence_length} tokens",
+                recipe,
+                _LENGTH,
+                image,
+                "data.conv_template",
+            ),
+            [{_LENGTH: -(-needed // 64) * 64}, {_LENGTH: needed}],
+            *of_new(model.vision, multiples(image, model.vision.image_size, model.vision.patch_size)[0]),
+        )
+
+
+def image_marks_template(recipe: Recipe) -> Iterator[Found]:
+    """The template has a place for the tokens around an image."""
+    data = recipe.data
+    if not (recipe.model.use_im_start_end and recipe.model.vision and isinstance(data, LlavaDataConfig)):
+        return
+    if not get_template(data.conv_template).marks_image:
+        path = "model.use_im_start_end"
+        message = f"the template {data.conv_template} leaves out the tokens around images, as its origin does"
+        yield found(warning("image-marks-template", message, recipe, path, "data.conv_template"), [{path: False}])
+
+
+def grouping(recipe: Recipe) -> Iterator[Found]:
+    """Grouping by length reorders samples, which a single pass does not."""
+    data = recipe.data
+    if isinstance(data, LlavaDataConfig) and data.group_by_modality_length and data.dataloader_type != "cyclic":
+        path = "data.group_by_modality_length"
+        message = "a single pass takes samples in the order of the file and cannot group them"
+        yield found(error("grouping", message, recipe, path, _LOADER), [{_LOADER: "cyclic"}], [{path: False}])
+
+
+def single_pass(recipe: Recipe) -> Iterator[Found]:
+    """A single pass is one epoch."""
+    epochs = recipe.trainer.max_epochs
+    if recipe.data.dataloader_type == "single" and recipe.trainer.max_steps is None and (epochs or 0) > 1:
+        path = "trainer.max_epochs"
+        message = f"a single pass is over after one epoch, not {epochs}"
+        yield found(error("single-pass", message, recipe, _LOADER, path), [{_LOADER: "cyclic"}], [{path: 1}])
+
+
+def row_multiple(recipe: Recipe) -> Iterator[Found]:
+    """Full rows of text need no padding to be divided."""
+    parallel, length = recipe.parallel, recipe.data.sequence_length
+    tensor = parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
+    context = parallel.context_parallel_size
+    multiple = tensor * (2 * context if context > 1 else 1)
+    paths = [_LENGTH]
+    paths += ["parallel.tensor_model_parallel_size"] if tensor > 1 else []
+    paths += ["parallel.context_parallel_size"] if context > 1 else []
+    if recipe.precision.fp8 is not None:
+        multiple = math.lcm(multiple, 16 * tensor * context)
+        paths.append("precision.fp8")
+    if isinstance(recipe.data, TextDataConfig) and length % multiple:
+        message = f"every row is full, and is padded to a multiple of {multiple} to be divided"
+        yield found(warning("row-multiple", message, recipe, *paths), *multiples(_LENGTH, length, multiple))
+
+
+data_rules: tuple[Rule, ...] = (
+    kind_of_data,
+    image_fits,
+    image_marks_template,
+    grouping,
+    single_pass,
+    row_multiple,
+)

@@ -1,0 +1,135 @@
+"""Rules on the vision tower and on the tokens an image takes."""
+
+from collections.abc import Iterator
+
+from neva_recipes.config import Recipe, VisionConfig
+from neva_recipes.plan.checks._rules import Found, Rule, around, found, multiples, of_new
+from neva_recipes.plan.findings import error, warning
+
+__all__ = ["vision_rules"]
+
+_VISION = "model.vision"
+_IMAGE = f"{_VISION}.image_size"
+_PATCH = f"{_VISION}.patch_size"
+_LAYER = f"{_VISION}.vision_select_layer"
+_FEATURE = f"{_VISION}.vision_select_feature"
+_TYPE = f"{_VISION}.vision_model_type"
+_TOKENS = f"{_VISION}.image_token_len"
+
+
+def vision_heads(recipe: Recipe) -> Iterator[Found]:
+    """The width of the tower divides over its heads."""
+    vision = recipe.model.vision
+    if vision is not None and vision.hidden_size % vision.num_attention_heads:
+        hidden, heads = f"{_VISION}.hidden_size", f"{_VISION}.num_attention_heads"
+        message = f"{vision.hidden_size} is not a multiple of {vision.num_attention_heads} heads"
+        yield found(
+            error("vision-heads", message, recipe, hidden, heads),
+            *of_new(
+                vision,
+                *around(hidden, vision.hidden_size),
+                *around(heads, vision.num_attention_heads, highest=vision.hidden_size),
+            ),
+        )
+
+
+def image_patches(recipe: Recipe) -> Iterator[Found]:
+    """An image is made of whole patches."""
+    vision = recipe.model.vision
+    if vision is None:
+        return
+    image, patch = vision.image_size, vision.patch_size
+    if patch > image:
+        yield found(
+            error(
+                "image-patches",
+                f"a patch of {patch} pixels does not fit into an image of {image}",
+                recipe,
+                _IMAGE,
+                _PATCH,
+            ),
+            [{_PATCH: image}],
+            [{_IMAGE: patch}],
+        )
+    # SigLIP's best-known tower has 384 pixels and patches of 14: the last six pixels are left out.
+    elif vision.vision_model_type == "clip" and image % patch:
+        yield found(
+            error("image-patches", f"{image} pixels are not a multiple of patches of {patch}", recipe, _IMAGE, _PATCH),
+            *multiples(_IMAGE, image, patch),
+            *of_new(vision, *around(_PATCH, patch, highest=image)),
+        )
+
+
+def _layers_run(vision: VisionConfig) -> int:
+    # Hidden state k is the output of layer k, hidden state 0 that of the embeddings; there are num_layers + 1 of them.
+    layer = vision.vision_select_layer
+    return layer if layer >= 0 else vision.num_layers + 1 + layer
+
+
+def selected_layer(recipe: Recipe) -> Iterator[Found]:
+    """The selected hidden state exists, and a layer has made it."""
+    vision = recipe.model.vision
+    if vision is None:
+        return
+    layer, layers = vision.vision_select_layer, vision.num_layers
+    if not -layers - 1 <= layer <= layers:
+        yield found(
+            error(
+                "vision-select-layer",
+                f"a tower of {layers} layers has no hidden state {layer}: expected {-layers - 1} to {layers}",
+                recipe,
+                _LAYER,
+                f"{_VISION}.num_layers",
+            ),
+            [{_LAYER: -layers if layer < 0 else layers}],
+            [{_LAYER: -2}, {_LAYER: -1}],
+        )
+    elif _layers_run(vision) == 0:
+        message = "the features are the embeddings of the patches: no layer of the tower is used"
+        yield found(warning("vision-no-layer", message, recipe, _LAYER), [{_LAYER: -2}, {_LAYER: -1}])
+
+
+def class_token(recipe: Recipe) -> Iterator[Found]:
+    """Only CLIP has a class token."""
+    vision = recipe.model.vision
+    if vision is not None and not vision.has_class_token and vision.vision_select_feature == "cls_patch":
+        message = "SigLIP has no class token, so cls_patch is the same as patch"
+        yield found(warning("vision-class-token", message, recipe, _TYPE, _FEATURE), [{_FEATURE: "patch"}])
+
+
+def activation(recipe: Recipe) -> Iterator[Found]:
+    """quick_gelu is CLIP's."""
+    vision = recipe.model.vision
+    if vision is not None and vision.vision_model_type == "siglip" and vision.hidden_act == "quick_gelu":
+        path = f"{_VISION}.hidden_act"
+        message = "SigLIP's towers are trained with gelu_pytorch_tanh; quick_gelu is CLIP's"
+        yield found(warning("vision-activation", message, recipe, _TYPE, path), [{path: "gelu_pytorch_tanh"}])
+
+
+def image_token_len(recipe: Recipe) -> Iterator[Found]:
+    """The number of image tokens is the one that follows from the sizes."""
+    vision = recipe.model.vision
+    if vision is not None and vision.image_token_len not in (None, vision.tokens_per_image):
+        yield found(
+            error(
+                "image-token-len",
+                f"an image makes {vision.tokens_per_image} tokens, not {vision.image_token_len}",
+                recipe,
+                _TOKENS,
+                _IMAGE,
+                _PATCH,
+                _FEATURE,
+            ),
+            [{_TOKENS: vision.tokens_per_image}, {_TOKENS: None}],
+            [{_TOKENS: None}],
+        )
+
+
+vision_rules: tuple[Rule, ...] = (
+    vision_heads,
+    image_patches,
+    selected_layer,
+    class_token,
+    activation,
+    image_token_len,
+)

@@ -1,0 +1,83 @@
+"""Rules on layouts and loaders that run and waste."""
+
+from collections.abc import Iterator
+
+from neva_recipes.config import LlavaDataConfig, Recipe
+from neva_recipes.plan._sizes import data_parallel_size, devices_per_node
+from neva_recipes.plan.checks._rules import Found, Rule, around, found
+from neva_recipes.plan.findings import warning
+
+__all__ = ["waste_rules"]
+
+_DEVICES = "trainer.devices"
+_NODES = "trainer.num_nodes"
+_TENSOR = "parallel.tensor_model_parallel_size"
+_SEQUENCE = "parallel.sequence_parallel"
+_SHARDED = "parallel.use_distributed_optimizer"
+_REDUCE = "parallel.overlap_grad_reduce"
+_GATHER = "parallel.overlap_param_gather"
+
+
+def tensor_over_nodes(recipe: Recipe) -> Iterator[Found]:
+    """Tensor parallelism talks within every layer, and stays within a machine."""
+    nodes, devices, tensor = (
+        recipe.trainer.num_nodes,
+        devices_per_node(recipe),
+        recipe.parallel.tensor_model_parallel_size,
+    )
+    # Ranks of one tensor-parallel group follow each other.
+    if nodes > 1 and devices % tensor and data_parallel_size(recipe) is not None:
+        message = f"groups of {tensor} processes lie across machines of {devices}, and talk twice in every layer"
+        yield found(
+            warning("tensor-parallel-nodes", message, recipe, _TENSOR, _NODES, _DEVICES),
+            around(_TENSOR, tensor)[0],
+        )
+
+
+def norms_whole(recipe: Recipe) -> Iterator[Found]:
+    """With tensor parallelism goes sequence parallelism."""
+    parallel = recipe.parallel
+    if parallel.tensor_model_parallel_size > 1 and not parallel.sequence_parallel:
+        message = "without sequence parallelism every process keeps and computes norms and residuals of whole sequences"
+        yield found(
+            warning("sequence-parallel-off", message, recipe, _TENSOR, _SEQUENCE), [{_SEQUENCE: True}], [{_TENSOR: 1}]
+        )
+
+
+def optimizer_whole(recipe: Recipe) -> Iterator[Found]:
+    """Several replicas share the optimizer's state."""
+    replicas = data_parallel_size(recipe)
+    if replicas is not None and replicas > 1 and not recipe.parallel.use_distributed_optimizer:
+        message = f"each of {replicas} replicas keeps the whole state of the optimizer"
+        yield found(warning("optimizer-whole", message, recipe, _SHARDED), [{_SHARDED: True}])
+
+
+def nothing_to_overlap(recipe: Recipe) -> Iterator[Found]:
+    """Gradients are reduced over several processes."""
+    parallel, replicas = recipe.parallel, data_parallel_size(recipe)
+    if not parallel.overlap_grad_reduce or replicas is None or replicas * parallel.context_parallel_size > 1:
+        return
+    message = "there is one replica of the model: no gradients are reduced that could overlap"
+    off = {path: False for path in (_REDUCE, _GATHER) if getattr(parallel, path.rpartition(".")[2])}
+    yield found(warning("overlap-unused", message, recipe, *off), [off])
+
+
+def loading_waits(recipe: Recipe) -> Iterator[Found]:
+    """Images are decoded while the GPU works."""
+    if (
+        recipe.trainer.accelerator == "gpu"
+        and isinstance(recipe.data, LlavaDataConfig)
+        and recipe.data.num_workers == 0
+    ):
+        workers = "data.num_workers"
+        message = "the GPU waits while the training process decodes images"
+        yield found(warning("loading-waits", message, recipe, workers, "trainer.accelerator"), [{workers: 2}])
+
+
+waste_rules: tuple[Rule, ...] = (
+    tensor_over_nodes,
+    norms_whole,
+    optimizer_whole,
+    nothing_to_overlap,
+    loading_waits,
+)
