@@ -1,15 +1,40 @@
-"""Floating-point operations of a model, counted from its shape."""
+"""Floating-point operations of a model, counted from its shape.
+
+A matrix product of [m, k] and [k, n] is 2mkn operations. In the backward pass it costs as much again for the gradient
+of its input, where gradients must pass, and once more for that of its weight, where that is trained. Norms, activation
+functions and the optimizer are not counted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from neva_recipes.config import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
+from neva_recipes.plan.parameters import layer_linear_parameters, vision_layers_run
 
-__all__ = ["training_flops"]
+__all__ = ["ComponentFlops", "model_flops", "recompute_flops", "training_flops"]
 
 
-def training_flops(model: ModelConfig, *, sequence_length: int, sequences: int, images: int) -> float:
-    """Return the operations of one training step over a batch, recomputation not counted.
+@dataclass(frozen=True)
+class ComponentFlops:
+    """Operations of one component of the model.
 
-    A matrix product of [m, k] and [k, n] is 2mkn operations. A trained part costs its forward three times, a frozen
-    part through which gradients must pass twice, a frozen part in front of everything trained once.
+    Attributes:
+        component: `linear layers` and `attention` of the language model's layers, its `logits`, `vision`, `projector`.
+        forward: Operations of the forward pass.
+        training: Operations of forward and backward pass, recomputation not counted.
+    """
+
+    component: str
+    forward: float
+    training: float
+
+
+def model_flops(
+    model: ModelConfig, *, sequence_length: float, sequences: float, images: float
+) -> tuple[ComponentFlops, ...]:
+    """Return the operations of each component in one training step over a batch.
+
+    Causal attention is counted with the half of the [sequence, sequence] products that its mask leaves.
 
     Args:
         model: The model.
@@ -17,36 +42,87 @@ def training_flops(model: ModelConfig, *, sequence_length: int, sequences: int, 
         sequences: Rows.
         images: Images encoded by the vision tower.
     """
-    language = 2 if model.language.freeze else 3
-    total = language * sequences * _language_forward(model.language, sequence_length)
+    language, tokens = model.language, sequence_length * sequences
+    weights_trained = not language.freeze
+    passes = weights_trained or _sees_trained(model)
+    linear = 2.0 * tokens * language.num_layers * layer_linear_parameters(language)
+    attention = tokens * language.num_layers * _attention_flops(language, sequence_length)
+    logits = 2.0 * tokens * language.hidden_size * language.vocab_size
+    components = [
+        ComponentFlops("linear layers", linear, linear * (1 + passes + weights_trained)),
+        # Attention has no weights: both of its products have two inputs that need gradients.
+        ComponentFlops("attention", attention, attention * (1 + 2 * passes)),
+        ComponentFlops("logits", logits, logits * (1 + passes + weights_trained)),
+    ]
     if model.vision is not None and model.projector is not None:
-        vision, projector = 1 if model.vision.freeze else 3, 3
-        if model.projector.freeze:
-            projector = 1 if model.vision.freeze else 2
-        total += images * vision * _vision_forward(model.vision)
-        total += images * projector * _projector_forward(model.projector, model.vision, model.language.hidden_size)
-    return total
+        components.append(_vision_flops(model.vision, images))
+        components.append(_projector_flops(model.projector, model.vision, language.hidden_size, images))
+    return tuple(components)
 
 
-def _language_forward(config: LanguageConfig, length: int) -> float:
-    hidden, head = config.hidden_size, config.head_size
-    query = config.num_attention_heads * head
-    attention_weights = hidden * (query + 2 * config.num_query_groups * head) + query * hidden
-    weights = config.num_layers * (attention_weights + 3 * hidden * config.ffn_hidden_size) + hidden * config.vocab_size
-    # Causal attention needs half of the two [length, length] products.
-    return 2.0 * weights * length + 2.0 * length * length * query * config.num_layers
+def training_flops(model: ModelConfig, *, sequence_length: float, sequences: float, images: float) -> float:
+    """Return the operations of one training step over a batch, recomputation not counted.
+
+    Args:
+        model: The model.
+        sequence_length: Tokens of a row, image tokens and padding included.
+        sequences: Rows.
+        images: Images encoded by the vision tower.
+    """
+    components = model_flops(model, sequence_length=sequence_length, sequences=sequences, images=images)
+    return sum(component.training for component in components)
 
 
-def _vision_forward(config: VisionConfig) -> float:
-    hidden, tokens = config.hidden_size, (config.image_size // config.patch_size) ** 2 + config.has_class_token
-    # The hidden state k is the output of layer k; hidden state 0 is the embeddings.
-    selected = config.vision_select_layer
-    layers = selected if selected >= 0 else config.num_layers + 1 + selected
-    weights = layers * (4 * hidden * hidden + 2 * hidden * config.ffn_hidden_size)
-    patches = 2.0 * 3 * config.patch_size**2 * hidden * (config.image_size // config.patch_size) ** 2
-    return 2.0 * weights * tokens + 4.0 * tokens * tokens * hidden * layers + patches
+def recompute_flops(model: ModelConfig, *, sequence_length: float, sequences: float, chunks: Iterable[int]) -> float:
+    """Return the operations of one training step that only recompute activations.
+
+    Args:
+        model: The model.
+        sequence_length: Tokens of a row, image tokens and padding included.
+        sequences: Rows.
+        chunks: Number of layers in each virtual pipeline stage of the model.
+    """
+    language, tokens = model.language, sequence_length * sequences
+    attention = _attention_flops(language, sequence_length)
+    if model.recompute_granularity == "full":
+        number = (model.recompute_num_layers or 1) if model.recompute_method == "block" else language.num_layers
+        layers = sum(min(number, chunk) for chunk in chunks)
+        return tokens * layers * (2.0 * layer_linear_parameters(language) + attention)
+    if model.recompute_granularity == "selective":
+        modules = model.recompute_modules or ["core_attn"]
+        of_layer = attention if "core_attn" in modules else 0.0
+        of_layer += 6.0 * language.hidden_size * language.ffn_hidden_size if "mlp" in modules else 0.0
+        return tokens * language.num_layers * of_layer
+    return 0.0
 
 
-def _projector_forward(projector: ProjectorConfig, vision: VisionConfig, hidden_size: int) -> float:
-    weights = vision.hidden_size * hidden_size + (projector.num_layers - 1) * hidden_size * hidden_size
-    return 2.0 * weights * vision.tokens_per_image
+def _sees_trained(model: ModelConfig) -> bool:
+    """Whether something in front of the language model is trained, so that gradients pass through all of it."""
+    return any(part is not None and not part.freeze for part in (model.vision, model.projector))
+
+
+def _attention_flops(language: LanguageConfig, length: float) -> float:
+    """Return the operations of one token in one layer: scores and weighted values, over half of the row on average."""
+    return 4.0 * language.num_attention_heads * language.head_size * length / 2
+
+
+def _vision_flops(vision: VisionConfig, images: float) -> ComponentFlops:
+    hidden, patches = vision.hidden_size, (vision.image_size // vision.patch_size) ** 2
+    tokens = patches + vision.has_class_token
+    weights = 4 * hidden * hidden + 2 * hidden * vision.ffn_hidden_size
+    layers = vision_layers_run(vision) * tokens * (2.0 * weights + 4.0 * tokens * hidden)
+    embedding = 2.0 * 3 * vision.patch_size**2 * hidden * patches
+    trained = not vision.freeze
+    # An image needs no gradient.
+    training = layers * (3 if trained else 1) + embedding * (2 if trained else 1)
+    return ComponentFlops("vision", images * (layers + embedding), images * training)
+
+
+def _projector_flops(
+    projector: ProjectorConfig, vision: VisionConfig, hidden_size: int, images: float
+) -> ComponentFlops:
+    tokens, trained = images * vision.tokens_per_image, not projector.freeze
+    first = 2.0 * tokens * vision.hidden_size * hidden_size
+    others = 2.0 * tokens * (projector.num_layers - 1) * hidden_size * hidden_size
+    training = first * (1 + trained + (not vision.freeze)) + others * (1 + trained + (trained or not vision.freeze))
+    return ComponentFlops("projector", first + others, training)

@@ -11,7 +11,7 @@ import sys
 import torch
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from neva_model.model import build_model, cpu_compat
+from neva_model.model import build_chunks, cpu_compat, model_parallel_sizes
 from neva_recipes.config import Recipe
 from neva_recipes.plan import layout_of
 from tests.plan.model_shapes import random_recipes
@@ -19,14 +19,6 @@ from tests.plan.model_shapes import random_recipes
 cpu_compat.install()
 
 from megatron.core import parallel_state, tensor_parallel  # noqa: E402
-from megatron.core.models.gpt import GPTModel  # noqa: E402
-from megatron.core.transformer.transformer_block import (  # noqa: E402
-    TransformerBlockSubmodules,
-    get_num_layers_to_build,
-)
-
-from neva_model.model.layers import block_spec  # noqa: E402
-from neva_model.model.transformer import transformer_config  # noqa: E402
 
 Counts = dict[str, list[int]]
 
@@ -41,10 +33,7 @@ def stages(recipe: Recipe, generator: random.Random) -> list[Counts]:
             "fake", store=FakeStore(), rank=generator.choice(on_stage), world_size=layout.world_size
         )
         parallel_state.initialize_model_parallel(
-            recipe.parallel.tensor_model_parallel_size,
-            recipe.parallel.pipeline_model_parallel_size,
-            recipe.parallel.virtual_pipeline_model_parallel_size,
-            create_gloo_process_groups=False,
+            **model_parallel_sizes(recipe.parallel), create_gloo_process_groups=False
         )
         tensor_parallel.model_parallel_cuda_manual_seed(1)
         counts.append(_count(recipe))
@@ -54,43 +43,17 @@ def stages(recipe: Recipe, generator: random.Random) -> list[Counts]:
 
 
 def _count(recipe: Recipe) -> Counts:
-    pieces = recipe.parallel.virtual_pipeline_model_parallel_size
-    first = parallel_state.is_pipeline_first_stage(ignore_virtual=True)
-    last = parallel_state.is_pipeline_last_stage(ignore_virtual=True)
-    if pieces is None:
-        model = build_model(recipe, pre_process=first, post_process=last)
-        parts = {name: getattr(model, name) for name in ("language", "vision", "projector")}
-        return {
-            name: [
-                sum(parameter.numel() for parameter in part.parameters()),
-                sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad),
-            ]
-            for name, part in parts.items()
-            if part is not None
-        }
-    # What Core itself puts on the virtual stages of the language model.
-    total = sum(
-        sum(parameter.numel() for parameter in _piece(recipe, piece, first, last).parameters())
-        for piece in range(pieces)
-    )
-    return {"language": [total, 0 if recipe.model.language.freeze else total]}
-
-
-def _piece(recipe: Recipe, piece: int, first: bool, last: bool) -> GPTModel:
-    language, config = recipe.model.language, transformer_config(recipe)
-    spec = block_spec(config)
-    layers = [spec.layer_specs[0]] * get_num_layers_to_build(config, piece) if spec.layer_specs else []
-    return GPTModel(
-        config,
-        TransformerBlockSubmodules(layer_specs=layers, layer_norm=spec.layer_norm),
-        vocab_size=language.padded_vocab_size(recipe.parallel.tensor_model_parallel_size),
-        max_sequence_length=language.max_position_embeddings,
-        pre_process=first and piece == 0,
-        post_process=last and piece == recipe.parallel.virtual_pipeline_model_parallel_size - 1,
-        position_embedding_type="rope",
-        share_embeddings_and_output_weights=language.share_embeddings_and_output_weights,
-        vp_stage=piece,
-    )
+    counts: Counts = {}
+    for chunk in build_chunks(recipe):
+        for name in ("language", "vision", "projector"):
+            part = getattr(chunk, name)
+            if part is not None:
+                total, trained = counts.get(name, [0, 0])
+                sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
+                total += sum(size for size, _ in sizes)
+                trained += sum(size for size, is_trained in sizes if is_trained)
+                counts[name] = [total, trained]
+    return counts
 
 
 if __name__ == "__main__":
