@@ -140,11 +140,12 @@ def _recompute(recipe: Recipe, stage: Stage, layer: _LayerBytes) -> tuple[float,
     model, layers = recipe.model, max(map(len, stage.chunks))
     number = model.recompute_num_layers or 1
     if model.recompute_granularity == "full":
-        # The input of a layer is the residual stream, which is what its first norm keeps.
+        # The input of a layer is the residual stream, which its first norm keeps; the layers at work find it kept.
+        entry = layer.norm_inputs / 2
         if model.recompute_method == "block":
             again = min(number, layers)
-            return again * layer.norm_inputs / 2 + (layers - again) * layer.total, layer.total
-        return -(-layers // number) * layer.norm_inputs / 2, min(number, layers) * layer.total
+            return again * entry + (layers - again) * layer.total, layer.total - entry
+        return -(-layers // number) * entry, min(number, layers) * layer.total - entry
     if model.recompute_granularity == "selective":
         dropped = _dropped(layer, set(model.recompute_modules or ["core_attn"]), trained=not model.language.freeze)
         return layers * (layer.total - dropped), dropped

@@ -1,0 +1,57 @@
+"""The small models whose weights, gradients and optimizer are measured, by number of processes."""
+
+from neva_recipes.config import Recipe
+from tests.plan.model_shapes import small_recipe
+
+__all__ = ["CASES", "recipe_of"]
+
+# Buffers are padded to multiples of 64 numbers: with widths of 64 nothing is.
+WIDTHS = {
+    "model.language.hidden_size": 64,
+    "model.language.ffn_hidden_size": 128,
+    "model.language.vocab_size": 256,
+    "model.vision.hidden_size": 64,
+    "model.vision.ffn_hidden_size": 128,
+    "data.global_batch_size": 8,
+    "data.micro_batch_size": 2,
+}
+BF16 = {"precision.precision": "bf16"}
+STAGE_1 = {"model.language.freeze": True}
+TOWER = {"model.vision.freeze": False}
+WHOLE = {"parallel.use_distributed_optimizer": False}
+TP2 = {"parallel.tensor_model_parallel_size": 2}
+PP2 = {"parallel.pipeline_model_parallel_size": 2}
+CASES: dict[int, list[dict[str, object]]] = {
+    1: [
+        {},
+        WHOLE,
+        BF16,
+        {**BF16, **WHOLE},
+        {**BF16, **STAGE_1},
+        {**BF16, **TOWER, "trainer.ema_decay": 0.9},
+        {**BF16, "precision.grad_reduce_in_fp32": False},
+        {**BF16, "text": True, "model.language.share_embeddings_and_output_weights": True},
+    ],
+    2: [
+        {},
+        BF16,
+        WHOLE,
+        {**BF16, **WHOLE},
+        {**BF16, **STAGE_1},
+        {**BF16, **TOWER},
+        TP2,
+        {**TP2, **BF16},
+        {**TP2, **BF16, **STAGE_1, "parallel.sequence_parallel": True},
+        {**TP2, **BF16, **TOWER, **WHOLE},
+        PP2,
+        {**PP2, **BF16},
+        {**PP2, **BF16, **STAGE_1},
+        {**PP2, **BF16, "parallel.virtual_pipeline_model_parallel_size": 2},
+        {**PP2, **BF16, **WHOLE, "model.language.share_embeddings_and_output_weights": True},
+    ],
+}
+"""Changes of the small recipe, by number of processes."""
+
+
+def recipe_of(case: dict[str, object], processes: int) -> Recipe:
+    return small_recipe({**WIDTHS, "trainer.devices": processes, **case})
