@@ -5,8 +5,20 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from neva_recipes.config import LlavaDataConfig, Recipe, expand_path, path_is
+from neva_recipes.config import (
+    DataError,
+    LlavaDataConfig,
+    Recipe,
+    RecipeError,
+    expand_path,
+    path_is,
+    tokenizer_name,
+)
+from neva_recipes.plan._data_files import check_data_file
+from neva_recipes.plan._sources import check_sources
 from neva_recipes.plan.findings import Finding, error, field_value
+from neva_recipes.plan.tokenizer import LocalTokenizer, read_tokenizer
+from neva_recipes.prompts.templates import TEMPLATES, get_template
 
 __all__ = ["check_files"]
 
@@ -19,19 +31,22 @@ def check_files(recipe: Recipe) -> list[Finding]:
     What can only be a name on the Hugging Face hub is left to the worker: nothing is said of it. A name whose first
     half is a folder here is taken for a path.
     """
-    return [*_data_files(recipe), *_sources(recipe)]
+    return [*_data_files(recipe), *_names(recipe), *check_sources(recipe), *_tokenizer(recipe)]
 
 
 def _data_files(recipe: Recipe) -> Iterator[Finding]:
     if recipe.data.data_path is None:
-        yield error("file-not-set", "names no file to train on", recipe, "data.data_path", advice="add data.data_path=FILE")
+        yield error(
+            "file-not-set", "names no file to train on", recipe, "data.data_path", advice="add data.data_path=FILE"
+        )
     for field in ("data.data_path", "data.validation_data_path"):
         yield from _missing(recipe, field, Path.is_file, "file", "set it to the one to read")
+        yield from check_data_file(recipe, field)
     if isinstance(recipe.data, LlavaDataConfig):
         yield from _missing(recipe, "data.image_folder", Path.is_dir, "folder", "set it to that of the images")
 
 
-def _sources(recipe: Recipe) -> Iterator[Finding]:
+def _names(recipe: Recipe) -> Iterator[Finding]:
     if recipe.data.tokenizer is None and recipe.model.language.from_pretrained is None:
         yield error(
             "file-not-set",
@@ -49,6 +64,55 @@ def _sources(recipe: Recipe) -> Iterator[Finding]:
         elif path_is(Path(name).parent, Path.is_dir):
             advice = "what is in a folder that is here is not looked for on the Hugging Face hub"
             yield _not_there(recipe, field, "no such file or folder", advice)
+
+
+def _tokenizer(recipe: Recipe) -> Iterator[Finding]:
+    """Yield an error if the tokenizer has more tokens than the model, or not those of the template."""
+    field = "data.tokenizer" if recipe.data.tokenizer is not None else "model.language.from_pretrained"
+    if field_value(recipe, field) is None:
+        return
+    try:
+        path = expand_path(tokenizer_name(recipe))
+        tokenizer = read_tokenizer(path, use_im_start_end=recipe.model.use_im_start_end) if path_is(path) else None
+    except (DataError, RecipeError) as problem:
+        message = str(problem).removeprefix(f"{field_value(recipe, field)}: ")
+        yield error("tokenizer-unusable", message, recipe, field)
+        return
+    if tokenizer is None:
+        return
+    if tokenizer.vocab_size > recipe.model.language.vocab_size:
+        counted = ", those of use_im_start_end counted" if tokenizer.adds_image_tokens else ""
+        yield error(
+            "vocabulary-size",
+            f"the tokenizer has {tokenizer.vocab_size} tokens{counted}, more than the model",
+            recipe,
+            field,
+            "model.language.vocab_size",
+            remedies=[{"model.language.vocab_size": tokenizer.vocab_size}],
+            advice="use the model's own tokenizer",
+        )
+    if isinstance(recipe.data, LlavaDataConfig):
+        yield from _template(recipe, recipe.data, field, tokenizer)
+
+
+def _template(recipe: Recipe, data: LlavaDataConfig, field: str, tokenizer: LocalTokenizer) -> Iterator[Finding]:
+    lacking = [token for token in get_template(data.conv_template).special_tokens if token not in tokenizer.specials]
+    if lacking:
+        fitting = [
+            name
+            for name, template in TEMPLATES.items()
+            # plain is for captions alone
+            if name != "plain" and all(token in tokenizer.specials for token in template.special_tokens)
+        ]
+        yield error(
+            "template-tokens",
+            f"the tokenizer has no special token {', '.join(lacking)}, which the template needs",
+            recipe,
+            field,
+            "data.conv_template",
+            remedies=[{"data.conv_template": name} for name in fitting[:3]],
+            advice="use another tokenizer",
+        )
 
 
 def _missing(recipe: Recipe, field: str, kind: Callable[[Path], bool], expected: str, advice: str) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,10 @@ def start(folder):
 
     def call(name="digits"):
         recipe = llava.finetune("tiny")
-        recipe.data.data_path = recipe.data.tokenizer = __file__
+        Path("chats.json").write_text(
+            '[{"conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hi."}]}]'
+        )
+        recipe.data.data_path, recipe.data.tokenizer = "chats.json", "owner/name"
         recipe.parallel.tensor_model_parallel_size = 2
         job = executors.plan_job(recipe, executors.LocalExecutor(grace_seconds=5.0), name=name)
         job = dataclasses.replace(job, argv=(sys.executable, "-c", RANK))

@@ -68,7 +68,7 @@ WRONG = [
     (["llava.finetune", "model.language.freeze=true", "model.projector.freeze=true"], ["model.projector.freeze=false"]),
     (["llava.finetune", "data.sequence_length=8192"], ["data.sequence_length=8192", "max_position_embeddings=4096"]),
     # What a run needs.
-    (["gpt.pretrain", "size=tiny"], ["data.data_path is not set", "add data.data_path=FILE"]),
+    (["gpt.pretrain", "size=tiny"], ["data.data_path=none: names no file", "add data.data_path=FILE"]),
     (["llava.finetune", "data.data_path=no.json"], ["data.data_path=no.json: no such file", "set it"]),
     (["llava.finetune", "--name", "a/b", "--dry-run"], ["name='a/b'", "cannot hold '/'"]),
     (["llava.finetune", "trainer.num_nodes=2"], ["trainer.num_nodes=2", "set trainer.num_nodes=1"]),

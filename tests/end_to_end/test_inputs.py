@@ -1,5 +1,6 @@
 """Files that a recipe names are looked for before anything is written: from the command line, Python and a file."""
 
+import json
 import shlex
 
 import pytest
@@ -8,14 +9,22 @@ import executors
 from neva_recipes import llava
 from neva_recipes.cli.main import main
 from neva_recipes.config import RecipeError, load_recipe, recipe_to_yaml, set_field
+from tests.data.conftest import train_sentencepiece
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_bytes():
+    return train_sentencepiece(vocab_size=400)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, sentencepiece_bytes):
     """A current directory, and a home, with a data file, a tokenizer and a folder of runs."""
-    for name in ("chats.json", "tokens/tokenizer.model", "runs/stage-1/recipe.yaml"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    turns = [{"from": "human", "value": "Hello."}, {"from": "gpt", "value": "Hello."}]
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "runs/stage-1").mkdir(parents=True)
+    (tmp_path / "chats.json").write_text(json.dumps([{"conversations": turns}]))
+    (tmp_path / "tokens/tokenizer.model").write_bytes(sentencepiece_bytes)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path

@@ -1,0 +1,261 @@
+"""Each way in which a recipe's files can be wrong has its code, and good files have none."""
+
+import json
+
+import pytest
+import tokenizers
+import yaml
+from PIL import Image
+from tokenizers import decoders, models, pre_tokenizers
+
+from neva_recipes import gpt, llava
+from neva_recipes.config import build, recipe_to_yaml, set_field
+from neva_recipes.plan.files import check_files
+
+SPECIALS = ["<s>", "</s>"]
+LANGUAGE = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+}
+TOWER = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+}
+
+
+def sample(number, **changes):
+    turns = [{"from": "human", "value": "<image>\nWhich digit?"}, {"from": "gpt", "value": "A seven."}]
+    return {"id": str(number), "image": f"images/{number}.png", "conversations": turns} | changes
+
+
+def write_tokenizer(folder, specials=SPECIALS):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.add_special_tokens(list(specials))
+    folder.mkdir(exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+def write_model(folder, fields):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "model.safetensors").touch()
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder with everything a tiny finetuning needs, and the recipe that names it all."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"images/{number}.png")
+    (tmp_path / "chats.json").write_text(json.dumps([sample(number) for number in range(8)]))
+    write_tokenizer(tmp_path / "tokens")
+    write_model(tmp_path / "language", LANGUAGE)
+    write_model(tmp_path / "tower", TOWER)
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path, recipe.data.tokenizer = "chats.json", "tokens"
+    recipe.model.language.from_pretrained, recipe.model.vision.from_pretrained = "language", "tower"
+    run = tmp_path / "runs/stage-1/checkpoints/step-00000010"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(recipe_to_yaml(recipe))
+    (run / "weights.pt").write_text("12345")
+    (run / "checkpoint.json").write_text(json.dumps({"step": 10, "files": {"weights.pt": 5}}))
+    recipe.model.projector.from_pretrained = "runs/stage-1"
+    return tmp_path, recipe
+
+
+def found(recipe):
+    return [(finding.code, finding.severity, finding.line()) for finding in check_files(build(recipe))]
+
+
+def test_good_files_are_passed_over(world):
+    assert found(world[1]) == []
+
+
+def test_names_of_the_hub_are_left_to_the_worker(world):
+    _, recipe = world
+    recipe.data.tokenizer = recipe.model.vision.from_pretrained = "owner/name"
+    assert found(recipe) == []
+
+
+def rewrite(path, change):
+    """Apply a change to the JSON in a file."""
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def set_in(name, key, value):
+    return lambda folder, recipe: rewrite(folder / name, lambda fields: {**fields, key: value})
+
+
+def samples(*records):
+    return lambda folder, recipe: (folder / "chats.json").write_text(json.dumps(records))
+
+
+def text(name, content):
+    return lambda folder, recipe: (folder / name).write_bytes(content)
+
+
+def field(name, value):
+    return lambda folder, recipe: set_field(recipe, name, value)
+
+
+def remove(name):
+    return lambda folder, recipe: (folder / name).unlink()
+
+
+def saved_field(name, value):
+    def change(folder, recipe):
+        path = folder / "runs/stage-1/checkpoints/step-00000010/recipe.yaml"
+        fields = yaml.safe_load(path.read_text())
+        group = fields
+        *groups, last = name.split(".")
+        for part in groups:
+            group = group[part]
+        group[last] = value
+        path.write_text(yaml.safe_dump(fields))
+
+    return change
+
+
+def smaller_vocabulary(folder, recipe):
+    recipe.model.language.vocab_size, recipe.model.language.from_pretrained = 257, None
+
+
+FAULTS = [
+    (field("data.data_path", "none"), "file-not-set", ["data.data_path=none", "add data.data_path=FILE"]),
+    (remove("chats.json"), "file-missing", ["data.data_path=chats.json: no such file"]),
+    (field("data.validation_data_path", "images"), "file-missing", ["is a folder, expected a file"]),
+    (field("data.image_folder", "chats.json"), "file-missing", ["is a file, expected a folder"]),
+    (field("model.vision.from_pretrained", "chats.json"), "file-missing", ["is a file, expected a folder"]),
+    (field("data.validation_data_path", "tokens/tokenizer.json"), "data-format", ["expected a JSON array"]),
+    (text("chats.json", b"[]"), "data-format", ["holds no sample"]),
+    (text("chats.json", b'[{"a": 1}, {'), "data-format", ["after 1 samples", "truncated"]),
+    (text("chats.json", b"\xff\xfe[]"), "data-format", ["not UTF-8"]),
+    (samples({"id": 1}), "bad-sample", ["sample 0: conversations is empty or missing"]),
+    (
+        samples(sample(0), sample(1, conversations=[{"from": "gpt", "value": "Hi."}])),
+        "bad-sample",
+        ["sample 1: turn 1"],
+    ),
+    (samples(sample(0, image=["a.png"])), "bad-sample", ["expected the name of one image file"]),
+    (field("data.conv_template", "plain"), None, []),
+    (samples(sample(0), sample(9)), "image-missing", ["1 of the first 2 images", "images/9.png"]),
+    (field("data.image_folder", "images"), "image-missing", ["data.image_folder=images", "5 of the first 5"]),
+    (smaller_vocabulary, "vocabulary-size", ["has 258 tokens", "set model.language.vocab_size=258"]),
+    (field("data.conv_template", "chatml"), "template-tokens", ["<|im_start|>", "data.conv_template=v1"]),
+    (text("tokens/tokenizer.json", b"{"), "tokenizer-unusable", ["tokens/tokenizer.json: cannot be read"]),
+    (field("data.tokenizer", "images"), "tokenizer-unusable", ["holds no tokenizer"]),
+    (field("data.tokenizer", "chats.json"), "tokenizer-unusable", ["cannot be read as a SentencePiece model"]),
+    (
+        set_in("language/config.json", "hidden_size", 64),
+        "shape-mismatch",
+        ["hidden_size is 64", "model.language.hidden_size=64"],
+    ),
+    (set_in("language/config.json", "hidden_act", "gelu"), "shape-mismatch", ["only silu is supported"]),
+    (set_in("language/config.json", "model_type", "qwen2"), "checkpoint-unusable", ["model_type is qwen2"]),
+    (
+        set_in("language/config.json", "vocab_size", 500),
+        "vocabulary-size",
+        ["500 tokens", "set model.language.vocab_size=500"],
+    ),
+    (field("model.language.from_pretrained", "tower"), "shape-mismatch", ["no language model"]),
+    (
+        set_in("tower/config.json", "image_size", 112),
+        "shape-mismatch",
+        ["image_size is 112", "set model.vision.image_size=112"],
+    ),
+    (
+        text("tower/preprocessor_config.json", b'{"crop_size": {"height": 224, "width": 224}}'),
+        "shape-mismatch",
+        ["224 pixels"],
+    ),
+    (remove("tower/model.safetensors"), "checkpoint-unusable", ["holds no weights"]),
+    (
+        text("language/model.safetensors.index.json", b'{"weight_map": {"a": "1-of-1.safetensors"}}'),
+        "checkpoint-unusable",
+        ["1-of-1.safetensors is missing there"],
+    ),
+    (field("model.projector.from_pretrained", "runs"), "checkpoint-unusable", ["neither a Hugging Face directory"]),
+    (
+        remove("runs/stage-1/checkpoints/step-00000010/weights.pt"),
+        "checkpoint-unusable",
+        ["weights.pt is missing or cut off"],
+    ),
+    (remove("runs/stage-1/checkpoints/step-00000010/recipe.yaml"), "checkpoint-unusable", ["recipe.yaml"]),
+    (
+        field("model.projector.mm_projector_type", "linear"),
+        "shape-mismatch",
+        ["was trained with mm_projector_type=mlp2x_gelu"],
+    ),
+    (
+        saved_field("model.vision.hidden_size", 256),
+        "shape-mismatch",
+        ["model.vision.hidden_size=128", "set model.vision.hidden_size=256"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "code", "parts"), FAULTS)
+def test_a_fault(world, fault, code, parts):
+    folder, recipe = world
+    fault(folder, recipe)
+    findings = found(recipe)
+    assert [name for name, _, _ in findings] == ([code] if code else [])
+    for _, severity, line in findings:
+        assert severity == "error" and "\n" not in line
+        assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize("fault", [samples(sample(0), {"id": 1}), samples(sample(0), sample(9))])
+def test_what_is_skipped_is_a_warning(world, fault):
+    folder, recipe = world
+    fault(folder, recipe)
+    recipe.data.on_bad_sample = "skip"
+    assert [severity for _, severity, _ in found(recipe)] == ["warning"]
+    (folder / "chats.json").write_text(json.dumps([{"id": 1}]))
+    assert [severity for _, severity, _ in found(recipe)] == ["error"]
+
+
+def test_the_tokens_around_images_count(world):
+    _, recipe = world
+    recipe.model.use_im_start_end = True
+    recipe.model.language.vocab_size = 258
+    recipe.model.language.from_pretrained = None
+    (finding,) = found(recipe)
+    assert finding[0] == "vocabulary-size" and "set model.language.vocab_size=260" in finding[2]
+    recipe.model.language.vocab_size = 260
+    assert found(recipe) == []
+
+
+TEXTS = [
+    ("text.txt", b"One document.\nAnother.\n", []),
+    ("text.jsonl", b'{"text": "One."}\n', []),
+    ("text.jsonl", b'{"words": "One."}\n', [("data-format", "error")]),
+    ("text.txt", b"\xff\xfe", [("data-format", "error")]),
+    ("text.txt", b" \n", [("data-format", "error")]),
+    ("text.json", b'[{"text": "One."}]', [("data-format", "warning")]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), TEXTS)
+def test_plain_text(world, name, content, expected):
+    folder, _ = world
+    (folder / name).write_bytes(content)
+    recipe = gpt.pretrain("tiny")
+    recipe.data.data_path, recipe.data.tokenizer = name, "tokens"
+    assert [(code, severity) for code, severity, _ in found(recipe)] == expected
