@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from neva_recipes.cli._arguments import HelpShown
+from neva_recipes.cli._import_nemo import import_nemo_command
 from neva_recipes.cli._launch import launch_command
 from neva_recipes.cli._overview import list_command
 from neva_recipes.cli._runs import cancel_command, logs_command, resume_command, status_command
@@ -23,6 +24,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "chat": (chat_command, "ask a trained model about images"),
     "evaluate": (evaluate_command, "measure a trained model on held-out data"),
     "export": (export_command, "write a trained model as a Hugging Face directory"),
+    "import-nemo": (import_nemo_command, "make a recipe of a NeMo configuration"),
 }
 
 _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141

@@ -4,7 +4,15 @@ This package is the common ground of the launcher and the worker. It never impor
 """
 
 from neva_recipes.config._history import COMMAND_LINE, value_from
-from neva_recipes.config._node import describe_type, field_types, format_value, node_types, parse_value, suggest
+from neva_recipes.config._node import (
+    check_value,
+    describe_type,
+    field_types,
+    format_value,
+    node_types,
+    parse_value,
+    suggest,
+)
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
 from neva_recipes.config.inputs import expand_path, path_is, tokenizer_name, with_absolute_inputs
@@ -51,6 +59,7 @@ __all__ = [
     "UserError",
     "VisionConfig",
     "build",
+    "check_value",
     "config",
     "describe_type",
     "expand_path",

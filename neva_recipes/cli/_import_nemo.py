@@ -1,0 +1,108 @@
+"""Coming over from NeMo: `nemo-run import-nemo CONFIG.yaml`."""
+
+import keyword
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neva_recipes.cli._arguments import StrictParser, UsageError, split_overrides
+from neva_recipes.config import RecipeError, build
+
+__all__ = ["import_nemo_command"]
+
+
+def import_nemo_command(argv: Sequence[str]) -> int:
+    """Write a recipe from a NeMo configuration: `nemo-run import-nemo CONFIG.yaml [KEY=VALUE ...]`."""
+    parser = StrictParser(
+        "nemo-run import-nemo",
+        description=(
+            "Turn a NeVA configuration of NeMo 1.0 into a recipe in Python, and say what\n"
+            "became of every key. docs/nemo.md has the table of keys."
+        ),
+    )
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="NeMo's YAML file, such as neva_config.yaml")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys that NeMo's command line would set")
+    parser.add_argument("--output", metavar="F", type=Path, default=Path("recipe.py"), help="file to write (recipe.py)")
+    parser.add_argument("--name", metavar="N", help="name of the recipe (that of the configuration)")
+    arguments = parser.parse(argv)
+    # Imported here: the tables of keys are of use to this command alone.
+    from neva_recipes.nemo import read_configuration, render, translate
+    from neva_recipes.plan import check_recipe
+
+    output: Path = arguments.output
+    _refuse_output(output)
+    values = read_configuration(arguments.config, split_overrides(arguments.overrides))
+    translation = translate(values)
+    name = _given_name(arguments.name, output) if arguments.name else _own_name(values)
+    findings = check_recipe(build(translation.recipe(name)))
+    problems = [finding.line() for finding in findings if finding.severity == "error"]
+    _write(output, render(translation, name, arguments.config, problems))
+
+    there = [fate for fate in translation.fates if fate.in_file]
+    carried, same = (sum(fate.kind == kind for fate in there) for kind in ("carried", "same"))
+    _say("cannot carry", (fate.line() for fate in translation.of_kind("cannot")))
+    _say("unknown key", (fate.line() for fate in translation.of_kind("unknown")))
+    _say("assumed", translation.assumption_lines())
+    _say("left out", (fate.line() for fate in translation.of_kind("left")))
+    _say("will not run", problems)
+    others = len(there) - carried - same
+    print(f"{len(there)} keys: {carried} carried, {same} hold here anyway, {others} named above", file=sys.stderr)
+    print(f"{output} holds the recipe {name}, and what became of every key; next:")
+    print(f"  {shlex.join(['nemo-run', name, '--recipes', str(output), '--dry-run'])}")
+    return 0
+
+
+def _say(what: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"{what}: {line}", file=sys.stderr)
+
+
+def _refuse_output(output: Path) -> None:
+    if output.suffix != ".py":
+        raise UsageError(f"--output {output}: expected a Python file whose name ends in .py")
+    if output.exists():
+        raise UsageError(f"{output} is there already: name another file with --output")
+    if not output.parent.is_dir():
+        raise UsageError(f"--output {output}: no such folder {output.parent}")
+
+
+def _write(output: Path, text: str) -> None:
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                output.unlink()
+                raise
+    except OSError as error:
+        raise RecipeError(f"{output}: cannot be written: {error.strerror}") from None
+
+
+def _given_name(name: str, output: Path) -> str:
+    from neva_recipes.nemo.rendering import IMPORTED_NAMES
+    from neva_recipes.registry import list_recipes
+
+    if not _is_name(name):
+        raise UsageError(f"--name {name}: expected a name of letters, digits and underscores that begins with a letter")
+    if name in IMPORTED_NAMES:
+        raise UsageError(f"--name {name}: the file imports something of that name: choose another")
+    if any(entry.name == f"{output.stem}.{name}" for entry in list_recipes()):
+        raise UsageError(f"{output.stem}.{name} is a built-in recipe: choose another --name or --output")
+    return name
+
+
+def _own_name(values: Mapping[str, Any]) -> str:
+    """Return the name of a configuration as a Python name; one that cannot be made into one is `imported`."""
+    from neva_recipes.nemo.rendering import IMPORTED_NAMES
+
+    found = values.get("exp_manager.name") or values.get("name")
+    name = re.sub(r"\W", "_", str(found)).strip("_")
+    return name if _is_name(name) and name not in IMPORTED_NAMES else "imported"
+
+
+def _is_name(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")

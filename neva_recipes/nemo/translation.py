@@ -1,0 +1,230 @@
+"""From the keys of a NeMo configuration to the fields of a recipe."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import fiddle as fdl
+
+from neva_recipes.config import (
+    CheckpointConfig,
+    LanguageConfig,
+    LlavaDataConfig,
+    LoggingConfig,
+    ModelConfig,
+    OptimConfig,
+    ParallelConfig,
+    PrecisionConfig,
+    ProjectorConfig,
+    Recipe,
+    RecipeError,
+    TrainerConfig,
+    VisionConfig,
+    check_value,
+    config,
+    field_types,
+    suggest,
+)
+from neva_recipes.nemo.configuration import MISSING
+from neva_recipes.nemo.keys import RULES
+from neva_recipes.nemo.rules import NOTHING, Configuration, Outcome, Rule, Unusable, cannot, left, same
+
+__all__ = ["GROUPS", "Assumption", "Fate", "Setting", "Translation", "translate"]
+
+GROUPS: dict[str, type] = {
+    "model.language": LanguageConfig,
+    "model.vision": VisionConfig,
+    "model.projector": ProjectorConfig,
+    "model": ModelConfig,
+    "data": LlavaDataConfig,
+    "parallel": ParallelConfig,
+    "precision": PrecisionConfig,
+    "optim": OptimConfig,
+    "trainer": TrainerConfig,
+    "checkpoint": CheckpointConfig,
+    "logging": LoggingConfig,
+}
+"""The groups of fields an imported recipe has, inner ones first."""
+
+Kind = Literal["carried", "same", "left", "cannot", "unknown"]
+
+_NO_SECTION = same("a section without keys")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a key.
+
+    Attributes:
+        key: Its dotted name.
+        value: What the configuration holds there, or NeMo takes where it does not.
+        kind: As in `Outcome`; `unknown` for a key without a rule.
+        why: The reason.
+        in_file: Whether the key is there, and the value not NeMo's default.
+        is_own: Whether a rule names this very key. Values of other keys are nobody's business: they are not shown.
+    """
+
+    key: str
+    value: Any
+    kind: Kind
+    why: str
+    in_file: bool = True
+    is_own: bool = True
+
+    def line(self) -> str:
+        """Return the key with its value and the reason, as one line of printable characters."""
+        shown = _printable(f"{self.key}={_shortened(self.value)}" if self.is_own else self.key)
+        absent = "" if self.in_file else " (NeMo's default)"
+        return f"{shown}{absent}: {_printable(self.why)}" if self.why else f"{shown}{absent}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of the recipe, and the key it comes from; an empty one for what was assumed."""
+
+    value: Any
+    key: str
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A field that the configuration does not give."""
+
+    path: str
+    value: Any
+    why: str
+
+    def setting(self) -> str:
+        """Return the field with its value."""
+        return f"{self.path}={_shortened(self.value)}"
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What a configuration is as a recipe.
+
+    Attributes:
+        settings: Fields of the recipe by dotted path; the others have their defaults.
+        fates: What became of every key.
+        assumptions: Fields that the configuration does not give.
+    """
+
+    settings: Mapping[str, Setting]
+    fates: tuple[Fate, ...]
+    assumptions: tuple[Assumption, ...]
+
+    def of_kind(self, kind: Kind) -> list[Fate]:
+        """Return the keys that became one kind of thing, in the order of the file."""
+        return [fate for fate in self.fates if fate.kind == kind]
+
+    def assumption_lines(self) -> list[str]:
+        """Return what was assumed, a line for all that was assumed for the same reason."""
+        reasons = dict.fromkeys(assumption.why for assumption in self.assumptions)
+        return [
+            _printable(f"{', '.join(entry.setting() for entry in self.assumptions if entry.why == why)}: {why}")
+            for why in reasons
+        ]
+
+    def recipe(self, name: str) -> fdl.Config[Recipe]:
+        """Return the recipe, under a name."""
+        groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+        for path, setting in self.settings.items():
+            group, _, field_name = path.rpartition(".")
+            groups[group][field_name] = setting.value
+        made: dict[str, fdl.Config[Any]] = {}
+        for group, cls in GROUPS.items():
+            inner = {path.rpartition(".")[2]: made[path] for path in made if path.rpartition(".")[0] == group}
+            made[group] = config(cls, **groups[group], **inner)
+        return config(Recipe, name=name, **{group: made[group] for group in GROUPS if "." not in group})
+
+
+def translate(values: Mapping[str, Any]) -> Translation:
+    """Return what a configuration is as a recipe.
+
+    Args:
+        values: Every value by its dotted key, as `read_configuration` returns them.
+
+    Raises:
+        RecipeError: A key without which there is no recipe, such as the number of layers, is not there or unusable.
+    """
+    nemo = Configuration(values)
+    settings: dict[str, Setting] = {}
+    fates: list[Fate] = []
+    assumed: dict[str, Assumption] = {}
+    for key, value, rule in _with_rules(values):
+        in_file = key in values
+        outcome = _decide(rule, key, value, nemo)
+        if in_file or outcome.kind != "same":
+            is_own = rule is not None and rule.key == key
+            fates.append(Fate(key, value, outcome.kind if rule else "unknown", outcome.why, in_file, is_own))
+        settings |= {path: Setting(_usable(path, made), key) for path, made in outcome.fields.items()}
+        assumed |= {path: Assumption(path, made, why) for path, (made, why) in outcome.assumed.items()}
+    assumptions = tuple(assumption for path, assumption in assumed.items() if path not in settings)
+    settings |= {assumption.path: Setting(assumption.value, "") for assumption in assumptions}
+    _require(settings)
+    return Translation(settings, tuple(fates), assumptions)
+
+
+def _with_rules(values: Mapping[str, Any]) -> list[tuple[str, Any, Rule | None]]:
+    """Return every key with its value and rule, then those that are not there and whose default matters."""
+    exact = {rule.key: rule for rule in RULES if not rule.key.endswith("*")}
+    starts = sorted((rule for rule in RULES if rule.key.endswith("*")), key=lambda rule: -len(rule.key))
+    there = [
+        (key, value, exact.get(key) or next((rule for rule in starts if key.startswith(rule.key[:-1])), None))
+        for key, value in values.items()
+    ]
+    absent = [
+        (rule.key, rule.absent, rule)
+        for rule in exact.values()
+        if rule.absent is not NOTHING and rule.key not in values
+    ]
+    return there + absent
+
+
+def _decide(rule: Rule | None, key: str, value: Any, nemo: Configuration) -> Outcome:
+    if rule is None:
+        if value in (None, {}) and any(known.key.startswith(f"{key}.") for known in RULES):
+            return _NO_SECTION
+        return Outcome("left", f"not a key that is known here{suggest(key, [known.key for known in RULES])}")
+    if isinstance(value, str) and value == MISSING:
+        if rule.required:
+            raise RecipeError(f"{key}={MISSING}: has to be given: add {key}=VALUE")
+        field = rule.becomes.strip("`")
+        return left(f"has to be given{f': set {field}' if '.' in field and ' ' not in field else ''}")
+    try:
+        outcome = rule.decide(value, nemo)
+        for path, made in outcome.fields.items():
+            _usable(path, made)
+    except (Unusable, RecipeError) as error:
+        if rule.required:
+            raise RecipeError(f"{key}={_shortened(value)}: {error}") from None
+        return cannot(str(error))
+    return outcome
+
+
+def _usable(path: str, value: Any) -> Any:
+    """Return a field's value as the field holds it; raises `RecipeError` if it does not."""
+    group, _, name = path.rpartition(".")
+    return check_value(field_types(GROUPS[group])[name], value, path)
+
+
+def _require(settings: Mapping[str, Setting]) -> None:
+    """Raise `RecipeError` for a field that must be set and is not."""
+    for group, cls in GROUPS.items():
+        for field in fields(cls):
+            path = f"{group}.{field.name}"
+            has_default = field.default is not NO_DEFAULT or field.default_factory is not NO_DEFAULT
+            if has_default or path in GROUPS or path in settings:
+                continue
+            key = next((rule.key for rule in RULES if rule.becomes == f"`{path}`"), path)
+            raise RecipeError(f"{key} is not there: there is no recipe without it: add {key}=VALUE")
+
+
+def _shortened(value: Any) -> str:
+    shown = "null" if value is None else str(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
