@@ -37,6 +37,8 @@ class Job:
         argv: Program and arguments of every rank; the run directory is appended.
         env: Variables set for every rank beside those of the rank itself.
         cwd: Absolute path of the directory the ranks start in.
+        command_line: Fields of the recipe that were set on the command line, by dotted path, each with the value it had
+            before.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Job:
     argv: tuple[str, ...] = WORKER_ARGV
     env: dict[str, str] = field(repr=False)
     cwd: Path
+    command_line: dict[str, Any] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:
@@ -77,6 +80,7 @@ class Job:
             "argv": list(self.argv),
             "env": {name: value for name, value in self.env.items() if not is_secret(name, value)},
             "cwd": str(self.cwd),
+            "command_line": self.command_line,
             "num_nodes": self.layout.num_nodes,
             "processes_per_node": self.layout.processes_per_node,
             "world_size": self.layout.world_size,

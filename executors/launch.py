@@ -18,7 +18,7 @@ from executors.base import Executor
 from executors.job import Job
 from executors.local import LocalExecutor
 from executors.runs import Run
-from neva_recipes.config import Recipe, RunError, recipe_to_yaml, with_absolute_inputs
+from neva_recipes.config import Recipe, RunError, recipe_to_yaml, replaced_values, with_absolute_inputs
 from neva_recipes.plan import Plan, plan
 from neva_recipes.plan.checks import LONGEST_NAME, name_problem
 from neva_recipes.plan.serialization import plan_to_json
@@ -87,6 +87,7 @@ def job_of(
         executor=executor,
         env=executor.job_environment(planned.layout),
         cwd=Path.cwd(),
+        command_line=replaced_values(recipe),
     )
 
 

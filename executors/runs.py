@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ from executors._logs import LogReader
 from executors._metrics import last_step
 from executors._state import FINAL, State, read_state, reserve_space, write_atomically, write_state
 from executors.job import Job, executor_class, load_executor, read_job_record
-from neva_recipes.config import Recipe, RunError, load_recipe, recipe_to_yaml, with_absolute_inputs
+from neva_recipes.config import Recipe, RunError, load_recipe, recipe_to_yaml, replaced_values, with_absolute_inputs
 from neva_recipes.plan import plan
-from neva_recipes.plan.serialization import plan_to_json
+from neva_recipes.plan.serialization import PLAN_SCHEMA, plan_to_json
 
 __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 
@@ -44,6 +45,7 @@ class RunStatus:
         started: When its processes were last started.
         ended: When they had ended.
         step: Last optimizer step in its metrics; none before the first.
+        attempt: 1 for the first start, one more for each time it was resumed.
     """
 
     state: RunState
@@ -52,6 +54,7 @@ class RunStatus:
     started: datetime | None
     ended: datetime | None
     step: int | None
+    attempt: int
 
 
 class Run:
@@ -87,7 +90,45 @@ class Run:
             started=datetime.fromisoformat(state.started).astimezone() if state.started else None,
             ended=datetime.fromisoformat(state.ended).astimezone() if state.ended else None,
             step=last_step(self.path),
+            attempt=state.attempt,
         )
+
+    def record(self) -> dict[str, Any]:
+        """Return job.json: what was started where, by which code.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        return read_job_record(self.path)
+
+    def saved_plan(self) -> dict[str, Any] | None:
+        """Return plan.json, in the form of `neva_recipes.plan.serialization`; none where there is none.
+
+        Raises:
+            RunError: It cannot be read, or is of another form.
+        """
+        path = self.path / "plan.json"
+        try:
+            saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if saved["schema"] != PLAN_SCHEMA:
+                raise ValueError(f"schema {saved['schema']!r}, expected {PLAN_SCHEMA}")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: cannot be read as the plan of a run: {error}") from None
+        return saved
+
+    def recipe_files(self) -> list[Path]:
+        """Return the recipes it has had, oldest first: recipe.1.yaml, ... before it was resumed with another."""
+        earlier: list[Path] = []
+        while (path := self._earlier_recipe(len(earlier) + 1)).exists():
+            earlier.append(path)
+        return [*earlier, self.path / "recipe.yaml"]
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return its newest complete checkpoint, which is its result once it has succeeded; none before the first."""
+        # A checkpoint gets this name when it is whole; names sort by step.
+        return max((path for path in self.path.glob("checkpoints/step-*") if path.is_dir()), default=None)
 
     def has_ended(self) -> bool:
         """Return whether nothing of the run is left to wait for.
@@ -171,6 +212,7 @@ class Run:
         require_possible(planned)
         require_files(planned)
         assert planned.layout is not None  # where there is no layout there are errors
+        given = {} if recipe is None else replaced_values(recipe)
         recipe = old_recipe if recipe is None else with_absolute_inputs(recipe)
         changed = recipe_to_yaml(recipe) != recipe_to_yaml(old_recipe)
         job = Job(
@@ -183,6 +225,7 @@ class Run:
             argv=tuple(record["argv"]),
             env=executor.job_environment(planned.layout),
             cwd=Path(record["cwd"]),
+            command_line={**record.get("command_line", {}), **given},
         )
         lock = self._take_lock()
         try:
@@ -213,10 +256,7 @@ class Run:
     def _prepare(self, job: Job, old_recipe: str) -> None:
         """Bring the directory into the state `created`, whatever the last attempt has left."""
         if job.recipe_yaml != old_recipe:
-            number = 1
-            while (kept := self.path / f"recipe.{number}.yaml").exists():
-                number += 1
-            write_atomically(kept, old_recipe)
+            write_atomically(self._earlier_recipe(len(self.recipe_files())), old_recipe)
             write_atomically(self.path / "recipe.yaml", job.recipe_yaml)
         if job.recipe_yaml != old_recipe or not (self.path / "plan.json").exists():
             write_atomically(self.path / "plan.json", plan_to_json(job.plan))
@@ -256,6 +296,9 @@ class Run:
     @staticmethod
     def _exit_code(state: State) -> int | None:
         return _LOST_EXIT_CODE if state.state == "lost" else state.exit_code
+
+    def _earlier_recipe(self, number: int) -> Path:
+        return self.path / f"recipe.{number}.yaml"
 
     def _log_path(self, rank: int | None) -> Path:
         return self.path / "logs" / ("joined.log" if rank is None else f"rank-{rank}.log")

@@ -21,11 +21,15 @@ import fiddle as fdl
 from neva_recipes._user_code import load_python_file, reporting_mistakes
 from neva_recipes.config import Recipe, RecipeError, parse_value, suggest
 
-__all__ = ["ENTRY_POINT_GROUP", "RecipeEntry", "RecipeParameter", "find_recipe", "list_recipes"]
+__all__ = ["ENTRY_POINT_GROUP", "NoSuchRecipe", "RecipeEntry", "RecipeParameter", "find_recipe", "list_recipes"]
 
 ENTRY_POINT_GROUP = "neva_recipes.recipes"
 
 _BUILT_IN_MODULES = ("llava", "neva", "gpt")
+
+
+class NoSuchRecipe(RecipeError):
+    """A name that is no recipe's."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def find_recipe(name: str, file: str | Path | None = None, other_words: Iterable
         other_words: Words that may have been meant instead, to be offered too.
 
     Raises:
-        RecipeError: There is no such recipe, with the nearest names, or the file cannot be used.
+        NoSuchRecipe: There is none of that name; the nearest names are offered.
+        RecipeError: The file cannot be used, or several packages offer the name.
     """
     in_file = _recipes_of_file(Path(file)) if file is not None else []
     for entry in in_file:
@@ -130,7 +135,7 @@ def find_recipe(name: str, file: str | Path | None = None, other_words: Iterable
     if not found:
         known = [entry.name for entry in (*in_file, *_built_in_recipes(), *_recipes_of_packages())]
         hint = suggest(name, [*known, *map(_short_name, in_file), *other_words])
-        raise RecipeError(f"{name}: no such recipe or command{hint}; nemo-run list shows all recipes")
+        raise NoSuchRecipe(f"{name}: no such recipe or command{hint}; nemo-run list shows all recipes")
     return found[0]
 
 

@@ -12,8 +12,9 @@ import fiddle as fdl
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides, wrap
 from neva_recipes.cli._dry_run import FORMATS, show
 from neva_recipes.cli._fields import describe_fields, describe_parameters
+from neva_recipes.cli._opening import make_recipe
 from neva_recipes.cli._overview import recipe_overview
-from neva_recipes.config import Recipe, RecipeError, load_recipe, suggest
+from neva_recipes.config import Recipe, load_recipe
 from neva_recipes.registry import RecipeEntry, find_recipe
 
 if TYPE_CHECKING:
@@ -40,24 +41,14 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     overrides = split_overrides(words)
     if name.endswith((".yaml", ".yml")):
         entry, recipe = None, load_recipe(name)
+        apply_overrides(recipe, overrides)
     else:
         entry = find_recipe(name, arguments.recipes, commands)
-        recipe = _make(entry, overrides)
-    apply_overrides(recipe, overrides)
+        recipe = make_recipe(entry, overrides)
     if arguments.help:
         print(_recipe_help(name, entry, recipe))
         return 0
     return _start(recipe, arguments)
-
-
-def _make(entry: RecipeEntry, overrides: dict[str, str]) -> fdl.Buildable[Recipe]:
-    """Call a recipe function with the overrides that are parameters of it, and take them from `overrides`."""
-    names = [parameter.name for parameter in entry.parameters]
-    recipe = entry.make({key: overrides.pop(key) for key in list(overrides) if key in names})
-    for key in overrides:
-        if "." not in key and (hint := suggest(key, names)):
-            raise RecipeError(f"{key}: {entry.name} has no such parameter{hint}")
-    return recipe
 
 
 def _start(recipe: fdl.Buildable[Recipe], arguments: argparse.Namespace) -> int:

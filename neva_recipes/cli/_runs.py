@@ -1,18 +1,19 @@
 """Looking after runs: `nemo-run status`, `logs`, `cancel` and `resume`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides
 from neva_recipes.cli._fields import describe_fields
 from neva_recipes.cli._launch import finish
-from neva_recipes.config import build, load_recipe
+from neva_recipes.config import load_recipe
+from neva_recipes.secrets import mask
 
 if TYPE_CHECKING:
     from executors import Run, RunStatus
 
-__all__ = ["cancel_command", "logs_command", "resume_command", "status_command"]
+__all__ = ["cancel_command", "fact_lines", "logs_command", "resume_command", "run_facts", "status_command"]
 
 
 def status_command(argv: Sequence[str]) -> int:
@@ -25,7 +26,7 @@ def status_command(argv: Sequence[str]) -> int:
     from executors import find_run, list_runs
 
     if arguments.run is not None:
-        print(_describe(find_run(arguments.run, arguments.runs_dir)))
+        print(*fact_lines(run_facts(find_run(arguments.run, arguments.runs_dir))), sep="\n")
         return 0
     runs = list_runs(arguments.runs_dir)
     if not runs:
@@ -101,7 +102,6 @@ def resume_command(argv: Sequence[str]) -> int:
         parser.epilog = "\n".join(["fields, with what they hold in the run:", *describe_fields(recipe)])
         print(parser.format_help())
         return 0
-    build(recipe)
     run.resume(recipe, detach=arguments.detach)
     return finish(run, arguments.detach)
 
@@ -110,19 +110,27 @@ def _add_run(parser: StrictParser, nargs: str | None = None) -> None:
     parser.add_argument("run", metavar="RUN", nargs=nargs, help="name of a run, or path of its directory")
 
 
-def _describe(run: "Run") -> str:
+def run_facts(run: "Run") -> dict[str, object]:
+    """Return how a run stands, by label; none for what there is nothing to say of."""
     status = run.status()
-    rows = {
+    return {
         "run": run.name,
         "state": status.state,
-        "reason": status.reason,
+        "reason": status.reason and mask(status.reason),
         "exit code": status.exit_code,
         "step": status.step,
         "started": status.started and f"{status.started:%Y-%m-%d %H:%M:%S}",
         "time": _duration(status),
         "directory": run.path,
     }
-    return "\n".join(f"{name + ':':<11}{value}" for name, value in rows.items() if value is not None)
+
+
+def fact_lines(facts: Mapping[str, object], indent: str = "") -> Iterator[str]:
+    """Yield a line for each label that has a value."""
+    width = max(len(name) for name in facts) + 2
+    for name, value in facts.items():
+        if value is not None:
+            yield f"{indent}{name + ':':<{width}}{value}"
 
 
 def _duration(status: "RunStatus") -> str:

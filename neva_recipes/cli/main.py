@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from neva_recipes.cli._arguments import HelpShown
+from neva_recipes.cli._compare import diff_command
 from neva_recipes.cli._import_nemo import import_nemo_command
 from neva_recipes.cli._launch import launch_command
 from neva_recipes.cli._overview import list_command
 from neva_recipes.cli._runs import cancel_command, logs_command, resume_command, status_command
+from neva_recipes.cli._show import show_command
 from neva_recipes.cli._tools import chat_command, evaluate_command, export_command
 from neva_recipes.config import UserError
 
@@ -21,6 +23,8 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "logs": (logs_command, "what a run has printed"),
     "cancel": (cancel_command, "stop a run"),
     "resume": (resume_command, "go on with a run from its newest checkpoint"),
+    "show": (show_command, "what a run really used"),
+    "diff": (diff_command, "what is different between recipes or runs"),
     "chat": (chat_command, "ask a trained model about images"),
     "evaluate": (evaluate_command, "measure a trained model on held-out data"),
     "export": (export_command, "write a trained model as a Hugging Face directory"),

@@ -3,7 +3,7 @@
 This package is the common ground of the launcher and the worker. It never imports torch.
 """
 
-from neva_recipes.config._history import COMMAND_LINE, value_from
+from neva_recipes.config._history import COMMAND_LINE, replaced_values, value_from
 from neva_recipes.config._node import (
     check_value,
     describe_type,
@@ -74,6 +74,7 @@ __all__ = [
     "recipe_from_yaml",
     "recipe_to_plain",
     "recipe_to_yaml",
+    "replaced_values",
     "set_field",
     "suggest",
     "tokenizer_name",

@@ -6,10 +6,12 @@ no file has.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import fiddle as fdl
 from fiddle import history
 
-__all__ = ["COMMAND_LINE", "value_from"]
+__all__ = ["COMMAND_LINE", "replaced_values", "value_from"]
 
 COMMAND_LINE = "command line"
 """The place of a value that was given as `key=value`."""
@@ -30,3 +32,22 @@ def value_from(place: str, line: int = 0) -> Iterator[None]:
     location = history.Location(place, line, None)
     with history.custom_location(lambda: location):
         yield
+
+
+def replaced_values(recipe: fdl.Buildable[Any], prefix: str = "") -> dict[str, Any]:
+    """Return the fields that were set on the command line, by dotted path, each with the value it had before.
+
+    Args:
+        recipe: The recipe, or a group of it.
+        prefix: Path of the group with a dot at its end; empty for the root.
+    """
+    replaced = {}
+    for name, value in recipe.__arguments__.items():
+        if isinstance(value, fdl.Buildable):
+            replaced.update(replaced_values(value, f"{prefix}{name}."))
+            continue
+        entries = [e for e in recipe.__argument_history__[name] if e.kind is history.ChangeKind.NEW_VALUE]
+        if entries and entries[-1].location.filename == COMMAND_LINE:
+            before = [entry.new_value for entry in entries if entry.location.filename != COMMAND_LINE]
+            replaced[f"{prefix}{name}"] = before[-1] if before else None
+    return replaced

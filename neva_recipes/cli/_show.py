@@ -1,0 +1,137 @@
+"""What a past run really used: `nemo-run show RUN`."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import fiddle as fdl
+
+from neva_recipes.cli._arguments import StrictParser, add_runs_dir, wrap
+from neva_recipes.cli._compare import change_lines, change_to_plain, number_text
+from neva_recipes.cli._runs import fact_lines, run_facts
+from neva_recipes.comparison import Change, plan_figures, recipe_changes
+from neva_recipes.config import COMMAND_LINE, Recipe, load_recipe, recipe_to_plain, value_from
+from neva_recipes.secrets import mask
+
+if TYPE_CHECKING:
+    from executors import Run
+
+__all__ = ["show_command"]
+
+
+def show_command(argv: Sequence[str]) -> int:
+    """Print what a run used: `nemo-run show RUN`."""
+    parser = StrictParser(
+        "nemo-run show",
+        description=(
+            "What a run really used: how it stands, what started it where, its plan as it\n"
+            "was then, its recipe, and what was changed when it was resumed."
+        ),
+    )
+    parser.add_argument("run", metavar="RUN", help="name of a run, or path of its directory")
+    parser.add_argument("--format", metavar="F", choices=("text", "json"), default="text", help="text or json (text)")
+    add_runs_dir(parser)
+    arguments = parser.parse(argv)
+
+    from executors import find_run
+
+    run = find_run(arguments.run, arguments.runs_dir)
+    print(json.dumps(_document(run), indent=2, allow_nan=False) if arguments.format == "json" else _text(run))
+    return 0
+
+
+def _resumes(run: "Run") -> list[tuple[str, list[Change]]]:
+    """Return what each resume with another recipe changed, oldest first, by the file that has the recipe before it."""
+    files = run.recipe_files()
+    return [(old.name, recipe_changes(load_recipe(old), load_recipe(new))) for old, new in pairwise(files)]
+
+
+def _document(run: "Run") -> dict[str, Any]:
+    status, checkpoint = run.status(), run.newest_checkpoint()
+    return {
+        "schema": 1,
+        "run": run.name,
+        "directory": str(run.path),
+        "state": status.state,
+        "reason": None if status.reason is None else mask(status.reason),
+        "exit_code": status.exit_code,
+        "step": status.step,
+        "attempt": status.attempt,
+        "started": status.started and status.started.isoformat(),
+        "ended": status.ended and status.ended.isoformat(),
+        "checkpoint": checkpoint and str(checkpoint),
+        "job": run.record(),
+        "plan": run.saved_plan(),
+        "recipe": recipe_to_plain(load_recipe(run.path / "recipe.yaml")),
+        "resumes": [
+            {"before": name, "changes": list(map(change_to_plain, changes))} for name, changes in _resumes(run)
+        ],
+    }
+
+
+def _text(run: "Run") -> str:
+    from neva_recipes.inspection import recipe_to_text
+
+    record, recipe, checkpoint = run.record(), load_recipe(run.path / "recipe.yaml"), run.newest_checkpoint()
+    _restore_history(recipe, record.get("command_line", {}))
+    blocks = [
+        ("Run", fact_lines({**run_facts(run), "checkpoint": checkpoint}, "  ")),
+        ("Started as", fact_lines(_origin(record, run.status().attempt), "  ")),
+        ("Plan, as it was made for this recipe", _plan_lines(run.saved_plan())),
+        *(
+            (f"Changed when it was resumed (recipe before: {name})", change_lines(changes, "the recipe before", "it"))
+            for name, changes in _resumes(run)
+        ),
+    ]
+    return "\n".join([*("\n".join([title, *lines, ""]) for title, lines in blocks), recipe_to_text(recipe)]).rstrip()
+
+
+def _restore_history(recipe: fdl.Buildable[Recipe], replaced: Mapping[str, Any]) -> None:
+    """Note again which fields were set on the command line, and what they held before."""
+    for path, before in replaced.items():
+        *groups, name = path.split(".")
+        node: Any = recipe
+        for group in groups:
+            node = getattr(node, group, None)
+        if not isinstance(node, fdl.Buildable) or name not in node.__arguments__:
+            continue  # a resume has taken its group away
+        value = getattr(node, name)
+        setattr(node, name, before)
+        with value_from(COMMAND_LINE):
+            setattr(node, name, value)
+
+
+def _origin(record: Mapping[str, Any], attempt: int) -> dict[str, object]:
+    """Return what started a run, from its job.json."""
+    code, executor = record.get("code", {}), record["executor"]
+    settings = {name: value for name, value in executor.items() if name not in ("kind", "env", "secret_env")}
+    version, commit = code.get("version"), code.get("commit")
+    secrets = executor.get("secret_env", [])
+    return {
+        "planned": record["created"],
+        "attempts": attempt,
+        "code": version and f"neva-recipes {version}" + (f", commit {commit}" if commit else ""),
+        "Python": record.get("python"),
+        "host": record.get("hostname"),
+        "executor": " ".join([executor["kind"], *(f"{name}={value}" for name, value in settings.items())]),
+        "processes": f"{record['world_size']} on {record['num_nodes']} node{'s' if record['num_nodes'] > 1 else ''}",
+        "command": shlex.join(record["argv"]),
+        "folder": record["cwd"],
+        "variables": " ".join(f"{name}={shlex.quote(value)}" for name, value in record["env"].items()) or None,
+        "secrets": f"{', '.join(secrets)} (values not kept)" if secrets else None,
+    }
+
+
+def _plan_lines(plan: Mapping[str, Any] | None) -> Iterator[str]:
+    if plan is None:
+        yield "  none was kept"
+        return
+    for figure in plan_figures(plan):
+        if figure.value is not None:
+            yield f"  {figure.name:<25} {number_text(figure):>16}"
+    gpu = plan["gpu"]
+    yield f"  on GPUs of {gpu['memory_gib']:g} GiB, {gpu['name']}{' (assumed)' if plan['gpu_assumed'] else ''}"
+    for finding in plan["findings"]:
+        yield wrap(f"{finding['severity']}: {finding['line']}", "  ")
