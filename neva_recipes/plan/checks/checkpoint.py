@@ -42,10 +42,17 @@ def early_stopping(recipe: Recipe) -> Iterator[Found]:
     missing += [_FILE] if data.validation_data_path is None else []
     if missing:
         message = f"early stopping needs {' and '.join(missing)}"
+        both = {_MONITOR: f"{_MONITOR}=val_loss", _FILE: f"{_FILE}=FILE"}
         yield found(
-            error("early-stopping", message, recipe, _PATIENCE, *missing, advice=f"set {' and '.join(missing)}"),
+            error(
+                "early-stopping",
+                message,
+                recipe,
+                _PATIENCE,
+                *missing,
+                advice=f"set {' '.join(both[path] for path in missing)}",
+            ),
             [{_PATIENCE: None}],
-            [{_MONITOR: "val_loss"}],
         )
     elif trainer.val_check_interval is None:
         message = "training is validated at its end only, when there is nothing left to stop"

@@ -26,7 +26,8 @@ def hidden_heads(recipe: Recipe) -> Iterator[Found]:
     if language.kv_channels is None and hidden % heads:
         yield found(
             error("hidden-heads", f"{hidden} is not a multiple of {heads} heads", recipe, _HIDDEN, _HEADS),
-            *of_new(language, *around(_HIDDEN, hidden), *around(_HEADS, heads, highest=hidden)),
+            *around(_HEADS, heads, highest=hidden),
+            *around(_HIDDEN, hidden),
             [{_HEAD_SIZE: hidden // heads // 2 * 2}],
         )
 
@@ -48,7 +49,7 @@ def head_size(recipe: Recipe) -> Iterator[Found]:
         return  # `hidden-heads` speaks of it
     size = language.head_size
     paths = (_HIDDEN, _HEADS) if language.kv_channels is None else (_HEAD_SIZE,)
-    ways = of_new(language, *around(_HEAD_SIZE, size, highest=size + 8), [{_HEAD_SIZE: 256}])
+    ways = around(_HEAD_SIZE, size, highest=size + 8) if size <= 256 else ([{_HEAD_SIZE: 256}],)
     if size % 2:
         message = f"a head of {size} numbers cannot take rotary positions, which turn pairs"
         yield found(error("head-size-odd", message, recipe, *paths), *ways)

@@ -99,7 +99,7 @@ def pipeline_layers(recipe: Recipe) -> Iterator[Found]:
     message = (
         f"a pipeline of {stages} has no separate first and last stage"
         if others < 0
-        else f"{left} of {layers} layers are left for {others} other pipeline stages"
+        else f"{left} of {layers} layers remain for {others} other pipeline stages"
     )
     yield found(
         error("uneven-stages", message, recipe, *given, _LAYERS, _PIPELINE),
@@ -160,7 +160,9 @@ def tensor_heads(recipe: Recipe) -> Iterator[Found]:
         message = f"neither of {groups} groups and {tensor} processes is a multiple of the other"
         yield found(error("tensor-parallel-groups", message, recipe, _GROUPS, _TENSOR), *ways)
     elif (heads + 2 * groups) * head % tensor:
-        message = f"{heads} query and 2 x {groups} key/value heads of {head} do not divide over {tensor} processes"
+        message = (
+            f"{heads} query and 2 x {groups} key/value heads of {head} numbers do not divide over {tensor} processes"
+        )
         paths = (_HEADS, _GROUPS, "model.language.kv_channels", _TENSOR)
         yield found(error("tensor-parallel-projection", message, recipe, *paths), *ways)
 
@@ -211,7 +213,6 @@ def context_type_unused(recipe: Recipe) -> Iterator[Found]:
         yield found(
             warning("context-type-unused", message, recipe, _CONTEXT_TYPE, _CONTEXT),
             [{_CONTEXT_TYPE: "p2p"}],
-            around(_CONTEXT, 1)[1],
         )
 
 

@@ -169,9 +169,7 @@ def vision_stays(recipe: Recipe) -> Iterator[Found]:
     vision = recipe.model.vision
     if recipe.precision.fp8 is not None and vision is not None and not vision.freeze:
         path = "model.vision.freeze"
-        message = (
-            "FP8 is for the language model: the vision tower, whose odd number of tokens it cannot take, trains in bf16"
-        )
+        message = "FP8 is for the language model, whose rows are padded for it: the vision tower trains in bf16"
         yield found(warning("fp8-vision", message, recipe, _FP8, path), [{path: True}], _WITHOUT_FP8)
 
 
@@ -182,7 +180,7 @@ def context_precision(recipe: Recipe) -> Iterator[Found]:
         return
     severity: Severity = "error" if accelerator == "gpu" else "warning"
     if recipe.precision.precision == "fp32":
-        message = "Transformer Engine has no fp32 attention over several processes"
+        message = "on GPUs Transformer Engine has no fp32 attention over several processes"
         yield found(
             finding(severity, "context-parallel-precision", message, recipe, _CONTEXT, _PRECISION),
             [{_PRECISION: "bf16"}],
@@ -190,7 +188,9 @@ def context_precision(recipe: Recipe) -> Iterator[Found]:
         )
     size, path = recipe.model.language.head_size, "model.language.kv_channels"
     if size % 8:
-        message = f"Transformer Engine's attention over several processes takes heads of a multiple of 8, not {size}"
+        message = (
+            f"on GPUs Transformer Engine's attention over several processes takes heads of a multiple of 8, not {size}"
+        )
         yield found(
             finding(severity, "context-parallel-head-size", message, recipe, _CONTEXT, path),
             [{_CONTEXT: 1}],

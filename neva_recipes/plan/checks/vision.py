@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from neva_recipes.config import Recipe, VisionConfig
-from neva_recipes.plan.checks._rules import Found, Rule, around, found, multiples, of_new
+from neva_recipes.plan.checks._rules import Found, Rule, around, found, multiples
 from neva_recipes.plan.findings import error, warning
 
 __all__ = ["vision_rules"]
@@ -25,11 +25,8 @@ def vision_heads(recipe: Recipe) -> Iterator[Found]:
         message = f"{vision.hidden_size} is not a multiple of {vision.num_attention_heads} heads"
         yield found(
             error("vision-heads", message, recipe, hidden, heads),
-            *of_new(
-                vision,
-                *around(hidden, vision.hidden_size),
-                *around(heads, vision.num_attention_heads, highest=vision.hidden_size),
-            ),
+            *around(heads, vision.num_attention_heads, highest=vision.hidden_size),
+            *around(hidden, vision.hidden_size),
         )
 
 
@@ -56,7 +53,7 @@ def image_patches(recipe: Recipe) -> Iterator[Found]:
         yield found(
             error("image-patches", f"{image} pixels are not a multiple of patches of {patch}", recipe, _IMAGE, _PATCH),
             *multiples(_IMAGE, image, patch),
-            *of_new(vision, *around(_PATCH, patch, highest=image)),
+            *around(_PATCH, patch, highest=image),
         )
 
 

@@ -39,9 +39,7 @@ def norms_whole(recipe: Recipe) -> Iterator[Found]:
     parallel = recipe.parallel
     if parallel.tensor_model_parallel_size > 1 and not parallel.sequence_parallel:
         message = "without sequence parallelism every process keeps and computes norms and residuals of whole sequences"
-        yield found(
-            warning("sequence-parallel-off", message, recipe, _TENSOR, _SEQUENCE), [{_SEQUENCE: True}], [{_TENSOR: 1}]
-        )
+        yield found(warning("sequence-parallel-off", message, recipe, _TENSOR, _SEQUENCE), [{_SEQUENCE: True}])
 
 
 def optimizer_whole(recipe: Recipe) -> Iterator[Found]:

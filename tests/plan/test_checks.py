@@ -1,0 +1,129 @@
+"""Rules between fields: each is found where it is broken and nowhere else, and docs/checks.md lists them all."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from neva_recipes import gpt, llava, neva
+from neva_recipes.config import RecipeError, TextDataConfig, build, config
+from neva_recipes.plan import check_recipe, require_valid
+from neva_recipes.plan.gpus import find_gpu
+from tests.plan.wrong_fields import WRONG_FIELDS, make
+
+ROOT = Path(__file__).parents[2]
+
+
+def find(name, overrides="", gpu=None):
+    return check_recipe(build(make(name, overrides)), find_gpu(gpu) if gpu else None)
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "name", "overrides", "gpu"), WRONG_FIELDS, ids=lambda value: str(value)[:60]
+)
+def test_a_broken_rule_is_found(code, severity, name, overrides, gpu):
+    found = [finding for finding in find(name, overrides, gpu) if finding.code == code]
+    assert [finding.severity for finding in found] == [severity]
+    assert code not in {finding.code for finding in find(name, gpu=gpu)}
+    line = found[0].line()
+    assert "\n" not in line and all(path in line for path in found[0].fields)
+    assert found[0].remedies or found[0].advice, line
+
+
+def test_text_data_with_a_vision_tower():
+    recipe = llava.finetune()
+    recipe.data = config(TextDataConfig, data_path="x.jsonl")
+    (finding,) = check_recipe(build(recipe))
+    assert finding.code == "data-without-images"
+    assert "set model.vision=none model.projector=none" in finding.line()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        *(function(size) for function in (llava.pretrain, llava.finetune) for size in ("7b", "13b")),
+        *(function(size) for function in (neva.pretrain, neva.finetune) for size in ("7b", "13b")),
+        *(gpt.pretrain(size) for size in ("7b", "13b", "tiny")),
+        llava.finetune("tiny"),
+    ],
+    ids=lambda recipe: f"{recipe.name}-{recipe.model.language.num_layers}",
+)
+def test_built_in_recipes_break_no_rule(recipe):
+    assert check_recipe(build(recipe), find_gpu("a100-80g")) == []
+
+
+def test_the_tiny_first_stage_warns_of_its_random_language_model():
+    assert [finding.code for finding in check_recipe(build(llava.pretrain("tiny")))] == ["random-and-frozen"]
+    recipe = llava.pretrain("tiny")
+    recipe.model.language.from_pretrained = "runs/gpt.pretrain"
+    assert check_recipe(build(recipe)) == []
+
+
+def test_lines_name_fields_and_what_to_do():
+    lines = {
+        # 4 processes would divide the heads, but not the 6 there are.
+        "parallel.tensor_model_parallel_size=3 trainer.devices=6 data.global_batch_size=12": (
+            "model.language.num_attention_heads=32, parallel.tensor_model_parallel_size=3: 32 heads are not a multiple "
+            "of 3 processes; set parallel.tensor_model_parallel_size=2"
+        ),
+        "data.global_batch_size=100": (
+            "data.global_batch_size=100, data.micro_batch_size=4: 100 samples are not a multiple of 4 samples x 8 "
+            "replicas = 32; set data.global_batch_size=96 or data.global_batch_size=128"
+        ),
+        "model.language.num_query_groups=12": (
+            "model.language.num_attention_heads=32, model.language.num_query_groups=12: 32 heads are not a multiple of "
+            "12 groups; set model.language.num_query_groups=8 or model.language.num_query_groups=16"
+        ),
+        "trainer.max_epochs=1": (
+            "trainer.max_steps=5198, trainer.max_epochs=1: exactly one of max_steps and max_epochs must be set, the "
+            "other none; set trainer.max_epochs=none, or set trainer.max_steps=none"
+        ),
+    }
+    for overrides, line in lines.items():
+        assert find("llava.finetune", overrides)[0].line() == line
+
+
+def test_the_first_error_stops_a_launch():
+    with pytest.raises(
+        RecipeError, match=r"^data\.global_batch_size=100, .*; set data\.global_batch_size=96 or"
+    ) as one:
+        require_valid(build(make("llava.finetune", "data.global_batch_size=100")))
+    assert "more" not in str(one.value)
+    with pytest.raises(RecipeError, match=r"\(and 1 more: --dry-run lists them\)$"):
+        require_valid(build(make("llava.finetune", "data.global_batch_size=100 optim.min_lr=1")))
+    require_valid(build(make("llava.finetune", "parallel.use_distributed_optimizer=false")))
+
+
+def codes_in_source(folder):
+    """Return the codes in calls of `error`, `warning`, `finding` and `Finding` under a folder."""
+    codes = set()
+    for file in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            position = {"error": 0, "warning": 0, "Finding": 0, "finding": 1}.get(node.func.id)
+            if position is not None and len(node.args) > position and isinstance(node.args[position], ast.Constant):
+                codes.add(node.args[position].value)
+    return codes
+
+
+def documented():
+    """Return the codes of docs/checks.md, each with its severities."""
+    text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z, ]+) \|", text, re.MULTILINE)
+    assert max(Counter(code for code, _ in rows).values()) == 1
+    return {code: set(severities.split(", ")) for code, severities in rows}
+
+
+def test_every_code_is_documented_and_no_other():
+    assert set(documented()) == codes_in_source(ROOT / "neva_recipes" / "plan")
+
+
+def test_every_documented_rule_between_fields_is_broken_by_a_test_recipe():
+    broken = {code: set() for code in codes_in_source(ROOT / "neva_recipes" / "plan" / "checks")}
+    for code, severity, *_ in WRONG_FIELDS:
+        broken[code].add(severity)
+    broken["data-without-images"].add("error")
+    assert broken == {code: severities for code, severities in documented().items() if code in broken}
