@@ -25,32 +25,34 @@ def show(inspection: "Inspection", form: str) -> int:
         inspection: The recipe, looked at.
         form: One of `FORMATS`.
     """
-    from neva_recipes.inspection import inspection_to_html, inspection_to_json, inspection_to_text, recipe_to_python
-
-    if form == "text":
-        text = inspection_to_text(inspection, colour=_shows_colour())
-    else:
-        # What programs read is UTF-8 everywhere, whatever the terminal shows.
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")
-        if form == "yaml":
-            text = recipe_to_yaml(with_absolute_inputs(inspection.recipe))
-        elif form == "python":
-            text = recipe_to_python(with_absolute_inputs(inspection.recipe))
-        else:
-            text = inspection_to_json(inspection) if form == "json" else inspection_to_html(inspection)
-    print(text, end="", flush=True)
-    remarks = ["--dry-run wrote and started nothing"]
+    if form != "text" and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # what programs read is UTF-8, whatever the terminal shows
+    print(_document(inspection, form), end="", flush=True)
+    remark = "--dry-run wrote and started nothing"
     if form == "text" and inspection.script is not None:
-        remarks = [f"{remarks[0]}; the script above does, run by sh"]
+        remark += "; the script above does, run by sh"
         if not _can_show(inspection.script):
-            remarks.append("the script has characters that this terminal does not show: take it from --format html")
-    for remark in remarks:
-        print(f"note: {remark}", file=sys.stderr)
+            print("note: the script has characters that are not shown here; --format html has them", file=sys.stderr)
+    print(f"note: {remark}", file=sys.stderr)
     for kind, findings in reversed(inspection.by_kind().items()):
         for finding in findings:
             print(f"{kind}: {finding.line()}", file=sys.stderr)
     return 2 if inspection.errors else 0
+
+
+def _document(inspection: "Inspection", form: str) -> str:
+    from neva_recipes.inspection import inspection_to_json, inspection_to_text, recipe_to_python
+
+    if form == "text":
+        return inspection_to_text(inspection, colour=_shows_colour())
+    if form == "json":
+        return inspection_to_json(inspection)
+    if form == "html":
+        from neva_recipes.inspection.page import inspection_to_html
+
+        return inspection_to_html(inspection)
+    recipe = with_absolute_inputs(inspection.recipe)
+    return recipe_to_yaml(recipe) if form == "yaml" else recipe_to_python(recipe)
 
 
 def _shows_colour() -> bool:

@@ -1,8 +1,10 @@
-"""What `--dry-run` shows of a recipe: its values and their sources, its plan, and what would be started."""
+"""What `--dry-run` shows of a recipe: its values and their sources, its plan, and what would be started.
+
+The page, which alone needs an HTML library, is in `neva_recipes.inspection.page`.
+"""
 
 from neva_recipes.inspection.inspection import Inspection, inspect_recipe
 from neva_recipes.inspection.json_text import inspection_to_json, recipe_from_json
-from neva_recipes.inspection.page import inspection_to_html
 from neva_recipes.inspection.python_code import recipe_to_python
 from neva_recipes.inspection.sources import Source, source_of
 from neva_recipes.inspection.text import inspection_to_text, recipe_to_text
@@ -11,7 +13,6 @@ __all__ = [
     "Inspection",
     "Source",
     "inspect_recipe",
-    "inspection_to_html",
     "inspection_to_json",
     "inspection_to_text",
     "recipe_from_json",
