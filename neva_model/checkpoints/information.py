@@ -37,6 +37,8 @@ class CheckpointInformation:
         tensor_model_parallel_size: Layout that saved it.
         pipeline_model_parallel_size: Layout that saved it.
         has_average: Whether averaged (EMA) weights are in it.
+        context_parallel_size: Layout that saved it.
+        virtual_pipeline_model_parallel_size: Layout that saved it.
         vocabulary_digest: Digest of the tokenizer's vocabulary; none where nobody knows.
         files: Size in bytes of every other file of the directory.
     """
@@ -49,6 +51,8 @@ class CheckpointInformation:
     tensor_model_parallel_size: int
     pipeline_model_parallel_size: int
     has_average: bool
+    context_parallel_size: int = 1
+    virtual_pipeline_model_parallel_size: int = 1
     vocabulary_digest: str | None = None
     files: dict[str, int] = field(default_factory=dict)
 

@@ -1,16 +1,22 @@
 """The model: a vision tower, a projector and a Megatron-Core language model."""
 
+from neva_model.model.chunks import ModelChunks, build_chunks
+from neva_model.model.context import own_positions
 from neva_model.model.initialization import global_parameters
 from neva_model.model.language import IGNORE_INDEX, LanguageModel
 from neva_model.model.neva import IMAGE_TOKEN_INDEX, NevaModel, build_model
-from neva_model.model.transformer import transformer_config
+from neva_model.model.transformer import model_parallel_sizes, transformer_config
 
 __all__ = [
     "IGNORE_INDEX",
     "IMAGE_TOKEN_INDEX",
     "LanguageModel",
+    "ModelChunks",
     "NevaModel",
+    "build_chunks",
     "build_model",
     "global_parameters",
+    "model_parallel_sizes",
+    "own_positions",
     "transformer_config",
 ]

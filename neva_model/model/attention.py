@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
@@ -12,11 +13,13 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import scaled_dot_product_attention
 
+from neva_model.model.context import exchange_heads, exchange_positions, gather_positions
+
 __all__ = ["SdpaCoreAttention"]
 
 
 class SdpaCoreAttention(MegatronModule):
-    """Attention of this rank's query heads over its key/value heads.
+    """Attention of this rank's query heads over its key/value heads, at the positions this rank holds.
 
     Core's own module for local layer specs materialises the attention matrix (5 bytes times heads times sequence
     squared per layer) and knows no lower-right causal mask, which continuing a cached sequence needs.
@@ -42,12 +45,14 @@ class SdpaCoreAttention(MegatronModule):
             attention_type: Must be self-attention.
             attention_dropout: Dropout probability; none means the configuration's.
             softmax_scale: Factor on the scores; none means 1 / sqrt(head size).
-            cp_comm_type: How context parallelism communicates; not used, its size must be 1.
-            pg_collection: Process groups; not used, heads never meet here.
+            cp_comm_type: How context-parallel ranks reach one another's positions: `a2a` exchanges heads for positions,
+                the others gather keys and values.
+            pg_collection: Process groups, of which the context-parallel one is used; none means Megatron's own.
         """
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self", "only causal self-attention"
-        assert config.context_parallel_size == 1, "context parallelism needs Transformer Engine"
+        self.context_group = pg_collection.cp if pg_collection else parallel_state.get_context_parallel_group()
+        self.exchanges_heads = cp_comm_type == "a2a"
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.softmax_scale = softmax_scale
 
@@ -65,10 +70,6 @@ class SdpaCoreAttention(MegatronModule):
     ) -> torch.Tensor:
         """Return the attention output.
 
-        Which mask applies follows from the lengths alone: equal lengths are training or a prompt, one query is a
-        decoding step over the cache, several queries over more keys continue a cached sequence. The last query always
-        stands at the last key.
-
         Args:
             query: Queries `[query length, batch, heads, head size]`.
             key: Keys `[key length, batch, groups, head size]`.
@@ -82,8 +83,30 @@ class SdpaCoreAttention(MegatronModule):
             `[query length, batch, heads x head size]`.
         """
         assert attention_mask is None and attention_bias is None and packed_seq_params is None
-        query_length, batch, heads, head_size = query.shape
-        key_length = key.shape[0]
+        if self.context_group.size() == 1:
+            return self._attend(query, key, value).flatten(2)
+        if self.exchanges_heads:
+            query, key, value = (exchange_heads(tensor, self.context_group) for tensor in (query, key, value))
+            return exchange_positions(self._attend(query, key, value), self.context_group).flatten(2)
+        return self._attend_over_all_ranks(query, key, value).flatten(2)
+
+    def _attend_over_all_ranks(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return the output at this rank's two chunks, each of which sees the keys up to its own end."""
+        ranks, rank = self.context_group.size(), self.context_group.rank()
+        key, value = gather_positions(torch.cat([key, value], -1), self.context_group).split(key.shape[-1], -1)
+        length = query.shape[0] // 2
+        ends = ((rank + 1) * length, (2 * ranks - rank) * length)
+        chunks = zip(query.chunk(2), ends, strict=True)
+        return torch.cat([self._attend(chunk, key[:end], value[:end]) for chunk, end in chunks])
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return the output `[query length, batch, heads, head size]`.
+
+        Which mask applies follows from the lengths alone: equal lengths are whole sequences, one query is a decoding
+        step over the cache, several queries over more keys continue a cached sequence or are a later chunk of one.
+        The last query always stands at the last key.
+        """
+        query_length, key_length = query.shape[0], key.shape[0]
         mask = None
         if 1 < query_length < key_length:
             mask = torch.ones(query_length, key_length, dtype=torch.bool, device=query.device)
@@ -98,9 +121,9 @@ class SdpaCoreAttention(MegatronModule):
                 dropout_p=dropout,
                 is_causal=query_length == key_length,
                 scale=self.softmax_scale,
-                enable_gqa=key.shape[2] != heads,
+                enable_gqa=key.shape[2] != query.shape[2],
             )
-        return output.permute(2, 0, 1, 3).reshape(query_length, batch, heads * head_size)
+        return output.permute(2, 0, 1, 3)
 
     def _random_state(self, dropout: float) -> Any:
         # Ranks hold different heads, so their masks must differ. Under sequence parallelism Core has already entered

@@ -31,12 +31,13 @@ _CPU = torch.device("cpu")
 _MODULES_WITH_CUDA_LITERALS = (
     "megatron.core.dist_checkpointing.exchange_utils",
     "megatron.core.dist_checkpointing.strategies.state_dict_saver",
+    "megatron.core.models.common.embeddings.rope_utils",
     "megatron.core.optimizer.clip_grads",
     "megatron.core.optimizer.optimizer",
     "megatron.core.pipeline_parallel.schedules",
     "megatron.core.utils",
 )
-"""Where Core makes gradient norms, loss scales, token counts and buffers with `device="cuda"`."""
+"""Where Core makes tensors with `device="cuda"` or in pinned memory, whatever the machine has."""
 
 
 def install() -> None:
@@ -111,7 +112,7 @@ def _do_nothing(*_: Any, **__: Any) -> None:
 
 
 class _TorchOnCpu:
-    """The torch module, except that tensors asked for on a GPU are made on the CPU."""
+    """The torch module, except that tensors asked for on a GPU, or pinned for one, are made on the CPU."""
 
     def __init__(self) -> None:
         for name in ("tensor", "zeros", "empty", "empty_like"):
@@ -123,7 +124,7 @@ class _TorchOnCpu:
 
 def _on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     @functools.wraps(factory)
-    def make(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
+    def make(*args: Any, device: Any = None, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
         return factory(*args, device=_CPU if device == "cuda" else device, **kwargs)
 
     return make

@@ -24,7 +24,13 @@ class LanguageModel(GPTModel):
     """
 
     def __init__(
-        self, config: TransformerConfig, language: LanguageConfig, *, pre_process: bool, post_process: bool
+        self,
+        config: TransformerConfig,
+        language: LanguageConfig,
+        *,
+        pre_process: bool,
+        post_process: bool,
+        virtual_stage: int | None = None,
     ) -> None:
         """Build this rank's share of one pipeline stage.
 
@@ -33,10 +39,11 @@ class LanguageModel(GPTModel):
             language: The language model of the recipe.
             pre_process: Whether this stage embeds tokens.
             post_process: Whether this stage computes logits.
+            virtual_stage: Which of the virtual stages of this rank; none where there are none.
         """
         super().__init__(
             config,
-            block_spec(config),
+            block_spec(config, virtual_stage),
             vocab_size=language.padded_vocab_size(config.tensor_model_parallel_size),
             max_sequence_length=language.max_position_embeddings,
             pre_process=pre_process,
@@ -48,6 +55,7 @@ class LanguageModel(GPTModel):
             share_embeddings_and_output_weights=language.share_embeddings_and_output_weights,
             # Image features must be put among the embeddings of the whole sequence before it is divided.
             scatter_embedding_sequence_parallel=False,
+            vp_stage=virtual_stage,
         )
         self.unpadded_vocab_size = language.vocab_size
 

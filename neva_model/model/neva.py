@@ -12,6 +12,7 @@ from megatron.core.tensor_parallel import scatter_to_sequence_parallel_region
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from neva_model.model.context import own_positions
 from neva_model.model.initialization import initialize_language, initialize_projector, name_seed
 from neva_model.model.language import LanguageModel
 from neva_model.model.projector import build_projector
@@ -34,7 +35,15 @@ class NevaModel(MegatronModule):
         language: This stage of the language model.
     """
 
-    def __init__(self, config: TransformerConfig, model: ModelConfig, *, pre_process: bool, post_process: bool) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        model: ModelConfig,
+        *,
+        pre_process: bool,
+        post_process: bool,
+        virtual_stage: int | None = None,
+    ) -> None:
         """Build this rank's share of one pipeline stage, its weights not yet drawn except the tower's.
 
         Args:
@@ -42,6 +51,7 @@ class NevaModel(MegatronModule):
             model: The model of the recipe.
             pre_process: Whether this is the first stage.
             post_process: Whether this is the last stage.
+            virtual_stage: Which of the virtual stages of this rank; none where there are none.
         """
         super().__init__(config=config)
         self.model_config = model
@@ -49,12 +59,19 @@ class NevaModel(MegatronModule):
         self.post_process = post_process
         # Megatron's schedules and gradient reduction ask for these.
         self.model_type = ModelType.encoder_or_decoder
+        self.vp_stage = virtual_stage
         self.share_embeddings_and_output_weights = model.language.share_embeddings_and_output_weights
         self.vision = build_tower(model.vision) if pre_process and model.vision else None
         self.projector: torch.nn.Module | None = None
         if pre_process and model.vision and model.projector:
             self.projector = build_projector(model.projector, model.vision.hidden_size, model.language.hidden_size)
-        self.language = LanguageModel(config, model.language, pre_process=pre_process, post_process=post_process)
+        self.language = LanguageModel(
+            config,
+            model.language,
+            pre_process=pre_process,
+            post_process=post_process,
+            virtual_stage=virtual_stage,
+        )
         self._freeze()
 
     def _freeze(self) -> None:
@@ -109,14 +126,15 @@ class NevaModel(MegatronModule):
             tokens: Token ids `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
             position_ids: Positions `[batch, sequence]`, counting from 0 along a row.
             images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row.
-            labels: Targets `[batch, sequence]`, already shifted, -100 where there is no loss.
+            labels: Targets `[batch, sequence / context parallel]`, already shifted, -100 where there is no loss, at the
+                positions this rank holds (`own_positions`).
             inference_context: Key/value cache; positions then continue where it stands.
             image_features: What `image_features` made of the images, instead of the images.
 
         Returns:
-            Hidden states `[sequence (/ tensor parallel), batch, hidden]` unless this is the last stage. On it, the
-            loss of every position `[batch, sequence]` in fp32 when there are labels, else the logits
-            `[batch, sequence, padded vocabulary]`, whole on every rank.
+            Hidden states `[sequence / context parallel (/ tensor parallel), batch, hidden]` unless this is the last
+            stage. On it, the loss of every label in fp32 when there are labels, else the logits
+            `[batch, sequence / context parallel, padded vocabulary]`, whole on every tensor-parallel rank.
 
         Raises:
             DataError: The image positions are not as many as the images' features.
@@ -149,11 +167,12 @@ class NevaModel(MegatronModule):
         images: torch.Tensor | None,
         features: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return embeddings `[sequence, batch, hidden]` with image features in their places, cut for SP."""
+        """Return embeddings `[sequence, batch, hidden]` with image features in their places, cut for CP and SP."""
         at_image = tokens == IMAGE_TOKEN_INDEX
         embeddings = self.language.embedding(tokens.masked_fill(at_image, 0), position_ids)
         if self.vision is not None:
             embeddings = self._insert_images(embeddings, at_image, images, features)
+        embeddings = own_positions(embeddings, 0)
         if self.config.sequence_parallel:
             embeddings = scatter_to_sequence_parallel_region(embeddings)
         return embeddings
@@ -202,16 +221,19 @@ class NevaModel(MegatronModule):
             return encode_images(self.vision, vision, images)
 
 
-def build_model(recipe: Recipe, *, pre_process: bool, post_process: bool) -> NevaModel:
-    """Return this rank's share of a recipe's model with its initial weights, which do not depend on the layout.
+def build_model(
+    recipe: Recipe, *, pre_process: bool, post_process: bool, virtual_stage: int | None = None
+) -> NevaModel:
+    """Return one chunk of a recipe's model with its initial weights, which do not depend on the layout.
 
     Megatron's process groups must exist. Weights that `from_pretrained` names are loaded by
     `neva_model.checkpoints`, not here.
 
     Args:
         recipe: The recipe.
-        pre_process: Whether this is the first pipeline stage.
-        post_process: Whether this is the last one.
+        pre_process: Whether it embeds tokens, as the first pipeline stage does.
+        post_process: Whether it computes logits, as the last one does.
+        virtual_stage: Which of the virtual stages of this rank; none where there are none.
 
     Raises:
         RecipeError: The recipe asks for what needs Transformer Engine and a GPU, and they are not here.
@@ -220,7 +242,13 @@ def build_model(recipe: Recipe, *, pre_process: bool, post_process: bool) -> Nev
     # Without gradients Transformer Engine keeps no second, high-precision copy of FP8 weights, from which the
     # optimizer would start instead of from the weights drawn or loaded later.
     with _seeded(name_seed(seed, "vision")), torch.no_grad():
-        model = NevaModel(transformer_config(recipe), recipe.model, pre_process=pre_process, post_process=post_process)
+        model = NevaModel(
+            transformer_config(recipe),
+            recipe.model,
+            pre_process=pre_process,
+            post_process=post_process,
+            virtual_stage=virtual_stage,
+        )
     initialize_language(model.language, recipe.model.language.init_method_std, seed)
     if model.projector is not None:
         initialize_projector(model.projector, seed)

@@ -6,9 +6,9 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.layers import has_transformer_engine
-from neva_recipes.config import ModelConfig, Recipe, RecipeError
+from neva_recipes.config import ModelConfig, ParallelConfig, Recipe, RecipeError
 
-__all__ = ["transformer_config"]
+__all__ = ["model_parallel_sizes", "transformer_config"]
 
 
 def transformer_config(recipe: Recipe) -> TransformerConfig:
@@ -21,6 +21,7 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
         RecipeError: The recipe asks for what needs Transformer Engine and a GPU, and they are not here.
     """
     language, parallel = recipe.model.language, recipe.parallel
+    is_interleaved = (parallel.virtual_pipeline_model_parallel_size or 1) > 1
     dtype = torch.bfloat16 if recipe.precision.precision == "bf16" else torch.float32
     return TransformerConfig(
         num_layers=language.num_layers,
@@ -40,11 +41,16 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
         params_dtype=dtype,
         pipeline_dtype=dtype,
         autocast_dtype=dtype,
-        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
-        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         sequence_parallel=parallel.sequence_parallel,
+        **model_parallel_sizes(parallel),
+        num_layers_in_first_pipeline_stage=parallel.num_layers_in_first_pipeline_stage,
+        num_layers_in_last_pipeline_stage=parallel.num_layers_in_last_pipeline_stage,
+        cp_comm_type=parallel.cp_comm_type,
         # Microbatches are as long as their longest row, so pipeline stages must tell each other their shapes.
         variable_seq_lengths=parallel.pipeline_model_parallel_size > 1,
+        # Batched, what two stages send each other forwards and backwards at once is mixed up: as Megatron-LM demands.
+        overlap_p2p_comm=is_interleaved,
+        batch_p2p_comm=not is_interleaved,
         # Core refuses variable lengths with its default dispatcher, though there are no experts.
         moe_token_dispatcher_type="alltoall",
         # The loss is the mean over the supervised tokens of the whole global batch.
@@ -59,6 +65,20 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
         **_kernels(dtype),
         **_fp8(recipe),
     )
+
+
+def model_parallel_sizes(parallel: ParallelConfig) -> dict[str, int | None]:
+    """Return the sizes that Megatron's process groups and its configuration must agree on, under Core's names.
+
+    Core takes one virtual stage for interleaving all the same, with a schedule that then fails: it is said to be none.
+    """
+    virtual = parallel.virtual_pipeline_model_parallel_size
+    return {
+        "tensor_model_parallel_size": parallel.tensor_model_parallel_size,
+        "pipeline_model_parallel_size": parallel.pipeline_model_parallel_size,
+        "virtual_pipeline_model_parallel_size": None if virtual == 1 else virtual,
+        "context_parallel_size": parallel.context_parallel_size,
+    }
 
 
 def _leave(weight: torch.Tensor) -> None:
@@ -106,5 +126,9 @@ def _fp8(recipe: Recipe) -> dict[str, Any]:
         "fp8_recipe": precision.fp8_recipe,
         "fp8_amax_history_len": precision.fp8_amax_history_len,
         "fp8_amax_compute_algo": precision.fp8_amax_compute_algo,
+        "fp8_margin": precision.fp8_margin,
         "fp8_param": precision.fp8_param,
+        "first_last_layers_bf16": precision.first_last_layers_bf16,
+        "num_layers_at_start_in_bf16": precision.num_layers_at_start_in_bf16,
+        "num_layers_at_end_in_bf16": precision.num_layers_at_end_in_bf16,
     }

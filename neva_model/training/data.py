@@ -82,11 +82,14 @@ class TrainingData(pl.LightningDataModule):
     def _length_multiple(self) -> int:
         """Return what every row's length must be a multiple of.
 
-        Sequence parallelism cuts rows in equal parts. FP8 products need multiples of 16 in each part. On GPUs
-        products of multiples of 8 run on tensor cores at full speed.
+        Context parallelism cuts rows in two equal chunks for each rank, sequence parallelism cuts what a rank has in
+        equal parts. FP8 products need multiples of 16 in each part. On GPUs products of multiples of 8 run on tensor
+        cores at full speed.
         """
-        multiple = 16 if self._recipe.precision.fp8 else 8 if self._on_gpu else 1
-        tensor = self._recipe.parallel.tensor_model_parallel_size
-        if not self._recipe.parallel.sequence_parallel:
-            return multiple
-        return multiple * tensor if self._recipe.precision.fp8 else math.lcm(multiple, tensor)
+        parallel = self._recipe.parallel
+        context = parallel.context_parallel_size
+        tensor = parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
+        if self._recipe.precision.fp8:
+            return 16 * tensor * context
+        chunks = 2 if context > 1 else 1
+        return math.lcm(8 if self._on_gpu else 1, context * math.lcm(chunks, tensor))

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.dist_checkpointing.mapping import ShardedObject
-from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.pipeline_parallel import get_forward_backward_func
-from megatron.core.transformer.module import Float16Module
+from megatron.core.utils import unwrap_model
 
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.digest import weights_digest
@@ -28,7 +28,7 @@ from neva_model.checkpoints.information import (
 )
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.data import Microbatch
-from neva_model.model import IGNORE_INDEX, NevaModel, build_model
+from neva_model.model import IGNORE_INDEX, ModelChunks, build_chunks, own_positions
 from neva_model.training.average import AverageWeights
 from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
 from neva_model.training.schedule import learning_rate_factor
@@ -61,7 +61,7 @@ class NevaTrainingModule(pl.LightningModule):
         self.recipe_yaml = recipe_yaml
         self.max_steps = max_steps
         self.consumed_samples = 0
-        self.model: DistributedDataParallel | None = None
+        self.model: torch.nn.ModuleList | None = None
         self._step_ended: float | None = None
         self._validation_sum = torch.zeros(2)
 
@@ -69,46 +69,35 @@ class NevaTrainingModule(pl.LightningModule):
         """Build this rank's part of the model on its device, ready for Megatron's gradient buffers."""
         if self.model is not None:
             return
-        model = build_model(
-            self.recipe,
-            pre_process=parallel_state.is_pipeline_first_stage(),
-            post_process=parallel_state.is_pipeline_last_stage(),
-        )
-        self._load_initial_weights(model)
-        model.to(self.trainer.strategy.root_device)
-        config = model.config
-        module = Float16Module(config, model) if config.bf16 else model
-        self.model = wrap_data_parallel(module, config, self.recipe)
+        chunks = build_chunks(self.recipe)
+        self._load_initial_weights(chunks)
+        chunks.to(self.trainer.strategy.root_device)
+        self.model = torch.nn.ModuleList(wrap_data_parallel(chunks, self.recipe))
 
-    def _load_initial_weights(self, model: NevaModel) -> None:
+    def _load_initial_weights(self, chunks: ModelChunks) -> None:
         parts = (self.recipe.model.language, self.recipe.model.vision, self.recipe.model.projector)
         if self.trainer.ckpt_path is not None or not any(part and part.from_pretrained for part in parts):
             return
         # Imported here because Hugging Face's libraries take seconds, which a run from scratch need not pay.
         from neva_model.checkpoints.pretrained import load_initial_weights
 
-        for line in load_initial_weights(model, self.recipe, self.trainer.datamodule.tokenizer):
+        for line in load_initial_weights(chunks, self.recipe, self.trainer.datamodule.tokenizer):
             if self.global_rank == 0:
                 print(line, flush=True)
 
     @property
-    def neva(self) -> NevaModel:
+    def neva(self) -> ModelChunks:
         """The model without its wrappers."""
+        return ModelChunks(unwrap_model(self._chunks))
+
+    @property
+    def _chunks(self) -> list[DistributedDataParallel]:
         assert self.model is not None
-        module = self.model.module
-        return module.module if isinstance(module, Float16Module) else module
+        return list(self.model)
 
     def configure_optimizers(self) -> OptimizerFacade:
         """Make Megatron's optimizer over the trainable weights and connect it with the schedule."""
-        assert self.model is not None
-        config = self.neva.config
-        optimizer = build_optimizer(self.model, config, self.recipe)
-        config.finalize_model_grads_func = finalize_model_grads
-        config.grad_scale_func = optimizer.scale_loss
-        if self.recipe.parallel.overlap_grad_reduce:
-            config.no_sync_func = self.model.no_sync
-        if self.recipe.parallel.overlap_param_gather:
-            config.param_sync_func = self.model.start_param_sync
+        optimizer = build_optimizer(self._chunks, self.recipe)
         return OptimizerFacade(optimizer, self.recipe.optim.lr, self.recipe.optim.weight_decay)
 
     @property
@@ -118,10 +107,10 @@ class NevaTrainingModule(pl.LightningModule):
 
     def training_step(self, batch: list[Microbatch], batch_index: int) -> None:
         """Take one optimizer step over this rank's microbatches and log what it did."""
-        assert self.model is not None
         if self._step_ended is None:
             self._step_ended = time.perf_counter()
-        self.model.zero_grad_buffer()
+        for chunk in self._chunks:
+            chunk.zero_grad_buffer()
         self.facade.zero_grad()
         loss_sum, tokens = self._run_schedule(batch, forward_only=False)
         learning_rate = self.recipe.optim.lr * learning_rate_factor(
@@ -129,15 +118,19 @@ class NevaTrainingModule(pl.LightningModule):
         )
         self.facade.param_groups[0]["lr"] = learning_rate
         self.optimizers().step()
+        if self._average is not None:
+            self._gather_weights()
         self.consumed_samples += self.recipe.data.global_batch_size
         self._log_step(batch, loss_sum / tokens.clamp(min=1), learning_rate)
 
     def _run_schedule(self, batch: list[Microbatch], *, forward_only: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Run Megatron's schedule; return the summed loss and the supervised tokens of the global batch."""
+        chunks = self._chunks
+        # Every chunk takes the microbatches anew; the interleaved schedule wants lists, the others do not mind.
         outputs = get_forward_backward_func()(
             forward_step_func=_forward_step,
-            data_iterator=iter(batch),
-            model=self.model,
+            data_iterator=[iter(batch) for _ in chunks],
+            model=chunks,
             num_microbatches=len(batch),
             seq_length=batch[0]["tokens"].shape[1],
             micro_batch_size=batch[0]["tokens"].shape[0],
@@ -146,7 +139,7 @@ class NevaTrainingModule(pl.LightningModule):
         total = torch.zeros(2, device=self.device)
         for output in outputs:
             total += output["loss_sum_and_tokens"]
-        torch.distributed.all_reduce(total, group=parallel_state.get_data_parallel_group())
+        torch.distributed.all_reduce(total, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
         if parallel_state.get_pipeline_model_parallel_world_size() > 1:
             torch.distributed.broadcast(
                 total,
@@ -190,7 +183,8 @@ class NevaTrainingModule(pl.LightningModule):
         return total / 1e12
 
     def on_validation_epoch_start(self) -> None:
-        """Start a new sum."""
+        """Start a new sum, over the weights of the last step."""
+        self._gather_weights()
         self._validation_sum = torch.zeros(2, device=self.device)
 
     def validation_step(self, batch: list[Microbatch], batch_index: int) -> None:
@@ -220,6 +214,8 @@ class NevaTrainingModule(pl.LightningModule):
         Args:
             is_loading: Whether they are the destination of a load, which needs no facts about this moment.
         """
+        if not is_loading:
+            self._gather_weights()
         metadata = sharding_metadata()
         model = self.neva.sharded_state_dict(metadata=metadata)
         optimizer = self.facade.megatron_optimizer
@@ -252,11 +248,7 @@ class NevaTrainingModule(pl.LightningModule):
         check_same_optimizer(checkpoint, saved, self.recipe)
         check_same_vocabulary(checkpoint, information, self.trainer.datamodule.tokenizer)
         state = self.sharded_state(is_loading=True)
-        same_layout = self._layout() == (
-            information.world_size,
-            information.tensor_model_parallel_size,
-            information.pipeline_model_parallel_size,
-        )
+        same_layout = all(getattr(information, name) == size for name, size in self._layout().items())
         if same_layout:
             state["random"] = self._random_shard()
         loaded = load_sharded(state, checkpoint)
@@ -273,31 +265,36 @@ class NevaTrainingModule(pl.LightningModule):
     def _average(self) -> AverageWeights | None:
         return next((callback for callback in self.trainer.callbacks if isinstance(callback, AverageWeights)), None)
 
-    def _layout(self) -> tuple[int, int, int]:
+    def _gather_weights(self) -> None:
+        """Bring all weights up to date, which overlap_param_gather leaves to the next step's forward pass."""
+        if self.recipe.parallel.overlap_param_gather:
+            for chunk in self._chunks:
+                chunk.start_param_sync(force_sync=True)
+
+    def _layout(self) -> dict[str, Any]:
         parallel = self.recipe.parallel
-        return (
-            self.trainer.world_size,
-            parallel.tensor_model_parallel_size,
-            parallel.pipeline_model_parallel_size,
-        )
+        return {
+            "world_size": self.trainer.world_size,
+            "tensor_model_parallel_size": parallel.tensor_model_parallel_size,
+            "pipeline_model_parallel_size": parallel.pipeline_model_parallel_size,
+            "context_parallel_size": parallel.context_parallel_size,
+            "virtual_pipeline_model_parallel_size": parallel.virtual_pipeline_model_parallel_size or 1,
+        }
 
     def _random_shard(self) -> ShardedObject:
         # Random states belong to a rank, so they are restored only under the layout that saved them.
         return ShardedObject("random", _random_states(), (self.trainer.world_size,), (self.global_rank,))
 
     def _information(self) -> CheckpointInformation:
-        world_size, tensor, pipeline = self._layout()
-        neva = self.neva
+        projector = self.neva.projector
         return CheckpointInformation(
             step=self.trainer.global_step,
             consumed_samples=self.consumed_samples,
             metrics={name: float(value) for name, value in self.trainer.callback_metrics.items()},
-            projector_digest=weights_digest(neva.projector.state_dict()) if neva.projector is not None else None,
-            world_size=world_size,
-            tensor_model_parallel_size=tensor,
-            pipeline_model_parallel_size=pipeline,
+            projector_digest=weights_digest(projector.state_dict()) if projector is not None else None,
             has_average=self.recipe.trainer.ema_decay is not None,
             vocabulary_digest=self.trainer.datamodule.tokenizer.vocabulary_digest(),
+            **self._layout(),
         )
 
 
@@ -305,13 +302,14 @@ def _forward_step(
     batches: Iterator[Microbatch], model: torch.nn.Module
 ) -> tuple[torch.Tensor, partial[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]]:
     batch = next(batches)
+    labels = own_positions(batch["labels"], 1)
     output = model(
         tokens=batch["tokens"],
         position_ids=batch["position_ids"],
         images=batch.get("images"),
-        labels=batch["labels"],
+        labels=labels,
     )
-    return output, partial(_sum_loss, batch["labels"])
+    return output, partial(_sum_loss, labels)
 
 
 def _sum_loss(

@@ -4,35 +4,49 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from neva_model.model import ModelChunks
 from neva_recipes.config import Recipe
 
 __all__ = ["OptimizerFacade", "build_optimizer", "wrap_data_parallel"]
 
 
-def wrap_data_parallel(model: torch.nn.Module, config: TransformerConfig, recipe: Recipe) -> DistributedDataParallel:
-    """Wrap a model so that Megatron accumulates and reduces its gradients over the data-parallel ranks."""
+def wrap_data_parallel(chunks: ModelChunks, recipe: Recipe) -> list[DistributedDataParallel]:
+    """Wrap every chunk so that Megatron reduces its gradients over the data-parallel and context-parallel ranks."""
     parallel = recipe.parallel
-    return DistributedDataParallel(
-        config,
-        DistributedDataParallelConfig(
-            use_distributed_optimizer=parallel.use_distributed_optimizer,
-            overlap_grad_reduce=parallel.overlap_grad_reduce,
-            overlap_param_gather=parallel.overlap_param_gather,
-            grad_reduce_in_fp32=recipe.precision.grad_reduce_in_fp32,
-            fp8_param_gather=recipe.precision.fp8_param,
-        ),
-        model,
+    settings = DistributedDataParallelConfig(
+        use_distributed_optimizer=parallel.use_distributed_optimizer,
+        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_param_gather=parallel.overlap_param_gather,
+        # The interleaved schedule gathers a chunk's weights while the chunk before it computes.
+        align_param_gather=parallel.overlap_param_gather and len(chunks) > 1,
+        grad_reduce_in_fp32=recipe.precision.grad_reduce_in_fp32,
+        fp8_param_gather=recipe.precision.fp8_param,
     )
+    return [
+        DistributedDataParallel(
+            chunk.config,
+            settings,
+            Float16Module(chunk.config, chunk) if chunk.config.bf16 else chunk,
+            # As Megatron-LM: what later chunks send is hidden behind other chunks' work, so it need not be cut up.
+            disable_bucketing=index > 0,
+        )
+        for index, chunk in enumerate(chunks)
+    ]
 
 
-def build_optimizer(model: DistributedDataParallel, config: TransformerConfig, recipe: Recipe) -> MegatronOptimizer:
-    """Return Megatron's AdamW over the trainable parameters of this rank; a rank may have none."""
+def build_optimizer(chunks: list[DistributedDataParallel], recipe: Recipe) -> MegatronOptimizer:
+    """Return Megatron's AdamW over the trainable parameters of this rank; a rank may have none.
+
+    The first chunk's configuration, which Megatron's schedules read, is told how to scale and reduce.
+    """
     optim = recipe.optim
-    return get_megatron_optimizer(
+    config: TransformerConfig = chunks[0].config
+    optimizer = get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam",
             lr=optim.lr,
@@ -48,8 +62,16 @@ def build_optimizer(model: DistributedDataParallel, config: TransformerConfig, r
             use_distributed_optimizer=recipe.parallel.use_distributed_optimizer,
             overlap_param_gather=recipe.parallel.overlap_param_gather,
         ),
-        [model],
+        chunks,
     )
+    config.finalize_model_grads_func = finalize_model_grads
+    config.grad_scale_func = optimizer.scale_loss
+    if recipe.parallel.overlap_grad_reduce:
+        no_sync = [chunk.no_sync for chunk in chunks]
+        config.no_sync_func = no_sync if len(chunks) > 1 else no_sync[0]
+    if recipe.parallel.overlap_param_gather and len(chunks) > 1:
+        config.param_sync_func = [chunk.start_param_sync for chunk in chunks]
+    return optimizer
 
 
 class OptimizerFacade(torch.optim.Optimizer):

@@ -7,7 +7,7 @@ import torch
 
 from neva_model.checkpoints.load import initialize_single_process, load_model
 from neva_model.checkpoints.pretrained import load_initial_weights
-from neva_model.model import build_model
+from neva_model.model import ModelChunks, build_model
 from neva_model.model import language as language_module
 from neva_model.startup import prepare_process
 from neva_recipes import llava
@@ -93,5 +93,6 @@ def test_checkpoints_do_not_depend_on_the_layers(recipe, use_layers, tmp_path, s
     }
     fresh = whole_model(recipe)
     assert not torch.equal(logits(fresh), expected)
-    load_initial_weights(fresh, dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **parts)))
+    model = dataclasses.replace(recipe.model, **parts)
+    load_initial_weights(ModelChunks([fresh]), dataclasses.replace(recipe, model=model))
     torch.testing.assert_close(logits(fresh), expected, rtol=0, atol=1e-6)

@@ -7,12 +7,29 @@ from pathlib import Path
 
 import torch
 
+TENSOR = {"tensor_model_parallel_size": 2}
+PIPELINE = {"pipeline_model_parallel_size": 2}
+CONTEXT = {"context_parallel_size": 2}
+SEQUENCE = {**TENSOR, "sequence_parallel": True}
+INTERLEAVED = {**PIPELINE, "virtual_pipeline_model_parallel_size": 2}
 LAYOUTS = {
-    "TP2": (2, 1, False),
-    "PP2": (1, 2, False),
-    "TP2 PP2": (2, 2, False),
-    "TP2 SP": (2, 1, True),
-    "TP4": (4, 1, False),
+    "TP2": TENSOR,
+    "PP2": PIPELINE,
+    "TP2 PP2": {**TENSOR, **PIPELINE},
+    "TP2 SP": SEQUENCE,
+    "TP4": {"tensor_model_parallel_size": 4},
+    "PP2 3+1": {**PIPELINE, "num_layers_in_first_pipeline_stage": 3},
+    "PP2 1+3": {**PIPELINE, "num_layers_in_last_pipeline_stage": 3},
+    "PP2 VP2": INTERLEAVED,
+    "TP2 SP PP2 VP2": {**SEQUENCE, **INTERLEAVED},
+    "CP2": CONTEXT,
+    "CP2 gather": {**CONTEXT, "cp_comm_type": "all_gather"},
+    "CP2 a2a": {**CONTEXT, "cp_comm_type": "a2a"},
+    "CP4": {"context_parallel_size": 4},
+    "CP2 TP2": {**CONTEXT, **TENSOR},
+    "CP2 TP2 SP": {**CONTEXT, **SEQUENCE},
+    "CP2 PP2": {**CONTEXT, **PIPELINE},
+    "CP2 PP2 VP2": {**CONTEXT, **INTERLEAVED},
 }
 
 
@@ -30,19 +47,21 @@ def cases(directory):
 
 
 def microbatches(batch):
-    """Three images over two rows, one image, and none: they do not divide evenly over the ranks.
+    """Three images over two rows, one, two, and none: they do not divide evenly over the ranks.
 
     The last has no image, because Megatron then waits for the gradient of every trained weight.
     """
-    return [batch([1, 2], 20, seed=1), batch([1, 0], 16, seed=3), batch([0, 0], 12, seed=2)]
+    rows = [([1, 2], 24, 1), ([1, 0], 16, 3), ([1, 1], 24, 4), ([0, 0], 8, 2)]
+    return [batch(images, length, seed=seed) for images, length, seed in rows]
 
 
 def _forward_step(batches, model):
+    from neva_model.model import own_positions
+
     case = next(batches)
-    output = model(
-        tokens=case["tokens"], position_ids=case["position_ids"], images=case["images"], labels=case["labels"]
-    )
-    return output, partial(_sum, case["labels"])
+    labels = own_positions(case["labels"], 1)
+    output = model(tokens=case["tokens"], position_ids=case["position_ids"], images=case["images"], labels=labels)
+    return output, partial(_sum, labels)
 
 
 def _sum(labels, losses):
@@ -62,33 +81,38 @@ def measure(recipe, overlap):
     from megatron.core.transformer.module import Float16Module
     from model_cases import batch
 
-    from neva_model.checkpoints.huggingface import load_pretrained
-    from neva_model.model import build_model, global_parameters
+    from neva_model.checkpoints.pretrained import load_initial_weights
+    from neva_model.model import build_chunks, global_parameters
 
-    first, last = parallel_state.is_pipeline_first_stage(), parallel_state.is_pipeline_last_stage()
-    model = build_model(recipe, pre_process=first, post_process=last)
-    load_pretrained(model, recipe)
+    chunks = build_chunks(recipe)
+    load_initial_weights(chunks, recipe)
     settings = DistributedDataParallelConfig(
         overlap_grad_reduce=overlap, bucket_size=2000 if overlap else None, grad_reduce_in_fp32=True
     )
-    module = Float16Module(model.config, model) if model.config.bf16 else model
-    wrapped = DistributedDataParallel(model.config, settings, module)
-    model.config.finalize_model_grads_func = finalize_model_grads
+    wrapped = []
+    for model in chunks:
+        module = Float16Module(model.config, model) if model.config.bf16 else model
+        wrapped.append(DistributedDataParallel(model.config, settings, module))
+    config = wrapped[0].config
+    config.finalize_model_grads_func = finalize_model_grads
     if overlap:
-        model.config.no_sync_func = wrapped.no_sync
+        no_sync = [chunk.no_sync for chunk in wrapped]
+        config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
     outputs = get_forward_backward_func()(
         forward_step_func=_forward_step,
-        data_iterator=iter(microbatches(batch)),
+        data_iterator=[iter(microbatches(batch)) for _ in wrapped],
         model=wrapped,
-        num_microbatches=3,
+        num_microbatches=4,
         seq_length=20,
         micro_batch_size=2,
         forward_only=False,
     )
-    names = [(f"language.{name}", parameter) for name, parameter in global_parameters(model.language)]
-    for part in ("vision", "projector"):
-        module = getattr(model, part)
-        names += [(f"{part}.{name}", parameter) for name, parameter in module.named_parameters()] if module else []
+    names = []
+    for model in chunks:
+        names += [(f"language.{name}", parameter) for name, parameter in global_parameters(model.language)]
+        for part in ("vision", "projector"):
+            module = getattr(model, part)
+            names += [(f"{part}.{name}", parameter) for name, parameter in module.named_parameters()] if module else []
     return {
         "losses": [output["losses"] for output in outputs],
         "tensors": {
@@ -100,7 +124,7 @@ def measure(recipe, overlap):
             for name, parameter in names
         },
         "tensor rank": parallel_state.get_tensor_model_parallel_rank(),
-        "data rank": parallel_state.get_data_parallel_rank(),
+        "context rank": parallel_state.get_context_parallel_rank(),
         "stage": parallel_state.get_pipeline_model_parallel_rank(),
     }
 
@@ -108,7 +132,7 @@ def measure(recipe, overlap):
 def main():
     from model_cases import changed, llava_recipe
 
-    from neva_model.model import cpu_compat
+    from neva_model.model import cpu_compat, model_parallel_sizes
 
     cpu_compat.install()
     from megatron.core import parallel_state, tensor_parallel
@@ -116,20 +140,12 @@ def main():
     directory, output = sys.argv[1], Path(sys.argv[2])
     torch.distributed.init_process_group("gloo")
     results = {}
-    for layout, (tensor, pipeline, sequence) in LAYOUTS.items():
-        parallel_state.initialize_model_parallel(tensor, pipeline)
+    for layout, fields in LAYOUTS.items():
+        recipe = changed(llava_recipe(), {f"parallel.{name}": value for name, value in fields.items()})
+        parallel_state.initialize_model_parallel(**model_parallel_sizes(recipe.parallel))
         tensor_parallel.model_parallel_cuda_manual_seed(1234)
         for case, changes in cases(directory):
-            recipe = changed(
-                llava_recipe(changes),
-                {
-                    "trainer.devices": 4,
-                    "parallel.tensor_model_parallel_size": tensor,
-                    "parallel.pipeline_model_parallel_size": pipeline,
-                }
-                | ({"parallel.sequence_parallel": True} if sequence else {}),
-            )
-            results[layout, case] = measure(recipe, overlap=layout == "TP2")
+            results[layout, case] = measure(changed(recipe, changes), overlap=layout in ("TP2", "CP2 PP2 VP2"))
         parallel_state.destroy_model_parallel()
     torch.save(results, output / f"rank-{os.environ['RANK']}.pt")
     torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Tensor, pipeline and sequence parallelism change neither weights nor losses nor gradients."""
+"""Tensor, pipeline, sequence and context parallelism change neither weights nor losses nor gradients."""
 
 import os
 import socket
@@ -107,11 +107,14 @@ def test_weights_do_not_depend_on_the_layout(layout, case, ranks, alone):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_losses_do_not_depend_on_the_layout(layout, case, ranks, alone):
-    last = LAYOUTS[layout][1] - 1
+    last = LAYOUTS[layout].get("pipeline_model_parallel_size", 1) - 1
+    parts = 2 * LAYOUTS[layout].get("context_parallel_size", 1)
     for rank in ranks:
         if rank[layout, case]["stage"] == last:
-            for loss, expected in zip(rank[layout, case]["losses"], alone[case]["losses"], strict=True):
-                assert expected.abs().max() > 1.0
+            for loss, whole in zip(rank[layout, case]["losses"], alone[case]["losses"], strict=True):
+                assert whole.abs().max() > 1.0
+                chunks, index = whole.chunk(parts, 1), rank[layout, case]["context rank"]
+                expected = torch.cat([chunks[index], chunks[parts - 1 - index]], 1)
                 assert (loss - expected).abs().max() <= (0.15 if case == "bf16" else 1e-5)
 
 
@@ -144,16 +147,26 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             assert error.abs().max() <= 1e-6 + 1e-4 * expected[name].abs().max(), name
 
 
+def layers_of_stages(fields):
+    if "virtual_pipeline_model_parallel_size" in fields:
+        return [[0, 2], [1, 3]]
+    if "num_layers_in_first_pipeline_stage" in fields:
+        return [[0, 1, 2], [3]]
+    if "num_layers_in_last_pipeline_stage" in fields:
+        return [[0], [1, 2, 3]]
+    return [[0, 1], [2, 3]] if "pipeline_model_parallel_size" in fields else [[0, 1, 2, 3]]
+
+
 def test_parts_lie_on_the_right_ranks(ranks):
     for rank in ranks:
-        for layout, (tensor, pipeline, _) in LAYOUTS.items():
+        for layout, fields in LAYOUTS.items():
+            tensor = fields.get("tensor_model_parallel_size", 1)
             measured = rank[layout, "finetune"]
             names = set(measured["tensors"])
             assert any(name.startswith("vision.") for name in names) == (measured["stage"] == 0)
             assert any(name.startswith("projector.") for name in names) == (measured["stage"] == 0)
             layers = {int(name.split(".")[3]) for name in names if name.startswith("language.decoder.layers.")}
-            per_stage = 4 // pipeline
-            assert layers == set(range(measured["stage"] * per_stage, (measured["stage"] + 1) * per_stage))
+            assert layers == set(layers_of_stages(fields)[measured["stage"]])
             if measured["stage"] == 0:
                 embedding = measured["tensors"]["language.embedding.word_embeddings.weight"][0]
                 assert embedding.shape == (128, 32)

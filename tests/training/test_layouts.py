@@ -1,4 +1,4 @@
-"""The same training under every layout: TP, PP, SP and DP against one process."""
+"""The same training under every layout: TP, PP, SP, CP, virtual stages and DP against one process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +15,36 @@ Train = Callable[[fdl.Config[Recipe], Path], Path]
 
 LAYOUTS = {
     "tp2": {"trainer__devices": 2, "parallel__tensor_model_parallel_size": 2},
-    "sp2": {"trainer__devices": 2, "parallel__tensor_model_parallel_size": 2, "parallel__sequence_parallel": True},
-    "pp2": {"trainer__devices": 2, "parallel__pipeline_model_parallel_size": 2},
+    "pp2_uneven": {
+        "trainer__devices": 2,
+        "parallel__pipeline_model_parallel_size": 2,
+        "parallel__num_layers_in_first_pipeline_stage": 3,
+    },
     "dp2": {"trainer__devices": 2, "parallel__use_distributed_optimizer": True},
+    "cp2_exchange": {
+        "trainer__devices": 2,
+        "parallel__context_parallel_size": 2,
+        "parallel__cp_comm_type": "a2a",
+    },
+    "cp2_tp2_sp": {
+        "trainer__devices": 4,
+        "parallel__context_parallel_size": 2,
+        "parallel__tensor_model_parallel_size": 2,
+        "parallel__sequence_parallel": True,
+    },
+    "cp2_pp2_vp2": {
+        "trainer__devices": 4,
+        "parallel__context_parallel_size": 2,
+        "parallel__pipeline_model_parallel_size": 2,
+        "parallel__virtual_pipeline_model_parallel_size": 2,
+    },
+    "dp2_pp2_vp2": {
+        "trainer__devices": 4,
+        "parallel__pipeline_model_parallel_size": 2,
+        "parallel__virtual_pipeline_model_parallel_size": 2,
+        "parallel__overlap_grad_reduce": True,
+        "parallel__overlap_param_gather": True,
+    },
     "tp2_pp2": {
         "trainer__devices": 4,
         "parallel__tensor_model_parallel_size": 2,
@@ -31,6 +58,8 @@ SETTINGS = {
     "checkpoint__every_n_train_steps": 1,
     "checkpoint__save_top_k": -1,
     "data__micro_batch_size": 2,
+    "model__language__num_layers": 4,
+    "trainer__ema_decay": 0.9,
 }
 TRAINED_PARTS = {"finetune": ("language.", "projector."), "pretrain": ("projector.",)}
 
@@ -47,7 +76,7 @@ def test_layouts_equal_one_process(stage: str, make_recipe: MakeRecipe, train: T
     reference = train(make_recipe(stage, **SETTINGS), tmp_path / "one")
     initial = weights_of(reference / "checkpoints" / "step-00000001")
     final = weights_of(reference / "checkpoints" / "step-00000010")
-    layouts = LAYOUTS if stage == "finetune" else {"tp2_pp2": LAYOUTS["tp2_pp2"]}
+    layouts = LAYOUTS if stage == "finetune" else {name: LAYOUTS[name] for name in ("tp2_pp2", "cp2_pp2_vp2")}
     for name, fields in layouts.items():
         run = train(make_recipe(stage, **SETTINGS, **fields), tmp_path / name)
         difference = largest_difference(run, reference)
