@@ -127,6 +127,7 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("virtual-pipeline", "error", FINETUNE, VIRTUAL + "2", None),
     ("virtual-layers", "error", FINETUNE, PIPELINE + "2 " + VIRTUAL + "3", None),
     ("virtual-layers", "error", FINETUNE, PIPELINE + "3 " + FIRST + "11 " + LAST + "11 " + VIRTUAL + "2", None),
+    ("virtual-ends", "error", FINETUNE, PIPELINE + "2 " + VIRTUAL + "2 " + FIRST + "20 " + LAST + "12", None),
     ("virtual-microbatches", "error", FINETUNE, PIPELINE + "4 " + VIRTUAL + "2 data.micro_batch_size=32", None),
     ("pipeline-bubble", "warning", FINETUNE, PIPELINE + "4 data.micro_batch_size=8", None),
     # Recomputation.

@@ -144,6 +144,21 @@ def virtual_stages(recipe: Recipe) -> Iterator[Found]:
         )
 
 
+def virtual_ends(recipe: Recipe) -> Iterator[Found]:
+    """Pieces of a pipeline of two stages have their number of layers from one of them at most."""
+    parallel, pieces = recipe.parallel, recipe.parallel.virtual_pipeline_model_parallel_size or 1
+    first, last = parallel.num_layers_in_first_pipeline_stage, parallel.num_layers_in_last_pipeline_stage
+    if pieces > 1 and parallel.pipeline_model_parallel_size == 2 and first is not None and last is not None:
+        # Core divides by the number of stages between the two: get_transformer_layer_offset in transformer_layer.py.
+        message = "with pieces and no stage between the first and the last, Megatron-Core takes one of their numbers"
+        yield found(
+            error("virtual-ends", message, recipe, _FIRST, _LAST, _VIRTUAL, _PIPELINE),
+            [{_LAST: None}],
+            [{_FIRST: None}],
+            [{_VIRTUAL: None}],
+        )
+
+
 division_rules: tuple[Rule, ...] = (world_size, global_batch, pipeline_layers, virtual_stages)
 """What must hold before a layout can be told at all."""
 
@@ -233,6 +248,7 @@ def param_gather(recipe: Recipe) -> Iterator[Found]:
 parallel_rules: tuple[Rule, ...] = (
     tensor_heads,
     tensor_feed_forward,
+    virtual_ends,
     sequence_parallel,
     context_heads,
     context_type_unused,
