@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.num_microbatches_calculator import ConstantNumMicroBatchesCalculator
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.mlp import MLP
@@ -33,14 +34,14 @@ class Measured:
         losses: Loss of each step.
         grad_norms: Gradient norm of each step, over the whole model.
         forwards: How often the attention and the MLP of this rank's layers ran, all steps together.
-        layers: Numbers of this rank's layers, from 1.
+        gathers_ahead: Whether Core was told to gather weights while the forward pass goes on, in pieces.
         attention_widths: Widths of all heads of a layer together, over all tensor-parallel ranks.
     """
 
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
     forwards: int = 0
-    layers: list[int] = field(default_factory=list)
+    gathers_ahead: bool = False
     attention_widths: set[int] = field(default_factory=set)
 
 
@@ -53,8 +54,10 @@ class _Recorder(pl.Callback):
             if isinstance(module, (SdpaCoreAttention, MLP)):
                 module.register_forward_pre_hook(self._count)
             if isinstance(module, SelfAttention):
-                self._measured.layers.append(module.layer_number)
                 self._measured.attention_widths.add(module.query_projection_size)
+
+            if isinstance(module, DistributedDataParallel) and module.remove_forward_pre_hook_handles:
+                self._measured.gathers_ahead = module.ddp_config.bucket_size is not None
 
     def _count(self, *_: Any) -> None:
         self._measured.forwards += 1

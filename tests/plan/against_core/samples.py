@@ -76,7 +76,8 @@ def _sample(recipe: Recipe, number: int) -> Sample:
         tokens = torch.from_numpy(generator.integers(0, vocabulary, longest + 1))
         return Sample(tokens[:-1], tokens[1:])
     has_image = number % 3 != 2
-    prompt = [1, *([IMAGE_TOKEN_INDEX] * recipe.model.vision.tokens_per_image * has_image)]
+    # The shortest prompt of the plain template: the image alone.
+    prompt = [IMAGE_TOKEN_INDEX] * recipe.model.vision.tokens_per_image if has_image else [1]
     # Every fourth sample is cut; answers are of different lengths.
     answer = longest if number % 4 == 0 else 2 + number * 5 % max(1, longest - len(prompt) - 2)
     tokens = np.array([*prompt, *generator.integers(0, vocabulary, answer)])
