@@ -23,9 +23,11 @@ def kind_of_data(recipe: Recipe) -> Iterator[Found]:
     if isinstance(recipe.data, TextDataConfig) and recipe.model.vision is not None:
         message = "data of class TextDataConfig has no images for the vision tower"
         yield found(
-            error("data-without-images", message, recipe, advice="or give the recipe data of class LlavaDataConfig"),
-            [{"model.vision": None, "model.projector": None}],
-            [{"model.vision": None, "model.projector": None, "model.use_im_start_end": False}],
+            error("data-without-images", message, recipe, advice="give the recipe data of class LlavaDataConfig"),
+            [
+                {"model.vision": None, "model.projector": None},
+                {"model.vision": None, "model.projector": None, "model.use_im_start_end": False},
+            ],
         )
 
 

@@ -80,7 +80,6 @@ def pipeline_layers(recipe: Recipe) -> Iterator[Found]:
     if layers_per_stage(recipe) is not None:
         return
     if first is None and last is None:
-        rest = layers % stages
         yield found(
             error(
                 "pipeline-layers",
@@ -90,7 +89,8 @@ def pipeline_layers(recipe: Recipe) -> Iterator[Found]:
                 _PIPELINE,
             ),
             *around(_PIPELINE, stages, highest=layers),
-            [{_FIRST: size} for size in range(layers // stages, 0, -1)] if rest else [],
+            # The first stage has the embedding and the vision tower beside its layers: rather fewer than more.
+            [{_FIRST: size} for size in (*range(layers // stages, 0, -1), *range(layers // stages + 1, layers))],
         )
         return
     given = [path for path, number in ((_FIRST, first), (_LAST, last)) if number is not None]
