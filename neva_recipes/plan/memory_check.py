@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from neva_recipes.config import Recipe, RecipeError
-from neva_recipes.plan.checks import check_recipe
+from neva_recipes.plan.checks import is_valid
 from neva_recipes.plan.checks._rules import with_values
 from neva_recipes.plan.findings import Finding, Remedy, error, warning
 from neva_recipes.plan.gpus import GPUS, Gpu
@@ -36,7 +36,8 @@ def check_memory(
 ) -> list[Finding]:
     """Return what is wrong with the memory a recipe takes.
 
-    What does not fit is an error if it does not fit with rows of mean length either, and if the GPU is known.
+    What does not fit is an error if the GPU is known, and if some sample fills its row or rows of mean length do not
+    fit either: otherwise it may never happen.
 
     Args:
         recipe: A recipe without errors of its own.
@@ -47,7 +48,8 @@ def check_memory(
     """
     fullest = max(memory, key=lambda stage: stage.total)
     if fullest.total > gpu.memory_gib * GIB:
-        usual = max(stage.total for stage in memory_of(recipe, layout_of(recipe), row_length=lengths.padded))
+        row = recipe.data.sequence_length if lengths.truncated else lengths.padded
+        usual = max(stage.total for stage in memory_of(recipe, layout_of(recipe), row_length=row))
         return [_too_much(recipe, fullest, usual, gpu, assumed)]
     if recipe.model.recompute_granularity is not None:
         kept = _largest(recipe, _NO_RECOMPUTE)
@@ -166,6 +168,6 @@ def _largest(recipe: Recipe, change: Remedy) -> float | None:
         changed = with_values(recipe, change)
     except RecipeError:
         return None
-    if any(finding.severity == "error" for finding in check_recipe(changed)):
+    if not is_valid(changed):
         return None
     return max(stage.total for stage in memory_of(changed, layout_of(changed)))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neva_recipes import llava
+from neva_recipes import llava, neva
 from neva_recipes.config import Recipe, build, set_field
 from neva_recipes.plan import layout_of, plan
 from neva_recipes.plan.checks import check_recipe
@@ -269,6 +269,13 @@ def test_a_gpu_nobody_named_is_no_error() -> None:
     (finding,) = findings(recipe, None)
     assert (finding.code, finding.severity) == ("memory", "warning")
     assert "assumed h100-80g" in finding.message
+
+
+def test_rows_that_may_never_be_so_long_are_no_error() -> None:
+    """Captions fill a tenth of the 4096 tokens they may have, and training on them has room enough."""
+    (finding,) = findings(neva.pretrain("7b"), "h100-80g")
+    assert (finding.code, finding.severity) == ("memory", "warning")
+    assert "where rows are that long" in finding.message
 
 
 def test_recompute_that_nobody_needs() -> None:
