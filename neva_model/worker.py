@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
         recipe_file = run_directory / "recipe.yaml"
         recipe: Recipe = build(load_recipe(recipe_file))
         require_valid(recipe)
-        if recipe.parallel.tensor_model_parallel_size > 1:
-            # Core's tensor parallelism overlaps communication with products that must be queued in order (Megatron-LM
-            # refuses to start without it on GPUs before Blackwell).
+        if recipe.parallel.tensor_model_parallel_size > 1 or recipe.parallel.context_parallel_size > 1:
+            # Both overlap communication with products that must be queued in order (Megatron-LM refuses to start
+            # without it on GPUs before Blackwell).
             os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
         prepare_process()
         from neva_model.training.train import train
