@@ -40,7 +40,7 @@ def _project(value: Any, nemo: Configuration) -> Outcome:
     if not nemo.says("exp_manager.create_wandb_logger"):
         return same("Weights & Biases is off")
     if value is None:
-        return left("Weights & Biases stays off without a project: set logging.wandb_project")
+        return same("create_wandb_logger says it")
     return carried({"logging.wandb_project": text(value)})
 
 

@@ -1,5 +1,6 @@
 """The vision tower and the projector: `model.mm_cfg` without its language model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -196,7 +197,9 @@ def _freeze(value: Any, _: Configuration) -> Outcome:
 
 
 def _projector(value: Any, _: Configuration) -> Outcome:
-    return carried({"model.projector.mm_projector_type": text(value)})
+    if not re.fullmatch(r"linear|mlp[1-9]x_gelu", text(value)):
+        return cannot("projectors are linear or mlpNx_gelu; mlp2x_gelu is in the recipe")
+    return carried({"model.projector.mm_projector_type": value})
 
 
 def _adapter(value: Any, _: Configuration) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import fiddle as fdl
 
 from neva_recipes import parts
+from neva_recipes.config import ProjectorConfig
 from neva_recipes.nemo.translation import GROUPS, Fate, Setting, Translation
 
 __all__ = ["IMPORTED_NAMES", "render"]
@@ -62,7 +63,7 @@ def render(translation: Translation, name: str, source: Path, problems: Iterable
             "",
             f"def {name}() -> fdl.Config[Recipe]:",
             f'    """NeVA, as NeMo has it in {_file_name(source)}."""',
-            *(f"    {line}" for line in body),
+            *(line for statement in body for line in _fitted(f"    {statement}")),
             "",
         ]
     )
@@ -109,23 +110,26 @@ def _branch(group: str, variable: str, settings: dict[str, Setting]) -> Iterator
     """Yield the statements that make a part of the model, from a published one where there is one like it."""
     call, given = _published(group, settings)
     if not call:
-        yield from _call(f"{variable} = config(", GROUPS[group].__name__, _arguments(settings), ")")
+        yield from _call(f"{variable} = config(", GROUPS[group].__name__, _arguments(group, settings), ")")
         return
+    defaults = {field: Setting(getattr(GROUPS[group], field, None), "") for field in given}
+    settings = _in_order(group, defaults | settings)
     settled = {field: setting for field, setting in settings.items() if given.get(field, _ABSENT) == setting.value}
     keys = dict.fromkeys(setting.key for setting in settled.values() if setting.key)
     if keys:
         yield from _comment(", ".join(keys), "# ")
     yield f"{variable} = {call}"
-    for field, setting in _in_order(group, settings).items():
+    for field, setting in settings.items():
         if field not in settled:
-            yield f"{variable}.{field} = {_literal(setting.value)}{_origin(setting)}"
+            origin = "" if setting is defaults.get(field) else _origin(setting)
+            yield f"{variable}.{field} = {_literal(setting.value)}{origin}"
 
 
 def _published(group: str, settings: dict[str, Setting]) -> tuple[str, dict[str, Any]]:
     """Return the call that makes the published part of these sizes, and what it gives; empty if there is none."""
     values = {field: setting.value for field, setting in settings.items()}
     if group == "model.projector":
-        kind = values.get("mm_projector_type", "linear")
+        kind = values.get("mm_projector_type", ProjectorConfig.mm_projector_type)
         return f"parts.projector({_literal(kind)})", {"mm_projector_type": kind}
     parts_of_this_kind: dict[str, fdl.Config[Any]]
     if group == "model.language":
@@ -146,15 +150,16 @@ def _recipe(name: str, groups: dict[str, dict[str, Setting]]) -> Iterator[str]:
     for group, cls in GROUPS.items():
         if group in _BRANCHES:
             continue
-        arguments = _arguments(groups[group])
+        arguments = _arguments(group, groups[group])
         if group == "model":
             arguments = [(f"{variable}={variable}", "") for variable in _BRANCHES.values()] + arguments
         yield from (f"    {line}" for line in _call(f"{group}=config(", cls.__name__, arguments, "),"))
     yield ")"
 
 
-def _arguments(settings: dict[str, Setting]) -> list[tuple[str, str]]:
-    return [(f"{field}={_literal(setting.value)}", _origin(setting)) for field, setting in settings.items()]
+def _arguments(group: str, settings: dict[str, Setting]) -> list[tuple[str, str]]:
+    ordered = _in_order(group, settings)
+    return [(f"{field}={_literal(setting.value)}", _origin(setting)) for field, setting in ordered.items()]
 
 
 def _call(start: str, first: str, arguments: list[tuple[str, str]], end: str) -> Iterator[str]:
@@ -170,6 +175,14 @@ def _call(start: str, first: str, arguments: list[tuple[str, str]], end: str) ->
 
 def _origin(setting: Setting) -> str:
     return f"  # {setting.key}" if setting.key else "  # assumed"
+
+
+def _fitted(line: str) -> list[str]:
+    """Return a line, or two where the key it comes from makes it too long."""
+    code, separator, key = line.rpartition("  # ")
+    if len(line) <= _WIDTH or not separator:
+        return [line]
+    return [f"{code[: len(code) - len(code.lstrip())]}# {key}", code]
 
 
 def _in_order(group: str, settings: dict[str, Setting]) -> dict[str, Setting]:
