@@ -89,7 +89,7 @@ def _parser(prog: str, usage: str | None = None, description: str = "", epilog: 
         "--format",
         metavar="F",
         choices=FORMATS,
-        help=f"of --dry-run: {', '.join(FORMATS[:-1])} or {FORMATS[-1]} (text)",
+        help=f"with --dry-run: {', '.join(FORMATS[:-1])} or {FORMATS[-1]} (text)",
     )
     parser.add_argument("--gpu", metavar="G", help="with --dry-run: type of GPU for memory and time, such as h100-80g")
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")

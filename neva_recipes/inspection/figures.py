@@ -1,10 +1,11 @@
 """The figures of a plan in words: labels and values that the text and the page both show."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from neva_recipes.plan import Layout, Plan, Stage
+from neva_recipes.plan._time import FP8_UTILISATION
 from neva_recipes.plan.memory import StageMemory
 
 __all__ = [
@@ -14,17 +15,17 @@ __all__ = [
     "cost_facts",
     "duration",
     "gib",
-    "gpu_text",
     "layer_text",
     "layout_facts",
     "length_facts",
+    "memory_facts",
     "memory_groups",
     "parameter_rows",
     "part_names",
     "percent",
     "range_text",
     "rank_ranges",
-    "significant",
+    "rounded",
     "stage_text",
 ]
 
@@ -155,10 +156,12 @@ def memory_groups(plan: Plan) -> list[MemoryGroup]:
     return groups
 
 
-def gpu_text(plan: Plan) -> str:
-    """Return the GPU that memory and time are told for, and whether anybody has named it."""
+def memory_facts(plan: Plan) -> Iterator[Fact]:
+    """Yield the GPU that memory and time are told for, whether anybody has named it, and what fills it."""
     assumed = ", assumed: --gpu NAME names another" if plan.gpu_assumed else ""
-    return f"{plan.gpu.name} with {plan.gpu.memory_gib:g} GiB{assumed}"
+    unused = "; trainer.accelerator=cpu uses none" if plan.recipe.trainer.accelerator == "cpu" else ""
+    yield "GPU", f"{plan.gpu.name} with {plan.gpu.memory_gib:g} GiB{assumed}{unused}"
+    yield "rows", f"{plan.recipe.data.sequence_length:,} tokens each, the longest the recipe allows"
 
 
 def stage_text(stages: range) -> str:
@@ -169,7 +172,9 @@ def stage_text(stages: range) -> str:
 def gib(count: float) -> str:
     """Return a number of bytes in GiB, without the unit."""
     value = count / 2**30
-    return "0" if value == 0 else f"{value:.1f}" if value >= 0.05 else f"{value:.2f}"
+    if value == 0:
+        return "0"
+    return f"{value:.1f}" if value >= 0.05 else f"{value:.2f}" if value >= 0.01 else "<0.01"
 
 
 def length_facts(plan: Plan) -> Iterator[Fact]:
@@ -190,35 +195,53 @@ def cost_facts(plan: Plan) -> Iterator[Fact]:
     cost, layout = plan.cost, plan.layout
     assert cost is not None and layout is not None  # both or neither
     recomputed = f", and {tflop(cost.recompute_tflop)} to recompute" if cost.recompute_tflop else ""
-    yield "a sample", f"{tflop(cost.sample_tflop)} without padding"
+    yield "a sample", f"{tflop(cost.sample_tflop)} without padding{_shares(cost.sample_tflop_of)}"
     yield "a step", f"{tflop(cost.step_tflop)} with padding{recomputed}"
     yield "padding", f"{percent(cost.padding)} of the tokens of a step carry no work"
     yield "steps", "not known without the data file" if cost.steps is None else f"{cost.steps:,}"
-    yield "time", f"{duration(cost.step_seconds)} a step" + _whole(cost.hours)
-    if cost.gpu_hours is not None:
-        yield "GPU hours", f"{significant(cost.gpu_hours)} on {layout.world_size} x {plan.gpu.name}"
+    yield "time", f"about {duration(cost.step_seconds)} a step{_shares(cost.step_seconds_of)}"
+    if cost.hours is not None and cost.gpu_hours is not None:
+        yield "the run", f"about {duration(3600 * cost.hours)}, {rounded(cost.gpu_hours)} GPU hours"
+    yield "assumed", _utilisation(plan, cost.utilisation)
 
 
-def _whole(hours: float | None) -> str:
-    return "" if hours is None else f", {duration(3600 * hours)} the run"
+def _shares(parts: Mapping[str, float]) -> str:
+    """Return what a sum consists of, the largest first, as far as it matters."""
+    whole = sum(parts.values())
+    shares = sorted(((part / whole, name) for name, part in parts.items() if whole), reverse=True)
+    named = [f"{name} {percent(share)}" for share, name in shares if share >= 0.01]
+    return f": {', '.join(named)}" if len(named) > 1 else ""
+
+
+def _utilisation(plan: Plan, utilisation: float) -> str:
+    precision, gpu = plan.recipe.precision, plan.gpu
+    peak = gpu.fp32_tflops if precision.precision == "fp32" else gpu.bf16_tflops
+    text = f"matrix products at {percent(utilisation)} of the {peak:,g} TFLOP/s of {gpu.name} in {precision.precision}"
+    if precision.fp8 is not None and gpu.fp8_tflops is not None:
+        text += f", FP8 ones at {percent(FP8_UTILISATION)} of {gpu.fp8_tflops:,g}"
+    return f"{text}; no GPU was asked"
 
 
 def tflop(number: float) -> str:
-    """Return a number of TFLOP with its unit, PFLOP from ten thousand on."""
-    return f"{significant(number / 1000)} PFLOP" if number >= 10_000 else f"{significant(number)} TFLOP"
+    """Return a number of TFLOP with its unit, PFLOP from a thousand on."""
+    return f"{significant(number / 1000)} PFLOP" if number >= 1000 else f"{significant(number)} TFLOP"
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that people would choose."""
-    for unit, length in (("days", 86400 * 2), ("h", 3600), ("min", 60)):
+    """Return a time in the unit that people would choose, to two digits: none of them is measured."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
-            return f"{significant(seconds / (86400 if unit == 'days' else length))} {unit}"
-    return f"{significant(seconds)} s" if seconds >= 0.1 or seconds == 0 else f"{significant(1000 * seconds)} ms"
+            return f"{rounded(seconds / length)} {unit}"
+    return f"{rounded(seconds)} s" if seconds >= 0.1 or seconds == 0 else f"{rounded(1000 * seconds)} ms"
 
 
-def significant(number: float) -> str:
-    """Return a number with three digits that count, and commas between thousands."""
+def rounded(number: float) -> str:
+    """Return a number with two digits that count."""
+    return significant(float(f"{number:.1e}"), 2)
+
+
+def significant(number: float, digits: int = 3) -> str:
+    """Return a number with so many digits that count, but no fewer than before the point, and commas in thousands."""
     if number == 0:
         return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(number))))
-    return f"{number:,.{digits}f}"
+    return f"{number:,.{max(0, digits - 1 - math.floor(math.log10(abs(number))))}f}"

@@ -72,7 +72,7 @@ def _tiles(plan: Plan) -> Iterator[Element]:
         if plan.cost.hours is not None:
             yield _tile(figures.duration(3600 * plan.cost.hours), "the run, estimated")
         if plan.cost.gpu_hours is not None:
-            yield _tile(figures.significant(plan.cost.gpu_hours), "GPU hours, estimated")
+            yield _tile(figures.rounded(plan.cost.gpu_hours), "GPU hours, estimated")
 
 
 def _tile(value: str, label: str) -> Element:
@@ -142,7 +142,7 @@ def _stage(plan: Plan, layout: Layout, stage: Stage, drawn: int) -> Element:
 
 
 def _memory(plan: Plan) -> Iterator[Element]:
-    yield element("p", figures.gpu_text(plan))
+    yield _facts(figures.memory_facts(plan))
     limit = plan.gpu.memory_gib * 2**30
     scale = max(limit, *(memory.total for memory in plan.memory)) * 1.02  # room for the mark at the limit
     for group in figures.memory_groups(plan):

@@ -158,7 +158,7 @@ def _replicas(layout: Layout) -> Iterator[str]:
 
 def _memory(plan: Plan, paint: _Paint) -> Iterator[str]:
     groups = figures.memory_groups(plan)
-    yield from _facts([("GPU", figures.gpu_text(plan))])
+    yield from _facts(figures.memory_facts(plan))
     yield from _table(
         ("stage", *groups[0].memory.bytes, "total"),
         [
