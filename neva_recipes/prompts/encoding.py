@@ -19,13 +19,15 @@ class PromptTokenizer(Protocol):
         bos_id: Token that begins a sequence, or None.
         im_start_id: Token before an image, or None where images stand alone.
         im_end_id: Token after an image, or None where images stand alone.
-        prefix_scheme: Where the tokenizer puts a leading space of its own.
     """
 
     bos_id: int | None
     im_start_id: int | None
     im_end_id: int | None
-    prefix_scheme: PrefixScheme
+
+    @property
+    def prefix_scheme(self) -> PrefixScheme:
+        """Where the tokenizer puts a leading space of its own."""
 
     def special_id(self, token: str) -> int:
         """Return the id of a special token; raise `DataError` if there is none."""
