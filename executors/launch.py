@@ -77,6 +77,8 @@ def job_of(
     assert planned.layout is not None  # where there is no layout there are errors
     chosen = planned.recipe.name if name is None else name
     _check_name(chosen)
+    if kind := secret_in(str(runs_dir)):
+        raise RunError(f"runs_dir: holds {kind}, and paths of runs are shown everywhere: choose another one")
     moment = datetime.now().astimezone()
     return Job(
         name=chosen,
@@ -141,7 +143,7 @@ def run(
 
 
 def _check_name(name: str) -> None:
-    if kind := secret_in(name):
+    if kind := secret_in(name, os.environ):
         raise RunError(f"name: holds {kind}, and a run's name is shown everywhere: choose another one")
     if problem := name_problem(name):
         shown = repr(name) if len(name) <= LONGEST_NAME else f"{name[:30]!r}..."

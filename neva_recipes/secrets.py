@@ -47,7 +47,7 @@ _SHAPES = (
     _shape(
         "a secret in a URL",
         "=",
-        r"(?<=[?&;])(?:[\w.-]*(?:token|key|secret|password|passwd|signature|credential)|sig|auth|pwd)=([^&;#\s'\"]+)",
+        r"(?<=[?&;])(?i:[\w.-]*(?:token|key|secret|password|passwd|signature|credential)|sig|auth|pwd)=([^&;#\s'\"]+)",
     ),
     _shape("a Hugging Face token", "hf_", r"hf_[A-Za-z0-9]{30,}"),
     _shape("a Hugging Face token", "api_org_", r"api_org_[A-Za-z0-9]{30,}"),
@@ -77,9 +77,20 @@ def is_secret_name(name: str) -> bool:
     return any(_SECRET_WORD.fullmatch(word) for word in words)
 
 
-def secret_in(text: str) -> str | None:
-    """Return what kind of secret a text holds, such as "a Hugging Face token"; none if it looks like none."""
-    return next((shape.kind for shape in _SHAPES if shape.hint in text and shape.pattern.search(text)), None)
+def secret_in(text: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return what kind of secret a text holds, such as "a Hugging Face token"; none if it looks like none.
+
+    Args:
+        text: What is about to be written or shown.
+        environ: Environment variables whose secret values are looked for too.
+    """
+    for shape in _SHAPES:
+        if shape.hint in text and shape.pattern.search(text):
+            return shape.kind
+    for name, value in (environ or {}).items():
+        if any(line in text for line in secret_values({name: value})):
+            return f"the value of the environment variable {name}"
+    return None
 
 
 def is_secret(name: str, value: str) -> bool:

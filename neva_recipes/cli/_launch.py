@@ -1,6 +1,7 @@
 """Running a recipe: `nemo-run RECIPE [key=value ...]`."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from neva_recipes.cli._opening import make_recipe
 from neva_recipes.cli._overview import recipe_overview
 from neva_recipes.config import Recipe, load_recipe
 from neva_recipes.registry import RecipeEntry, find_recipe
+from neva_recipes.secrets import mask, secret_values
 
 if TYPE_CHECKING:
     from executors import Run
@@ -46,7 +48,8 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
         entry = find_recipe(name, arguments.recipes, commands)
         recipe = make_recipe(entry, overrides)
     if arguments.help:
-        print(_recipe_help(name, entry, recipe))
+        # What a recipe function has put into a field is not checked before it is run or looked at.
+        print(mask(_recipe_help(name, entry, recipe), secret_values(os.environ)))
         return 0
     return _start(recipe, arguments)
 

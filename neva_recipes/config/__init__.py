@@ -3,7 +3,7 @@
 This package is the common ground of the launcher and the worker. It never imports torch.
 """
 
-from neva_recipes.config._history import COMMAND_LINE, replaced_values, value_from
+from neva_recipes.config._history import COMMAND_LINE, replaced_values, showable, value_from
 from neva_recipes.config._node import (
     check_value,
     describe_type,
@@ -76,6 +76,7 @@ __all__ = [
     "recipe_to_yaml",
     "replaced_values",
     "set_field",
+    "showable",
     "suggest",
     "tokenizer_name",
     "value_from",

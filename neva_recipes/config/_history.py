@@ -4,6 +4,7 @@ Fiddle notes the file and line that set a field. What comes from elsewhere than 
 no file has.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import fiddle as fdl
 from fiddle import history
 
-__all__ = ["COMMAND_LINE", "replaced_values", "value_from"]
+from neva_recipes.secrets import mask, secret_values
+
+__all__ = ["COMMAND_LINE", "replaced_values", "showable", "value_from"]
 
 COMMAND_LINE = "command line"
 """The place of a value that was given as `key=value`."""
@@ -49,5 +52,14 @@ def replaced_values(recipe: fdl.Buildable[Any], prefix: str = "") -> dict[str, A
         entries = [e for e in recipe.__argument_history__[name] if e.kind is history.ChangeKind.NEW_VALUE]
         if entries and entries[-1].location.filename == COMMAND_LINE:
             before = [entry.new_value for entry in entries if entry.location.filename != COMMAND_LINE]
-            replaced[f"{prefix}{name}"] = before[-1] if before else None
+            replaced[f"{prefix}{name}"] = showable(before[-1] if before else None)
     return replaced
+
+
+def showable(value: Any) -> Any:
+    """Return a value that was never checked as one that can be written and shown: plain, and without secrets."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, list):
+        return [showable(item) for item in value]
+    return mask(str(value), secret_values(os.environ))

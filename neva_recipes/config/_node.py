@@ -5,6 +5,7 @@ The same annotations decide what the command line, Python and a loaded file may 
 
 import difflib
 import functools
+import os
 import re
 import types
 import typing
@@ -146,7 +147,7 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
         RecipeError: The value holds a secret, is of the wrong type, not among the choices, or out of range.
     """
     for text in value if isinstance(value, list) else [value]:
-        if isinstance(text, str) and (kind := secret_in(text)):
+        if isinstance(text, str) and (kind := secret_in(text, os.environ)):
             raise RecipeError(
                 f"{path}: holds {kind}, and a recipe is shown and written to files: leave it out, and give it to the "
                 "program that needs it in an environment variable"

@@ -7,8 +7,7 @@ from typing import Any, Literal
 import fiddle as fdl
 from fiddle import history
 
-from neva_recipes.config import COMMAND_LINE
-from neva_recipes.secrets import mask
+from neva_recipes.config import COMMAND_LINE, showable
 
 __all__ = ["Source", "source_of"]
 
@@ -60,13 +59,8 @@ def source_of(node: fdl.Buildable[Any], name: str) -> Source:
     location = entries[-1].location
     if location.filename == COMMAND_LINE:
         others = [entry.new_value for entry in entries if entry.location.filename != COMMAND_LINE]
-        return Source("command line", replaced=_shown(others[-1]) if others else None)
+        return Source("command line", replaced=showable(others[-1]) if others else None)
     if location.filename.startswith("default of "):
         return Source("default")
     kind: Literal["python", "file"] = "file" if location.function_name is None else "python"
     return Source(kind, location.filename, location.line_number or None, location.function_name)
-
-
-def _shown(value: Any) -> Any:
-    """Return a value that is in force no longer, and that nobody has checked, as it may be shown."""
-    return mask(value) if isinstance(value, str) else value

@@ -1,5 +1,6 @@
 """From the keys of a NeMo configuration to the fields of a recipe."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, fields
@@ -29,6 +30,7 @@ from neva_recipes.config import (
 from neva_recipes.nemo.configuration import MISSING
 from neva_recipes.nemo.keys import RULES
 from neva_recipes.nemo.rules import NOTHING, Configuration, Outcome, Rule, Unusable, cannot, left, same
+from neva_recipes.secrets import mask, secret_values
 
 __all__ = ["GROUPS", "Assumption", "Fate", "Setting", "Translation", "translate"]
 
@@ -222,9 +224,15 @@ def _require(settings: Mapping[str, Setting]) -> None:
 
 
 def _shortened(value: Any) -> str:
-    shown = "null" if value is None else str(value)
+    shown = "null" if value is None else _without_secrets(str(value))
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in _without_secrets(text)
+    )
+
+
+def _without_secrets(text: str) -> str:
+    return mask(text, secret_values(os.environ))
