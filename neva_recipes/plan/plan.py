@@ -13,10 +13,11 @@ from neva_recipes.plan.files import check_files
 from neva_recipes.plan.findings import About, Finding
 from neva_recipes.plan.gpus import Gpu, find_gpu
 from neva_recipes.plan.layout import Layout, layout_of
-from neva_recipes.plan.lengths import Lengths, sequence_lengths
+from neva_recipes.plan.lengths import Lengths, lengths_of, sample_lengths
 from neva_recipes.plan.memory import StageMemory, memory_of
 from neva_recipes.plan.memory_check import check_memory
 from neva_recipes.plan.parameters import PartParameters, count_parameters
+from neva_recipes.plan.waste_check import check_waste
 
 __all__ = ["Place", "Plan", "plan"]
 
@@ -79,7 +80,8 @@ def plan(recipe: fdl.Buildable[Recipe] | Recipe, executor: Place | None = None, 
     card, assumed = find_gpu(known), known is None
     rules = check_recipe(built, None if assumed else card)
     findings = [*rules, *_about("files", check_files(built))]
-    lengths = sequence_lengths(built)
+    samples = sample_lengths(built)
+    lengths = lengths_of(built, samples)
     parameters = count_parameters(built)
     if any(finding.severity == "error" for finding in rules):
         return Plan(built, card, assumed, _sorted(findings), parameters, lengths)
@@ -87,6 +89,7 @@ def plan(recipe: fdl.Buildable[Recipe] | Recipe, executor: Place | None = None, 
     memory = memory_of(built, layout)
     if built.trainer.accelerator != "cpu":
         findings += _about("memory", check_memory(built, memory, lengths, card, assumed=assumed))
+    findings += check_waste(built, samples, card)
     if executor is not None:
         findings += _about("executor", _ask(executor, layout))
     cost = cost_of(built, layout, lengths, card)

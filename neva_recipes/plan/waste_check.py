@@ -1,0 +1,98 @@
+"""What a recipe wastes that only its data or its memory shows."""
+
+from collections.abc import Iterator
+
+from neva_recipes.config import LlavaDataConfig, Recipe, RecipeError
+from neva_recipes.plan.checks import is_valid, with_values
+from neva_recipes.plan.findings import Finding, Remedy, warning
+from neva_recipes.plan.gpus import Gpu
+from neva_recipes.plan.layout import layout_of
+from neva_recipes.plan.lengths import SampleLengths, lengths_of
+from neva_recipes.plan.memory import GIB, memory_of
+
+__all__ = ["check_waste"]
+
+_PADDING = 0.25
+"""Share of padding in the rows of microbatches that is not worth a warning."""
+
+_COMFORTABLE = 0.8
+"""Share of a GPU's memory under which the estimate is trusted to hold."""
+
+_GROUPING = "data.group_by_modality_length"
+_MICRO = "data.micro_batch_size"
+_TENSOR = "parallel.tensor_model_parallel_size"
+_SEQUENCE = "parallel.sequence_parallel"
+
+
+def check_waste(recipe: Recipe, samples: SampleLengths, gpu: Gpu) -> list[Finding]:
+    """Return what a recipe wastes.
+
+    Args:
+        recipe: A recipe without errors of its own.
+        samples: How long some samples of its data are.
+        gpu: The GPU it is to run on.
+    """
+    return [*_padding(recipe, samples), *_tensor_parallel(recipe, gpu)]
+
+
+def _padding(recipe: Recipe, samples: SampleLengths) -> Iterator[Finding]:
+    """Rows of a microbatch are of like length."""
+    data = recipe.data
+    share = _padding_share(recipe, samples)
+    if not samples.measured or not isinstance(data, LlavaDataConfig) or share <= _PADDING:
+        return
+    ways: tuple[list[Remedy], ...] = (
+        [{_GROUPING: True}, {_GROUPING: True, "data.dataloader_type": "cyclic"}],
+        [{_MICRO: size} for size in range(data.micro_batch_size - 1, 0, -1)],
+    )
+    remedies = [next((each for each in way if _pads_less(recipe, each, samples)), None) for way in ways]
+    yield warning(
+        "padding",
+        f"{share:.0%} of the tokens of a step are padding: samples of a microbatch are of different lengths",
+        recipe,
+        _MICRO,
+        _GROUPING,
+        remedies=[remedy for remedy in remedies if remedy is not None],
+    )
+
+
+def _pads_less(recipe: Recipe, change: Remedy, samples: SampleLengths) -> bool:
+    changed = _changed(recipe, change)
+    return changed is not None and _padding_share(changed, samples) <= _PADDING
+
+
+def _padding_share(recipe: Recipe, samples: SampleLengths) -> float:
+    lengths = lengths_of(recipe, samples)
+    return 1.0 - lengths.tokens / lengths.padded
+
+
+def _tensor_parallel(recipe: Recipe, gpu: Gpu) -> Iterator[Finding]:
+    """Layers are shared by no more GPUs than it takes to hold them."""
+    tensor = recipe.parallel.tensor_model_parallel_size
+    if recipe.trainer.devices is None or recipe.trainer.accelerator == "cpu":
+        return  # without a number of devices there are as many as the model is split over
+    for size in range(1, tensor):
+        change = {_TENSOR: size} | ({_SEQUENCE: False} if size == 1 and recipe.parallel.sequence_parallel else {})
+        changed = _changed(recipe, change)
+        if changed is None:
+            continue
+        largest = max(stage.total for stage in memory_of(changed, layout_of(changed))) / GIB
+        if largest <= _COMFORTABLE * gpu.memory_gib:
+            yield warning(
+                "tensor-parallel-unneeded",
+                f"{tensor} GPUs share every layer and wait for each other in it, though {size} can hold it: "
+                f"{largest:.1f} of the {gpu.memory_gib:.1f} GiB of {gpu.name}",
+                recipe,
+                _TENSOR,
+                remedies=[change],
+            )
+            return
+
+
+def _changed(recipe: Recipe, change: Remedy) -> Recipe | None:
+    """Return a changed recipe; none if the change breaks a rule."""
+    try:
+        changed = with_values(recipe, change)
+    except RecipeError:
+        return None
+    return changed if is_valid(changed) else None

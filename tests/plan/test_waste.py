@@ -1,0 +1,77 @@
+"""Waste that shows in the data or in the memory only."""
+
+import json
+
+from neva_recipes import llava, neva
+from neva_recipes.config import build
+from neva_recipes.plan import plan
+from neva_recipes.plan.checks import with_values
+
+
+def samples(folder, lengths):
+    """Write conversations without images whose answers have so many characters."""
+    records = [
+        {
+            "id": number,
+            "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "word " * (length // 5)}],
+        }
+        for number, length in enumerate(lengths)
+    ]
+    path = folder / "train.json"
+    path.write_text(json.dumps(records))
+    return str(path)
+
+
+def recipe_of(path, micro_batch_size):
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path = path
+    recipe.data.group_by_modality_length = False
+    recipe.data.sequence_length = recipe.model.language.max_position_embeddings = 4096
+    recipe.data.micro_batch_size = micro_batch_size
+    return build(recipe)
+
+
+def found(recipe, code, gpu="h100-80g"):
+    return [finding for finding in plan(recipe, gpu=gpu).findings if finding.code == code]
+
+
+def test_padding_of_samples_of_different_lengths(tmp_path):
+    recipe = recipe_of(samples(tmp_path, [40, 8000] * 200), micro_batch_size=4)
+    (finding,) = found(recipe, "padding")
+    # A long sample is in 15 of 16 microbatches, and half of the rows are next to empty.
+    share = int(finding.message.split("%")[0])
+    assert 40 <= share <= 50
+    assert [dict(remedy) for remedy in finding.remedies] == [
+        {"data.group_by_modality_length": True},
+        {"data.micro_batch_size": 1},
+    ]
+    for remedy in finding.remedies:
+        assert found(with_values(recipe, remedy), "padding") == []
+
+
+def test_no_padding_where_lengths_are_alike(tmp_path):
+    assert found(recipe_of(samples(tmp_path, [2000] * 400), micro_batch_size=4), "padding") == []
+
+
+def test_no_word_on_padding_without_a_file():
+    recipe = llava.finetune("7b")
+    recipe.data.group_by_modality_length = False
+    assert found(build(recipe), "padding") == []
+
+
+def test_more_tensor_parallelism_than_memory_asks_for():
+    recipe = build(neva.finetune("7b"))
+    (finding,) = found(recipe, "tensor-parallel-unneeded", gpu="h200-141g")
+    assert [dict(remedy) for remedy in finding.remedies] == [{"parallel.tensor_model_parallel_size": 2}]
+    assert found(with_values(recipe, finding.remedies[0]), "tensor-parallel-unneeded", gpu="h200-141g") == []
+    assert found(recipe, "tensor-parallel-unneeded", gpu="a100-80g") == []
+
+
+def test_one_gpu_is_enough_and_takes_no_sequence_parallelism():
+    recipe = llava.finetune("tiny")
+    recipe.trainer.devices = 2
+    recipe.parallel.tensor_model_parallel_size, recipe.parallel.sequence_parallel = 2, True
+    (finding,) = found(build(recipe), "tensor-parallel-unneeded")
+    (remedy,) = finding.remedies
+    assert dict(remedy) == {"parallel.tensor_model_parallel_size": 1, "parallel.sequence_parallel": False}
+    assert found(with_values(build(recipe), remedy), "tensor-parallel-unneeded") == []
