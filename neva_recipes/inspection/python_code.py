@@ -17,7 +17,7 @@ _HEADER = '''\
 def recipe_to_python(recipe: fdl.Buildable[Recipe]) -> str:
     """Return a Python file whose function `build_config` returns an equal recipe.
 
-    The file can be given to `nemo-run --recipes`. A branch that two places share is shared there too.
+    The file can be given to `nemo-run --recipes`.
 
     Raises:
         RecipeError: The recipe is not valid.

@@ -97,6 +97,9 @@ def test_command_line_sources_remember_what_they_replaced():
     assert source_of(recipe.data, "tokenizer").replaced is None
     recipe.optim.lr = 0.5
     assert source_of(recipe.optim, "lr").kind == "python"
+    with value_from(COMMAND_LINE):
+        set_field(recipe, "model.vision", "none")
+    assert source_of(recipe.model, "vision").replaced == "VisionConfig"
 
 
 def test_a_replaced_secret_is_not_shown():
