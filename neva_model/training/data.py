@@ -1,6 +1,5 @@
 """The loaders of a training run, as Lightning asks for them."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from megatron.core import parallel_state
 from neva_model.data import MicrobatchLoader, build_train_loader, build_validation_loader, count_samples
 from neva_model.tokenizers import load_recipe_tokenizer
 from neva_recipes.config import Recipe
+from neva_recipes.plan.rows import row_multiple
 
 __all__ = ["TrainingData"]
 
@@ -75,21 +75,6 @@ class TrainingData(pl.LightningDataModule):
             "run_dir": self._run_directory,
             "data_parallel_rank": parallel_state.get_data_parallel_rank(),
             "data_parallel_size": parallel_state.get_data_parallel_world_size(),
-            "pad_to_multiple_of": self._length_multiple(),
+            "pad_to_multiple_of": row_multiple(self._recipe, on_gpu=self._on_gpu),
             "pin_memory": self._on_gpu,
         }
-
-    def _length_multiple(self) -> int:
-        """Return what every row's length must be a multiple of.
-
-        Context parallelism cuts rows in two equal chunks for each rank, sequence parallelism cuts what a rank has in
-        equal parts. FP8 products need multiples of 16 in each part. On GPUs products of multiples of 8 run on tensor
-        cores at full speed.
-        """
-        parallel = self._recipe.parallel
-        context = parallel.context_parallel_size
-        tensor = parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
-        if self._recipe.precision.fp8:
-            return 16 * tensor * context
-        chunks = 2 if context > 1 else 1
-        return math.lcm(8 if self._on_gpu else 1, context * math.lcm(chunks, tensor))

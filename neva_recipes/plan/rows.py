@@ -33,14 +33,14 @@ def row_multiple(recipe: Recipe, *, on_gpu: bool) -> int:
     """Return what every row's length must be a multiple of.
 
     Context parallelism cuts rows in two equal chunks for each rank, sequence parallelism cuts what a rank has in equal
-    parts. FP8 products need multiples of 16 in each part. On GPUs products of multiples of 8 run on tensor cores at
-    full speed.
+    parts. FP8 products need multiples of 16 in each part, mxfp8's of 32, whatever the number of rows. On GPUs products
+    of multiples of 8 run on tensor cores at full speed.
     """
     parallel = recipe.parallel
     context = parallel.context_parallel_size
     tensor = parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
     if recipe.precision.fp8:
-        return 16 * tensor * context
+        return (32 if recipe.precision.fp8_recipe == "mxfp8" else 16) * tensor * context
     chunks = 2 if context > 1 else 1
     return math.lcm(8 if on_gpu else 1, context * math.lcm(chunks, tensor))
 

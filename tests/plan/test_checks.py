@@ -97,13 +97,15 @@ def test_the_first_error_stops_a_launch():
 
 
 def codes_in_source(folder):
-    """Return the codes in calls of `error`, `warning`, `finding` and `Finding` under a folder."""
+    """Return the codes in calls that make findings under a folder."""
     codes = set()
     for file in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
-            position = {"error": 0, "warning": 0, "Finding": 0, "finding": 1}.get(node.func.id)
+            position = {"error": 0, "warning": 0, "report": 0, "Finding": 0, "finding": 1, "_finding": 1}.get(
+                node.func.id
+            )
             if position is not None and len(node.args) > position and isinstance(node.args[position], ast.Constant):
                 codes.add(node.args[position].value)
     return codes

@@ -1,11 +1,11 @@
 """Rules on the data, its template and the length of sequences."""
 
-import math
 from collections.abc import Iterator
 
 from neva_recipes.config import LlavaDataConfig, Recipe, TextDataConfig
 from neva_recipes.plan.checks._rules import Found, Rule, found, multiples, of_new
 from neva_recipes.plan.findings import error, warning
+from neva_recipes.plan.rows import row_multiple
 from neva_recipes.prompts.templates import Slot, get_template
 
 __all__ = ["data_rules"]
@@ -88,18 +88,14 @@ def single_pass(recipe: Recipe) -> Iterator[Found]:
         yield found(error("single-pass", message, recipe, _LOADER, path), [{_LOADER: "cyclic"}], [{path: 1}])
 
 
-def row_multiple(recipe: Recipe) -> Iterator[Found]:
+def full_rows(recipe: Recipe) -> Iterator[Found]:
     """Full rows of text need no padding to be divided."""
-    parallel, length = recipe.parallel, recipe.data.sequence_length
-    tensor = parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
-    context = parallel.context_parallel_size
-    multiple = tensor * (2 * context if context > 1 else 1)
+    length, multiple = recipe.data.sequence_length, row_multiple(recipe, on_gpu=False)
+    parallel = recipe.parallel
     paths = [_LENGTH]
-    paths += ["parallel.tensor_model_parallel_size"] if tensor > 1 else []
-    paths += ["parallel.context_parallel_size"] if context > 1 else []
-    if recipe.precision.fp8 is not None:
-        multiple = math.lcm(multiple, 16 * tensor * context)
-        paths.append("precision.fp8")
+    paths += ["parallel.tensor_model_parallel_size"] if parallel.sequence_parallel else []
+    paths += ["parallel.context_parallel_size"] if parallel.context_parallel_size > 1 else []
+    paths += ["precision.fp8"] if recipe.precision.fp8 is not None else []
     if isinstance(recipe.data, TextDataConfig) and length % multiple:
         message = f"every row is full, and is padded to a multiple of {multiple} to be divided"
         yield found(warning("row-multiple", message, recipe, *paths), *multiples(_LENGTH, length, multiple))
@@ -111,5 +107,5 @@ data_rules: tuple[Rule, ...] = (
     image_marks_template,
     grouping,
     single_pass,
-    row_multiple,
+    full_rows,
 )
