@@ -50,7 +50,9 @@ def make_recipe(world_size=1, name="tiny", **trainer):
         Recipe,
         name=name,
         model=config(ModelConfig, language=language),
-        data=config(TextDataConfig, data_path=__file__, tokenizer="owner/name", sequence_length=16, global_batch_size=12),
+        data=config(
+            TextDataConfig, data_path=__file__, tokenizer="owner/name", sequence_length=16, global_batch_size=12
+        ),
         parallel=config(ParallelConfig),
         precision=config(PrecisionConfig),
         optim=config(OptimConfig),

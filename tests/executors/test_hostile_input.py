@@ -171,6 +171,42 @@ def test_secrets_reach_the_ranks_and_no_file_or_argument_list(script, runs_dir, 
     assert SECRET not in out + err
 
 
+def test_secrets_that_a_rank_prints_are_masked_in_its_logs(script, runs_dir, monkeypatch, capfd):
+    body = """
+    names = ("HF_TOKEN", "INHERITED_KEY", "DATABASE", "PEM_SECRET")
+    for name in names:
+        print(f"{name} is {os.environ[name]}!")
+    print("\\rstep 1 " + os.environ["HF_TOKEN"], end="\\r")
+    sys.stdout.buffer.write(b"\\xff " + os.environ["HF_TOKEN"].encode() + b" \\xfe\\n")
+    print("https://me:hunter2secret@example.org/ is no variable", file=sys.stderr)
+    print("TOKENIZERS_PARALLELISM is", os.environ["TOKENIZERS_PARALLELISM"])
+    print(os.environ["HF_TOKEN"], end="", flush=True)
+    sys.exit(3)
+    """
+    monkeypatch.setenv("INHERITED_KEY", f"{SECRET}-inherited")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false-as-ever")
+    env = {
+        "HF_TOKEN": SECRET,
+        "DATABASE": f"postgres://me:{SECRET}@host/db",
+        "PEM_SECRET": f"-----BEGIN X-----\n{SECRET}-of-a-second-line",
+    }
+    job = make_job(script(body), runs_dir, env=env)
+    assert SECRET not in job.script() + job.to_json()
+    assert executors.start_job(job, detach=False).wait() == 3
+    (run,) = executors.list_runs(runs_dir)
+    lines = (run.path / "logs" / "rank-0.log").read_bytes().split(b"\n")
+    assert b"HF_TOKEN is ***!" in lines and b"INHERITED_KEY is ***!" in lines
+    assert b"\xff *** \xfe" in lines and b"TOKENIZERS_PARALLELISM is false-as-ever" in lines
+    assert b"https://me:***@example.org/ is no variable" in lines
+    for file in run.path.rglob("*"):
+        content = b"" if file.is_dir() else file.read_bytes()
+        assert SECRET.encode() not in content and b"hunter2secret" not in content
+    out, err = capfd.readouterr()
+    assert "HF_TOKEN is ***!" in out
+    assert SECRET not in out + err and "hunter2secret" not in out + err
+    assert json.loads((run.path / "job.json").read_text())["executor"]["secret_env"] == sorted(env)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 256 KiB."""
