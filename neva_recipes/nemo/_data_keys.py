@@ -17,6 +17,7 @@ from neva_recipes.nemo.rules import (
     integer,
     leaves,
     left,
+    one_of,
     same,
     text,
 )
@@ -56,9 +57,10 @@ def _image_folder(value: Any, _: Configuration) -> Outcome:
 
 
 def _template(value: Any, _: Configuration) -> Outcome:
-    if value not in _TEMPLATES:
+    template = one_of(value, _TEMPLATES)
+    if template is None:
         return cannot(f"templates are {', '.join(dict.fromkeys(_TEMPLATES.values()))}; v1 is in the recipe")
-    return carried({"data.conv_template": _TEMPLATES[value]})
+    return carried({"data.conv_template": template})
 
 
 def _aspect(value: Any, _: Configuration) -> Outcome:

@@ -16,6 +16,7 @@ from neva_recipes.nemo.rules import (
     holds,
     integer,
     number,
+    one_of,
     same,
 )
 
@@ -40,9 +41,10 @@ def _betas(value: Any, _: Configuration) -> Outcome:
 
 def _schedule(value: Any, nemo: Configuration) -> Outcome:
     styles = {"CosineAnnealing": "cosine", "WarmupAnnealing": "linear", None: "constant"}
-    if value not in styles:
+    style = one_of(value, styles)
+    if style is None:
         return cannot("schedules are CosineAnnealing and WarmupAnnealing; a cosine is in the recipe")
-    return carried({"optim.lr_decay_style": styles[value]})
+    return carried({"optim.lr_decay_style": style})
 
 
 def _warmup_steps(value: Any, nemo: Configuration) -> Outcome:

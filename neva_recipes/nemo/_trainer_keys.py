@@ -18,6 +18,7 @@ from neva_recipes.nemo.rules import (
     leaves,
     left,
     number,
+    one_of,
     same,
 )
 
@@ -44,9 +45,8 @@ def _devices(value: Any, _: Configuration) -> Outcome:
 
 def _accelerator(value: Any, _: Configuration) -> Outcome:
     kinds = {"gpu": "gpu", "cuda": "gpu", "cpu": "cpu", "auto": "auto"}
-    if value not in kinds:
-        return cannot("trains on GPUs or CPUs")
-    return carried({"trainer.accelerator": kinds[value]})
+    kind = one_of(value, kinds)
+    return carried({"trainer.accelerator": kind}) if kind else cannot("trains on GPUs or CPUs")
 
 
 _PRECISIONS = {

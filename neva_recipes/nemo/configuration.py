@@ -29,30 +29,46 @@ def read_configuration(path: Path, overrides: Mapping[str, str] | None = None) -
             nowhere.
     """
     # OmegaConf takes longer to import than a dry run has; nothing else needs it.
-    import yaml
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
     _register_resolvers()
-    try:
-        file = OmegaConf.create(text)
-        dotted = [f"{key.lstrip('+')}={value}" for key, value in (overrides or {}).items()]
-        plain = OmegaConf.to_container(OmegaConf.merge(file, OmegaConf.from_dotlist(dotted)), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not a YAML configuration: {_one_line(error)}") from None
-    if not isinstance(plain, dict) or not isinstance(plain.get("model"), dict):
+    plain = _merged(path, text, overrides or {})
+    model = plain.get("model")
+    if not isinstance(model, dict):
         raise RecipeError(f"{path}: has no model section: expected a NeVA training configuration of NeMo 1.0")
-    if not isinstance(plain["model"].get("mm_cfg"), dict):
+    if not isinstance(model.get("mm_cfg"), dict):
         raise RecipeError(
             f"{path}: has no model.mm_cfg section: expected a NeVA configuration; for a language model without images "
             "start from nemo-run gpt.pretrain"
         )
     tree = OmegaConf.create({**{group: plain for group in _GROUPS if group not in plain}, **plain})
     return {key: value for name in plain for key, value in _values(tree, name, _text(name), path)}
+
+
+def _merged(path: Path, text: str, overrides: Mapping[str, str]) -> dict[Any, Any]:
+    """Return what a file says with other values for some keys, interpolations as they stand there."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        file: Any = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: not a YAML configuration: {_one_line(error)}") from None
+    if not OmegaConf.is_dict(file):
+        return {}
+    for key, value in overrides.items():
+        try:
+            file = OmegaConf.merge(file, OmegaConf.from_dotlist([f"{key.lstrip('+')}={value}"]))
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
+            raise RecipeError(f"{key}={value}: cannot be set: {_one_line(error)}") from None
+    plain = OmegaConf.to_container(file, resolve=False)
+    assert isinstance(plain, dict)
+    return plain
 
 
 def _values(node: Any, name: Any, key: str, path: Path) -> Iterator[tuple[str, Any]]:

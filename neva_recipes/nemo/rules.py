@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from neva_recipes.nemo.configuration import MISSING
 
@@ -24,9 +24,12 @@ __all__ = [
     "leaves",
     "left",
     "number",
+    "one_of",
     "same",
     "text",
 ]
+
+T = TypeVar("T")
 
 NOTHING = object()
 """Stands for the default of a key that means nothing when it is not there."""
@@ -226,6 +229,11 @@ def boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Unusable("expected True or False")
     return value
+
+
+def one_of(value: Any, meanings: Mapping[Any, T]) -> T | None:
+    """Return the meaning of a value, none if it has none."""
+    return meanings.get(value) if isinstance(value, str) or value is None else None
 
 
 def text(value: Any) -> str:

@@ -200,7 +200,7 @@ def _decide(rule: Rule | None, key: str, value: Any, nemo: Configuration) -> Out
             _usable(path, made)
     except (Unusable, RecipeError) as error:
         if rule.required:
-            raise RecipeError(f"{key}={_shortened(value)}: {error}") from None
+            raise RecipeError(_printable(f"{key}={_shortened(value)}: {error}")) from None
         return cannot(str(error))
     return outcome
 

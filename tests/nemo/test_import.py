@@ -1,5 +1,6 @@
 """Configurations become the recipes they should be, by hand, and every key of them is accounted for."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neva_recipes.config import RecipeError, build, field_types
-from neva_recipes.nemo import read_configuration, render, translate
+from neva_recipes.nemo import RULES, read_configuration, render, translate
+from neva_recipes.nemo.rules import Configuration, Unusable
 from neva_recipes.nemo.translation import GROUPS
 from neva_recipes.plan import check_recipe
 from neva_recipes.registry import find_recipe
@@ -133,16 +135,25 @@ ALL = {
 NEEDED = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "encoder_seq_length")
 NEEDED += ("micro_batch_size", "global_batch_size")
 HOSTILE_TEXT = "a\n'''\"\"\"\\N{x}"
-STRANGE = st.sampled_from(
-    [
-        *(None, True, False, 0, 1, -1, 7, 2.5, 1e30, float("nan")),
-        *("", "auto", "???", "1e-4", HOSTILE_TEXT),
-        *([], [1, 2], {}, ["x", None], [[1], [1]]),
-    ]
-)
+STRANGE_VALUES = [
+    *(None, True, False, 0, 1, -1, 7, 2.5, 1e30, float("nan")),
+    *("", "auto", "1e-4", HOSTILE_TEXT),
+    *([], [1, 2], {}, ["x", None], [[1], [1]]),
+]
+STRANGE = st.sampled_from([*STRANGE_VALUES, "???"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("beside", [{}, ALL], ids=["alone", "among others"])
+def test_no_value_of_any_key_is_a_crash(beside):
+    for rule in RULES:
+        for value in STRANGE_VALUES:
+            with contextlib.suppress(Unusable):
+                outcome = rule.decide(value, Configuration({**beside, rule.key: value}))
+                assert outcome.kind in ("carried", "same", "left", "cannot")
+                assert outcome.why or outcome.kind not in ("left", "cannot"), rule.key
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_configurations_become_runnable_files_or_one_line(data):
     keys = data.draw(st.sets(st.sampled_from(sorted(ALL))))
