@@ -9,10 +9,11 @@ and without fused attention.
 from dataclasses import dataclass
 
 from neva_recipes.config import LanguageConfig, ProjectorConfig, Recipe, VisionConfig
+from neva_recipes.plan._sizes import element_bytes
 from neva_recipes.plan.layout import Layout, Stage
 from neva_recipes.plan.parameters import vision_layers_run
 
-__all__ = ["language_activations", "logits_activations", "vision_activations"]
+__all__ = ["language_activations", "logits_activations", "pieces_in_flight", "vision_activations"]
 
 _STATISTIC = 4
 """Bytes of the number that attention keeps for each query and head: the logarithm of its softmax's denominator."""
@@ -61,17 +62,17 @@ def language_activations(recipe: Recipe, layout: Layout, stage: Stage, row_lengt
     layer = _layer_bytes(recipe)
     tokens = _tokens(recipe, row_length)
     kept, live = _recompute(recipe, stage, layer)
-    hidden = recipe.model.language.hidden_size * _element(recipe) / _sequence_split(recipe)
+    hidden = recipe.model.language.hidden_size * element_bytes(recipe) / _sequence_split(recipe)
     # What goes on to the next stage stays with this one until its gradient comes back; the last stage has a norm.
     end = (1 if recipe.model.language.freeze else 2) * hidden if stage.has_output else hidden
-    return tokens * (_in_flight(layout, stage) * kept + live + end * _ends_in_flight(layout, stage))
+    return tokens * (pieces_in_flight(layout, stage) * kept + live + end * _ends_in_flight(layout, stage))
 
 
 def logits_activations(recipe: Recipe, row_length: float) -> float:
     """Return the bytes of the last stage's logits: as they are, in fp32 for the loss, and their gradient."""
     tensor = recipe.parallel.tensor_model_parallel_size
     columns = recipe.model.language.padded_vocab_size(tensor) / tensor
-    return _tokens(recipe, row_length) * columns * (2 * _element(recipe) + 4)
+    return _tokens(recipe, row_length) * columns * (2 * element_bytes(recipe) + 4)
 
 
 def vision_activations(recipe: Recipe, layout: Layout, stage: Stage) -> float:
@@ -91,7 +92,7 @@ def vision_activations(recipe: Recipe, layout: Layout, stage: Stage) -> float:
     share = -(-images // recipe.parallel.tensor_model_parallel_size)
     tower_tokens = (vision.image_size // vision.patch_size) ** 2 + vision.has_class_token
     in_flight = _ends_in_flight(layout, stage)
-    tower = share * tower_tokens * _tower_bytes(vision, _element(recipe)) * (1 if vision.freeze else in_flight)
+    tower = share * tower_tokens * _tower_bytes(vision, element_bytes(recipe)) * (1 if vision.freeze else in_flight)
     features = images * vision.tokens_per_image * in_flight
     return waiting + tower + features * _projector_bytes(projector, vision, recipe)
 
@@ -101,10 +102,6 @@ def _tokens(recipe: Recipe, row_length: float) -> float:
     return recipe.data.micro_batch_size * row_length / recipe.parallel.context_parallel_size
 
 
-def _element(recipe: Recipe) -> int:
-    return 2 if recipe.precision.precision == "bf16" else 4
-
-
 def _sequence_split(recipe: Recipe) -> int:
     """Return over how many ranks norms and residuals are divided."""
     return recipe.parallel.tensor_model_parallel_size if recipe.parallel.sequence_parallel else 1
@@ -112,7 +109,7 @@ def _sequence_split(recipe: Recipe) -> int:
 
 def _layer_bytes(recipe: Recipe) -> _LayerBytes:
     language, tensor, split = recipe.model.language, recipe.parallel.tensor_model_parallel_size, _sequence_split(recipe)
-    size, trained = _element(recipe), not language.freeze
+    size, trained = element_bytes(recipe), not language.freeze
     query, key_and_value = _attention_widths(language, tensor)
     hidden = language.hidden_size / split
     return _LayerBytes(
@@ -165,7 +162,7 @@ def _dropped(layer: _LayerBytes, modules: set[str], *, trained: bool) -> float:
     return dropped + norms * layer.norm_outputs / 2
 
 
-def _in_flight(layout: Layout, stage: Stage) -> int:
+def pieces_in_flight(layout: Layout, stage: Stage) -> int:
     """Return how often a virtual stage's activations are held at once, for different microbatches or pieces.
 
     Stage s of p holds p - s microbatches under 1F1B (arXiv 2006.09503). With v pieces it starts 2(p - s - 1) + (v - 1)p
@@ -178,7 +175,9 @@ def _in_flight(layout: Layout, stage: Stage) -> int:
 
 def _ends_in_flight(layout: Layout, stage: Stage) -> int:
     """Return for how many microbatches a stage holds what lies before its first layer, or after its last one."""
-    return 1 if stage.has_output and not stage.has_embedding else -(-_in_flight(layout, stage) // len(stage.chunks))
+    return (
+        1 if stage.has_output and not stage.has_embedding else -(-pieces_in_flight(layout, stage) // len(stage.chunks))
+    )
 
 
 def _tower_bytes(vision: VisionConfig, size: int) -> float:
@@ -197,4 +196,4 @@ def _projector_bytes(projector: ProjectorConfig, vision: VisionConfig, recipe: R
     """Return the bytes of an image token in the projector: inputs of trained layers and of GELUs, and the result."""
     inner = (projector.num_layers - 1) * recipe.model.language.hidden_size
     inputs = vision.hidden_size + inner if not projector.freeze else 0
-    return (inputs + inner + recipe.model.language.hidden_size) * _element(recipe)
+    return (inputs + inner + recipe.model.language.hidden_size) * element_bytes(recipe)

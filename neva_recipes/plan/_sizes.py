@@ -1,8 +1,15 @@
-"""How many processes, replicas, microbatches and layers a recipe asks for, whether or not they divide."""
+"""How many processes, replicas, microbatches, layers and bytes a recipe asks for, whether or not they divide."""
 
 from neva_recipes.config import Recipe
 
-__all__ = ["data_parallel_size", "devices_per_node", "layers_per_stage", "model_parallel_size", "num_microbatches"]
+__all__ = [
+    "data_parallel_size",
+    "devices_per_node",
+    "element_bytes",
+    "layers_per_stage",
+    "model_parallel_size",
+    "num_microbatches",
+]
 
 
 def model_parallel_size(recipe: Recipe) -> int:
@@ -41,3 +48,8 @@ def layers_per_stage(recipe: Recipe) -> list[int] | None:
         return None
     middle = [rest // others] * others if others else []
     return [*([first] if first is not None else []), *middle, *([last] if last is not None else [])]
+
+
+def element_bytes(recipe: Recipe) -> int:
+    """Return the bytes of a weight or an activation."""
+    return 2 if recipe.precision.precision == "bf16" else 4

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from neva_recipes.config import ModelConfig, Recipe
+from neva_recipes.plan._sizes import element_bytes
 from neva_recipes.plan.flops import model_flops, recompute_flops
 from neva_recipes.plan.gpus import Gpu
 from neva_recipes.plan.layout import Layout, Stage
@@ -46,7 +47,7 @@ class _Case:
     @property
     def element(self) -> int:
         """Bytes of a weight or an activation."""
-        return 2 if self.recipe.precision.precision == "bf16" else 4
+        return element_bytes(self.recipe)
 
     @property
     def gradient(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from neva_recipes.config import Recipe
 from neva_recipes.plan._activations import language_activations, logits_activations, vision_activations
+from neva_recipes.plan._sizes import element_bytes
 from neva_recipes.plan.layout import Layout, Stage
 from neva_recipes.plan.parameters import stage_linear_parameters, stage_parameters
 
@@ -83,11 +84,11 @@ def _weights(recipe: Recipe, stage: Stage, parameters: int) -> float:
     """
     precision = recipe.precision
     copies = 2 * stage_linear_parameters(recipe, stage) if precision.fp8 and not precision.fp8_param else 0
-    return float(parameters * _element(recipe) + copies)
+    return float(parameters * element_bytes(recipe) + copies)
 
 
 def _gradients(recipe: Recipe, trained: int) -> float:
-    return float(trained * (4 if recipe.precision.grad_reduce_in_fp32 else _element(recipe)))
+    return float(trained * (4 if recipe.precision.grad_reduce_in_fp32 else element_bytes(recipe)))
 
 
 def _optimizer(recipe: Recipe, layout: Layout, trained: int) -> float:
@@ -97,7 +98,3 @@ def _optimizer(recipe: Recipe, layout: Layout, trained: int) -> float:
     masters = 4 if recipe.precision.precision == "bf16" else 0
     average = 4 if recipe.trainer.ema_decay is not None else 0
     return trained * ((8 + masters) / shards + average)
-
-
-def _element(recipe: Recipe) -> int:
-    return 2 if recipe.precision.precision == "bf16" else 4

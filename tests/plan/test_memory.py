@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from neva_recipes import llava, neva
 from neva_recipes.config import Recipe, build, set_field
 from neva_recipes.plan import layout_of, plan
+from neva_recipes.plan._activations import pieces_in_flight
 from neva_recipes.plan.checks import check_recipe
 from neva_recipes.plan.memory import GIB, StageMemory, memory_of
 from neva_recipes.plan.parameters import count_parameters
@@ -150,6 +151,28 @@ def test_pipeline_stages_hold_as_many_microbatches_as_come_after_them() -> None:
     assert [round(size / layers, 1) for size in sizes] == [4.0, 3.0, 2.0, 1.0]
     two = full_size(parallel__pipeline_model_parallel_size=4, data__global_batch_size=4)
     assert [round(stage.bytes["activations"] / layers, 1) for stage in memory(two)] == [2.0, 2.0, 2.0, 1.0]
+
+
+@pytest.mark.slow
+def test_as_many_passes_wait_as_in_core_schedules() -> None:
+    cases = [[1, 1, 3], [2, 1, 4], [4, 1, 8], [4, 1, 2], [2, 2, 4], [4, 2, 8], [4, 2, 4], [2, 3, 6]]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.plan.microbatches_in_flight", json.dumps(cases)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    counted = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    for (stages, pieces, microbatches), waiting in zip(cases, counted, strict=True):
+        recipe = small_recipe(
+            {
+                "text": True,
+                "trainer.devices": stages,
+                "model.language.num_layers": stages * pieces,
+                "parallel.pipeline_model_parallel_size": stages,
+                "parallel.virtual_pipeline_model_parallel_size": pieces if pieces > 1 else None,
+                "data.micro_batch_size": 1,
+                "data.global_batch_size": microbatches,
+            }
+        )
+        layout = layout_of(recipe)
+        assert [pieces_in_flight(layout, stage) for stage in layout.stages] == waiting
 
 
 @pytest.mark.parametrize(
