@@ -75,8 +75,15 @@ class StrictParser(argparse.ArgumentParser):
 
 
 def wrap(text: str, indent: str = "") -> str:
-    """Return text folded to the width of the help."""
-    return textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    """Return text folded to the width of the help; what can be pasted is never broken."""
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def add_runs_dir(parser: StrictParser) -> None:
