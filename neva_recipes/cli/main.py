@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from neva_recipes.cli._arguments import HelpShown
 from neva_recipes.cli._compare import diff_command
+from neva_recipes.cli._fit import fit_command
 from neva_recipes.cli._import_nemo import import_nemo_command
 from neva_recipes.cli._launch import launch_command
 from neva_recipes.cli._overview import list_command
@@ -19,6 +20,7 @@ __all__ = ["main"]
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "list": (list_command, "recipes that can be run"),
+    "fit": (fit_command, "layouts of a recipe that fit on some GPUs, fastest first"),
     "status": (status_command, "how a run stands, or all of them"),
     "logs": (logs_command, "what a run has printed"),
     "cancel": (cancel_command, "stop a run"),

@@ -1,0 +1,145 @@
+"""Layouts that are listed fit and keep every rule, their overrides give the plan they promise; what cannot fit."""
+
+import json
+import shlex
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neva_recipes import gpt, llava, neva
+from neva_recipes.cli.main import main
+from neva_recipes.config import RecipeError, build, set_field
+from neva_recipes.plan import check_recipe, fit, plan
+from neva_recipes.plan.fit import search_layouts
+from neva_recipes.plan.gpus import GPUS
+
+GIB = 2**30
+
+RECIPES = {
+    "llava.pretrain": lambda: llava.pretrain("13b"),
+    "llava.finetune": llava.finetune,
+    "neva.finetune": neva.finetune,
+    "gpt.pretrain": gpt.pretrain,
+}
+
+
+def errors(recipe, gpu):
+    return [finding for finding in check_recipe(recipe, gpu) if finding.severity == "error"]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    name=st.sampled_from(sorted(RECIPES)),
+    gpus=st.sampled_from([1, 2, 4, 6, 8, 16, 32]),
+    gpu=st.sampled_from(sorted(GPUS)),
+    sequence_length=st.sampled_from([2048, 16384]),
+)
+def test_every_candidate_fits_and_is_valid(name, gpus, gpu, sequence_length):
+    recipe = RECIPES[name]()
+    recipe.data.sequence_length = sequence_length
+    recipe.model.language.max_position_embeddings = sequence_length
+    found = search_layouts(recipe, gpus=gpus, gpu=gpu)
+    assert (not found.candidates) == (found.nearest is not None or found.obstacle is not None)
+    times = [candidate.cost.step_seconds for candidate in found.candidates]
+    assert times == sorted(times)
+    for candidate in found.candidates:
+        assert errors(candidate.recipe, GPUS[gpu]) == []
+        assert candidate.layout.world_size == gpus
+        assert max(stage.total for stage in candidate.memory) <= GPUS[gpu].memory_gib * GIB
+        assert candidate.recipe.parallel.tensor_model_parallel_size <= candidate.layout.processes_per_node
+    if found.nearest is not None:
+        assert found.nearest.peak > GPUS[gpu].memory_gib * GIB
+
+
+@pytest.mark.parametrize(("name", "gpus", "gpu"), [("llava.finetune", 8, "a100-80g"), ("gpt.pretrain", 64, "h100-80g")])
+def test_pasted_overrides_give_the_promised_plan(name, gpus, gpu, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    candidates = fit(RECIPES[name](), gpus=gpus, gpu=gpu)
+    assert len(candidates) > 5
+    for candidate in candidates[:: len(candidates) // 5]:
+        recipe = RECIPES[name]()
+        for path, value in candidate.overrides.items():
+            set_field(recipe, path, str(value).lower())
+        promised = plan(recipe, gpu=gpu)
+        assert (promised.memory, promised.cost, promised.layout) == (candidate.memory, candidate.cost, candidate.layout)
+        assert not [finding for finding in promised.errors if finding.about != "files"]
+    assert main(["fit", name, "--gpus", str(gpus), "--gpu", gpu, "--limit", "100"]) == 0
+    table, _, pasted = capsys.readouterr().out.partition("to be pasted")
+    assert all(len(line) <= 80 for line in table.splitlines() + pasted.splitlines())
+    rows = [line.split() for line in table.splitlines() if line[:4].strip().isdigit()]
+    assert [row[3] for row in rows] == [f"{candidate.peak / GIB:.1f}" for candidate in candidates]
+    # The command as a shell reads it.
+    words = shlex.split(pasted.partition(":\n")[2].replace("\\\n", " "))
+    assert words[:2] == ["nemo-run", name]
+    assert main([*words[1:], "--dry-run", "--gpu", gpu, "--format", "json"]) in (0, 2)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["plan"]["cost"]["step_seconds"] == pytest.approx(candidates[0].cost.step_seconds)
+
+
+def test_what_must_not_fit():
+    """Bytes by hand: a trained 13B takes 6 + 12/8 bytes a weight where it is not split over 8 GPUs, 98 GB."""
+    sizes = {candidate.layout.model_parallel_size for candidate in fit(llava.finetune("13b"), gpus=8, gpu="a100-40g")}
+    # 13.0e9 * (6 + 12 / 4) / 2 = 59 GB in two parts, (6 + 12 / 2) / 4 = 39 GB in four, 18 / 8 = 29 GB in eight.
+    assert sizes == {8} or sizes == {4, 8}
+    assert 1 in {candidate.layout.model_parallel_size for candidate in fit(llava.finetune(), gpus=8, gpu="a100-80g")}
+    # One GPU would hold 18 bytes of each of 6.7e9 weights, 121 GB: of those here only a b200 does.
+    assert [name for name in GPUS if fit(llava.finetune(), gpus=1, gpu=name)] == ["h200-141g", "b200"]
+
+
+def test_the_largest_model_needs_more_machines(capsys):
+    assert main(["fit", "llava.finetune", "size=13b", "--gpus", "2", "--gpu", "rtx-4090"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "does not fit on 2 x rtx-4090: the nearest layout needs" in err and "of 23.6" in err
+    assert "take more GPUs" in err
+
+
+def test_other_settings_stay(capsys, monkeypatch, tmp_path):
+    """What was asked for is in the pasted command, but not twice; a setting that no layout uses is taken back."""
+    monkeypatch.chdir(tmp_path)
+    words = ["size=13b", "data.micro_batch_size=3", "name=it's", "parallel.pipeline_model_parallel_size=2"]
+    words += ["parallel.virtual_pipeline_model_parallel_size=2"]
+    assert main(["fit", "llava.finetune", *words, "--gpus", "16", "--gpu", "h100-80g"]) == 0
+    pasted = shlex.split(
+        capsys.readouterr().out.partition(":\n")[2].rpartition("starts nothing):\n")[2].replace("\\\n", " ")
+    )
+    keys = [word.partition("=")[0] for word in pasted[2:]]
+    assert len(keys) == len(set(keys)) and "name=it's" in pasted and "size=13b" in pasted
+    assert "parallel.virtual_pipeline_model_parallel_size=none" in pasted and "trainer.num_nodes=2" in pasted
+
+
+def test_a_layout_that_needs_no_change():
+    recipe = llava.finetune()
+    for path, value in fit(recipe, gpus=8, gpu="a100-80g")[0].overrides.items():
+        set_field(recipe, path, str(value).lower())
+    assert fit(recipe, gpus=8, gpu="a100-80g")[0].overrides == {}
+
+
+WRONG = [
+    (["fit", "llava.finetune"], ["--gpus"]),
+    (["fit", "--gpus", "8"], ["RECIPE"]),
+    (["fit", "llava.fintune", "--gpus", "8"], ["llava.finetune"]),
+    (["fit", "llava.finetune", "--gpus", "0"], ["--gpus 0: expected at least 1"]),
+    (["fit", "llava.finetune", "--gpus", "8", "--limit", "0"], ["--limit 0"]),
+    (["fit", "llava.finetune", "--gpus", "12"], ["12 GPUs are not whole machines of 8: take 8 or 16"]),
+    (["fit", "llava.finetune", "--gpus", "8", "--gpu", "a100-80"], ["did you mean a100-80g"]),
+    (["fit", "llava.finetune", "--gpus", "3"], ["cannot be divided over 3 x h100-80g", "data.global_batch_size=126"]),
+    (["fit", "llava.finetune", "--gpus", "8", "trainer.accelerator=cpu"], ["trains on no GPU"]),
+    (["fit", "llava.finetune", "--gpus", "8", "optim.lr=fast"], ["optim.lr"]),
+    (["fit", "llava.finetune", "--gpus", "8", "precision.fp8=hybrid", "--gpu", "a100-80g"], ["precision.fp8"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), WRONG)
+def test_what_cannot_be_searched(words, parts, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert all(part in err for part in parts), err
+
+
+def test_no_layout_at_all_is_an_error_in_python():
+    with pytest.raises(RecipeError, match=r"data\.global_batch_size"):
+        fit(llava.finetune(), gpus=3)
+    assert fit(build(llava.finetune("13b")), gpus=1, gpu="rtx-4090") == []
