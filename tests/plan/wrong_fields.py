@@ -73,6 +73,7 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("single-pass", "error", TEXT, "data.dataloader_type=single trainer.max_steps=none trainer.max_epochs=2", None),
     ("row-multiple", "warning", TEXT, "data.sequence_length=4095", None),
     ("row-multiple", "warning", TEXT, "data.sequence_length=4088 precision.fp8=hybrid", None),
+    ("row-multiple", "warning", TEXT, "data.sequence_length=4064 " + FP8 + "mxfp8", None),
     # The layout.
     ("tensor-parallel-heads", "error", FINETUNE, TENSOR + "3", None),
     (
@@ -137,7 +138,8 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("recompute-layers", "error", FINETUNE, "model.recompute_num_layers=5", None),
     ("recompute-layers", "error", FINETUNE, "model.recompute_num_layers=33 model.recompute_method=block", None),
     ("recompute-layers", "error", FINETUNE, "model.recompute_num_layers=16 " + PIPELINE + "4", None),
-    ("recompute-modules", "error", FINETUNE, "model.recompute_modules=mlp", None),
+    ("recompute-modules", "error", TINY, "model.recompute_modules=mlp", None),
+    ("recompute-modules", "warning", FINETUNE, "model.recompute_modules=mlp", None),
     (
         "recompute-norms-fp8",
         "error",

@@ -6,7 +6,7 @@ from typing import Any
 from neva_recipes.config import Recipe
 from neva_recipes.plan._sizes import layers_per_stage
 from neva_recipes.plan.checks._rules import Found, Rule, around, found
-from neva_recipes.plan.findings import error, warning
+from neva_recipes.plan.findings import Severity, error, finding, warning
 
 __all__ = ["recompute_rules"]
 
@@ -73,10 +73,14 @@ def selective_recompute(recipe: Recipe) -> Iterator[Found]:
     """Selective recompute, and only that, has modules."""
     model = recipe.model
     if model.recompute_modules and model.recompute_granularity != "selective":
-        message = "modules belong to selective recompute, nothing is recomputed by them"
+        whole = model.recompute_granularity == "full"
+        severity: Severity = "warning" if whole else "error"
+        message = f"modules belong to selective recompute, {'whole layers are' if whole else 'nothing is'} recomputed"
         selective = {_GRANULARITY: "selective", _METHOD: None, _NUMBER: None}
         yield found(
-            error("recompute-modules", message, recipe, _MODULES, _GRANULARITY), [{_MODULES: None}], [selective]
+            finding(severity, "recompute-modules", message, recipe, _MODULES, _GRANULARITY),
+            [{_MODULES: None}],
+            [selective],
         )
 
 
