@@ -58,9 +58,14 @@ def source_of(node: fdl.Buildable[Any], name: str) -> Source:
         return Source("unknown")
     location = entries[-1].location
     if location.filename == COMMAND_LINE:
-        others = [entry.new_value for entry in entries if entry.location.filename != COMMAND_LINE]
+        others = [_in_short(entry.new_value) for entry in entries if entry.location.filename != COMMAND_LINE]
         return Source("command line", replaced=showable(others[-1]) if others else None)
     if location.filename.startswith("default of "):
         return Source("default")
     kind: Literal["python", "file"] = "file" if location.function_name is None else "python"
     return Source(kind, location.filename, location.line_number or None, location.function_name)
+
+
+def _in_short(value: Any) -> Any:
+    """Return a value, of a group its class alone."""
+    return fdl.get_callable(value).__name__ if isinstance(value, fdl.Buildable) else value
