@@ -20,7 +20,7 @@ __all__ = ["main"]
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "list": (list_command, "recipes that can be run"),
-    "fit": (fit_command, "layouts of a recipe that fit on some GPUs, fastest first"),
+    "fit": (fit_command, "layouts that fit on some GPUs, fastest first"),
     "status": (status_command, "how a run stands, or all of them"),
     "logs": (logs_command, "what a run has printed"),
     "cancel": (cancel_command, "stop a run"),
