@@ -126,11 +126,13 @@ def run_facts(run: "Run") -> dict[str, object]:
 
 
 def fact_lines(facts: Mapping[str, object], indent: str = "") -> Iterator[str]:
-    """Yield a line for each label that has a value."""
+    """Yield a line for each label that has a value, and one for each item of a list."""
     width = max(len(name) for name in facts) + 2
     for name, value in facts.items():
-        if value is not None:
-            yield f"{indent}{name + ':':<{width}}{value}"
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        for number, item in enumerate(items):
+            label = "" if number else f"{name}:"
+            yield f"{indent}{label:<{width}}{item}"
 
 
 def _duration(status: "RunStatus") -> str:

@@ -107,20 +107,19 @@ def _origin(record: Mapping[str, Any], attempt: int) -> dict[str, object]:
     """Return what started a run, from its job.json."""
     code, executor = record.get("code", {}), record["executor"]
     settings = {name: value for name, value in executor.items() if name not in ("kind", "env", "secret_env")}
-    version, commit = code.get("version"), code.get("commit")
-    secrets = executor.get("secret_env", [])
+    secrets = [f"{name} (set, its value is not kept)" for name in executor.get("secret_env", [])]
     return {
         "planned": record["created"],
         "attempts": attempt,
-        "code": version and f"neva-recipes {version}" + (f", commit {commit}" if commit else ""),
+        "version": code.get("version"),
+        "commit": code.get("commit"),
         "Python": record.get("python"),
         "host": record.get("hostname"),
         "executor": " ".join([executor["kind"], *(f"{name}={value}" for name, value in settings.items())]),
         "processes": f"{record['world_size']} on {record['num_nodes']} node{'s' if record['num_nodes'] > 1 else ''}",
         "command": shlex.join(record["argv"]),
         "folder": record["cwd"],
-        "variables": " ".join(f"{name}={shlex.quote(value)}" for name, value in record["env"].items()) or None,
-        "secrets": f"{', '.join(secrets)} (values not kept)" if secrets else None,
+        "variables": [f"{name}={shlex.quote(value)}" for name, value in record["env"].items()] + secrets,
     }
 
 
