@@ -13,6 +13,7 @@ from neva_recipes.nemo.rules import (
     carries,
     decides,
     harmless,
+    holds,
     integer,
     leaves,
     left,
@@ -142,7 +143,10 @@ def _stopping(value: Any, nemo: Configuration) -> Outcome:
         return same("no early stopping")
     patience = nemo.get(f"{_STOPPING}.patience", 10)
     monitor = nemo.get(f"{_STOPPING}.monitor", "val_loss")
-    if monitor != nemo.get(f"{_CHECKPOINT}.monitor", "val_loss"):
+    if (monitor, nemo.get(f"{_STOPPING}.mode", "min")) != (
+        nemo.get(f"{_CHECKPOINT}.monitor", "val_loss"),
+        nemo.get(f"{_CHECKPOINT}.mode", "min"),
+    ):
         return cannot("early stopping watches checkpoint.monitor: set that, and trainer.early_stopping_patience")
     if not (nemo.get("model.data.data_path") and validates(nemo)):
         return cannot("needs validation: with data.validation_data_path set trainer.early_stopping_patience")
@@ -178,7 +182,7 @@ EXPERIMENT_RULES: tuple[Rule, ...] = (
     ),
     harmless("exp_manager.resume_ignore_no_checkpoint", "a run without a checkpoint starts from the beginning"),
     leaves("exp_manager.resume_past_end", False, otherwise="nemo-run resume RUN trainer.max_steps=N goes on"),
-    leaves("exp_manager.resume_from_checkpoint", otherwise="NeMo's checkpoints cannot be resumed"),
+    holds("exp_manager.resume_from_checkpoint", None, otherwise="NeMo's checkpoints cannot be resumed"),
     leaves("exp_manager.create_tensorboard_logger", True, otherwise="TensorBoard files are always written"),
     decides(
         "exp_manager.create_wandb_logger", "`logging.wandb_project`", "off: the other wandb keys do nothing", _wandb

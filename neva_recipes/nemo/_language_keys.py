@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from neva_recipes.nemo._trainer_keys import NO_NEMO_MODEL
 from neva_recipes.nemo.rules import (
     Configuration,
     Outcome,
@@ -33,8 +34,8 @@ _VOCABULARIES = {
 }
 """Tokens of the tokenizers of NeMo's model types."""
 
-_NO_CONVERSION = (
-    "NeMo's checkpoints are not read: convert it to a Hugging Face directory with NeMo's own converters and set {path}"
+_NO_NEMO_WEIGHTS = (
+    "NeMo's checkpoints are not read: make a Hugging Face directory with its converters (docs/nemo.md) and set {path}"
 )
 _HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
@@ -47,7 +48,7 @@ def weights(value: Any, path: str) -> Outcome:
     is_hub_name = _HUB_NAME.fullmatch(name) is not None and not name.endswith((".nemo", ".ckpt"))
     if is_hub_name or _is_hugging_face(name):
         return carried({path: name})
-    return cannot(_NO_CONVERSION.format(path=path))
+    return cannot(_NO_NEMO_WEIGHTS.format(path=path))
 
 
 def _is_hugging_face(name: str) -> bool:
@@ -235,11 +236,8 @@ LANGUAGE_RULES: tuple[Rule, ...] = (
         _model_type,
         absent="nvgpt",
     ),
-    *(
-        holds(f"model.{key}", None, otherwise=_NO_CONVERSION.format(path="from_pretrained of every part"))
-        for key in ("restore_from_path", "restore_from_pretrained")
-    ),
-    leaves("model.resume_from_checkpoint", otherwise="NeMo's checkpoints cannot be resumed"),
+    *(holds(f"model.{key}", None, otherwise=NO_NEMO_MODEL) for key in ("restore_from_path", "restore_from_pretrained")),
+    holds("model.resume_from_checkpoint", None, otherwise="NeMo's checkpoints cannot be resumed"),
     decides(
         "model.tokenizer.library", "always `sentencepiece` or `huggingface`", "data.tokenizer takes both", _library
     ),

@@ -33,6 +33,12 @@ def _optimizer(value: Any, nemo: Configuration) -> Outcome:
     return cannot("the optimizer is AdamW")
 
 
+def _learning_rate(value: Any, _: Configuration) -> Outcome:
+    if value is None:
+        return cannot("no learning rate: set optim.lr; 0.001 is in the recipe")
+    return carried({"optim.lr": number(value)})
+
+
 def _betas(value: Any, _: Configuration) -> Outcome:
     if not isinstance(value, list) or len(value) != 2:
         raise Unusable("expected two numbers")
@@ -87,7 +93,7 @@ OPTIMIZER_RULES: tuple[Rule, ...] = (
         "fused_adam, adamw, the distributed ones, and adam without weight decay; its state is sharded over replicas",
         _optimizer,
     ),
-    carries("model.optim.lr", "optim.lr", number),
+    decides("model.optim.lr", "`optim.lr`", "", _learning_rate, absent=None),
     carries("model.optim.weight_decay", "optim.weight_decay", number),
     decides("model.optim.betas", "`optim.adam_beta1`, `optim.adam_beta2`", "", _betas),
     carries("model.optim.eps", "optim.adam_eps", number),
@@ -102,7 +108,11 @@ OPTIMIZER_RULES: tuple[Rule, ...] = (
         absent=None,
     ),
     decides(
-        f"{_SCHEDULE}.warmup_steps", "`optim.warmup_steps`", "NeMo is one step ahead in it", _warmup_steps, absent=None
+        f"{_SCHEDULE}.warmup_steps",
+        "`optim.warmup_steps`",
+        "NeMo starts at 1 / (steps + 1) of the peak, not at zero",
+        _warmup_steps,
+        absent=None,
     ),
     decides(f"{_SCHEDULE}.warmup_ratio", "`optim.warmup_ratio`", "where warmup_steps is not set", _warmup_ratio),
     decides(f"{_SCHEDULE}.constant_steps", "always `0`", "the schedule falls to the last step", _constant),

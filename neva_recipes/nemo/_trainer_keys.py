@@ -22,12 +22,13 @@ from neva_recipes.nemo.rules import (
     same,
 )
 
-__all__ = ["TRAINER_RULES", "validates"]
+__all__ = ["NO_NEMO_MODEL", "TRAINER_RULES", "validates", "validation_steps"]
 
-_RESTORE = (
-    "NeMo's checkpoints are not read: convert it to a Hugging Face directory with NeMo's own converters and set "
-    "from_pretrained of every part"
+NO_NEMO_MODEL = (
+    "NeMo's checkpoints are not read: make a Hugging Face directory with its convert_llava_nemo_to_hf.py and name it "
+    "in from_pretrained of every part"
 )
+"""What to say of a key that names a whole model of NeMo."""
 
 
 def validates(nemo: Configuration) -> bool:
@@ -129,8 +130,8 @@ def _profiler(value: Any, _: Configuration) -> Outcome:
 
 
 TRAINER_RULES: tuple[Rule, ...] = (
-    holds("restore_from_path", None, otherwise=_RESTORE),
-    leaves("defaults", [], ["_self_"], otherwise="files that Hydra would merge are not read"),
+    holds("restore_from_path", None, otherwise=NO_NEMO_MODEL),
+    holds("defaults", [], ["_self_"], otherwise="files that Hydra would merge are not read"),
     leaves("hydra.*", otherwise="Hydra's own settings"),
     leaves("run.*", otherwise="the NeMo launcher's own settings"),
     decides(

@@ -203,6 +203,8 @@ LAUNCHER_WORDS = ["base_results_dir=/results", "+data_dir=/data", "model.data.da
 
 # Keys of odd.yaml that mean something else without a counterpart.
 ODD = {
+    "defaults",
+    "exp_manager.resume_from_checkpoint",
     "trainer.devices",
     "trainer.accelerator",
     "trainer.precision",
