@@ -213,8 +213,7 @@ def _wrong_field(generator: random.Random, recipe: Recipe) -> _Changes:
         choices |= {
             "model.vision.hidden_size": (15, 16, 18),
             "model.vision.num_attention_heads": (1, 2, 3, 4),
-            # CLIP's wrong sizes run: Core's own tower refuses them, transformers' leaves pixels out.
-            "model.vision.image_size": (14, 28, 56, 70) if recipe.model.vision.has_class_token else (13, 27, 30, 70),
+            "model.vision.image_size": (13, 14, 27, 28, 30, 56),
             "model.vision.vision_select_layer": range(-6, 6),
             "model.vision.vision_select_feature": ("patch", "cls_patch"),
             "model.vision.image_token_len": (3, 4, 5, 9),
