@@ -36,7 +36,8 @@ def import_nemo_command(argv: Sequence[str]) -> int:
     _refuse_output(output)
     values = read_configuration(arguments.config, split_overrides(arguments.overrides))
     translation = translate(values)
-    name = _given_name(arguments.name, output) if arguments.name else _own_name(values)
+    name = _own_name(values) if arguments.name is None else _given_name(arguments.name)
+    _refuse_built_in(name, output)
     findings = check_recipe(build(translation.recipe(name)))
     problems = [finding.line() for finding in findings if finding.severity == "error"]
     _write(output, render(translation, name, arguments.config, problems))
@@ -82,16 +83,20 @@ def _write(output: Path, text: str) -> None:
         raise RecipeError(f"{output}: cannot be written: {error.strerror}") from None
 
 
-def _given_name(name: str, output: Path) -> str:
-    from neva_recipes.nemo.rendering import IMPORTED_NAMES
+def _refuse_built_in(name: str, output: Path) -> None:
     from neva_recipes.registry import list_recipes
+
+    if any(entry.name == f"{output.stem}.{name}" for entry in list_recipes()):
+        raise UsageError(f"{output.stem}.{name} is a built-in recipe: choose another --name or --output")
+
+
+def _given_name(name: str) -> str:
+    from neva_recipes.nemo.rendering import IMPORTED_NAMES
 
     if not _is_name(name):
         raise UsageError(f"--name {name}: expected a name of letters, digits and underscores that begins with a letter")
     if name in IMPORTED_NAMES:
         raise UsageError(f"--name {name}: the file imports something of that name: choose another")
-    if any(entry.name == f"{output.stem}.{name}" for entry in list_recipes()):
-        raise UsageError(f"{output.stem}.{name} is a built-in recipe: choose another --name or --output")
     return name
 
 

@@ -120,7 +120,10 @@ DATA_RULES: tuple[Rule, ...] = (
     ),
     *(
         harmless(f"model.data.{key}", "for video only")
-        for key in ("num_frames", "video_folder", "sep_token_between_frames", "splice_single_frame")
+        for key in (
+            *("num_frames", "video_folder", "sep_token_between_frames", "splice_single_frame"),
+            *("use_first_frame_only", "use_middle_frame_only", "use_last_frame_only"),
+        )
     ),
     *(
         decides(f"{place}energon.use_energon", "always `False`", "LLaVA's JSON only", _energon)

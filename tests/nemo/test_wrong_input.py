@@ -73,6 +73,11 @@ WRONG = {
     "a private name": (SMALL, ["--name", "_x"], ["--name _x: expected a name"]),
     "a name the file imports": (SMALL, ["--name", "parts"], ["--name parts: the file imports something of that name"]),
     "a built-in recipe": (SMALL, ["--name", "finetune", "--output", "neva.py"], ["neva.finetune is a built-in recipe"]),
+    "a built-in recipe by itself": (
+        SMALL + "\nname: pretrain",
+        ["--output", "gpt.py"],
+        ["gpt.pretrain is a built-in recipe: choose another --name"],
+    ),
     "no Python file": (SMALL, ["--output", "x.yaml"], ["--output x.yaml: expected a Python file"]),
     "no such folder": (SMALL, ["--output", "no/x.py"], ["--output no/x.py: no such folder no"]),
 }
