@@ -27,9 +27,10 @@ def fit_command(argv: Sequence[str]) -> int:
         "nemo-run fit",
         usage="nemo-run fit RECIPE --gpus N [--gpu TYPE] [key=value ...] [flags]",
         description=(
-            "Layouts of a recipe that fit on some GPUs, fastest first, each with the overrides\n"
-            "to paste behind nemo-run RECIPE. RECIPE is a name that nemo-run list shows, a\n"
-            "saved recipe (.yaml) or a run. Memory and time are arithmetic: docs/plan.md.\n"
+            "Layouts of a recipe that fit on some GPUs, fastest first, each with the\n"
+            "overrides to paste behind nemo-run RECIPE. RECIPE is a name that nemo-run list\n"
+            "shows, a saved recipe (.yaml) or a run. Memory and time are arithmetic:\n"
+            "docs/plan.md says how good.\n"
             "\n"
             "  nemo-run fit llava.finetune --gpus 8 --gpu a100-80g\n"
             "  nemo-run fit llava.finetune size=13b --gpus 64 --gpu h100-80g"
