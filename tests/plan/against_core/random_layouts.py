@@ -25,13 +25,13 @@ _Changes = dict[str, Any]
 
 
 def random_layouts(seed: int, count: int) -> list[Recipe]:
-    """Return random recipes on up to four processes: good ones, half of which a field or two are then changed in."""
+    """Return random recipes on up to four processes: good ones, most of which a few fields are then changed in."""
     recipes: list[Recipe] = []
     generator = random.Random(seed)
     while len(recipes) < count:
         recipe = _good_recipe(generator)
-        if generator.random() < 0.6:
-            for _ in range(generator.choice((1, 1, 2))):
+        if generator.random() < 0.75:
+            for _ in range(generator.choice((1, 2, 3))):
                 recipe = changed(recipe, _wrong_field(generator, recipe))
         if recipe.trainer.num_nodes * devices_per_node(recipe) <= _MOST_PROCESSES:
             recipes.append(recipe)
