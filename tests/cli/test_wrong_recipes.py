@@ -114,7 +114,7 @@ OVERRIDES = [
         SEEING + " model.recompute_num_layers=3",
         [("model.recompute_num_layers=3", "=2 or model.recompute_num_layers=4, or set model.recompute_method=block")],
     ),
-    (SEEING + " model.recompute_modules=mlp", [("model.recompute_modules=mlp", "set model.recompute_modules=none")]),
+    (TINY + " model.recompute_modules=mlp", [("model.recompute_modules=mlp", "set model.recompute_modules=none")]),
     # Precision.
     (TINY + " precision.fp8=e4m3", [("precision.fp8=e4m3", "set precision.precision=bf16, or set precision.fp8=none")]),
     (SEEING + " precision.fp8_param=true", [("precision.fp8_param=true", "set precision.fp8_param=false")]),

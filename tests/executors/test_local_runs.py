@@ -317,7 +317,7 @@ def test_planned_script_is_what_the_run_directory_holds(script, start, runs_dir)
         (make_recipe(), {"name": "a/b"}, RunError, "cannot hold '/'"),
         (make_recipe(), {"name": "a\nb"}, RunError, "line breaks"),
         (make_recipe(), {"name": "ü" * 101}, RunError, "longer than 200 bytes"),
-        (make_recipe(name="a/b"), {}, RunError, "cannot hold '/'"),
+        (make_recipe(name="a/b"), {}, RecipeError, "name=a/b: .* cannot hold '/'"),
     ],
 )
 def test_what_cannot_run_leaves_nothing_behind(recipe, options, error, message, runs_dir):
