@@ -76,10 +76,10 @@ def _problem(data: LlavaDataConfig, record: dict[str, Any]) -> str | None:
         return f"image is {image!r:.60}, expected the name of one image file"
     try:
         turns = parse_conversation(record.get("conversations"), has_image=image is not None)
-        get_template(data.conv_template).pieces(turns)
+        pieces = get_template(data.conv_template).pieces(turns)
     except DataError as problem:
         return str(problem)
-    return None
+    return None if any(piece.carries_loss for piece in pieces) else "no answer: nothing to learn from"
 
 
 def _check_text(recipe: Recipe, field: str, path: Path) -> Iterator[Finding]:

@@ -152,6 +152,11 @@ FAULTS = [
         "bad-sample",
         ["sample 1: turn 1"],
     ),
+    (
+        samples(sample(0, conversations=[{"from": "human", "value": "<image>"}, {"from": "gpt", "value": " "}])),
+        "bad-sample",
+        ["sample 0: no answer: nothing to learn from"],
+    ),
     (samples(sample(0, image=["a.png"])), "bad-sample", ["expected the name of one image file"]),
     (field("data.conv_template", "plain"), None, []),
     (samples(sample(0), sample(9)), "image-missing", ["1 of the first 2 images", "images/9.png"]),
