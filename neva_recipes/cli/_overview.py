@@ -26,7 +26,7 @@ def recipe_overview(file: Path | None) -> str:
             f"  nemo-run {example} --help",
             "      every field, its default and meaning",
             f"  nemo-run {example} --dry-run",
-            "      the whole recipe and its command; starts nothing",
+            "      the whole recipe, its plan and its script; starts nothing",
             f"  nemo-run {example} data.data_path=train.json",
             "      starts it, with a field changed",
             "",

@@ -27,7 +27,7 @@ h3 { font-size: 15px; margin: 0; }
 p { margin: 0 0 8px; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 16px; margin: 16px 0; }
 .soft { color: var(--soft); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 16px 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 16px 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
 .tile b { display: block; font-size: 20px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margin: 0 0 12px; }
@@ -42,7 +42,7 @@ dd { margin: 0; }
 .replica small { display: block; color: var(--soft); }
 .ranks { display: flex; flex-wrap: wrap; gap: 3px; }
 .rank {
-  min-width: 30px; padding: 1px 4px; border-radius: 3px; font-size: 12px; text-align: center;
+  min-width: 26px; padding: 1px 3px; border-radius: 3px; font-size: 12px; text-align: center;
   border: 1px solid var(--line); font-variant-numeric: tabular-nums;
 }
 .rank.odd { background: var(--empty); }
@@ -84,7 +84,7 @@ summary { cursor: pointer; font-weight: 600; }
   section { padding: 12px; }
   .tiles { grid-template-columns: 1fr 1fr; gap: 8px; }
   dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: 6px; }
+  dd { margin-bottom: 8px; }
   th, td { padding-right: 12px; font-size: 13px; }
   .row { grid-template-columns: minmax(0, 1fr); padding: 4px; border-bottom: 1px solid var(--line); }
   .row .value::before { content: "= "; color: var(--soft); }

@@ -32,13 +32,7 @@ class Inspection:
     @property
     def errors(self) -> tuple[Finding, ...]:
         """What stops a launch wherever it is tried."""
-        return tuple(finding for finding in self.plan.errors if not (_is_note(finding) or self._is_doubtful(finding)))
-
-    @property
-    def warnings(self) -> tuple[Finding, ...]:
-        """What is wasteful, or would be wrong on the GPU that was assumed."""
-        doubtful = [finding for finding in self.plan.errors if self._is_doubtful(finding)]
-        return (*doubtful, *(finding for finding in self.plan.findings if finding.severity == "warning"))
+        return tuple(finding for finding in self.plan.errors if not _is_note(finding))
 
     @property
     def notes(self) -> tuple[Finding, ...]:
@@ -47,10 +41,8 @@ class Inspection:
 
     def by_kind(self) -> dict[str, tuple[Finding, ...]]:
         """Return all findings by what they mean here: `error`, `warning`, `note`."""
-        return {"error": self.errors, "warning": self.warnings, "note": self.notes}
-
-    def _is_doubtful(self, finding: Finding) -> bool:
-        return finding.about == "memory" and self.plan.gpu_assumed
+        warnings = tuple(finding for finding in self.plan.findings if finding.severity == "warning")
+        return {"error": self.errors, "warning": warnings, "note": self.notes}
 
 
 def _is_note(finding: Finding) -> bool:

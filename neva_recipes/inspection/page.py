@@ -68,11 +68,11 @@ def _tiles(plan: Plan) -> Iterator[Element]:
         fullest = max(plan.memory, key=lambda memory: memory.total).total
         yield _tile(f"{figures.gib(fullest)} GiB", f"of {plan.gpu.memory_gib:g} on {plan.gpu.name}")
     if plan.cost is not None:
-        yield _tile(figures.duration(plan.cost.step_seconds), "a step, estimated")
+        yield _tile(figures.duration(plan.cost.step_seconds), "a step (estimate)")
         if plan.cost.hours is not None:
-            yield _tile(figures.duration(3600 * plan.cost.hours), "the run, estimated")
+            yield _tile(figures.duration(3600 * plan.cost.hours), "the run (estimate)")
         if plan.cost.gpu_hours is not None:
-            yield _tile(figures.rounded(plan.cost.gpu_hours), "GPU hours, estimated")
+            yield _tile(figures.rounded(plan.cost.gpu_hours), "GPU hours (estimate)")
 
 
 def _tile(value: str, label: str) -> Element:
