@@ -5,7 +5,6 @@
 threads do not survive a fork.
 """
 
-import dataclasses
 import gc
 import math
 import multiprocessing
@@ -16,23 +15,24 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from neva_model.startup import prepare_process
-from neva_recipes.config import ParallelConfig, Recipe
+from neva_recipes.config import Recipe
 from neva_recipes.plan._sizes import devices_per_node
 from tests.plan.against_core.core import Verdict
 
 prepare_process()
 
-from tests.plan.against_core.rank import Measured, train  # noqa: E402 Core is imported after it is prepared
+# Core is imported after it is prepared.
+from tests.plan.against_core.differences import differences, in_one_process  # noqa: E402
+from tests.plan.against_core.rank import Measured, train  # noqa: E402
 
 _RANKS_AT_ONCE = 4
 _SECONDS_PER_CASE = 240.0
-_TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2}
 
 
 class Job:
@@ -43,10 +43,9 @@ class Job:
         measured: What each rank saw, if all ended well.
     """
 
-    def __init__(self, recipe: Recipe, directory: Path, then: Callable[["Job"], None]) -> None:
+    def __init__(self, recipe: Recipe, directory: Path) -> None:
         self.recipe = recipe
         self.world_size = recipe.trainer.num_nodes * devices_per_node(recipe)
-        self.then = then
         self.failure: str | None = None
         self.measured: list[Measured] = []
         self._directory = directory
@@ -105,135 +104,41 @@ def _run_rank(recipe: Recipe, rank: int, world_size: int, directory: Path) -> No
     os._exit(0)
 
 
-def _alone(recipe: Recipe) -> Recipe:
-    """Return the same training in one process, one microbatch a step, nothing recomputed."""
-    kept_all = {
-        "recompute_granularity": None,
-        "recompute_method": None,
-        "recompute_num_layers": None,
-        "recompute_modules": None,
-    }
-    return dataclasses.replace(
-        recipe,
-        parallel=ParallelConfig(),
-        trainer=dataclasses.replace(recipe.trainer, num_nodes=1, devices=1),
-        data=dataclasses.replace(recipe.data, micro_batch_size=recipe.data.global_batch_size),
-        model=dataclasses.replace(recipe.model, **kept_all),
-    )
-
-
-class Batch:
-    """Cases to run, and what became of them."""
-
-    def __init__(self, recipes: list[Recipe], directory: Path) -> None:
-        self.verdicts: list[Verdict | None] = [None] * len(recipes)
-        self._directory = directory
-        self._number = 0
-        self._waiting: deque[Job] = deque()
-        self._running: list[Job] = []
-        self._references: dict[str, Job] = {}
-        for index, recipe in enumerate(recipes):
-            self._add(recipe, lambda job, index=index: self._judge(index, job))
-
-    def _add(self, recipe: Recipe, then: Callable[[Job], None], *, next_one: bool = False) -> Job:
-        self._number += 1
-        job = Job(recipe, self._directory / str(self._number), then)
-        (self._waiting.appendleft if next_one else self._waiting.append)(job)
-        return job
-
-    def _judge(self, index: int, job: Job) -> None:
-        """Set the verdict on a case that has ended, or have its reference run first."""
-        if job.failure is not None:
-            self.verdicts[index] = Verdict(job.failure)
-            return
-        alone = _alone(job.recipe)
-        reference = self._references.get(repr(alone))
-        if reference is None:
-            reference = self._add(alone, lambda _: self._judge(index, job), next_one=True)
-            self._references[repr(alone)] = reference
-        elif reference.failure is not None or reference.measured:
-            self.verdicts[index] = _compare(job, reference)
-        else:
-            before = reference.then
-            reference.then = lambda ended: (before(ended), self._judge(index, job))
-
-    def run(self) -> None:
-        while self._waiting or self._running:
-            self._start_what_fits()
-            wait([sentinel for job in self._running for sentinel in job.sentinels], timeout=1.0)
-            for job in [job for job in self._running if job.finish()]:
-                self._running.remove(job)
-                job.then(job)
-
-    def _start_what_fits(self) -> None:
-        busy = sum(job.world_size for job in self._running)
-        while self._waiting and (not busy or busy + self._waiting[0].world_size <= _RANKS_AT_ONCE):
-            job = self._waiting.popleft()
-            busy += job.world_size
+def run(jobs: Iterable[Job]) -> None:
+    """Run jobs, a few at once, until all have ended."""
+    waiting, running = deque(jobs), list[Job]()
+    while waiting or running:
+        busy = sum(job.world_size for job in running)
+        while waiting and (not busy or busy + waiting[0].world_size <= _RANKS_AT_ONCE):
+            job = waiting.popleft()
             job.start()
-            self._running.append(job)
+            busy += job.world_size
+            running.append(job)
+        wait([sentinel for job in running for sentinel in job.sentinels], timeout=1.0)
+        running = [job for job in running if not job.finish()]
 
 
-def _compare(job: Job, reference: Job) -> Verdict:
-    ours = job.measured[-1]
-    losses, grad_norms = tuple(ours.losses), tuple(ours.grad_norms)
-    return Verdict("; ".join(_differences(job, reference)), losses, grad_norms)
+def judge(recipes: list[Recipe], directory: Path) -> list[Verdict]:
+    """Return what happens to each recipe; those that run are compared with the same training in one process."""
+    jobs = [Job(recipe, directory / str(number)) for number, recipe in enumerate(recipes)]
+    run(jobs)
+    references: dict[str, Job] = {}
+    for job in jobs:
+        if job.failure is None:
+            recipe = in_one_process(job.recipe)
+            references.setdefault(repr(recipe), Job(recipe, directory / f"reference-{len(references)}"))
+    run(references.values())
+    return [_verdict(job, references) for job in jobs]
 
 
-def _differences(job: Job, reference: Job) -> list[str]:
-    """Say in what a training that ran is not the one that the recipe asks for."""
+def _verdict(job: Job, references: dict[str, Job]) -> Verdict:
+    if job.failure is not None:
+        return Verdict(job.failure)
+    reference = references[repr(in_one_process(job.recipe))]
     if reference.failure is not None:
-        return [f"in one process: {reference.failure}"]
-    found = []
-    tolerance = _TOLERANCES[job.recipe.precision.precision]
-    for name in ("losses", "grad_norms"):
-        theirs = getattr(reference.measured[0], name)
-        for rank, measured in enumerate(job.measured):
-            ours = getattr(measured, name)
-            if not all(math.isclose(*pair, rel_tol=tolerance, abs_tol=1e-6) for pair in zip(ours, theirs, strict=True)):
-                found.append(f"{name} {ours} on rank {rank}, {theirs} in one process")
-                break
-    found += _left_undone(job, reference)
-    return found
-
-
-def _left_undone(job: Job, reference: Job) -> list[str]:
-    """Say what a recipe asks for that Core has silently not done."""
-    found = []
-    if not any(reference.measured[0].grad_norms):
-        found.append("nothing is trained")
-    model, parallel = job.recipe.model, job.recipe.parallel
-    found += _recomputed_otherwise(job, reference)
-    if parallel.overlap_param_gather != all(measured.gathers_ahead for measured in job.measured):
-        found.append("weights are not gathered while the forward pass goes on")
-    language = model.language
-    width = language.num_attention_heads * language.kv_channels if language.kv_channels else language.hidden_size
-    widths = set().union(*(measured.attention_widths for measured in job.measured))
-    if widths != {width}:
-        found.append(f"all heads together are {widths} wide, not {width}")
-    tokens = set().union(*(measured.tokens_per_image for measured in job.measured))
-    if model.vision is not None and model.vision.image_token_len not in (None, *tokens):
-        found.append(f"an image makes {tokens} tokens, not {model.vision.image_token_len}")
-    return found
-
-
-def _recomputed_otherwise(job: Job, reference: Job) -> list[str]:
-    """Say whether layers are recomputed that should not be, or not as many as asked for."""
-    model, parallel, data = job.recipe.model, job.recipe.parallel, job.recipe.data
-    asks = (model.recompute_granularity, model.recompute_method, model.recompute_num_layers, model.recompute_modules)
-    shared_by = parallel.tensor_model_parallel_size * parallel.context_parallel_size
-    needed = reference.measured[0].forwards * (data.global_batch_size // data.micro_batch_size) * shared_by
-    ran = sum(measured.forwards for measured in job.measured)
-    if any(asks) != (ran > needed):
-        return [f"attention and MLP ran {ran} times, {needed} times without recomputation"]
-    if model.recompute_method != "block":
-        return []
-    # Forward passes of one layer on one rank: ranks that share the layers have the same microbatches.
-    replicas = job.world_size // (shared_by * parallel.pipeline_model_parallel_size)
-    once = needed // (model.language.num_layers * shared_by * replicas)
-    most = max(measured.forwards // once - measured.layers for measured in job.measured)
-    asked = (model.recompute_num_layers or 0) * (parallel.virtual_pipeline_model_parallel_size or 1)
-    return [f"{most} layers of a stage are recomputed, not {asked}"] if most < asked else []
+        return Verdict(f"in one process: {reference.failure}")
+    reason = "; ".join(differences(job.recipe, job.measured, reference.measured[0]))
+    return Verdict(reason, tuple(job.measured[0].losses), tuple(job.measured[0].grad_norms))
 
 
 def main(arguments: list[str]) -> None:
@@ -242,9 +147,8 @@ def main(arguments: list[str]) -> None:
     gc.collect()
     gc.freeze()
     with tempfile.TemporaryDirectory() as directory:
-        batch = Batch(pickle.loads(source.read_bytes()), Path(directory))
-        batch.run()
-    target.write_bytes(pickle.dumps(batch.verdicts))
+        verdicts = judge(pickle.loads(source.read_bytes()), Path(directory))
+    target.write_bytes(pickle.dumps(verdicts))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ class Verdict:
 
 def ask_core(recipes: Sequence[Recipe]) -> list[Verdict]:
     """Return what happens to each recipe, as it is: nothing of the plan is asked."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory() as directory:
         source, target = Path(directory) / "recipes", Path(directory) / "verdicts"
         source.write_bytes(pickle.dumps(list(recipes)))
