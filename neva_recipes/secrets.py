@@ -6,6 +6,7 @@ Standard library only, for every process of a run uses it.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["is_secret", "is_secret_name", "mask", "secret_in", "secret_names", "secret_values"]
 
@@ -23,7 +24,7 @@ _PLACE_WORDS = {"FILE", "PATH", "DIR", "FOLDER", "SOCK"}
 _WORKING_DIRECTORIES = {"PWD", "OLDPWD"}
 
 _SHORTEST_VALUE = 8
-"""A shorter value is not looked for in other text: it would be found in words that have nothing to do with it."""
+"""A shorter text is not taken for a secret by its look, nor looked for in others: that would find ordinary words."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ _SHAPES = (
     _shape("a Slack address", "hooks.slack.com", r"hooks\.slack\.com/services/([\w/-]+)"),
     _shape("a JSON web token", "eyJ", r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+"),
     _shape("an authorization", "Bearer ", r"Bearer ([\w.~+/=-]{16,})"),
-    _shape("a private key", "-----BEGIN ", r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*"),
+    _shape("a private key", "-----BEGIN ", r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*-----|.*)"),
 )
 
 
+@lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Return whether an environment variable of this name holds a secret, such as `HF_TOKEN` or `PGPASSWORD`."""
     words = [word.rstrip("0123456789") for word in name.upper().split("_")]
@@ -84,6 +86,8 @@ def secret_in(text: str, environ: Mapping[str, str] | None = None) -> str | None
         text: What is about to be written or shown.
         environ: Environment variables whose secret values are looked for too.
     """
+    if len(text) < _SHORTEST_VALUE:
+        return None
     for shape in _SHAPES:
         if shape.hint in text and shape.pattern.search(text):
             return shape.kind

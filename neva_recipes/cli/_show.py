@@ -1,6 +1,7 @@
 """What a past run really used: `nemo-run show RUN`."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -13,7 +14,7 @@ from neva_recipes.cli._compare import change_lines, change_to_plain, number_text
 from neva_recipes.cli._runs import fact_lines, run_facts
 from neva_recipes.comparison import Change, plan_figures, recipe_changes
 from neva_recipes.config import COMMAND_LINE, Recipe, load_recipe, recipe_to_plain, value_from
-from neva_recipes.secrets import mask
+from neva_recipes.secrets import mask, secret_values
 
 if TYPE_CHECKING:
     from executors import Run
@@ -38,7 +39,9 @@ def show_command(argv: Sequence[str]) -> int:
     from executors import find_run
 
     run = find_run(arguments.run, arguments.runs_dir)
-    print(json.dumps(_document(run), indent=2, allow_nan=False) if arguments.format == "json" else _text(run))
+    text = json.dumps(_document(run), indent=2, allow_nan=False) if arguments.format == "json" else _text(run)
+    # What is written today holds no secret; a directory may be older, or edited.
+    print(mask(text, secret_values(os.environ)))
     return 0
 
 
@@ -55,7 +58,7 @@ def _document(run: "Run") -> dict[str, Any]:
         "run": run.name,
         "directory": str(run.path),
         "state": status.state,
-        "reason": None if status.reason is None else mask(status.reason),
+        "reason": status.reason,
         "exit_code": status.exit_code,
         "step": status.step,
         "attempt": status.attempt,

@@ -123,9 +123,14 @@ def test_json_and_what_is_not_there(run, show):
     record = run.record()
     for name in ("command_line", "code", "python", "hostname"):
         del record[name]
+    record["env"]["PROXY"] = "http://me:hidden-from@proxy"
+    record["executor"]["env"]["PEM"] = "-----BEGIN PRIVATE KEY-----\nhidden-from\n-----END PRIVATE KEY-----\n"
     (run.path / "job.json").write_text(json.dumps(record))
     printed = show(run.name)
     assert "Plan, as it was made for this recipe\n  none was kept\n" in printed
+    assert "  PROXY=http://me:***@proxy\n" in printed
+    document = json.loads(show(run.name, "--format", "json"))
+    assert document["plan"] is None and "hidden-from" not in printed + str(document)
     assert "checkpoint:" not in printed and "Changed" not in printed and "command line," not in printed
     (run.path / "plan.json").write_text('{"schema": 99}')
     assert "plan.json: cannot be read as the plan of a run: schema 99" in show(run.name, code=2)
