@@ -1,15 +1,17 @@
 """What the README shows works as it stands there."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import executors
 from neva_recipes import llava
 from neva_recipes.cli.main import main
-from neva_recipes.config import set_field
+from neva_recipes.config import recipe_to_yaml, set_field
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 (SNIPPET,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -18,9 +20,14 @@ COMMANDS = re.findall(r"^    nemo-run (.*?)(?:  +#.*)?$", README, re.MULTILINE)
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    Image.new("RGB", (32, 32)).save(tmp_path / "digit.png")
+    turns = [{"from": "human", "value": "<image>\nWhich digit?"}, {"from": "gpt", "value": "A seven."}]
     for name in ("captions.json", "chats.json"):
-        (tmp_path / name).write_text("[]")
-    (tmp_path / "runs" / "llava.pretrain-...").mkdir(parents=True)
+        (tmp_path / name).write_text(json.dumps([{"id": "1", "image": "digit.png", "conversations": turns}]))
+    checkpoint = tmp_path / "runs" / "llava.pretrain-..." / "checkpoints" / "step-2181"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "checkpoint.json").write_text('{"files": {}}')
+    (checkpoint / "recipe.yaml").write_text(recipe_to_yaml(llava.pretrain()))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
