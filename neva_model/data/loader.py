@@ -299,7 +299,7 @@ def _num_microbatches(recipe: Recipe, data_parallel_size: int) -> int:
 
 def _open(recipe: Recipe, path: str, tokenizer: Tokenizer, run_dir: Path | str) -> LlavaDataset | TextDataset:
     if isinstance(recipe.data, LlavaDataConfig):
-        assert recipe.model.vision is not None, "Recipe.check lets no image data through without a vision tower"
+        assert recipe.model.vision is not None, "require_valid lets no image data through without a vision tower"
         return LlavaDataset(recipe.data, path, recipe.model.vision, tokenizer, _cache_folder(run_dir))
     return TextDataset(path, recipe.data.sequence_length, tokenizer, _cache_folder(run_dir))
 

@@ -73,14 +73,14 @@ def config(cls: type[T], **values: Any) -> fdl.Config[T]:
 
 
 def build(recipe: fdl.Buildable[T], path: str = "") -> T:  # type: ignore[type-var]
-    """Return the dataclass tree that a Fiddle recipe describes, every field and rule checked.
+    """Return the dataclass tree that a Fiddle recipe describes, every field checked by itself.
 
     Args:
         recipe: The Fiddle config, or a node of it.
         path: Dotted name of that node, for messages; empty for the root.
 
     Raises:
-        RecipeError: A field holds a wrong value, or two contradict each other; the text starts with the dotted path.
+        RecipeError: A field is missing or holds a wrong value; the text starts with the dotted path.
     """
     cls: Any = fdl.get_callable(recipe)
     if not _is_node_class(cls):
@@ -102,10 +102,8 @@ def build(recipe: fdl.Buildable[T], path: str = "") -> T:  # type: ignore[type-v
                 f"{where} is a finished {kind}: write config({kind}, ...), which can be changed and saved"
             )
         values[name] = check_value(annotation, value, where)
-    try:
-        return cls(**values)
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}" if path else str(error)) from None
+    built: T = cls(**values)
+    return built
 
 
 def _is_node_class(cls: Any) -> bool:

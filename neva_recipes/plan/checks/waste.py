@@ -44,9 +44,9 @@ def norms_whole(recipe: Recipe) -> Iterator[Found]:
 
 def optimizer_whole(recipe: Recipe) -> Iterator[Found]:
     """Several replicas share the optimizer's state."""
-    replicas = data_parallel_size(recipe)
-    if replicas is not None and replicas > 1 and not recipe.parallel.use_distributed_optimizer:
-        message = f"each of {replicas} replicas keeps the whole state of the optimizer"
+    replicas = (data_parallel_size(recipe) or 1) * recipe.parallel.context_parallel_size
+    if replicas > 1 and not recipe.parallel.use_distributed_optimizer:
+        message = f"{replicas} processes keep the same state of the optimizer, which they could share"
         yield found(warning("optimizer-whole", message, recipe, _SHARDED), [{_SHARDED: True}])
 
 
