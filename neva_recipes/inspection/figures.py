@@ -61,8 +61,9 @@ def layout_facts(plan: Plan, layout: Layout) -> Iterator[Fact]:
     if layout.context_parallel_size > 1:
         held.append(f"1/{layout.context_parallel_size} of each sequence")
     if held:
-        whole = " (norms, vision tower and projector whole)" if layout.tensor_model_parallel_size > 1 else ""
-        yield "a GPU has", f"{' and '.join(held)} of its stage{whole}"
+        whole = "norms" if plan.recipe.model.vision is None else "norms, vision tower and projector"
+        note = f" ({whole} whole)" if layout.tensor_model_parallel_size > 1 else ""
+        yield "a GPU has", f"{' and '.join(held)} of its stage{note}"
     if sum(size > 1 for size in sizes.values()) > 1:
         yield "rank order", "tensor part fastest, then context part, replica, stage"
 
