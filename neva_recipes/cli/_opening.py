@@ -44,12 +44,15 @@ def open_recipe(
         RecipeError: The recipe cannot be read, or does not accept an override.
     """
     if word.endswith((".yaml", ".yml")):
-        recipe = load_recipe(word)
+        saved = Path(word)
     else:
         try:
-            return make_recipe(find_recipe(word, recipes), overrides)
+            entry = find_recipe(word, recipes)
         except NoSuchRecipe:
-            recipe = load_recipe(_run_directory(word, recipes, runs_dir) / "recipe.yaml")
+            saved = _run_directory(word, recipes, runs_dir) / "recipe.yaml"
+        else:
+            return make_recipe(entry, overrides)
+    recipe = load_recipe(saved)
     apply_overrides(recipe, overrides)
     return recipe
 
