@@ -1,6 +1,7 @@
-"""Mistakes that only the worker can see: one line, exit code 2, the same text in the run, and nothing written over."""
+"""Mistakes in files: one line, exit code 2; what only the worker sees also in the run; nothing is written over."""
 
 import json
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,12 +35,12 @@ def truncated_file(world):
 
 def tokenizer_of_another_size(world):
     words = world.tiny(model__language__vocab_size=300)
-    return words, ["tokenizer ", "but model.language.vocab_size=300: use the model's own tokenizer, or set"]
+    return words, ["model.language.vocab_size=300: the tokenizer has ", "; set model.language.vocab_size="]
 
 
 def projector_of_another_shape(world, finished):
     words = world.tiny(model__projector__from_pretrained=finished, model__projector__mm_projector_type="linear")
-    return words, [str(finished), "model.projector.mm_projector_type is mlp2x_gelu there and linear in the recipe"]
+    return words, [shlex.quote(str(finished)), "was trained with mm_projector_type=mlp2x_gelu"]
 
 
 def language_of_another_vocabulary(world, finished):
@@ -53,8 +54,6 @@ def test_one_line_for_each_mistake(world, finished, tmp_path):
         for case in (
             broken_picture,
             truncated_file,
-            tokenizer_of_another_size,
-            projector_of_another_shape,
             language_of_another_vocabulary,
         )
     }
@@ -81,6 +80,14 @@ def test_one_line_for_each_mistake(world, finished, tmp_path):
         assert "Traceback" not in log
         assert not (run.path / "checkpoints").exists() or not list((run.path / "checkpoints").iterdir())
     assert contents(finished) == before
+
+
+def test_what_is_seen_before_anything_starts(world, finished, tmp_path):
+    for words, parts in (tokenizer_of_another_size(world), projector_of_another_shape(world, finished)):
+        done = nemo_run("llava.finetune", *words, "--runs-dir", tmp_path / "runs", cwd=world.folder, code=2)
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert all(part in done.stderr for part in parts), done.stderr
+        assert not (tmp_path / "runs").exists()
 
 
 def test_resuming_with_another_vocabulary(world, finished, tmp_path):
