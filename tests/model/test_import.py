@@ -261,8 +261,11 @@ def test_damaged_directories_are_named(shards, tmp_path):
     fails(recipe, index, "cannot be read")
     index.unlink()
     fails(recipe, index, "is missing")
+    fails(llava_recipe({"model.language.from_pretrained": str(shards / "config.json")}), "is a file")
     (shards / "config.json").write_text("[]")
     fails(recipe, shards / "config.json", "cannot be read")
+    (shards / "config.json").write_text(json.dumps({"model_type": "llama", "rms_norm_eps": 2}))
+    fails(recipe, shards / "config.json", "cannot be read", "rms_norm_eps")
     (shards / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
     fails(recipe, shards, "model_type is qwen3", "expected llama")
 

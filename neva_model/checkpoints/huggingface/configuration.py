@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -66,10 +67,11 @@ def read_configuration(directory: Path) -> Configuration:
         return _parse(directory, architecture, fields)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: is missing") from None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, StrictDataclassError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path}: cannot be read as a model's configuration: {error}") from None
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be read as a model's configuration: {reason}") from None
 
 
 def _parse(directory: Path, architecture: str, fields: dict[str, Any]) -> Configuration:

@@ -29,6 +29,8 @@ def find_directory(source: str) -> Path | None:
         CheckpointError: There is no such directory, and it cannot be had from the hub.
     """
     path = Path(source)
+    if path.is_file():
+        raise CheckpointError(f"{source}: is a file, expected the directory that it lies in")
     if path.exists():
         return path if is_huggingface_directory(path) else None
     if source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
