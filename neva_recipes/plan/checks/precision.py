@@ -21,6 +21,11 @@ _END = "precision.num_layers_at_end_in_bf16"
 _TENSOR = "parallel.tensor_model_parallel_size"
 _CONTEXT = "parallel.context_parallel_size"
 _LAYERS = "model.language.num_layers"
+_HIDDEN = "model.language.hidden_size"
+_FFN = "model.language.ffn_hidden_size"
+_HEADS = "model.language.num_attention_heads"
+_GROUPS = "model.language.num_query_groups"
+_HEAD_SIZE = "model.language.kv_channels"
 
 _WITHOUT_FP8: Way = [{_FP8: None}, {_FP8: None, _PARAM: False}]
 
@@ -86,31 +91,25 @@ def fp8_sizes(recipe: Recipe) -> Iterator[Found]:
     # Megatron-Core, fp8_utils.get_fp8_align_size.
     unit = 32 if precision.fp8_recipe == "mxfp8" else 16
     heads, groups, size = language.num_attention_heads, language.num_query_groups, language.head_size
-    names = {"hidden": "model.language.hidden_size", "ffn": "model.language.ffn_hidden_size"}
-    head_paths = ("model.language.num_attention_heads", "model.language.num_query_groups", "model.language.kv_channels")
-    sides: tuple[tuple[int, str, tuple[str, ...]], ...] = (
-        (language.hidden_size, "the residual stream", (names["hidden"],)),
-        (language.ffn_hidden_size // tensor, "a process's part of the feed-forward layer", (names["ffn"], _TENSOR)),
-        (heads * size // tensor, "a process's part of the query heads", (head_paths[0], head_paths[2], _TENSOR)),
-        ((heads + 2 * groups) * size // tensor, "a process's part of all heads", (*head_paths, _TENSOR)),
+    hidden, width = language.hidden_size, language.ffn_hidden_size
+    wider = of_new(language, *multiples(_HIDDEN, hidden, unit))
+    wider_feed_forward = of_new(language, *multiples(_FFN, width, unit * tensor))
+    sides: tuple[tuple[int, str, tuple[str, ...], tuple[Way, ...]], ...] = (
+        (hidden, "the residual stream", (_HIDDEN,), wider),
+        (width // tensor, "a process's part of the feed-forward layer", (_FFN, _TENSOR), wider_feed_forward),
+        (heads * size // tensor, "a process's part of the query heads", (_HEADS, _HEAD_SIZE, _TENSOR), ()),
+        (
+            (heads + 2 * groups) * size // tensor,
+            "a process's part of all heads",
+            (_HEADS, _GROUPS, _HEAD_SIZE, _TENSOR),
+            (),
+        ),
     )
-    for side, what, paths in sides:
+    for side, what, paths, ways in sides:
         if side % unit:
-            shape: tuple[Way, ...] = ()
-            if paths[0] in names.values():
-                value = language.hidden_size if paths[0] == names["hidden"] else language.ffn_hidden_size
-                shape = of_new(language, *multiples(paths[0], value, unit * tensor))
+            message = f"{what} is {side} wide, FP8 with {precision.fp8_recipe} scaling needs a multiple of {unit}"
             yield found(
-                error(
-                    "fp8-sizes",
-                    f"{what} is {side} wide, FP8 with {precision.fp8_recipe} scaling needs a multiple of {unit}",
-                    recipe,
-                    *paths,
-                    _RECIPE,
-                ),
-                around(_TENSOR, tensor)[0],
-                *shape,
-                _WITHOUT_FP8,
+                error("fp8-sizes", message, recipe, *paths, _RECIPE), around(_TENSOR, tensor)[0], *ways, _WITHOUT_FP8
             )
             return
 
