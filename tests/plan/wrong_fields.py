@@ -135,6 +135,13 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("recompute-incomplete", "error", FINETUNE, "model.recompute_num_layers=none", None),
     ("recompute-unused", "error", FINETUNE, "model.recompute_granularity=none", None),
     ("recompute-unused", "error", FINETUNE, "model.recompute_granularity=selective", None),
+    (
+        "recompute-unused",
+        "warning",
+        TINY,
+        "model.recompute_granularity=selective model.recompute_method=block model.recompute_modules=mlp",
+        None,
+    ),
     ("recompute-layers", "error", FINETUNE, "model.recompute_num_layers=5", None),
     ("recompute-layers", "error", FINETUNE, "model.recompute_num_layers=33 model.recompute_method=block", None),
     ("recompute-layers", "error", FINETUNE, "model.recompute_num_layers=16 " + PIPELINE + "4", None),

@@ -36,9 +36,12 @@ def full_recompute(recipe: Recipe) -> Iterator[Found]:
         return
     unused = [path for path, value in given.items() if value is not None]
     if unused:
+        # Core takes no notice of a method beside selective recompute, and refuses a number of layers.
+        harmless = model.recompute_granularity == "selective" and unused == [_METHOD]
+        severity: Severity = "warning" if harmless else "error"
         message = "a method and a number of layers belong to full recompute, nothing is recomputed by them"
         yield found(
-            error("recompute-unused", message, recipe, *unused, _GRANULARITY),
+            finding(severity, "recompute-unused", message, recipe, *unused, _GRANULARITY),
             [everything, everything | {_MODULES: None}],
             [dict.fromkeys(unused)],
         )
