@@ -126,7 +126,9 @@ def load_weights(shards: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     """
     extra_states = {name for name in shards if name.endswith("_extra_state")}
     wanted = {name: shard for name, shard in shards.items() if name not in extra_states}
-    return {**load_sharded({"model": wanted}, checkpoint)["model"], **dict.fromkeys(extra_states)}
+    # Core leaves out an empty state, as that of a stage which holds nothing of a part.
+    loaded = load_sharded({"model": wanted}, checkpoint).get("model", {})
+    return {**loaded, **dict.fromkeys(extra_states)}
 
 
 def remove_incomplete(checkpoints: Path) -> None:

@@ -10,7 +10,7 @@ from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
-from neva_model.model import NevaModel, build_model
+from neva_model.model import NevaModel, build_model, initialize_model_parallel
 from neva_model.tokenizers import load_recipe_tokenizer
 from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, tokenizer_name
 
@@ -41,8 +41,6 @@ def initialize_single_process() -> None:
     store = torch.distributed.HashStore()
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-    from neva_model.training.strategy import initialize_model_parallel
-
     initialize_model_parallel(ParallelConfig(), seed=1234)
 
 

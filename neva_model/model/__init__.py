@@ -5,6 +5,7 @@ from neva_model.model.context import own_positions
 from neva_model.model.initialization import global_parameters
 from neva_model.model.language import IGNORE_INDEX, LanguageModel
 from neva_model.model.neva import IMAGE_TOKEN_INDEX, NevaModel, build_model
+from neva_model.model.process_groups import initialize_model_parallel
 from neva_model.model.transformer import model_parallel_sizes, transformer_config
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "build_chunks",
     "build_model",
     "global_parameters",
+    "initialize_model_parallel",
     "model_parallel_sizes",
     "own_positions",
     "transformer_config",

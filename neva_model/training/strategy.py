@@ -8,32 +8,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from megatron.core import parallel_state, tensor_parallel
+from megatron.core import parallel_state
 
 from neva_model.checkpoints.io import DistributedCheckpointIO
-from neva_model.model import model_parallel_sizes
+from neva_model.model import initialize_model_parallel
 from neva_model.training.environment import RankEnvironment
 from neva_recipes.config import ParallelConfig
 
-__all__ = ["MegatronStrategy", "initialize_model_parallel"]
-
-_DISTANCE_OF_SEEDS = 8192
-"""More than what Core adds to a seed for its own streams: 2718 and the tensor-parallel rank."""
+__all__ = ["MegatronStrategy"]
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-
-
-def initialize_model_parallel(parallel: ParallelConfig, seed: int) -> None:
-    """Create Megatron's process groups and seed its random states; the default process group must exist."""
-    if not parallel_state.is_initialized():
-        parallel_state.initialize_model_parallel(**model_parallel_sizes(parallel))
-        tensor_parallel.model_parallel_cuda_manual_seed(seed + _DISTANCE_OF_SEEDS * _place_outside_tensor_group())
-
-
-def _place_outside_tensor_group() -> int:
-    # Ranks of one tensor-parallel group are neighbours and must drop the same residuals. All other ranks hold other
-    # layers, other positions or other samples.
-    return torch.distributed.get_rank() // parallel_state.get_tensor_model_parallel_world_size()
 
 
 class MegatronStrategy(DDPStrategy):

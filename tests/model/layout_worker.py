@@ -23,9 +23,8 @@ LAYOUTS = {
     "PP2 VP2": INTERLEAVED,
     "TP2 SP PP2 VP2": {**SEQUENCE, **INTERLEAVED},
     "CP2": CONTEXT,
-    "CP2 gather": {**CONTEXT, "cp_comm_type": "all_gather"},
     "CP2 a2a": {**CONTEXT, "cp_comm_type": "a2a"},
-    "CP4": {"context_parallel_size": 4},
+    "CP4": {"context_parallel_size": 4, "cp_comm_type": "all_gather"},
     "CP2 TP2": {**CONTEXT, **TENSOR},
     "CP2 TP2 SP": {**CONTEXT, **SEQUENCE},
     "CP2 PP2": {**CONTEXT, **PIPELINE},
@@ -34,16 +33,21 @@ LAYOUTS = {
 
 
 def cases(directory):
-    """Yield name and recipe changes of every model that is compared over layouts."""
+    """Yield name and recipe changes of every model that is compared over layouts.
+
+    Args:
+        directory: Holds a LLaVA of transformers under `llava` and a run of ours under `run`.
+    """
     yield "finetune", {"model.vision.freeze": True}
     yield "pretrain", {"model.vision.freeze": True, "model.language.freeze": True}
     yield "all trained", {"model.vision.freeze": False, "model.language.share_embeddings_and_output_weights": True}
     yield "bf16", {"model.vision.freeze": False, "precision.precision": "bf16"}
     yield (
         "imported",
-        {f"model.{part}.from_pretrained": directory for part in ("language", "vision", "projector")}
+        {f"model.{part}.from_pretrained": f"{directory}/llava" for part in ("language", "vision", "projector")}
         | {"model.use_im_start_end": True, "model.language.vocab_size": 102},
     )
+    yield "from a run", {f"model.{part}.from_pretrained": f"{directory}/run" for part in ("language", "projector")}
 
 
 def microbatches(batch):
@@ -125,25 +129,35 @@ def measure(recipe, overlap):
         },
         "tensor rank": parallel_state.get_tensor_model_parallel_rank(),
         "context rank": parallel_state.get_context_parallel_rank(),
+        "data rank": parallel_state.get_data_parallel_rank(),
         "stage": parallel_state.get_pipeline_model_parallel_rank(),
     }
+
+
+def draws():
+    """Return what dropout would draw where tensor-parallel ranks hold the same, and where each holds its own."""
+    from megatron.core.tensor_parallel import get_cuda_rng_tracker
+
+    shared = torch.rand(4)
+    with get_cuda_rng_tracker().fork():
+        return {"shared": shared, "own": torch.rand(4)}
 
 
 def main():
     from model_cases import changed, llava_recipe
 
-    from neva_model.model import cpu_compat, model_parallel_sizes
+    from neva_model.model import cpu_compat, initialize_model_parallel
 
     cpu_compat.install()
-    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core import parallel_state
 
     directory, output = sys.argv[1], Path(sys.argv[2])
     torch.distributed.init_process_group("gloo")
     results = {}
     for layout, fields in LAYOUTS.items():
         recipe = changed(llava_recipe(), {f"parallel.{name}": value for name, value in fields.items()})
-        parallel_state.initialize_model_parallel(**model_parallel_sizes(recipe.parallel))
-        tensor_parallel.model_parallel_cuda_manual_seed(1234)
+        initialize_model_parallel(recipe.parallel, seed=1234)
+        results[layout, "draws"] = draws()
         for case, changes in cases(directory):
             results[layout, case] = measure(changed(recipe, changes), overlap=layout in ("TP2", "CP2 PP2 VP2"))
         parallel_state.destroy_model_parallel()

@@ -11,15 +11,20 @@ import torch
 from layout_worker import LAYOUTS, cases, measure
 from model_cases import hf_llava, llava_recipe
 
+from neva_model.model import build_model
+from tests.inference.tiny_models import save_run
+
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
-CASES = ["finetune", "pretrain", "all trained", "imported", "bf16"]
+CASES = ["finetune", "pretrain", "all trained", "imported", "from a run", "bf16"]
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("llava")
-    hf_llava(llava_recipe()).save_pretrained(path)
+    hf_llava(llava_recipe()).save_pretrained(path / "llava")
+    recipe = llava_recipe({"trainer.seed": 7})
+    save_run(build_model(recipe, pre_process=True, post_process=True), recipe, path / "run")
     return str(path)
 
 
@@ -131,6 +136,7 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             "pretrain": {"projector"},
             "all trained": {"language", "projector", "vision"},
             "imported": {"language", "projector"},
+            "from a run": {"language", "projector"},
             "bf16": {"language", "projector", "vision"},
         }[case]
     )
@@ -145,6 +151,18 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             assert error.norm() < 0.1 * expected[name].norm() + 1e-4, name
         else:
             assert error.abs().max() <= 1e-6 + 1e-4 * expected[name].abs().max(), name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ranks_drop_the_same_only_where_they_hold_the_same(layout, ranks):
+    places = {}
+    for rank in ranks:
+        draws = rank[layout, "draws"]
+        place = tuple(rank[layout, "finetune"][name] for name in ("stage", "context rank", "data rank"))
+        places.setdefault(tuple(draws["shared"].tolist()), set()).add(place)
+    assert all(len(same) == 1 for same in places.values())
+    assert len(places) == 4 // LAYOUTS[layout].get("tensor_model_parallel_size", 1)
+    assert len({tuple(rank[layout, "draws"]["own"].tolist()) for rank in ranks}) == 4
 
 
 def layers_of_stages(fields):

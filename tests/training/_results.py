@@ -29,8 +29,12 @@ def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Return the weights, without the rows that pad the vocabulary, whose number depends on the layout."""
-    found = {name: tensor for name, tensor in tensors(checkpoint).items() if name.startswith(_WEIGHTS)}
+def weights_of(checkpoint: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return the weights, without the rows that pad the vocabulary, whose number depends on the layout.
+
+    With `average.` as the prefix they are the averaged ones.
+    """
+    whole = {name.removeprefix(prefix): value for name, value in tensors(checkpoint).items() if name.startswith(prefix)}
+    found = {name: tensor for name, tensor in whole.items() if name.startswith(_WEIGHTS)}
     padded = ("language.embedding.", "language.output_layer.")
     return {name: tensor[:VOCABULARY] if name.startswith(padded) else tensor for name, tensor in found.items()}

@@ -59,13 +59,17 @@ def make_recipe(digits: Path) -> Callable[..., fdl.Config[Recipe]]:
 
 
 class Worker:
-    """All ranks of one run."""
+    """All ranks of one run, or of several that are trained one after the other, the first one's logs being theirs."""
 
-    def __init__(self, recipe: fdl.Config[Recipe], run_directory: Path) -> None:
+    def __init__(self, recipe: fdl.Config[Recipe], run_directory: Path, **others: fdl.Config[Recipe]) -> None:
+        """Start the worker on `run_directory`, and on others beside it, named after their recipes."""
         self.run_directory = run_directory
-        run_directory.mkdir(parents=True, exist_ok=True)
-        (run_directory / "recipe.yaml").write_text(recipe_to_yaml(recipe))
-        world_size = layout_of(build(recipe)).world_size
+        runs = {run_directory: recipe} | {run_directory.parent / name: other for name, other in others.items()}
+        for directory, wanted in runs.items():
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "recipe.yaml").write_text(recipe_to_yaml(wanted))
+        world_size = max(layout_of(build(wanted)).world_size for wanted in runs.values())
+        module = "tests.training.several_runs" if others else "neva_model.worker"
         port = str(random.randrange(20000, 30000))
         self.processes = []
         for rank in range(world_size):
@@ -81,7 +85,7 @@ class Worker:
                 "OMP_NUM_THREADS": "1",
             }
             log = (run_directory / f"rank-{rank}.log").open("ab")
-            command = [sys.executable, "-m", "neva_model.worker", str(run_directory)]
+            command = [sys.executable, "-m", module, *map(str, runs)]
             self.processes.append(
                 subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
             )
@@ -107,17 +111,17 @@ class Worker:
 
 
 @pytest.fixture(scope="session")
-def start_worker() -> Callable[[fdl.Config[Recipe], Path], Worker]:
+def start_worker() -> Callable[..., Worker]:
     """Start the worker of a recipe in a run directory."""
     return Worker
 
 
 @pytest.fixture(scope="session")
-def train(start_worker: Callable[[fdl.Config[Recipe], Path], Worker]) -> Callable[[fdl.Config[Recipe], Path], Path]:
-    """Run a recipe to its end and return its run directory."""
+def train(start_worker: Callable[..., Worker]) -> Callable[..., Path]:
+    """Run a recipe to its end, and others after it in the same processes; return the first one's run directory."""
 
-    def run(recipe: fdl.Config[Recipe], run_directory: Path) -> Path:
-        worker = start_worker(recipe, run_directory)
+    def run(recipe: fdl.Config[Recipe], run_directory: Path, **others: fdl.Config[Recipe]) -> Path:
+        worker = start_worker(recipe, run_directory, **others)
         assert worker.wait() == 0, worker.log()
         return run_directory
 

@@ -1,6 +1,7 @@
 """The same training under every layout: TP, PP, SP, CP, virtual stages and DP against one process."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import fiddle as fdl
@@ -51,16 +52,16 @@ LAYOUTS = {
         "parallel__pipeline_model_parallel_size": 2,
     },
 }
-# The first step of the warm-up has a learning rate of zero, so the checkpoint after it holds the initial weights.
 SETTINGS = {
     "optim__warmup_steps": 1,
     "optim__warmup_ratio": "none",
-    "checkpoint__every_n_train_steps": 1,
-    "checkpoint__save_top_k": -1,
     "data__micro_batch_size": 2,
     "model__language__num_layers": 4,
     "trainer__ema_decay": 0.9,
+    "trainer__limit_val_batches": 1,
 }
+# The first step of the warm-up has a learning rate of zero, so the checkpoint after it holds the initial weights.
+SAVE_INITIAL = {"checkpoint__every_n_train_steps": 1, "checkpoint__save_top_k": -1}
 TRAINED_PARTS = {"finetune": ("language.", "projector."), "pretrain": ("projector.",)}
 
 
@@ -72,21 +73,31 @@ def largest_difference(run: Path, reference: Path) -> float:
 @pytest.mark.multiprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["finetune", "pretrain"])
-def test_layouts_equal_one_process(stage: str, make_recipe: MakeRecipe, train: Train, tmp_path: Path) -> None:
-    reference = train(make_recipe(stage, **SETTINGS), tmp_path / "one")
+def test_layouts_equal_one_process(
+    stage: str, make_recipe: MakeRecipe, train: Train, digits: Path, tmp_path: Path
+) -> None:
+    make_recipe = partial(make_recipe, stage, data__validation_data_path=digits / f"{stage}.json", **SETTINGS)
+    layouts = LAYOUTS if stage == "finetune" else {name: LAYOUTS[name] for name in ("tp2_pp2", "cp2_pp2_vp2")}
+    recipes = {name: make_recipe(**fields) for name, fields in layouts.items()}
+    reference = train(make_recipe(**SAVE_INITIAL), tmp_path / "one", **recipes)
     initial = weights_of(reference / "checkpoints" / "step-00000001")
     final = weights_of(reference / "checkpoints" / "step-00000010")
-    layouts = LAYOUTS if stage == "finetune" else {name: LAYOUTS[name] for name in ("tp2_pp2", "cp2_pp2_vp2")}
-    for name, fields in layouts.items():
-        run = train(make_recipe(stage, **SETTINGS, **fields), tmp_path / name)
+    average = weights_of(reference / "checkpoints" / "step-00000010", "average.")
+    for name in layouts:
+        run = tmp_path / name
         difference = largest_difference(run, reference)
         print(f"{stage} {name}: largest difference of the loss {difference:.1e}")
         assert difference <= 1e-5, name
-        ours_initial = weights_of(run / "checkpoints" / "step-00000001")
+        [validation], [expected] = losses(run, "val_loss"), losses(reference, "val_loss")
+        assert abs(validation - expected) <= 1e-5, name
         ours_final = weights_of(run / "checkpoints" / "step-00000010")
-        assert ours_initial.keys() == initial.keys() == ours_final.keys() == final.keys()
+        assert initial.keys() == ours_final.keys() == final.keys()
         for weight in initial:
-            assert torch.equal(ours_initial[weight], initial[weight]), f"{name}: initial {weight}"
-            changed = not torch.equal(ours_final[weight], ours_initial[weight])
+            changed = not torch.equal(ours_final[weight], initial[weight])
             assert changed == weight.startswith(TRAINED_PARTS[stage]), f"{name}: {weight}"
             assert torch.allclose(ours_final[weight], final[weight], atol=1e-5), f"{name}: final {weight}"
+        ours_average = weights_of(run / "checkpoints" / "step-00000010", "average.")
+        assert ours_average.keys() == average.keys()
+        for weight in average:
+            assert not torch.equal(average[weight], final[weight]), weight
+            assert torch.allclose(ours_average[weight], average[weight], atol=1e-5), f"{name}: average {weight}"

@@ -68,22 +68,42 @@ def test_five_kills_leave_the_same_weights(
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_resuming_under_another_layout(make_recipe: MakeRecipe, train: Train, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "model__language__hidden_dropout": 0.0, "checkpoint__save_top_k": -1}
-    whole = train(make_recipe(**settings), tmp_path / "whole")
-    layouts = {
-        "tp2": {"trainer__devices": 2, "parallel__tensor_model_parallel_size": 2},
-        "pp2": {"trainer__devices": 2, "parallel__pipeline_model_parallel_size": 2},
-        "dp2": {"trainer__devices": 2},
+    settings = {
+        **SETTINGS,
+        "model__language__hidden_dropout": 0.0,
+        "model__language__num_layers": 4,
+        "checkpoint__every_n_train_steps": STEPS // 2,
+        "checkpoint__save_top_k": -1,
     }
-    for name, fields in layouts.items():
+    interleaved = {
+        "trainer__devices": 4,
+        "parallel__context_parallel_size": 2,
+        "parallel__pipeline_model_parallel_size": 2,
+        "parallel__virtual_pipeline_model_parallel_size": 2,
+    }
+    # By name: what saves half of the run, and under which layout the other half is trained.
+    resumes = {
+        "tp2": ("whole", {"trainer__devices": 2, "parallel__tensor_model_parallel_size": 2}),
+        "dp2": ("whole", {"trainer__devices": 2}),
+        "cp2_pp2_vp2": ("whole", interleaved),
+        "one": ("interleaved", {}),
+    }
+    whole = train(make_recipe(**settings), tmp_path / "whole", interleaved=make_recipe(**settings, **interleaved))
+    for name, (source, _) in resumes.items():
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         half = f"step-{STEPS // 2:08d}"
-        shutil.copytree(whole / "checkpoints" / half, tmp_path / name / "checkpoints" / half)
-        run = train(make_recipe(**settings, **fields), tmp_path / name)
+        shutil.copytree(tmp_path / source / "checkpoints" / half, tmp_path / name / "checkpoints" / half)
+    first, *others = ((name, make_recipe(**settings, **fields)) for name, (_, fields) in resumes.items())
+    train(first[1], tmp_path / first[0], **dict(others))
+    for name in resumes:
+        run = tmp_path / name
         difference = max(abs(a - b) for a, b in zip(losses(run), losses(whole)[-len(losses(run)) :], strict=True))
         assert len(losses(run)) == STEPS - (STEPS // 2)
-        ours, theirs = weights_of(run / "checkpoints" / LAST), weights_of(whole / "checkpoints" / LAST)
-        weights = max(float((ours[weight] - theirs[weight]).abs().max()) for weight in theirs)
-        print(f"{name}: largest difference of the loss {difference:.1e}, of the final weights {weights:.1e}")
+        largest = {}
+        for kind in ("", "average."):
+            ours, theirs = (weights_of(directory / "checkpoints" / LAST, kind) for directory in (run, whole))
+            assert ours.keys() == theirs.keys()
+            largest[kind] = max(float((ours[weight] - theirs[weight]).abs().max()) for weight in theirs)
+            assert largest[kind] <= 1e-6
+        print(f"{name}: largest difference of the loss {difference:.1e}, of the final weights {largest['']:.1e}")
         assert difference <= 1e-6
-        assert weights <= 1e-6
