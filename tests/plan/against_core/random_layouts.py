@@ -7,7 +7,7 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from neva_recipes.config import Recipe
@@ -58,7 +58,7 @@ def _good_recipe(generator: random.Random) -> Recipe:
         microbatches = pipeline * generator.choice((1, 2))
     changes |= {"data.micro_batch_size": micro, "data.global_batch_size": micro * microbatches * data}
     stages = _good_stages(generator, pipeline, virtual or 1)
-    changes |= stages | _good_widths(generator, tensor, context, changes)
+    changes |= stages | _good_widths(generator, tensor, context)
     changes |= _good_recomputation(generator, min(_stage_sizes(stages, pipeline)) // (virtual or 1))
     distributed = generator.random() < 0.5
     overlap = generator.random() < 0.4
@@ -122,7 +122,7 @@ def _stage_sizes(stages: _Changes, pipeline: int) -> list[int]:
     return [*ends, *([rest // (pipeline - len(ends))] if pipeline > len(ends) else [])]
 
 
-def _good_widths(generator: random.Random, tensor: int, context: int, changes: _Changes) -> _Changes:
+def _good_widths(generator: random.Random, tensor: int, context: int) -> _Changes:
     exchange = generator.choice(("p2p", "all_gather", "a2a")) if context > 1 else "p2p"
     groups = tensor * generator.choice((1, 2)) * (context if exchange == "a2a" else 1)
     if tensor > 1 and exchange != "a2a" and generator.random() < 0.3:
@@ -238,11 +238,14 @@ def disagreement(recipe: Recipe, verdict: Verdict) -> str | None:
     return f"{says}; Megatron-Core: {verdict.reason or 'works'}"
 
 
-def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = print) -> int:
-    """Compare the plan with Megatron-Core on random recipes; return the exit code."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print where the plan and Megatron-Core disagree, and how many recipes there were; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.plan.against_core.random_layouts",
+        description="Compare the plan with Megatron-Core on random recipes.",
+    )
+    parser.add_argument("--count", type=int, default=500, help="number of recipes (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="which ones (%(default)s)")
     options = parser.parse_args(arguments)
     recipes = random_layouts(options.seed, options.count)
     verdicts = ask_core(recipes)
@@ -255,10 +258,10 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
         line = disagreement(recipe, verdict)
         if line is not None:
             wrong += 1
-            write(f"{number}: {line}\n    {recipe}")
-    write(f"{options.count} recipes of seed {options.seed}: {options.count - wrong} agreed, {wrong} did not")
-    write("processes: " + ", ".join(f"{count} on {size}" for size, count in sorted(processes.items())))
-    write("by code: " + ", ".join(f"{code} {count}" for code, count in codes.most_common()))
+            print(f"{number}: {line}\n    {recipe}")
+    print(f"{options.count} recipes of seed {options.seed}: {options.count - wrong} agreed, {wrong} did not")
+    print("processes: " + ", ".join(f"{count} on {size}" for size, count in sorted(processes.items())))
+    print("by code: " + ", ".join(f"{code} {count}" for code, count in codes.most_common()))
     return int(wrong > 0)
 
 
