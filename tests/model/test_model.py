@@ -243,6 +243,24 @@ def test_what_needs_a_gpu_is_refused_without_one():
         transformer_config(_replace(llava_recipe(), {"model": model}))
 
 
+def test_fp8_settings_reach_core(monkeypatch):
+    # Stands for a machine with a GPU: Core's configuration is made there as here, only its modules are not.
+    monkeypatch.setattr("neva_model.model.transformer.has_transformer_engine", lambda: True)
+    settings = {
+        "fp8": "e4m3",
+        "fp8_recipe": "tensorwise",
+        "fp8_margin": 2,
+        "fp8_amax_history_len": 16,
+        "fp8_amax_compute_algo": "most_recent",
+        "first_last_layers_bf16": True,
+        "num_layers_at_start_in_bf16": 2,
+        "num_layers_at_end_in_bf16": 3,
+    }
+    changes = {f"precision.{name}": value for name, value in settings.items()}
+    config = transformer_config(llava_recipe({"precision.precision": "bf16", **changes}))
+    assert {name: getattr(config, name) for name in settings} == settings
+
+
 def _fp8():
     from neva_recipes.config import PrecisionConfig
 
