@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from executors import _process
 from executors._gpu import local_gpu_type
 from executors._script import run_directory_script
 from executors.base import Executor
-from neva_recipes.config import RunError
+from neva_recipes.config import Range, RunError
 from neva_recipes.plan import Layout
 
 if TYPE_CHECKING:
@@ -24,24 +24,12 @@ __all__ = ["LocalExecutor"]
 
 @dataclass(frozen=True, kw_only=True)
 class LocalExecutor(Executor):
-    """One process per rank on this machine.
-
-    Raises:
-        RunError: A field holds a value that cannot be used.
-    """
+    """One process per rank on this machine."""
 
     kind: ClassVar[str] = "local"
 
-    grace_seconds: float = 10.0
+    grace_seconds: Annotated[float, Range(minimum=0, maximum=3600)] = 10.0
     """Seconds between asking the ranks to stop (SIGTERM) and killing them (SIGKILL)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        is_number = isinstance(self.grace_seconds, (int, float)) and not isinstance(self.grace_seconds, bool)
-        if not is_number or not 0 <= self.grace_seconds <= 3600:
-            raise RunError(
-                f"executor.grace_seconds={self.grace_seconds!r}: expected a number of seconds from 0 to 3600"
-            )
 
     def check(self, layout: Layout) -> None:
         """Raise `RunError` if the job is not for one machine, or this one is not Linux."""

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["is_secret", "is_secret_name", "mask", "secret_in", "secret_names", "secret_values"]
+__all__ = ["MASK", "is_secret", "is_secret_name", "mask", "secret_in", "secret_names", "secret_values"]
 
-_MASK = "***"
+MASK = "***"
+"""What is shown in place of a secret."""
 
 _SECRET_WORD = re.compile(
     r".*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)S?|.*(PASSWD|PASSPHRASE|AUTH|AUTHORIZATION|CREDS|SSHPASS)"
@@ -121,7 +122,7 @@ def mask(text: str, values: Iterable[str] = ()) -> str:
         values: What is secret although it does not look so; `secret_values` finds it in the environment.
     """
     for value in values:
-        text = text.replace(value, _MASK)
+        text = text.replace(value, MASK)
     for shape in _SHAPES:
         if shape.hint in text:
             text = shape.pattern.sub(_masked, text)
@@ -130,6 +131,6 @@ def mask(text: str, values: Iterable[str] = ()) -> str:
 
 def _masked(match: re.Match[str]) -> str:
     if match.lastindex is None:
-        return _MASK
+        return MASK
     start, end = match.start(1) - match.start(), match.end(1) - match.start()
-    return match[0][:start] + _MASK + match[0][end:]
+    return match[0][:start] + MASK + match[0][end:]

@@ -10,16 +10,18 @@ import re
 import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 from neva_recipes.config.errors import RecipeError
-from neva_recipes.secrets import mask, secret_in
+from neva_recipes.secrets import MASK, is_secret, is_secret_name, mask, secret_in
 
 __all__ = [
     "ConfigNode",
+    "Environment",
     "Matches",
     "NonNegative",
     "NonNegativeFloat",
+    "PassedOn",
     "Positive",
     "PositiveFloat",
     "Range",
@@ -30,6 +32,7 @@ __all__ = [
     "node_types",
     "parse_value",
     "suggest",
+    "table_type",
 ]
 
 
@@ -71,6 +74,31 @@ class Matches:
         return self.description
 
 
+@dataclass(frozen=True)
+class PassedOn:
+    """A string that programs are given and that is written nowhere: it may hold a secret, or lines.
+
+    It is whatever an environment variable can hold.
+    """
+
+    def accepts(self, value: str) -> bool:
+        """Return whether a process can be given `value`."""
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return False
+        return "\0" not in value
+
+    def __str__(self) -> str:
+        return "a string an environment variable can hold"
+
+
+Environment = dict[
+    Annotated[str, Matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and underscores")],
+    Annotated[str, PassedOn()],
+]
+"""Environment variables by name."""
+
 Positive = Annotated[int, Range(minimum=1)]
 NonNegative = Annotated[int, Range(minimum=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
@@ -86,13 +114,18 @@ class ConfigNode:
 
     Rules between fields live in `neva_recipes.plan.checks`, so that a recipe that breaks several of them can be read,
     shown and told about all of them.
+
+    Attributes:
+        root: What messages put before the fields of a tree of this class, where it is not the recipe: `executor`.
     """
+
+    root: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
         for name, annotation in field_types(cls).items():
-            value = getattr(self, name)
-            object.__setattr__(self, name, check_value(annotation, value, f"{cls.__name__}.{name}"))
+            path = f"{cls.root or cls.__name__}.{name}"
+            object.__setattr__(self, name, check_value(annotation, getattr(self, name), path))
 
 
 @functools.cache
@@ -110,6 +143,15 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 def node_types(annotation: Any) -> tuple[type, ...]:
     """Return the configuration dataclasses a field may hold; empty for a plain value."""
     return tuple(member for member in _members(annotation) if isinstance(member, type) and is_dataclass(member))
+
+
+def table_type(annotation: Any) -> tuple[Any, Any] | None:
+    """Return the types of the names and values of a field that holds a table; none for another field."""
+    for member in _members(annotation):
+        if typing.get_origin(member) is dict:
+            name_type, item_type = typing.get_args(member)
+            return name_type, item_type
+    return None
 
 
 def suggest(word: str, choices: typing.Iterable[str]) -> str:
@@ -132,6 +174,8 @@ def _describe_member(member: Any) -> str:
         return "one of " + ", ".join(map(str, arguments))
     if origin is list:
         return f"a list, each {_describe_member(arguments[0])}"
+    if origin is dict:
+        return f"a table by name, each {_describe_member(arguments[1])}"
     return _SCALAR_NAMES.get(member) or member.__name__
 
 
@@ -146,16 +190,14 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
     Raises:
         RecipeError: The value holds a secret, is of the wrong type, not among the choices, or out of range.
     """
-    for text in value if isinstance(value, list) else [value]:
-        if isinstance(text, str) and (kind := secret_in(text, os.environ)):
-            raise RecipeError(
-                f"{path}: holds {kind}, and a recipe is shown and written to files: leave it out, and give it to the "
-                "program that needs it in an environment variable"
-            )
-    if isinstance(value, str) and _UNSUITABLE.search(value):
-        raise RecipeError(
-            f"{path}={value!a}: has a line break, a control character or a byte that is not UTF-8: remove it"
-        )
+    if (table := table_type(annotation)) and isinstance(value, dict):
+        name_type, item_type = table
+        names = [check_value(name_type, name, f"{path}: name") for name in value]
+        return {name: check_value(item_type, value[name], f"{path}.{name}") for name in names}
+    is_passed_on = PassedOn() in getattr(annotation, "__metadata__", ())
+    if not is_passed_on:
+        for text in value if isinstance(value, list) else [value]:
+            _require_showable(text, path)
     for member in _members(annotation):
         accepted, result = _accept(member, value)
         if accepted:
@@ -163,7 +205,23 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
     choices = [str(c) for m in _members(annotation) if typing.get_origin(m) is Literal for c in typing.get_args(m)]
     hint = suggest(value, choices) if isinstance(value, str) else ""
     shown = type(value).__name__ if is_dataclass(value) else repr(value)
+    if is_passed_on and is_secret_name(path.rpartition(".")[2]):
+        shown = MASK
     raise RecipeError(f"{path}={shown}: expected {describe_type(annotation)}{hint}")
+
+
+def _require_showable(value: Any, path: str) -> None:
+    if not isinstance(value, str):
+        return
+    if kind := secret_in(value, os.environ):
+        raise RecipeError(
+            f"{path}: holds {kind}, and it would be shown and written to files: leave it out, and give it to the "
+            "program that needs it in an environment variable"
+        )
+    if _UNSUITABLE.search(value):
+        raise RecipeError(
+            f"{path}={value!a}: has a line break, a control character or a byte that is not UTF-8: remove it"
+        )
 
 
 def _accept(member: Any, value: Any) -> tuple[bool, Any]:
@@ -178,6 +236,8 @@ def _accept(member: Any, value: Any) -> tuple[bool, Any]:
             return False, value
         checked = [_accept(arguments[0], item) for item in value]
         return all(accepted for accepted, _ in checked), [item for _, item in checked]
+    if origin is dict:
+        return False, value  # `check_value` looks into tables
     if member is float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         finite = is_number and value == value and abs(value) != float("inf")
@@ -204,6 +264,8 @@ def parse_value(annotation: Any, text: str, path: str) -> Any:
     if node_types(annotation):
         names = ", ".join(f"{path}.{name}" for cls in node_types(annotation)[:1] for name in field_types(cls))
         raise RecipeError(f"{path}={text}: is a group of fields, set one of them: {names}")
+    if table_type(annotation):
+        raise RecipeError(f"{path}={text}: is a table, set what is in it by name: {path}.NAME=VALUE")
     for member in members:
         value = _parse_member(member, text)
         if _accept(member, value)[0]:
@@ -237,4 +299,7 @@ def format_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return ",".join(map(format_value, value))
+    if isinstance(value, dict):
+        shown = {name: MASK if is_secret(name, str(item)) else str(item) for name, item in value.items()}
+        return ",".join(f"{name}={item}" for name, item in shown.items()) or "{}"
     return mask(str(value))

@@ -19,7 +19,7 @@ class UserError(ValueError):
 
 
 class RecipeError(UserError):
-    """A recipe field or override that is misspelt, of the wrong type, out of range, or inconsistent with another."""
+    """A field of a recipe or an executor that is misspelt, of the wrong type, out of range, or at odds with another."""
 
 
 class DataError(UserError):

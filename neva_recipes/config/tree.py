@@ -1,8 +1,11 @@
-"""Recipes as Fiddle graphs: making them with every default written out, changing them by path, building them."""
+"""Recipes and executors as Fiddle graphs: making them with every default written out, changing them by path, building.
+
+Paths are relative to the root; messages put the name of the root before them where it has one (`ConfigNode.root`).
+"""
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import fiddle as fdl
@@ -16,9 +19,9 @@ from neva_recipes.config._node import (
     node_types,
     parse_value,
     suggest,
+    table_type,
 )
 from neva_recipes.config.errors import RecipeError
-from neva_recipes.config.recipe import Recipe
 
 __all__ = ["Field", "build", "config", "iterate_fields", "set_field"]
 
@@ -27,12 +30,12 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One settable field of a recipe.
+    """One settable field of a recipe or an executor.
 
     Attributes:
         path: Dotted name, such as `optim.lr`.
         annotation: Its type annotation.
-        value: Its current value in the recipe.
+        value: Its current value.
         owner: The dataclass that declares it.
     """
 
@@ -73,10 +76,10 @@ def config(cls: type[T], **values: Any) -> fdl.Config[T]:
 
 
 def build(recipe: fdl.Buildable[T], path: str = "") -> T:  # type: ignore[type-var]
-    """Return the dataclass tree that a Fiddle recipe describes, every field checked by itself.
+    """Return the dataclass tree that a Fiddle config describes, every field checked by itself.
 
     Args:
-        recipe: The Fiddle config, or a node of it.
+        recipe: The Fiddle config of a recipe or an executor, or a node of it.
         path: Dotted name of that node, for messages; empty for the root.
 
     Raises:
@@ -85,6 +88,7 @@ def build(recipe: fdl.Buildable[T], path: str = "") -> T:  # type: ignore[type-v
     cls: Any = fdl.get_callable(recipe)
     if not _is_node_class(cls):
         raise RecipeError(f"{path or 'recipe'} describes {cls.__name__}: expected a class of neva_recipes.config")
+    path = path or cls.root
     arguments = recipe.__arguments__
     values = {}
     for name, annotation in field_types(cls).items():
@@ -126,37 +130,47 @@ def iterate_fields(recipe: fdl.Buildable[Any], prefix: str = "") -> Iterator[Fie
             yield Field(f"{prefix}{name}", annotation, value, cls)
 
 
-def set_field(recipe: fdl.Buildable[Recipe], path: str, text: str) -> None:
+def set_field(recipe: fdl.Buildable[Any], path: str, text: str) -> None:
     """Set one field from command-line text, in place.
 
     Args:
-        recipe: The recipe to change.
-        path: Dotted name, such as `optim.lr`.
+        recipe: The recipe or executor to change.
+        path: Dotted name, such as `optim.lr`; of what is in a table, such as `env.NCCL_DEBUG`.
         text: What was typed after `=`; `none` clears an optional field.
 
     Raises:
         RecipeError: There is no such field, or it does not accept the text; the nearest names are offered.
     """
     node: fdl.Buildable[Any] = recipe
+    shown = _shown(recipe, path)
     *groups, name = path.split(".")
     for depth, group in enumerate(groups):
         child = node.__arguments__.get(group)
         if not isinstance(child, fdl.Buildable):
-            owner: Any = fdl.get_callable(node)
-            if group in field_types(owner):
-                here = ".".join(groups[: depth + 1])
-                if child is None and node_types(field_types(owner)[group]):
-                    raise RecipeError(f"{path}: {here} is none in this recipe, so it has no fields")
-                raise RecipeError(f"{path}: {here} is a field, not a group of fields")
-            raise _no_such_field(recipe, path, owner)
+            types, here = field_types(fdl.get_callable(node)), _shown(recipe, ".".join(groups[: depth + 1]))
+            if group not in types:
+                raise _no_such_field(recipe, path, types)
+            if table := table_type(types[group]):
+                item = parse_value(table[1], text, shown)
+                key = ".".join([*groups[depth + 1 :], name])
+                setattr(node, group, check_value(types[group], {**(child or {}), key: item}, here))
+                return
+            if child is None and node_types(types[group]):
+                raise RecipeError(f"{shown}: {here} is none in this recipe, so it has no fields")
+            raise RecipeError(f"{shown}: {here} is a field, not a group of fields")
         node = child
-    cls: Any = fdl.get_callable(node)
-    if name not in field_types(cls):
-        raise _no_such_field(recipe, path, cls)
-    setattr(node, name, parse_value(field_types(cls)[name], text, path))
+    types = field_types(fdl.get_callable(node))
+    if name not in types:
+        raise _no_such_field(recipe, path, types)
+    setattr(node, name, parse_value(types[name], text, shown))
 
 
-def _no_such_field(recipe: fdl.Buildable[Any], path: str, nearest_group: Any) -> RecipeError:
+def _shown(recipe: fdl.Buildable[Any], path: str) -> str:
+    root = getattr(fdl.get_callable(recipe), "root", "")
+    return f"{root}.{path}" if root else path
+
+
+def _no_such_field(recipe: fdl.Buildable[Any], path: str, nearest_group: Iterable[str]) -> RecipeError:
     """Return the error for a path, offering fields of that name or a similar one, those of the same group first."""
     group, _, name = path.rpartition(".")
     paths = [field.path for field in iterate_fields(recipe)]
@@ -164,6 +178,7 @@ def _no_such_field(recipe: fdl.Buildable[Any], path: str, nearest_group: Any) ->
     alike = [name] if name in names.values() else difflib.get_close_matches(name, set(names.values()), n=3, cutoff=0.6)
     near = [candidate for candidate in paths if names[candidate] in alike]
     near.sort(key=lambda candidate: (candidate.rpartition(".")[0] != group, alike.index(names[candidate])))
+    start = f"{_shown(recipe, path)}: no such field"
     if near:
-        return RecipeError(f"{path}: no such field (did you mean {', '.join(near[:3])}?)")
-    return RecipeError(f"{path}: no such field; expected one of {', '.join(field_types(nearest_group))}")
+        return RecipeError(f"{start} (did you mean {', '.join(_shown(recipe, found) for found in near[:3])}?)")
+    return RecipeError(f"{start}; expected one of {', '.join(nearest_group)}")
