@@ -5,90 +5,91 @@ import dataclasses
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from executors._logs import LogReader
+from executors._standing import ENDED, POLL_SECONDS, Standing
 from executors._state import read_state, write_state
 from executors.job import Job
 from neva_recipes.config import RunError
 
-if TYPE_CHECKING:
-    from executors.runs import Run
-
 __all__ = ["start"]
 
-_POLL_SECONDS = 0.1
 
-
-def start(run: "Run", job: Job, lock: int, *, detach: bool) -> None:
+def start(job: Job, lock: int, *, detach: bool) -> None:
     """Start the job of a written run directory; unless detached, print its log until it has ended.
 
-    In the foreground the run lives no longer than this call: Ctrl-C cancels it, and so does anything else that ends the
-    call or the process.
+    In the foreground Ctrl-C cancels the run, and so does an end of whoever reads what is printed. If the process is
+    killed, the executor's side sees its lifeline end; whether the run ends with it is the executor's affair.
 
     Args:
-        run: The run, in state `created`.
-        job: What to start.
+        job: What to start; its state is `created`.
         lock: File descriptor that holds the lock of the run directory.
-        detach: Return once the run has started.
+        detach: Return once the run has started, or waits for resources.
 
     Raises:
         RunError: It cannot be started.
     """
     if detach:
-        _start(run, job, lock, None)
+        _start(job, lock, None)
         return
-    log = run.path / "logs" / "joined.log"
+    log = job.run_dir / "logs" / "joined.log"
     reader = LogReader(log, log.stat().st_size if log.exists() else 0)
     read_end, write_end = os.pipe()
     try:
         try:
-            _start(run, job, lock, read_end)
+            _start(job, lock, read_end)
         finally:
             os.close(read_end)
         try:
-            _show(run, reader)
+            _show(job, reader)
         except BrokenPipeError:
-            print(f"run {run.name} is cancelled: nobody reads what it prints any more", file=sys.stderr, flush=True)
+            print(f"run {job.run_dir.name} is cancelled: nobody reads what it prints any more", file=sys.stderr)
+            sys.stderr.flush()
+            with contextlib.suppress(RunError):  # it has just ended by itself
+                Standing(job.run_dir).request_cancel(False)
             raise
     finally:
         os.close(write_end)
 
 
-def _start(run: "Run", job: Job, lock: int, lifeline: int | None) -> None:
+def _start(job: Job, lock: int, lifeline: int | None) -> None:
     try:
         job.executor.start(job, lock=lock, lifeline=lifeline)
     except RunError as error:
         with contextlib.suppress(OSError):
-            write_state(
-                run.path, dataclasses.replace(read_state(run.path), state="failed", exit_code=1, reason=str(error))
-            )
+            failed = dataclasses.replace(read_state(job.run_dir), state="failed", exit_code=1, reason=str(error))
+            write_state(job.run_dir, failed)
         raise
 
 
-def _show(run: "Run", reader: LogReader) -> None:
+def _show(job: Job, reader: LogReader) -> None:
+    standing, name = Standing(job.run_dir), job.run_dir.name
     interrupts, handled = 0, 0
+    told: str | None = None
     while True:
         try:
             if interrupts > handled:
                 handled = interrupts
-                _cancel(run, force=interrupts > 1)
-            while not run.has_ended():
+                _cancel(standing, name, force=interrupts > 1)
+            while (state := standing.state()).state not in ENDED:
+                if state.state == "queued" and state.reason != told:
+                    told = state.reason
+                    print(f"run {name} is queued: {told}", file=sys.stderr, flush=True)
                 _print(reader.read_lines())
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
             _print(reader.read_lines() + reader.read_rest())
             return
         except KeyboardInterrupt:
             interrupts += 1
 
 
-def _cancel(run: "Run", *, force: bool) -> None:
+def _cancel(standing: Standing, name: str, *, force: bool) -> None:
     try:
-        run.request_cancel(force)
+        standing.request_cancel(force)
     except RunError:  # it has just ended by itself
         return
     if not force:
-        print(f"cancelling run {run.name}; press Ctrl-C again to kill it at once", file=sys.stderr, flush=True)
+        print(f"cancelling run {name}; press Ctrl-C again to kill it at once", file=sys.stderr, flush=True)
 
 
 def _print(lines: list[str]) -> None:

@@ -109,11 +109,10 @@ def start_job(job: Job, *, detach: bool = False) -> Run:
         where = error.filename or job.run_dir.parent
         raise RunError(f"{job.run_dir.parent}: cannot write a run directory: {error.strerror}: {where}") from None
     try:
-        run = Run(placed.run_dir)
-        start(run, placed, lock, detach=detach)
+        start(placed, lock, detach=detach)
     finally:
         os.close(lock)
-    return run
+    return Run(placed.run_dir)
 
 
 def run(

@@ -1,6 +1,5 @@
 """Runs: a directory that says what was started, how it stands, and what it printed."""
 
-import dataclasses
 import difflib
 import json
 import os
@@ -19,19 +18,18 @@ from executors._foreground import start
 from executors._lock import acquire_lock
 from executors._logs import LogReader
 from executors._metrics import last_step
-from executors._state import FINAL, State, read_state, reserve_space, write_atomically, write_state
-from executors.job import Job, executor_class, load_executor, read_job_record
+from executors._standing import ENDED, POLL_SECONDS, Standing
+from executors._state import State, reserve_space, write_atomically, write_state
+from executors.job import Job, load_executor, read_job_record
 from neva_recipes.config import Recipe, RunError, load_recipe, recipe_to_yaml, replaced_values, with_absolute_inputs
 from neva_recipes.plan import plan
 from neva_recipes.plan.serialization import PLAN_SCHEMA, plan_to_json
 
 __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 
-RunState = Literal["created", "running", "succeeded", "failed", "cancelled", "lost"]
+RunState = Literal["created", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
-_POLL_SECONDS = 0.1
 _LOCK_PATIENCE_SECONDS = 5.0
-_LOST_EXIT_CODE = 1
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,10 @@ class RunStatus:
     """How a run stands.
 
     Attributes:
-        state: created, running, succeeded, failed, cancelled, or lost (its supervisor is gone without a final state).
+        state: created, queued (waiting for resources), running, succeeded, failed, cancelled, or lost (its supervisor
+            is gone without a final state).
         exit_code: The run's exit code; none until it has ended. 130 when cancelled, 1 when lost.
-        reason: One line on why it failed, was cancelled or lost; none otherwise.
+        reason: One line on why it failed, was cancelled or lost, or what it waits for; none otherwise.
         started: When its processes were last started.
         ended: When they had ended.
         step: Last optimizer step in its metrics; none before the first.
@@ -66,6 +65,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._standing = Standing(path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -81,11 +81,11 @@ class Run:
         Raises:
             RunError: job.json cannot be read.
         """
-        state = self._current_state()
+        state = self._standing.state()
         name: Any = state.state
         return RunStatus(
             state=name,
-            exit_code=self._exit_code(state),
+            exit_code=state.exit_code,
             reason=state.reason,
             started=datetime.fromisoformat(state.started).astimezone() if state.started else None,
             ended=datetime.fromisoformat(state.ended).astimezone() if state.ended else None,
@@ -136,7 +136,7 @@ class Run:
         Raises:
             RunError: job.json cannot be read.
         """
-        return self._current_state().state in (*FINAL, "lost")
+        return self._standing.has_ended()
 
     def logs(self, follow: bool = False, rank: int | None = None) -> Iterator[str]:
         """Return the lines of the joined log, or of one rank's, without their ends.
@@ -174,13 +174,7 @@ class Run:
         Raises:
             RunError: It is not running, or cannot be reached from here.
         """
-        while (state := self._current_state()).state == "created" and state.supervisor:
-            time.sleep(_POLL_SECONDS)  # it is being started
-        if state.state == "created":
-            raise RunError(f"run {self.name} has not been started")
-        if state.state != "running":
-            raise RunError(f"run {self.name} has already ended: {state.state}")
-        executor_class(read_job_record(self.path)).request_cancel(self.path, state.supervisor, force=force)
+        self._standing.request_cancel(force)
 
     def wait(self) -> int:
         """Return the exit code of the run once it has ended.
@@ -188,8 +182,8 @@ class Run:
         Raises:
             RunError: job.json cannot be read.
         """
-        while (code := self._exit_code(self._current_state())) is None:
-            time.sleep(_POLL_SECONDS)
+        while (code := self._standing.state().exit_code) is None:
+            time.sleep(POLL_SECONDS)
         return code
 
     def resume(self, recipe: fdl.Buildable[Recipe] | None = None, detach: bool = False) -> None:
@@ -233,7 +227,7 @@ class Run:
                 self._prepare(job, old_text)
             except OSError as error:
                 raise RunError(f"run {self.name} cannot be resumed: {error}") from None
-            start(self, job, lock, detach=detach)
+            start(job, lock, detach=detach)
         finally:
             os.close(lock)
 
@@ -242,11 +236,11 @@ class Run:
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         try:
             while (lock := acquire_lock(self.path)) is None and self.has_ended() and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         except OSError as error:
             raise RunError(f"run {self.name} cannot be resumed: {error}") from None
-        state = self._current_state()
-        if lock is not None and (state.state in (*FINAL, "lost") or not state.supervisor):
+        state = self._standing.state()
+        if lock is not None and (state.state in ENDED or not state.supervisor):
             return lock
         if lock is not None:
             os.close(lock)
@@ -265,37 +259,9 @@ class Run:
         write_atomically(self.path / "job.json", job.to_json())
         write_atomically(self.path / "launch.sh", job.script(), mode=0o777)
         reserve_space(self.path)
-        state = self._read_state()
+        state = self._standing.state()
         attempt = state.attempt + 1 if state.supervisor else 1
         write_state(self.path, State(state="created", attempt=attempt, supervisor=_process.identify(os.getpid())))
-
-    def _read_state(self) -> State:
-        try:
-            return read_state(self.path)
-        except FileNotFoundError:
-            return State(state="created")
-        except (OSError, ValueError) as error:
-            return State(state="lost", reason=f"state.json cannot be read: {error}")
-
-    def _current_state(self) -> State:
-        """Return what state.json says, or `lost` where nothing is left that could change it."""
-        state = self._read_state()
-        alive: bool | None = True
-        if state.state == "created" and state.supervisor:
-            alive = _process.is_alive(state.supervisor)
-        elif state.state == "running":
-            alive = executor_class(read_job_record(self.path)).is_alive(state.supervisor)
-        if alive is False:
-            latest = self._read_state()
-            if latest != state:  # it went on between the two looks
-                return self._current_state()
-            reason = "its supervisor is gone: killed, or the machine went down"
-            return dataclasses.replace(state, state="lost", reason=reason)
-        return state
-
-    @staticmethod
-    def _exit_code(state: State) -> int | None:
-        return _LOST_EXIT_CODE if state.state == "lost" else state.exit_code
 
     def _earlier_recipe(self, number: int) -> Path:
         return self.path / f"recipe.{number}.yaml"
@@ -307,7 +273,7 @@ class Run:
         # The state is read first: what it calls final has written all its lines.
         while follow and not self.has_ended():
             yield from reader.read_lines()
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         yield from reader.read_lines()
         yield from reader.read_rest()
 

@@ -1,0 +1,129 @@
+"""How a run stands: what its state.json says, and what is known of whoever should write the next one."""
+
+import contextlib
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+from executors import _process
+from executors._lock import acquire_lock
+from executors._state import FINAL, State, now, read_state, write_state
+from executors.base import Executor
+from executors.job import executor_class, read_job_record
+from neva_recipes.config import RunError
+
+__all__ = ["ENDED", "POLL_SECONDS", "Standing"]
+
+ENDED = (*FINAL, "lost")
+"""States after which there is nothing to wait for."""
+
+POLL_SECONDS = 0.1
+"""Seconds between two looks at state.json of one that waits."""
+
+_SUPERVISED = ("queued", "running")
+_EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 130, "lost": 1}
+
+
+class Standing:
+    """Looks at one run, as often as it is asked; the place where it runs is asked less often if that is dear.
+
+    Args:
+        path: The run directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._asked: State | None = None
+        self._answer: tuple[bool | None, State | None] = (True, None)
+        self._asked_at = 0.0
+
+    def state(self) -> State:
+        """Return how the run stands now: `lost` where nothing is left that could change what is written.
+
+        Raises:
+            RunError: job.json cannot be read.
+        """
+        while True:
+            written = self._read()
+            alive, told = self._ask(written)
+            if alive is not False and told is None:
+                return written
+            if self._read() == written:
+                break  # else it went on between the two looks
+        if told is not None:
+            return self._record(written, told)
+        reason = "its supervisor is gone: killed, or the machine went down"
+        return dataclasses.replace(written, state="lost", exit_code=_EXIT_CODES["lost"], reason=reason)
+
+    def has_ended(self) -> bool:
+        """Return whether nothing of the run is left to wait for.
+
+        Raises:
+            RunError: job.json cannot be read.
+        """
+        return self.state().state in ENDED
+
+    def request_cancel(self, force: bool) -> None:
+        """Ask the run to stop, and return at once.
+
+        Raises:
+            RunError: It has not been started or has ended, or cannot be reached from here.
+        """
+        while (state := self.state()).state == "created" and state.supervisor:
+            time.sleep(POLL_SECONDS)  # it is being started
+        if state.state == "created":
+            raise RunError(f"run {self._path.name} has not been started")
+        if state.state not in _SUPERVISED:
+            raise RunError(f"run {self._path.name} has already ended: {state.state}")
+        self._executor().request_cancel(self._path, state.supervisor, force=force)
+
+    def _read(self) -> State:
+        try:
+            return read_state(self._path)
+        except FileNotFoundError:
+            return State(state="created")
+        except (OSError, ValueError) as error:
+            return State(state="lost", exit_code=_EXIT_CODES["lost"], reason=f"state.json cannot be read: {error}")
+
+    def _ask(self, written: State) -> tuple[bool | None, State | None]:
+        """Return whether what should write the next state is alive, and what the place says of the run instead."""
+        if written.state == "created" and written.supervisor:
+            return _process.is_alive(written.supervisor), None
+        if written.state not in _SUPERVISED:
+            return True, None
+        executor = self._executor()
+        if written != self._asked or time.monotonic() - self._asked_at >= executor.answer_seconds:
+            alive = executor.is_alive(written.supervisor)
+            # Of a run that waits only the place knows for what.
+            asks_outcome = alive is False or written.state == "queued"
+            told = executor.outcome(self._path, written.supervisor) if asks_outcome else None
+            self._asked, self._asked_at, self._answer = written, time.monotonic(), (alive, told)
+        return self._answer
+
+    def _record(self, written: State, told: State) -> State:
+        """Return what the place says, completed by what was written; a final state is written down."""
+        code = _EXIT_CODES.get(told.state) if told.exit_code is None else told.exit_code
+        told = dataclasses.replace(
+            told,
+            attempt=written.attempt,
+            exit_code=code,
+            started=told.started or written.started,
+            supervisor=written.supervisor,
+        )
+        if told.state not in FINAL:
+            return told
+        told = dataclasses.replace(told, ended=told.ended or now())
+        # A directory that cannot be written is asked about again the next time.
+        with contextlib.suppress(OSError):
+            lock = acquire_lock(self._path)
+            if lock is not None:
+                try:
+                    if self._read() == written:
+                        write_state(self._path, told)
+                finally:
+                    os.close(lock)
+        return told
+
+    def _executor(self) -> type[Executor]:
+        return executor_class(read_job_record(self._path))
