@@ -1,16 +1,15 @@
 """The contract between a job and the place it runs in."""
 
 import dataclasses
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from neva_recipes.config import RunError
+from neva_recipes.config import ConfigNode, Environment, RunError
 from neva_recipes.plan import Layout
-from neva_recipes.secrets import is_secret, is_secret_name, secret_names
+from neva_recipes.secrets import is_secret, secret_names
 
 if TYPE_CHECKING:
     from executors._state import State
@@ -31,15 +30,19 @@ RANK_VARIABLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Executor(ABC):
+class Executor(ConfigNode, ABC):
     """Starts, watches and stops the processes of a job; a subclass is a frozen dataclass of plain fields.
 
-    A subclass names itself with `kind` and implements the five abstract methods; docs/executors.md describes what each
-    owes to the others.
+    Fields are checked by their annotations, as those of a recipe are, and a docstring under each says what it is for.
+    A subclass names itself with `kind` and implements the abstract methods; docs/executors.md describes what each owes
+    to the others.
 
     Raises:
-        RunError: A variable of `env` cannot be set.
+        RecipeError: A field holds what its annotation does not allow; the message starts with `executor.FIELD`.
+        RunError: A variable of `env` is the executor's own to set.
     """
+
+    root: ClassVar[str] = "executor"
 
     kind: ClassVar[str]
     """Name of the executor in job.json and on the command line."""
@@ -47,18 +50,14 @@ class Executor(ABC):
     answer_seconds: ClassVar[float] = 0.0
     """How long one that waits for a run goes by an answer of `is_alive` and `outcome` before it asks again."""
 
-    env: dict[str, str] = field(default_factory=dict, repr=False)
+    env: Environment = field(default_factory=dict, repr=False)
     """Environment variables for every process; secret values are passed on but written nowhere."""
 
     def __post_init__(self) -> None:
-        for name, value in self.env.items():
-            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise RunError(f"executor.env: {name!r} is not a name of letters, digits and underscores")
+        super().__post_init__()
+        for name in self.env:
             if name in RANK_VARIABLES:
                 raise RunError(f"executor.env: {name} is set by the executor itself: leave it out")
-            if not isinstance(value, str) or "\0" in value or not _is_encodable(value):
-                shown = "its value" if is_secret_name(name) else repr(value)
-                raise RunError(f"executor.env: {name}: {shown} is not a string an environment variable can hold")
 
     @abstractmethod
     def check(self, layout: Layout) -> None:
@@ -118,11 +117,3 @@ class Executor(ABC):
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         values["env"] = {name: value for name, value in self.env.items() if not is_secret(name, value)}
         return {"kind": self.kind, **values, "secret_env": secret_names(self.env)}
-
-
-def _is_encodable(value: str) -> bool:
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
