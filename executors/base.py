@@ -42,7 +42,7 @@ class Executor(ConfigNode, ABC):
         RunError: A variable of `env` is the executor's own to set.
     """
 
-    root: ClassVar[str] = "executor"
+    root = "executor"
 
     kind: ClassVar[str]
     """Name of the executor in job.json and on the command line."""

@@ -10,7 +10,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from neva_recipes.config.errors import RecipeError
 from neva_recipes.secrets import MASK, is_secret, is_secret_name, mask, secret_in
@@ -119,7 +119,7 @@ class ConfigNode:
         root: What messages put before the fields of a tree of this class, where it is not the recipe: `executor`.
     """
 
-    root: ClassVar[str] = ""
+    root = ""
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
