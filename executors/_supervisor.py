@@ -104,10 +104,11 @@ def _without_secrets(line: bytes, secrets: list[str]) -> bytes:
 class _Supervisor:
     """Starts the ranks of one run, copies their output, and ends them all together."""
 
-    def __init__(self, run_dir: Path, *, attached: bool, guard: int) -> None:
+    def __init__(self, run_dir: Path, *, attached: bool, guard: int, entry: dict[str, Any] | None = None) -> None:
         self._run_dir = run_dir
         self._attached = attached
         self._guard = guard
+        self._entry = identify(os.getpid()) if entry is None else entry
         self._job: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
         self._state = read_state(run_dir)
         if self._state.state != "created":
@@ -123,11 +124,11 @@ class _Supervisor:
         self._killed_rank: int | None = None
         self._killing = False
 
-    def run(self) -> None:
-        """Run the job to its end."""
+    def run(self) -> int:
+        """Run the job to its end, and return its exit code."""
         self._listen()
         # Written before the first rank exists: from here on a cancel reaches this process.
-        self._state = dataclasses.replace(self._state, state="running", started=now(), supervisor=identify(os.getpid()))
+        self._state = dataclasses.replace(self._state, state="running", started=now(), supervisor=self._entry)
         write_state(self._run_dir, self._state)
         try:
             self._spawn_ranks()
@@ -145,6 +146,7 @@ class _Supervisor:
         write_state(
             self._run_dir, dataclasses.replace(self._state, state=state, exit_code=code, reason=reason, ended=now())
         )
+        return code
 
     def _listen(self) -> None:
         read_end, write_end = os.pipe()
@@ -272,6 +274,18 @@ class _Supervisor:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return number, kind, message if len(message) <= 1000 else message[:1000] + "..."
+
+
+def supervise_as_init(run_dir: Path, entry: dict[str, Any]) -> int:
+    """Run a job as the first process of a container, and return its exit code.
+
+    Every orphan there is a child of the first process, and the kernel kills all of them with it: no guard is needed.
+
+    Args:
+        run_dir: The run directory, in state `created`.
+        entry: What the run is known by from outside: the entry `supervisor` of its state.json.
+    """
+    return _Supervisor(run_dir, attached=False, guard=os.getppid(), entry=entry).run()
 
 
 def _report(word: str) -> None:

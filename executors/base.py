@@ -63,6 +63,13 @@ class Executor(ConfigNode, ABC):
     def check(self, layout: Layout) -> None:
         """Raise `RunError` if this executor cannot give a job of this layout what it needs."""
 
+    def require_ready(self, job: "Job") -> None:
+        """Raise `RunError` if the job cannot be started there as things stand; called before anything is written.
+
+        Not called for a dry run: what it asks may take seconds, and may be out of reach from here.
+        """
+        return None
+
     def gpu_type(self) -> str | None:
         """Return the type of its GPUs, by its name in `neva_recipes.plan.gpus`; none if that is not known."""
         return None

@@ -103,6 +103,7 @@ def start_job(job: Job, *, detach: bool = False) -> Run:
     Raises:
         RunError: The directory cannot be written, or the job cannot be started.
     """
+    job.executor.require_ready(job)
     try:
         placed, lock = _create_run_directory(job)
     except OSError as error:

@@ -221,6 +221,7 @@ class Run:
             cwd=Path(record["cwd"]),
             command_line={**record.get("command_line", {}), **given},
         )
+        executor.require_ready(job)
         lock = self._take_lock()
         try:
             try:
