@@ -3,7 +3,6 @@
 import shlex
 from typing import TYPE_CHECKING
 
-from neva_recipes.plan.serialization import plan_to_json
 from neva_recipes.secrets import secret_names
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ def run_directory_script(job: "Job", launcher: tuple[str, ...]) -> str:
         f"run={shlex.quote(str(job.run_dir))}",
         'if [ ! -e "$run/job.json" ]; then',
         'mkdir -p "$run/logs"',
-        _here_document('"$run/recipe.yaml"', job.recipe_yaml),
-        _here_document('"$run/plan.json"', plan_to_json(job.plan)),
+        *(_here_document(f'"$run/{name}"', text) for name, text in job.files.items()),
         _here_document('"$run/job.json"', job.to_json()),
         "fi",
         f'exec {shlex.join(launcher)} "$run"',

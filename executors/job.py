@@ -13,9 +13,21 @@ from executors.base import Executor
 from executors.local import LocalExecutor
 from neva_recipes.config import RunError
 from neva_recipes.plan import Layout, Plan
+from neva_recipes.plan.serialization import plan_to_json
 from neva_recipes.secrets import is_secret
 
 __all__ = ["WORKER_ARGV", "Job", "executor_class", "load_executor", "read_job_record"]
+
+_ONE_PROCESS = Layout(
+    num_nodes=1,
+    processes_per_node=1,
+    tensor_model_parallel_size=1,
+    pipeline_model_parallel_size=1,
+    context_parallel_size=1,
+    data_parallel_size=1,
+    num_microbatches=1,
+    stages=(),
+)
 
 WORKER_ARGV = (sys.executable, "-P", "-m", "neva_model.worker")
 """What every rank runs; -P keeps files of the current directory from standing in for installed modules."""
@@ -25,43 +37,55 @@ _EXECUTORS: Mapping[str, type[Executor]] = {LocalExecutor.kind: LocalExecutor}
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A recipe, made ready to be started in one place.
+    """A recipe, or a program of one process, made ready to be started in one place.
 
     Attributes:
         name: Name of the run, as it was given.
         created: When the run was first planned (ISO 8601).
         run_dir: Absolute path of its directory.
-        recipe_yaml: The complete recipe as text.
-        plan: What the recipe is, what it costs, and what was found about it.
+        recipe_yaml: The complete recipe as text; none for a program that trains nothing.
+        plan: What the recipe is, what it costs, and what was found about it; none where there is no recipe.
         executor: Where it runs.
         argv: Program and arguments of every rank; the run directory is appended.
         env: Variables set for every rank beside those of the rank itself.
         cwd: Absolute path of the directory the ranks start in.
         command_line: Fields of the recipe that were set on the command line, by dotted path, each with the value it had
             before.
+        inputs: Other files of the run directory that the program reads: name and text of each.
     """
 
     name: str
     created: str
     run_dir: Path
-    recipe_yaml: str = field(repr=False)
-    plan: Plan = field(repr=False)
+    recipe_yaml: str | None = field(default=None, repr=False)
+    plan: Plan | None = field(default=None, repr=False)
     executor: Executor
     argv: tuple[str, ...] = WORKER_ARGV
     env: dict[str, str] = field(repr=False)
     cwd: Path
     command_line: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def layout(self) -> Layout:
-        """How many processes on how many machines."""
+        """How many processes on how many machines; a program without a recipe is one process."""
+        if self.plan is None:
+            return _ONE_PROCESS
         assert self.plan.layout is not None  # a job is made of a plan without errors of the recipe
         return self.plan.layout
 
     @property
     def missing(self) -> tuple[str, ...]:
         """What keeps it from being run here, a line each: inputs that are not set, and files that cannot be used."""
-        return tuple(finding.line() for finding in self.plan.errors if finding.about == "files")
+        errors = self.plan.errors if self.plan is not None else ()
+        return tuple(finding.line() for finding in errors if finding.about == "files")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What its processes read in the run directory: name and text of each file."""
+        recipe = {} if self.recipe_yaml is None else {"recipe.yaml": self.recipe_yaml}
+        plan = {} if self.plan is None else {"plan.json": plan_to_json(self.plan)}
+        return recipe | plan | self.inputs
 
     @property
     def command(self) -> tuple[str, ...]:
