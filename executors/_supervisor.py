@@ -13,13 +13,13 @@ import json
 import os
 import selectors
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from executors._logs import LineAssembler, LogWriter
+from executors._failure import CAUSES, read_failure
+from executors._logs import LogWriter
 from executors._process import (
     become_subreaper,
     describe_exit,
@@ -28,77 +28,14 @@ from executors._process import (
     kill_children,
     pick_port,
 )
+from executors._rank import Rank
 from executors._state import now, read_state, write_state
-from neva_recipes.secrets import mask, secret_values
+from neva_recipes.secrets import secret_values
 
 _CANCELLED_EXIT_CODE = 130
 _CANCEL_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _KILL_SIGNAL = signal.SIGQUIT
 _SIGNALS = (*_CANCEL_SIGNALS, _KILL_SIGNAL, signal.SIGHUP)
-
-# What no rank sends itself because another one is gone, so it is a cause and not a consequence.
-_CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS)
-
-
-class _Rank:
-    """One process of the job and its output."""
-
-    def __init__(self, number: int, log: LogWriter, prefix: bytes, secrets: list[str]) -> None:
-        self.number = number
-        self.pid = 0
-        self.output = -1
-        self.exit_code: int | None = None
-        self._assembler = LineAssembler()
-        self._log = log
-        self._prefix = prefix
-        self._secrets = secrets
-
-    def spawn(self, command: list[str], environment: dict[str, str]) -> None:
-        """Start the process; raises OSError if the program cannot be run."""
-        parent = os.getpid()
-        self.output, write_end = os.pipe()
-        os.set_blocking(self.output, False)
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent),
-            )
-        finally:
-            os.close(write_end)
-        self.pid = process.pid
-        # The supervisor reaps all its children itself, adopted ones too.
-        process.returncode = 0
-
-    def read(self, joined: LogWriter) -> bool:
-        """Copy the output that is there to the logs; return whether more may come."""
-        while True:
-            try:
-                data = os.read(self.output, 65536)
-            except BlockingIOError:
-                return True
-            if not data:
-                return False
-            self._write(self._assembler.feed(data, time.monotonic()), joined)
-
-    def finish_log(self, joined: LogWriter) -> None:
-        """Write an unfinished last line and close the log."""
-        self._write(self._assembler.finish(), joined)
-        self._log.close()
-
-    def _write(self, lines: list[bytes], joined: LogWriter) -> None:
-        lines = [_without_secrets(line, self._secrets) for line in lines]
-        if lines:
-            self._log.write(b"".join(line + b"\n" for line in lines))
-            joined.write(b"".join(self._prefix + line + b"\n" for line in lines))
-
-
-def _without_secrets(line: bytes, secrets: list[str]) -> bytes:
-    return mask(line.decode(errors="surrogateescape"), secrets).encode(errors="surrogateescape")
 
 
 class _Supervisor:
@@ -114,7 +51,7 @@ class _Supervisor:
         if self._state.state != "created":
             raise ValueError(f"{run_dir}: expected a run in state created, got {self._state.state}")
         self._joined = LogWriter(run_dir / "logs" / "joined.log")
-        self._ranks: list[_Rank] = []
+        self._ranks: list[Rank] = []
         self._selector = selectors.DefaultSelector()
         self._deadline: float | None = None
         self._stopping = False
@@ -176,7 +113,7 @@ class _Supervisor:
         secrets = secret_values(os.environ)
         for number in range(size):
             prefix = f"[{number}] ".encode() if size > 1 else b""
-            rank = _Rank(number, LogWriter(self._run_dir / "logs" / f"rank-{number}.log"), prefix, secrets)
+            rank = Rank(number, LogWriter(self._run_dir / "logs" / f"rank-{number}.log"), prefix, secrets)
             rank.spawn(command, {**os.environ, **common, "RANK": str(number), "LOCAL_RANK": str(number)})
             self._ranks.append(rank)
             self._selector.register(rank.output, selectors.EVENT_READ, rank)
@@ -184,7 +121,7 @@ class _Supervisor:
     def _step(self) -> None:
         timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         for key, _ in self._selector.select(timeout):
-            if not isinstance(key.data, _Rank):
+            if not isinstance(key.data, Rank):
                 key.data(key.fd)
             elif not key.data.read(self._joined):
                 self._selector.unregister(key.fd)
@@ -220,7 +157,7 @@ class _Supervisor:
 
     def _judge(self, number: int, code: int) -> None:
         failure = (code if code > 0 else 128 - code, f"rank {number} {describe_exit(code)}")
-        causes = _CAUSES[:1] if self._stopping else _CAUSES  # a rank may trip over its own end
+        causes = CAUSES[:1] if self._stopping else CAUSES  # a rank may trip over its own end
         if -code in causes and not self._killing and self._killed_rank is None:
             self._killed_rank = number
             if self._failed_rank is not None:
@@ -259,21 +196,12 @@ class _Supervisor:
         if self._failure is None:
             return "succeeded", 0, None
         exit_code, reason = self._failure
-        report = self._read_failure() if self._failed_rank is not None else None
+        report = read_failure(self._run_dir) if self._failed_rank is not None else None
         # Of a rank that was killed, the others can only report that they have lost it.
         if report is not None and self._killed_rank in (None, report[0]):
             number, kind, message = report
             return ("failed", 2, message) if kind == "user" else ("failed", exit_code, f"rank {number}: {message}")
         return "failed", exit_code, reason
-
-    def _read_failure(self) -> tuple[int, str, str] | None:
-        """Return rank, kind and message of the failure.json that a rank has written, if it is a whole one."""
-        try:
-            failure = json.loads((self._run_dir / "failure.json").read_text(encoding="utf-8"))
-            number, kind, message = int(failure["rank"]), failure["kind"], " ".join(failure["message"].split())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return number, kind, message if len(message) <= 1000 else message[:1000] + "..."
 
 
 def supervise_as_init(run_dir: Path, entry: dict[str, Any]) -> int:

@@ -1,0 +1,81 @@
+"""One process of a job, and where its output goes. Standard library only, beside what is secret."""
+
+import os
+import signal
+import subprocess
+import time
+from typing import Protocol
+
+from executors._logs import LineAssembler, LogWriter
+from executors._process import die_with_parent
+from neva_recipes.secrets import mask
+
+__all__ = ["Joined", "Rank"]
+
+
+class Joined(Protocol):
+    """What takes whole lines of every rank."""
+
+    def write(self, data: bytes) -> None:
+        """Take lines with their ends."""
+
+
+class Rank:
+    """One process of the job and its output."""
+
+    def __init__(self, number: int, log: LogWriter, prefix: bytes, secrets: list[str]) -> None:
+        self.number = number
+        self.pid = 0
+        self.output = -1
+        self.exit_code: int | None = None
+        self._assembler = LineAssembler()
+        self._log = log
+        self._prefix = prefix
+        self._secrets = secrets
+
+    def spawn(self, command: list[str], environment: dict[str, str]) -> None:
+        """Start the process; raises OSError if the program cannot be run."""
+        parent = os.getpid()
+        self.output, write_end = os.pipe()
+        os.set_blocking(self.output, False)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent),
+            )
+        finally:
+            os.close(write_end)
+        self.pid = process.pid
+        # The supervisor reaps all its children itself, adopted ones too.
+        process.returncode = 0
+
+    def read(self, joined: Joined) -> bool:
+        """Copy the output that is there to the logs; return whether more may come."""
+        while True:
+            try:
+                data = os.read(self.output, 65536)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._write(self._assembler.feed(data, time.monotonic()), joined)
+
+    def finish_log(self, joined: Joined) -> None:
+        """Write an unfinished last line and close the log."""
+        self._write(self._assembler.finish(), joined)
+        self._log.close()
+
+    def _write(self, lines: list[bytes], joined: Joined) -> None:
+        lines = [_without_secrets(line, self._secrets) for line in lines]
+        if lines:
+            self._log.write(b"".join(line + b"\n" for line in lines))
+            joined.write(b"".join(self._prefix + line + b"\n" for line in lines))
+
+
+def _without_secrets(line: bytes, secrets: list[str]) -> bytes:
+    return mask(line.decode(errors="surrogateescape"), secrets).encode(errors="surrogateescape")
