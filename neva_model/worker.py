@@ -1,6 +1,7 @@
 """The entry point of every job: `python -m neva_model.worker RUN_DIR`, once per rank.
 
-Exit codes: 0 when training is finished, 2 for a mistake of the user's (one line on standard error), 1 for a crash.
+Exit codes: 0 when training is finished, 2 for a mistake of the user's (one line on standard error), 1 for a crash,
+75 when it was stopped on request (SIGUSR2 to any rank) with a checkpoint to go on from.
 The first rank that fails says why in RUN_DIR/failure.json.
 """
 
@@ -12,6 +13,7 @@ import traceback
 from pathlib import Path
 
 from neva_model.startup import prepare_process
+from neva_model.training.stop import EXIT_STOPPED, hold_stop_signal
 from neva_recipes.config import Recipe, UserError, build, load_recipe
 from neva_recipes.plan import require_valid
 from neva_recipes.secrets import mask, secret_values
@@ -32,6 +34,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m neva_model.worker RUN_DIR", file=sys.stderr)
         return 2
     run_directory = Path(arguments[0])
+    hold_stop_signal()
     try:
         recipe_file = run_directory / "recipe.yaml"
         recipe: Recipe = build(load_recipe(recipe_file))
@@ -43,7 +46,7 @@ def main(arguments: list[str]) -> int:
         prepare_process()
         from neva_model.training.train import train
 
-        train(recipe, recipe_file.read_text(encoding="utf-8"), run_directory)
+        is_finished = train(recipe, recipe_file.read_text(encoding="utf-8"), run_directory)
     except UserError as error:
         _record_failure(run_directory, "user", str(error))
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -52,7 +55,7 @@ def main(arguments: list[str]) -> int:
         _record_failure(run_directory, "crash", f"{type(error).__name__}: {error}")
         traceback.print_exc()
         return 1
-    return 0
+    return 0 if is_finished else EXIT_STOPPED
 
 
 def _record_failure(run_directory: Path, kind: str, message: str) -> None:

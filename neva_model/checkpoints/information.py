@@ -40,6 +40,7 @@ class CheckpointInformation:
         context_parallel_size: Layout that saved it.
         virtual_pipeline_model_parallel_size: Layout that saved it.
         vocabulary_digest: Digest of the tokenizer's vocabulary; none where nobody knows.
+        on_request: Whether it is there only because the run was asked to stop, and goes when the run has got further.
         files: Size in bytes of every other file of the directory.
     """
 
@@ -54,6 +55,7 @@ class CheckpointInformation:
     context_parallel_size: int = 1
     virtual_pipeline_model_parallel_size: int = 1
     vocabulary_digest: str | None = None
+    on_request: bool = False
     files: dict[str, int] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:

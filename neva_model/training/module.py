@@ -64,6 +64,7 @@ class NevaTrainingModule(pl.LightningModule):
         self.model: torch.nn.ModuleList | None = None
         self._step_ended: float | None = None
         self._validation_sum = torch.zeros(2)
+        self._loaded_metrics: dict[str, float] = {}
 
     def configure_model(self) -> None:
         """Build this rank's part of the model on its device, ready for Megatron's gradient buffers."""
@@ -259,6 +260,7 @@ class NevaTrainingModule(pl.LightningModule):
         if same_layout:
             _set_random_states(loaded["random"])
         self.consumed_samples = information.consumed_samples
+        self._loaded_metrics = information.metrics
         return loaded["lightning"]
 
     @property
@@ -287,10 +289,12 @@ class NevaTrainingModule(pl.LightningModule):
 
     def _information(self) -> CheckpointInformation:
         projector = self.neva.projector
+        logged = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         return CheckpointInformation(
             step=self.trainer.global_step,
             consumed_samples=self.consumed_samples,
-            metrics={name: float(value) for name, value in self.trainer.callback_metrics.items()},
+            # A resumed run has not validated yet, but the value of its last validation still ranks its checkpoints.
+            metrics={**self._loaded_metrics, **logged},
             projector_digest=weights_digest(projector.state_dict()) if projector is not None else None,
             has_average=self.recipe.trainer.ema_decay is not None,
             vocabulary_digest=self.trainer.datamodule.tokenizer.vocabulary_digest(),

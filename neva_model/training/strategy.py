@@ -1,5 +1,6 @@
 """Lightning strategy that leaves gradients, optimizer and checkpoints to Megatron-Core."""
 
+import dataclasses
 import signal
 from collections.abc import Mapping
 from datetime import timedelta
@@ -73,9 +74,17 @@ class MegatronStrategy(DDPStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Save Lightning's state, the weights and the optimizer; every rank takes part."""
+        """Save Lightning's state, the weights and the optimizer; every rank takes part.
+
+        Args:
+            checkpoint: Lightning's state.
+            filepath: The checkpoint's directory.
+            storage_options: What to change in the `CheckpointInformation`, by name.
+        """
         module: Any = self.lightning_module
-        self.checkpoint_io.save_checkpoint({"lightning": checkpoint, **module.sharded_state()}, filepath)
+        state = module.sharded_state()
+        state["information"] = dataclasses.replace(state["information"], **(storage_options or {}))
+        self.checkpoint_io.save_checkpoint({"lightning": checkpoint, **state}, filepath)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load the weights and the optimizer in place and return Lightning's state."""

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from neva_model.checkpoints.distributed import newest_checkpoint, remove_incomplete
-from neva_model.checkpoints.information import read_information
+from neva_model.checkpoints.information import checkpoint_name, read_information
 from neva_model.training.average import AverageWeights
 from neva_model.training.checkpointer import Checkpointer
 from neva_model.training.data import TrainingData
@@ -40,13 +40,16 @@ def accelerator_of(config: TrainerConfig) -> str:
     return "gpu" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
+def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> bool:
     """Train, from the run's newest checkpoint if it has one.
 
     Args:
         recipe: What to train.
         recipe_yaml: The same as text.
         run_directory: Where metrics and checkpoints go.
+
+    Returns:
+        Whether training is finished; if not, it was stopped on request.
     """
     layout, accelerator = layout_of(recipe), accelerator_of(recipe.trainer)
     checkpoints = run_directory / "checkpoints"
@@ -60,6 +63,7 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
     )
     module = NevaTrainingModule(recipe, recipe_yaml, max_steps)
     data.module = module
+    checkpointer = Checkpointer(checkpoints, recipe.checkpoint)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     trainer = pl.Trainer(
         accelerator=accelerator,
@@ -73,7 +77,7 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
         limit_val_batches=(recipe.trainer.limit_val_batches or 1.0) if recipe.data.validation_data_path else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=recipe.trainer.log_every_n_steps,
-        callbacks=_callbacks(recipe, checkpoints),
+        callbacks=[*_callbacks(recipe), checkpointer],
         logger=build_loggers(recipe.logging, run_directory, run_directory.name, resumed_step),
         profiler=_profiler(recipe.trainer, run_directory),
         enable_progress_bar=recipe.trainer.enable_progress_bar,
@@ -95,9 +99,14 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> None:
         if resumed_step >= max_steps:
             print("nothing is left to do: to train longer, set trainer.max_steps to more", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    if checkpointer.is_stopped and trainer.global_rank == 0:
+        step = trainer.global_step
+        source = checkpoints / checkpoint_name(step) if step else "the beginning: there is nothing to save yet"
+        print(f"stopped at step {step} of {max_steps} on request; resumes from {source}", flush=True)
+    return not checkpointer.is_stopped
 
 
-def _callbacks(recipe: Recipe, checkpoints: Path) -> list[Callback]:
+def _callbacks(recipe: Recipe) -> list[Callback]:
     callbacks: list[Callback] = []
     if recipe.trainer.ema_decay is not None:
         callbacks.append(AverageWeights(recipe.trainer.ema_decay))
@@ -110,7 +119,7 @@ def _callbacks(recipe: Recipe, checkpoints: Path) -> list[Callback]:
         )
     if recipe.trainer.enable_progress_bar:
         callbacks.append(ProgressLines())
-    return [*callbacks, Checkpointer(checkpoints, recipe.checkpoint)]
+    return callbacks
 
 
 def _profiler(config: TrainerConfig, run_directory: Path) -> Profiler | None:

@@ -1,0 +1,200 @@
+"""Runs that are asked to stop save what they have, and end with the weights of an undisturbed run."""
+
+import json
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import pytest
+import torch
+
+from neva_recipes.config import Recipe
+from tests.training._results import losses, tensors
+
+MakeRecipe = Callable[..., fdl.Config[Recipe]]
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+
+STEPS = 14
+STOPPED = 75
+COMMON = {"trainer__max_steps": STEPS, "trainer__devices": 2, "data__num_workers": 2, "trainer__ema_decay": 0.9}
+BITS = 1 << (signal.SIGUSR2 - 1)
+
+
+@pytest.fixture(scope="module")
+def recipes(digits: Path, make_recipe: MakeRecipe) -> dict[str, fdl.Config[Recipe]]:
+    """Two runs on two ranks: two replicas that validate and keep the worst checkpoints, and two stages."""
+    replicas = {
+        "data__validation_data_path": digits / "held_out.json",
+        "trainer__val_check_interval": 3,
+        "trainer__limit_val_batches": 4,
+        "checkpoint__every_n_train_steps": 4,
+        "checkpoint__monitor": "val_loss",
+        # The loss falls, so the earliest are to be kept, unless one of them does not know its validation.
+        "checkpoint__mode": "max",
+        "checkpoint__save_top_k": 2,
+        "model__language__hidden_dropout": 0.1,
+    }
+    stages = {"parallel__pipeline_model_parallel_size": 2, "checkpoint__save_top_k": 0, "checkpoint__save_last": "true"}
+    return {"replicas": make_recipe(**COMMON, **replicas), "stages": make_recipe(**COMMON, **stages)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recipes: dict[str, fdl.Config[Recipe]], train: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of both runs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(recipes["replicas"], folder / "replicas", stages=recipes["stages"])
+    return folder
+
+
+def masks(process: Path, name: str) -> int:
+    return int(re.search(rf"^{name}:\s*(\w+)", (process / "status").read_text(), re.MULTILINE)[1], 16)
+
+
+def wait_until(worker: Any, moment: Callable[[], Any]) -> Any:
+    """Freeze rank 0 at a moment, and return what is true then."""
+    first = worker.processes[0]
+    deadline = time.monotonic() + 120
+    while True:
+        assert first.poll() is None and time.monotonic() < deadline, worker.log()
+        if moment():
+            os.kill(first.pid, signal.SIGSTOP)
+            found = moment()
+            if found:
+                return found
+            os.kill(first.pid, signal.SIGCONT)
+        time.sleep(0.002)
+
+
+def go_on(worker: Any) -> None:
+    os.kill(worker.processes[0].pid, signal.SIGCONT)
+
+
+def ends(worker: Any, code: int = STOPPED) -> int:
+    """Check how a run has ended, and return the step it stopped at."""
+    assert [process.wait(240) for process in worker.processes] == [code] * len(worker.processes), worker.log()
+    assert not (worker.run_directory / "failure.json").exists()
+    assert "Traceback" not in worker.log() and "requeu" not in worker.log()
+    lines = re.findall(rf"^stopped at step (\d+) of {STEPS} on request; resumes from (.*)$", worker.log(), re.MULTILINE)
+    if code == STOPPED and lines[-1][0] != "0":
+        assert (Path(lines[-1][1]) / "checkpoint.json").is_file()
+        assert len(losses(worker.run_directory)) == int(lines[-1][0])
+    return int(lines[-1][0])
+
+
+def progress(worker: Any) -> tuple[int, bool]:
+    """The last step that was printed, and whether its validation was."""
+    found = re.findall(r"^step (\d+)/\d+  (val )?loss", worker.log(), re.MULTILINE)
+    return (int(found[-1][0]), bool(found[-1][1])) if found else (0, False)
+
+
+def same_result(ours: Path, theirs: Path) -> None:
+    names = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (ours, theirs)]
+    assert names[0] == names[1]
+    for column in ("reduced_train_loss", "lr", "grad_norm"):
+        assert losses(ours, column) == losses(theirs, column)
+    last = f"checkpoints/step-{STEPS:08d}"
+    mine, other = tensors(ours / last), tensors(theirs / last)
+    assert mine.keys() == other.keys()
+    assert any(name.startswith("average.") for name in mine) and any("exp_avg" in name for name in mine)
+    for name in mine:
+        assert torch.equal(mine[name], other[name]), name
+
+
+def test_stops_at_any_moment_leave_the_same_run(
+    recipes: dict[str, fdl.Config[Recipe]],
+    start_worker: Any,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Under Slurm Lightning would by itself requeue the job: all it has to go by is there.
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/requeued\n")
+    scontrol.chmod(0o755)
+    slurm = {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "2", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+
+    recipe, run = recipes["replicas"], tmp_path / "run"
+
+    # While the libraries are loaded.
+    worker = start_worker(recipe, run)
+    process = Path(f"/proc/{worker.processes[1].pid}")
+    while not masks(process, "SigBlk") & BITS:
+        time.sleep(0.002)
+    worker.processes[1].send_signal(signal.SIGUSR2)
+    assert ends(worker) == 0
+    assert not list((run / "checkpoints").glob("*"))
+
+    # During a step, to one of the ranks and all it has started, as Slurm sends it.
+    worker = start_worker(recipe, run)
+    wait_until(worker, lambda: progress(worker)[0] >= 1)
+    started = [path for path in Path("/proc").glob("[0-9]*") if is_member(path, worker.processes[1].pid)]
+    assert len(started) >= 3  # the rank and its two data loaders
+    for path in started:
+        assert (masks(path, "SigBlk") | masks(path, "SigIgn")) & BITS, path
+    os.killpg(worker.processes[1].pid, signal.SIGUSR2)
+    go_on(worker)
+    first = ends(worker)
+    assert 1 <= first < 6
+
+    # During a validation, which is brought to its end; more than once, to all.
+    worker = start_worker(recipe, run)
+    step = wait_until(worker, lambda: (now := progress(worker))[0] > first and not now[0] % 3 and not now[1] and now[0])
+    for rank in (0, 1, 0, 1):
+        worker.processes[rank].send_signal(signal.SIGUSR2)
+    go_on(worker)
+    assert ends(worker) == step
+    assert len(losses(run, "val_loss")) == step // 3
+
+    # During a save that was due: it is the one.
+    worker = start_worker(recipe, run)
+    (saving,) = wait_until(worker, lambda: list((run / "checkpoints").glob(".incomplete-*")))
+    worker.processes[0].send_signal(signal.SIGUSR2)
+    go_on(worker)
+    assert saving.name == f".incomplete-step-{ends(worker):08d}"
+    assert not json.loads((saving.with_name(saving.name[12:]) / "checkpoint.json").read_text())["on_request"]
+
+    # After the last step.
+    worker = start_worker(recipe, run)
+    wait_until(worker, lambda: progress(worker)[0] == STEPS)
+    worker.processes[1].send_signal(signal.SIGUSR2)
+    go_on(worker)
+    ends(worker, 0)
+
+    same_result(run, undisturbed / "replicas")
+    assert losses(run, "val_loss") == losses(undisturbed / "replicas", "val_loss")
+    assert not (tmp_path / "requeued").exists()
+
+
+def is_member(process: Path, group: int) -> bool:
+    try:
+        return os.getpgid(int(process.name)) == group
+    except ProcessLookupError:
+        return False
+
+
+def test_one_stop_between_pipeline_stages(
+    recipes: dict[str, fdl.Config[Recipe]], start_worker: Any, undisturbed: Path, tmp_path: Path
+) -> None:
+    worker = start_worker(recipes["stages"], tmp_path)
+    wanted = random.Random(0).randrange(1, STEPS - 2)
+    wait_until(worker, lambda: progress(worker)[0] >= wanted)
+    worker.processes[1].send_signal(signal.SIGUSR2)
+    go_on(worker)
+    step = ends(worker)
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert json.loads((checkpoint / "checkpoint.json").read_text())["step"] == step >= wanted
+
+    worker = start_worker(recipes["stages"], tmp_path)
+    ends(worker, 0)
+    same_result(tmp_path, undisturbed / "stages")
