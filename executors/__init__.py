@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from executors.job import Job
     from executors.launch import job_of, plan_job, run, start_job
     from executors.local import LocalExecutor
+    from executors.registry import find_executor
     from executors.runs import Run, RunStatus, find_run, list_runs
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LocalExecutor",
     "Run",
     "RunStatus",
+    "find_executor",
     "find_run",
     "job_of",
     "list_runs",
@@ -34,6 +36,7 @@ _HOMES = {
     "LocalExecutor": "local",
     "Run": "runs",
     "RunStatus": "runs",
+    "find_executor": "registry",
     "find_run": "runs",
     "job_of": "launch",
     "list_runs": "runs",

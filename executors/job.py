@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from executors._code_version import code_version
+from executors._kinds import kind_class
 from executors.base import Executor
-from executors.local import LocalExecutor
 from neva_recipes.config import RunError
 from neva_recipes.plan import Layout, Plan
 from neva_recipes.plan.serialization import plan_to_json
@@ -31,8 +31,6 @@ _ONE_PROCESS = Layout(
 
 WORKER_ARGV = (sys.executable, "-P", "-m", "neva_model.worker")
 """What every rank runs; -P keeps files of the current directory from standing in for installed modules."""
-
-_EXECUTORS: Mapping[str, type[Executor]] = {LocalExecutor.kind: LocalExecutor}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +136,12 @@ def executor_class(record: Mapping[str, Any]) -> type[Executor]:
 
     Raises:
         RunError: There is no executor of that name.
+        RecipeError: It is of a package that cannot be imported.
     """
-    kind = record["executor"].get("kind")
-    if kind not in _EXECUTORS:
-        raise RunError(f"executor {kind!r} of run {record['name']} is not known here: expected {', '.join(_EXECUTORS)}")
-    return _EXECUTORS[kind]
+    try:
+        return kind_class(record["executor"].get("kind"))
+    except RunError as error:
+        raise RunError(f"run {record['name']}: {error}") from None
 
 
 def load_executor(record: Mapping[str, Any], environ: Mapping[str, str]) -> Executor:

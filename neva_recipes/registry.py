@@ -18,8 +18,8 @@ from typing import Any
 
 import fiddle as fdl
 
-from neva_recipes._user_code import load_python_file, reporting_mistakes
 from neva_recipes.config import Recipe, RecipeError, parse_value, suggest
+from neva_recipes.user_code import load_python_file, reporting_mistakes
 
 __all__ = ["ENTRY_POINT_GROUP", "NoSuchRecipe", "RecipeEntry", "RecipeParameter", "find_recipe", "list_recipes"]
 
@@ -168,13 +168,19 @@ def _recipes_of_file(path: Path) -> list[RecipeEntry]:
         RecipeEntry(f"{path.stem}.{name}", str(path), partial(_itself, function))
         for name, function in _recipe_functions(module.__dict__, module.__name__)
     ]
-    if not entries:
+    if not entries and not _has_executors(path):
         raise RecipeError(f"{path}: has no recipe: expected a public function that returns a Config of Recipe")
     taken = {entry.name for entry in _built_in_recipes()}
     for entry in entries:
         if entry.name in taken:
             raise RecipeError(f"{path}: {entry.name} is the name of a built-in recipe: rename the file")
     return entries
+
+
+def _has_executors(path: Path) -> bool:
+    from executors.profiles import python_profiles
+
+    return bool(python_profiles(path))
 
 
 def _recipes_of_packages() -> list[RecipeEntry]:

@@ -14,8 +14,16 @@ ARROWS = {
     "neva_recipes.prompts": {"neva_recipes.prompts", "neva_recipes.config"},
     # The plan is plain arithmetic: an executor refuses by it, and the worker divides and logs by it.
     "neva_recipes.plan": {"neva_recipes.plan", "neva_recipes.prompts", "neva_recipes.config"},
+    # What tells users of mistakes in their own code, for recipes and executors alike.
+    "neva_recipes.user_code": {"neva_recipes.user_code", "neva_recipes.config"},
     "neva_recipes": {"neva_recipes", "executors"},
-    "executors": {"executors", "neva_recipes.config", "neva_recipes.plan", "neva_recipes.secrets"},
+    "executors": {
+        "executors",
+        "neva_recipes.config",
+        "neva_recipes.plan",
+        "neva_recipes.secrets",
+        "neva_recipes.user_code",
+    },
     "neva_model": {
         "neva_model",
         "neva_recipes.config",

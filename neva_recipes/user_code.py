@@ -1,5 +1,6 @@
 """Running code that users wrote, with their mistakes reported as one line that names the place."""
 
+import functools
 import importlib.util
 import sys
 import traceback
@@ -56,7 +57,7 @@ def _line_in(source: str, error: BaseException) -> int | None:
 def load_python_file(path: Path) -> ModuleType:
     """Return the module made by running a Python file, which may import files that lie beside it.
 
-    Nothing is written: no compiled copy is kept.
+    A file is run once, until it is changed. Nothing is written: no compiled copy is kept.
 
     Raises:
         RecipeError: The file is not there, is not Python, or fails.
@@ -65,7 +66,12 @@ def load_python_file(path: Path) -> ModuleType:
         raise RecipeError(f"{path}: expected a Python file whose name ends in .py")
     if not path.is_file():
         raise RecipeError(f"{path}: no such file")
-    resolved = path.resolve()
+    status = path.stat()
+    return _load(path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _load(resolved: Path, mtime_ns: int, size: int) -> ModuleType:
     # The prefix keeps a file called yaml.py from being taken for the library of that name.
     spec = importlib.util.spec_from_file_location(f"_recipes_file_{resolved.stem}", resolved)
     assert spec is not None and spec.loader is not None

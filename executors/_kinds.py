@@ -1,0 +1,118 @@
+"""The kinds of executors: built-in ones, and those of installed packages, each loaded when it is used.
+
+A package offers one through its metadata:
+
+    [project.entry-points."neva_recipes.executors"]
+    mycluster = "mylab.executors:MyClusterExecutor"
+"""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from executors.base import Executor
+from neva_recipes.config import RunError, suggest
+from neva_recipes.user_code import reporting_mistakes
+
+__all__ = ["ENTRY_POINT_GROUP", "ExecutorKind", "executor_kinds", "find_kind", "kind_class"]
+
+ENTRY_POINT_GROUP = "neva_recipes.executors"
+
+_BUILT_IN = {
+    "local": "executors.local:LocalExecutor",
+    "slurm": "executors.slurm:SlurmExecutor",
+    "docker": "executors.docker:DockerExecutor",
+    "nemo_run": "executors.nemo_run:NemoRunExecutor",
+}
+
+
+@dataclass(frozen=True)
+class ExecutorKind:
+    """A class of executors, by name.
+
+    Attributes:
+        name: What it is called on the command line, in profiles and in job.json.
+        origin: Where it comes from, for people.
+        load: Imports what is needed and returns the class.
+    """
+
+    name: str
+    origin: str
+    load: Callable[[], type[Executor]]
+
+
+def executor_kinds() -> list[ExecutorKind]:
+    """Return the built-in kinds, then those of installed packages; none of them is imported."""
+    return [*(_built_in(name) for name in _BUILT_IN if _is_there(name)), *_kinds_of_packages()]
+
+
+def find_kind(name: str) -> ExecutorKind | None:
+    """Return the kind of that name; none if there is none.
+
+    Raises:
+        RunError: Several packages offer it.
+    """
+    if name in _BUILT_IN and _is_there(name):  # goes without the metadata of packages, which takes longer to read than all else here
+        return _built_in(name)
+    found = [kind for kind in _kinds_of_packages() if kind.name == name]
+    if len(found) > 1:
+        raise RunError(f"executor {name}: offered by {' and '.join(kind.origin for kind in found)}; uninstall one")
+    return found[0] if found else None
+
+
+def kind_class(name: Any) -> type[Executor]:
+    """Return the class of a kind.
+
+    Raises:
+        RunError: There is no such kind, with the nearest names; several packages offer it; or it is no executor.
+        RecipeError: Its package cannot be imported.
+    """
+    kind = find_kind(name) if isinstance(name, str) else None
+    if kind is None:
+        known = [kind.name for kind in executor_kinds()]
+        hint = suggest(name, known) if isinstance(name, str) else ""
+        raise RunError(f"{name!r} is no kind of executor{hint}; expected {', '.join(known)}")
+    return kind.load()
+
+
+def _is_there(name: str) -> bool:
+    return importlib.util.find_spec(_BUILT_IN[name].partition(":")[0]) is not None
+
+
+def _built_in(name: str) -> ExecutorKind:
+    return ExecutorKind(name, "built in", partial(_load_built_in, _BUILT_IN[name]))
+
+
+def _load_built_in(home: str) -> type[Executor]:
+    module, _, name = home.partition(":")
+    cls: type[Executor] = getattr(importlib.import_module(module), name)
+    return cls
+
+
+def _kinds_of_packages() -> list[ExecutorKind]:
+    from importlib.metadata import entry_points
+
+    kinds = []
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name not in _BUILT_IN:
+            package = point.dist.name if point.dist else point.module
+            kinds.append(ExecutorKind(point.name, f"package {package}", partial(_load_entry_point, point)))
+    return sorted(kinds, key=lambda kind: kind.name)
+
+
+def _load_entry_point(point: Any) -> type[Executor]:
+    where = f"executor {point.name} ({point.value})"
+    with reporting_mistakes(where):
+        cls = point.load()
+    if not (isinstance(cls, type) and issubclass(cls, Executor)):
+        raise RunError(f"{where}: expected a subclass of executors.Executor, got {cls!r}")
+    if "__dataclass_fields__" not in vars(cls):
+        raise RunError(f"{where}: {cls.__name__} is not declared with @dataclass(frozen=True, kw_only=True)")
+    if inspect.isabstract(cls):
+        raise RunError(f"{where}: {cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
+    if getattr(cls, "kind", None) != point.name:
+        raise RunError(f"{where}: {cls.__name__}.kind is {getattr(cls, 'kind', None)!r}: expected {point.name!r}")
+    return cls

@@ -1,0 +1,187 @@
+"""Executors by name, with fields filled in: written once per cluster, in TOML or in Python.
+
+    [juwels]
+    kind = "slurm"
+    partition = "booster"
+    env = { NCCL_DEBUG = "WARN" }
+
+Such tables are read from `nemo-run/executors.toml` in the user's configuration folder and from `executors.toml` in the
+current one. In Python a profile is a function without parameters that says it returns a `fdl.Config` of an executor.
+"""
+
+import inspect
+import os
+import re
+import tomllib
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+
+from executors._kinds import kind_class
+from executors.base import Executor
+from neva_recipes.config import RecipeError, UserError, check_value, config, field_types, suggest, value_from
+from neva_recipes.secrets import secret_names
+from neva_recipes.user_code import load_python_file, reporting_mistakes
+
+__all__ = ["Profile", "profile_files", "python_profiles", "toml_profiles"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An executor that can be taken by name.
+
+    Attributes:
+        name: What it is called after `--executor`.
+        origin: Where it comes from, for people.
+        load: Returns its config, a new one each time.
+        remarks: What whoever takes it should know, a line each.
+    """
+
+    name: str
+    origin: str
+    load: Callable[[], fdl.Config[Any]]
+    remarks: tuple[str, ...] = ()
+
+
+def profile_files() -> list[Path]:
+    """Return the paths that profiles are read from, whether or not there are such files, the user's own first."""
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else Path("~/.config").expanduser()
+    return [base / "nemo-run" / "executors.toml", Path("executors.toml")]
+
+
+def toml_profiles() -> dict[str, Profile]:
+    """Return the profiles of the user's file and of the project's by name; of the same name the project's counts.
+
+    What is in a table is looked at only when the profile is loaded, so that a mistake in one does not hinder others.
+
+    Raises:
+        RecipeError: A file cannot be read, is not TOML, or is not made of tables.
+    """
+    return {profile.name: profile for path in profile_files() for profile in _profiles_of(path)}
+
+
+def _profiles_of(path: Path) -> Iterator[Profile]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8 at byte {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise RecipeError(f"{path}{f', line {line[1]}' if line else ''}: is not TOML: {error}") from None
+    for name, table in tables.items():
+        where = _place(path, text, name)
+        if not isinstance(table, dict):
+            raise RecipeError(f'{where}: {name} is outside of every table: expected [NAME] with kind = "..." below it')
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise RecipeError(
+                f"{where}: [{name!r}]: a profile's name is made of letters, digits, '.', '_' and '-'"
+            )
+        remarks = tuple(_remarks(path, where, name, table))
+        yield Profile(name, str(path), partial(_config_of, path, text, name, table), remarks)
+
+
+def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> fdl.Config[Any]:
+    where = _place(path, text, name)
+    if "kind" not in table:
+        raise RecipeError(f'{where}: [{name}] has no kind: add kind = "slurm", or another one of nemo-run executors')
+    try:
+        cls: Any = kind_class(table["kind"])
+    except UserError as error:
+        raise RecipeError(f"{_place(path, text, name, 'kind')}: [{name}] kind: {error}") from None
+    types = field_types(cls)
+    executor = config(cls)
+    for key, value in table.items():
+        if key == "kind":
+            continue
+        where = _place(path, text, name, key)
+        if key not in types:
+            hint = suggest(key, types) or f"; expected one of {', '.join(types)}"
+            raise RecipeError(f"{where}: [{name}] {key}: {cls.kind} executors have no such field{hint}")
+        try:
+            checked = check_value(types[key], value, key)
+        except RecipeError as error:
+            raise RecipeError(f"{where}: [{name}] {error}") from None
+        with value_from(str(path), _line_of(text, name, key)):
+            setattr(executor, key, checked)
+    return executor
+
+
+def _remarks(path: Path, where: str, name: str, table: Mapping[str, Any]) -> Iterator[str]:
+    env = table.get("env")
+    variables = {key: value for key, value in env.items() if isinstance(value, str)} if isinstance(env, dict) else {}
+    secrets = secret_names(variables)
+    if secrets and path.stat().st_mode & 0o077:
+        yield f"{where}: [{name}] holds {', '.join(secrets)}, and others may read that file: chmod 600 {path}"
+
+
+def _place(path: Path, text: str, table: str, key: str | None = None) -> str:
+    line = _line_of(text, table, key)
+    return f"{path}, line {line}" if line else str(path)
+
+
+def _line_of(text: str, table: str, key: str | None = None) -> int:
+    """Return the line of a table, or of a key in it, counted from 1; 0 where it is written in some unusual way."""
+    quoted = rf"[\"']?{re.escape(table)}[\"']?"
+    header = re.compile(rf"\s*\[?\s*{quoted}\s*(?:\]|=|\.\s*[\"']?(?P<key>[\w-]+))")
+    inside, found = False, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := header.match(line):
+            inside, found = line.lstrip().startswith("["), found or number
+            if key is None or match["key"] == key:
+                return number
+        elif line.lstrip().startswith("[") and inside:
+            inside = re.match(r"\s*\[[^\]]*\]\s*(#.*)?$", line) is None
+        elif inside and key is not None and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line):
+            return number
+    return found
+
+
+def python_profiles(path: Path) -> dict[str, Profile]:
+    """Return the profiles of a Python file by name: its public functions declared to return a Config of an executor.
+
+    Raises:
+        RecipeError: The file cannot be used.
+    """
+    module = load_python_file(path)
+    return {
+        name: Profile(name, str(path), partial(_call, function, name))
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and not name.startswith("_")
+        and function.__module__ == module.__name__
+        and _returns_executor(function)
+    }
+
+
+def _returns_executor(function: Callable[..., Any]) -> bool:
+    try:
+        annotation = typing.get_type_hints(function).get("return")
+    except (NameError, TypeError, AttributeError):
+        return False
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    is_config = isinstance(origin, type) and issubclass(origin, fdl.Buildable)
+    return is_config and all(isinstance(cls, type) and issubclass(cls, Executor) for cls in arguments)
+
+
+def _call(function: Callable[..., Any], name: str) -> fdl.Config[Any]:
+    file = inspect.getfile(function)
+    with reporting_mistakes(file):
+        executor = function()
+    cls = fdl.get_callable(executor) if isinstance(executor, fdl.Buildable) else None
+    if not (isinstance(cls, type) and issubclass(cls, Executor)):
+        kind = f"a value of type {type(executor).__name__}" if cls is None else f"a Config of {cls.__name__}"
+        raise RecipeError(f"{file}: {name} returned {kind}: expected a Config of an executor")
+    if kind_class(cls.kind) is not cls:
+        raise RecipeError(f"{file}: {name}: {cls.__name__} is not the executor that {cls.kind!r} names")
+    return typing.cast("fdl.Config[Any]", executor)
