@@ -1,12 +1,16 @@
 """What ranks print: from bytes on a pipe to lines in files, and back to whoever reads along. Standard library only."""
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LineAssembler", "LogReader", "LogWriter"]
+__all__ = ["LineAssembler", "LogReader", "LogWriter", "position_of_tail", "position_of_time"]
 
 _LONGEST_LINE = 65536
 _PROGRESS_INTERVAL = 10.0
+_MARK_INTERVAL = 10.0
+_BLOCK = 1 << 20
 
 
 class LineAssembler:
@@ -63,15 +67,17 @@ def _last_visible(pieces: list[bytes]) -> bytes:
 
 
 class LogWriter:
-    """Appends to a log file and never fails: a full disk costs lines of the log, not the run."""
+    """Appends to a log file and never fails: a full disk costs lines of the log, not the run.
+
+    Beside LOG.log it keeps LOG.times: every ten seconds in which something is written, the time (seconds since 1970)
+    and the position in the log from then on.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor: int | None = None
+        self._descriptor = _open_to_append(path)
+        self._marks = _open_to_append(_marks_path(path))
         self._lost = 0
-        try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:
-            return
+        self._marked = -_MARK_INTERVAL
 
     def write(self, data: bytes) -> None:
         """Append `data`; once writing is possible again after a failure, a line says how much is missing."""
@@ -79,6 +85,7 @@ class LogWriter:
             return
         pending = b"[%d bytes of log could not be written]\n" % self._lost + data if self._lost else data
         try:
+            self._mark(self._descriptor)
             while pending:
                 pending = pending[os.write(self._descriptor, pending) :]
             self._lost = 0
@@ -86,30 +93,108 @@ class LogWriter:
             self._lost += min(len(pending), len(data))
 
     def close(self) -> None:
-        """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        """Close the files."""
+        for descriptor in (self._descriptor, self._marks):
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _mark(self, descriptor: int) -> None:
+        if self._marks is not None and time.monotonic() - self._marked >= _MARK_INTERVAL:
+            self._marked = time.monotonic()
+            os.write(self._marks, b"%.3f %d\n" % (time.time(), os.fstat(descriptor).st_size))
+
+
+def _open_to_append(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return None
+
+
+def _marks_path(log: Path) -> Path:
+    return log.with_suffix(".times")
+
+
+def position_of_time(log: Path, moment: float) -> int | None:
+    """Return where in a log the lines begin that came at a time or later, give or take ten seconds before it.
+
+    Args:
+        log: The log file.
+        moment: Seconds since 1970.
+
+    Returns:
+        Position in bytes; none if the times of this log were not kept.
+    """
+    try:
+        # The last line may be unfinished.
+        lines = _marks_path(log).read_text(encoding="ascii", errors="replace").split("\n")[:-1]
+        marks = [(float(words[0]), int(words[1])) for line in lines if len(words := line.split()) == 2]
+    except (OSError, ValueError):
+        return None
+    if not marks:
+        return None
+    # From the end, because a clock that was set back makes the times of earlier marks later ones.
+    position = log.stat().st_size
+    for time_of_mark, start in reversed(marks):
+        if time_of_mark + _MARK_INTERVAL < moment:
+            break
+        position = start
+    return position
+
+
+def position_of_tail(log: Path, count: int) -> int:
+    """Return where in a log its last `count` lines begin."""
+    try:
+        with log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            missing, position = count, end
+            while position:
+                start = max(0, position - _BLOCK)
+                file.seek(start)
+                block = file.read(position - start)
+                if position == end:
+                    missing += block.endswith(b"\n")  # it ends the last line, and begins none
+                breaks = block.count(b"\n")
+                if breaks >= missing:
+                    place = len(block)
+                    for _ in range(missing):
+                        place = block.rindex(b"\n", 0, place)
+                    return start + place + 1
+                missing, position = missing - breaks, start
+    except FileNotFoundError:
+        pass
+    return 0
 
 
 class LogReader:
-    """Reads a log file while it grows."""
+    """Reads a log file while it grows.
+
+    Args:
+        path: The log file, which need not be there yet.
+        position: Where to begin, in bytes.
+    """
 
     def __init__(self, path: Path, position: int = 0) -> None:
         self._path = path
         self._position = position
         self._rest = b""
 
-    def read_lines(self) -> list[str]:
-        """Return the complete lines that have come since the last call, without their ends."""
+    def batches(self) -> Iterator[list[str]]:
+        """Yield the complete lines that have come since the last time, without their ends, some thousands at a time."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._position)
-                data = file.read()
+                while data := file.read(_BLOCK):
+                    self._position += len(data)
+                    *lines, self._rest = (self._rest + data).split(b"\n")
+                    if lines:
+                        yield [line.decode(errors="replace") for line in lines]
         except FileNotFoundError:
-            return []
-        self._position += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [line.decode(errors="replace") for line in lines]
+            return
+
+    def read_lines(self) -> list[str]:
+        """Return the complete lines that have come since the last call, without their ends."""
+        return [line for batch in self.batches() for line in batch]
 
     def read_rest(self) -> list[str]:
         """Return the last line if it has no end."""

@@ -1,6 +1,7 @@
 """state.json: the one record of how a run stands, whole at every moment. Standard library only."""
 
 import contextlib
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -8,12 +9,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FINAL", "State", "now", "read_state", "reserve_space", "write_atomically", "write_state"]
+__all__ = [
+    "FINAL",
+    "STATES",
+    "State",
+    "clear_unfinished",
+    "now",
+    "read_state",
+    "reserve_space",
+    "write_atomically",
+    "write_state",
+]
 
 FINAL = ("succeeded", "failed", "cancelled")
 """States that nothing but a resume changes."""
 
+STATES = ("created", "queued", "running", *FINAL)
+"""What state.json may hold."""
+
 _RESERVE = ".reserve"
+_UNFINISHED = ".new"
+_STALE_TRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +37,10 @@ class State:
     """Content of state.json.
 
     Attributes:
-        state: created, running, succeeded, failed or cancelled; `lost` is concluded by readers.
+        state: One of `STATES`; `lost` is concluded by readers.
         attempt: 1 for the first start, one more for each resume.
         exit_code: The run's exit code, once ended.
-        reason: One line on why it failed or was cancelled.
+        reason: One line on why it failed or was cancelled, or what it waits for.
         started: When the ranks were started (ISO 8601).
         ended: When all of them had ended (ISO 8601).
         supervisor: What the executor knows the run by; for a local one, its process.
@@ -47,11 +63,9 @@ def now() -> str:
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     """Replace a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
-    There must be one writer at a time: the holder of the run directory's lock.
+    Of several writers the last one counts. What a killed one leaves, `clear_unfinished` takes away.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    # What a killed writer left must not lend its mode to the new file.
-    temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{_UNFINISHED}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -67,6 +81,12 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def clear_unfinished(directory: Path) -> None:
+    """Remove what killed writers have left; for the holder of the run directory's lock."""
+    for path in directory.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def reserve_space(run_dir: Path) -> None:
@@ -92,7 +112,28 @@ def read_state(run_dir: Path) -> State:
         OSError: It cannot be read.
         ValueError: It is not what `write_state` writes.
     """
+    text = _read_fresh(run_dir / "state.json")
     try:
-        return State(**json.loads((run_dir / "state.json").read_text(encoding="utf-8")))
+        state = State(**json.loads(text))
+        for moment in (state.started, state.ended):
+            if moment is not None:
+                datetime.fromisoformat(moment)
+        kinds = ((state.attempt, int), (state.exit_code, int | None), (state.reason, str | None))
+        if state.state not in STATES or not all(isinstance(value, kind) for value, kind in kinds):
+            raise TypeError(f"state {state.state!r}")
+        if not isinstance(state.supervisor, dict):
+            raise TypeError("supervisor")
     except TypeError as error:
         raise ValueError(f"not the state of a run: {error}") from None
+    return state
+
+
+def _read_fresh(path: Path) -> str:
+    """Return the text of a file that is replaced now and then, which a network file system may deny for a moment."""
+    for _ in range(_STALE_TRIES):
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return path.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import fiddle as fdl
 from executors import _process
 from executors._checks import require_files, require_possible
 from executors._foreground import start
-from executors._lock import acquire_lock
+from executors._lock import lock_or_warn
 from executors._state import State, reserve_space, write_atomically, write_state
 from executors.base import Executor
 from executors.job import Job
@@ -21,7 +21,6 @@ from executors.runs import Run
 from neva_recipes.config import Recipe, RunError, recipe_to_yaml, replaced_values, with_absolute_inputs
 from neva_recipes.plan import Plan, plan
 from neva_recipes.plan.checks import LONGEST_NAME, name_problem
-from neva_recipes.plan.serialization import plan_to_json
 from neva_recipes.secrets import secret_in
 
 __all__ = ["job_of", "plan_job", "run", "start_job"]
@@ -138,7 +137,8 @@ def run(
         RunError: The name cannot be used, the directory cannot be written, or the job cannot be started.
     """
     job = plan_job(recipe, executor, name=name, runs_dir=runs_dir)
-    require_files(job.plan)
+    if job.plan is not None:
+        require_files(job.plan)
     return start_job(job, detach=detach)
 
 
@@ -159,10 +159,10 @@ def _create_run_directory(job: Job) -> tuple[Job, int]:
     lock = None
     try:
         (hidden / "logs").mkdir()
-        lock = acquire_lock(hidden)
+        lock = lock_or_warn(hidden)
         assert lock is not None  # nobody else knows the directory
-        write_atomically(hidden / "recipe.yaml", job.recipe_yaml)
-        write_atomically(hidden / "plan.json", plan_to_json(job.plan))
+        for name, text in job.files.items():
+            write_atomically(hidden / name, text)
         write_atomically(hidden / "logs" / "joined.log", "")
         reserve_space(hidden)
         write_state(hidden, State(state="created", supervisor=_process.identify(os.getpid())))

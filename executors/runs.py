@@ -1,5 +1,7 @@
 """Runs: a directory that says what was started, how it stands, and what it printed."""
 
+import contextlib
+import dataclasses
 import difflib
 import json
 import os
@@ -14,13 +16,14 @@ import fiddle as fdl
 
 from executors import _process
 from executors._checks import require_files, require_possible
+from executors._folding import LineFolder
 from executors._foreground import start
-from executors._lock import acquire_lock
-from executors._logs import LogReader
+from executors._lock import lock_or_warn
+from executors._logs import LogReader, position_of_tail, position_of_time
 from executors._metrics import last_step
 from executors._standing import ENDED, POLL_SECONDS, Standing
-from executors._state import State, reserve_space, write_atomically, write_state
-from executors.job import Job, load_executor, read_job_record
+from executors._state import State, clear_unfinished, reserve_space, write_atomically, write_state
+from executors.job import WORKER_ARGV, Job, load_executor, read_job_record
 from neva_recipes.config import Recipe, RunError, load_recipe, recipe_to_yaml, replaced_values, with_absolute_inputs
 from neva_recipes.plan import plan
 from neva_recipes.plan.serialization import PLAN_SCHEMA, plan_to_json
@@ -30,6 +33,7 @@ __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 RunState = Literal["created", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
 _LOCK_PATIENCE_SECONDS = 5.0
+_FOLDING_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -138,20 +142,42 @@ class Run:
         """
         return self._standing.has_ended()
 
-    def logs(self, follow: bool = False, rank: int | None = None) -> Iterator[str]:
+    def logs(
+        self,
+        follow: bool = False,
+        rank: int | None = None,
+        *,
+        since: datetime | None = None,
+        tail: int | None = None,
+        fold: bool = False,
+    ) -> Iterator[str]:
         """Return the lines of the joined log, or of one rank's, without their ends.
 
         Args:
             follow: Wait for more until the run has ended.
             rank: Whose log; none for the joined one.
+            since: Leave out what was printed before, give or take ten seconds.
+            tail: Begin with the last so many lines.
+            fold: Make one line, such as `[0-63] text`, of those that ranks print alike. The lines of each rank stay in
+                their order.
 
         Raises:
-            RunError: There is no such rank, or job.json cannot be read.
+            RunError: There is no such rank, the times of the lines are not known, or job.json cannot be read.
         """
         size = read_job_record(self.path)["world_size"]
         if rank is not None and not 0 <= rank < size:
             raise RunError(f"run {self.name} has no rank {rank}: expected 0 to {size - 1}")
-        return self._lines(LogReader(self._log_path(rank)), follow)
+        log = self.path / "logs" / ("joined.log" if rank is None else f"rank-{rank}.log")
+        start = 0
+        if since is not None and log.exists() and log.stat().st_size:
+            found = position_of_time(log, since.timestamp())
+            if found is None:
+                raise RunError(f"{log}: the times of its lines were not kept: ask for the last N lines instead")
+            start = found
+        if tail is not None:
+            start = max(start, position_of_tail(log, tail))
+        folder = LineFolder(size) if fold and rank is None and size > 1 else None
+        return self._lines(LogReader(log, start), follow, folder)
 
     def cancel(self, force: bool = False) -> None:
         """Stop the run, and return when all its processes have ended.
@@ -198,45 +224,57 @@ class Run:
             RecipeError: The recipe is not valid, or lacks an input.
             RunError: The run is in use, or cannot be started.
         """
-        record = read_job_record(self.path)
-        old_recipe = load_recipe(self.path / "recipe.yaml")
-        old_text = (self.path / "recipe.yaml").read_text(encoding="utf-8")
-        executor = load_executor(record, os.environ)
-        planned = plan(old_recipe if recipe is None else recipe, executor)
-        require_possible(planned)
-        require_files(planned)
-        assert planned.layout is not None  # where there is no layout there are errors
-        given = {} if recipe is None else replaced_values(recipe)
-        recipe = old_recipe if recipe is None else with_absolute_inputs(recipe)
-        changed = recipe_to_yaml(recipe) != recipe_to_yaml(old_recipe)
-        job = Job(
-            name=record["name"],
-            created=record["created"],
-            run_dir=self.path,
-            recipe_yaml=recipe_to_yaml(recipe) if changed else old_text,
-            plan=planned,
-            executor=executor,
-            argv=tuple(record["argv"]),
-            env=executor.job_environment(planned.layout),
-            cwd=Path(record["cwd"]),
-            command_line={**record.get("command_line", {}), **given},
-        )
-        executor.require_ready(job)
+        job = self._job_again(recipe)
+        job.executor.require_ready(job)
         lock = self._take_lock()
         try:
             try:
-                self._prepare(job, old_text)
+                self._prepare(job)
             except OSError as error:
                 raise RunError(f"run {self.name} cannot be resumed: {error}") from None
             start(job, lock, detach=detach)
         finally:
             os.close(lock)
 
+    def _job_again(self, changed: fdl.Buildable[Recipe] | None) -> Job:
+        """Return the job of the directory, with another recipe if one is given."""
+        record = read_job_record(self.path)
+        executor = load_executor(record, os.environ)
+        job = Job(
+            name=record["name"],
+            created=record["created"],
+            run_dir=self.path,
+            executor=executor,
+            argv=tuple(record["argv"]),
+            env={},
+            cwd=Path(record["cwd"]),
+            command_line=record.get("command_line", {}),
+        )
+        recipe_file = self.path / "recipe.yaml"
+        if not recipe_file.exists() and job.argv != WORKER_ARGV:  # a program without a recipe
+            return dataclasses.replace(job, env=executor.job_environment(job.layout))
+        old = load_recipe(recipe_file)
+        planned = plan(old if changed is None else changed, executor)
+        require_possible(planned)
+        require_files(planned)
+        assert planned.layout is not None  # where there is no layout there are errors
+        text = recipe_file.read_text(encoding="utf-8")
+        if changed is not None:
+            new = recipe_to_yaml(with_absolute_inputs(changed))
+            text = text if new == recipe_to_yaml(old) else new
+        return dataclasses.replace(
+            job,
+            recipe_yaml=text,
+            plan=planned,
+            env=executor.job_environment(planned.layout),
+            command_line={**job.command_line, **({} if changed is None else replaced_values(changed))},
+        )
+
     def _take_lock(self) -> int:
         """Return the lock of the directory; a run that has just ended is given the time to let go of it."""
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         try:
-            while (lock := acquire_lock(self.path)) is None and self.has_ended() and time.monotonic() < deadline:
+            while (lock := lock_or_warn(self.path)) is None and self.has_ended() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
         except OSError as error:
             raise RunError(f"run {self.name} cannot be resumed: {error}") from None
@@ -248,13 +286,10 @@ class Run:
         owner = f" on {state.supervisor['hostname']}" if "hostname" in state.supervisor else ""
         raise RunError(f"run {self.name} is in use: {state.state}{owner}; cancel it first")
 
-    def _prepare(self, job: Job, old_recipe: str) -> None:
+    def _prepare(self, job: Job) -> None:
         """Bring the directory into the state `created`, whatever the last attempt has left."""
-        if job.recipe_yaml != old_recipe:
-            write_atomically(self._earlier_recipe(len(self.recipe_files())), old_recipe)
-            write_atomically(self.path / "recipe.yaml", job.recipe_yaml)
-        if job.recipe_yaml != old_recipe or not (self.path / "plan.json").exists():
-            write_atomically(self.path / "plan.json", plan_to_json(job.plan))
+        self._replace_recipe(job)
+        clear_unfinished(self.path)
         (self.path / "logs").mkdir(exist_ok=True)
         (self.path / "failure.json").unlink(missing_ok=True)
         write_atomically(self.path / "job.json", job.to_json())
@@ -264,19 +299,36 @@ class Run:
         attempt = state.attempt + 1 if state.supervisor else 1
         write_state(self.path, State(state="created", attempt=attempt, supervisor=_process.identify(os.getpid())))
 
+    def _replace_recipe(self, job: Job) -> None:
+        if job.recipe_yaml is None or job.plan is None:
+            return
+        recipe_file, plan_file = self.path / "recipe.yaml", self.path / "plan.json"
+        old = recipe_file.read_text(encoding="utf-8")
+        if job.recipe_yaml != old:
+            write_atomically(self._earlier_recipe(len(self.recipe_files())), old)
+            write_atomically(recipe_file, job.recipe_yaml)
+        if job.recipe_yaml != old or not plan_file.exists():
+            write_atomically(plan_file, plan_to_json(job.plan))
+
     def _earlier_recipe(self, number: int) -> Path:
         return self.path / f"recipe.{number}.yaml"
 
-    def _log_path(self, rank: int | None) -> Path:
-        return self.path / "logs" / ("joined.log" if rank is None else f"rank-{rank}.log")
-
-    def _lines(self, reader: LogReader, follow: bool) -> Iterator[str]:
+    def _lines(self, reader: LogReader, follow: bool, folder: LineFolder | None) -> Iterator[str]:
         # The state is read first: what it calls final has written all its lines.
         while follow and not self.has_ended():
-            yield from reader.read_lines()
-            time.sleep(POLL_SECONDS)
-        yield from reader.read_lines()
-        yield from reader.read_rest()
+            yield from _new_lines(reader, folder)
+            # Ranks do not print the same line in the same moment.
+            time.sleep(POLL_SECONDS if folder is None else _FOLDING_SECONDS)
+        yield from _new_lines(reader, folder)
+        rest = reader.read_rest()
+        yield from rest if folder is None else [*folder.feed(rest), *folder.flush()]
+
+
+def _new_lines(reader: LogReader, folder: LineFolder | None) -> Iterator[str]:
+    for batch in reader.batches():
+        yield from batch if folder is None else folder.feed(batch)
+    if folder is not None:
+        yield from folder.flush()
 
 
 def find_run(name_or_path: str | Path, runs_dir: str | Path = "runs") -> Run:
@@ -318,16 +370,19 @@ def list_runs(runs_dir: str | Path = "runs") -> list[Run]:
     return sorted(map(Run, paths), key=lambda run: (_created(run), run.name))
 
 
-def _record_field(run: Run, field: str) -> str:
+def _given_name(run: Run) -> str:
     try:
-        return str(read_job_record(run.path)[field])
+        name: str = read_job_record(run.path)["name"]
     except RunError:
         return ""
+    return name
 
 
-def _given_name(run: Run) -> str:
-    return _record_field(run, "name")
-
-
-def _created(run: Run) -> str:
-    return _record_field(run, "created")
+def _created(run: Run) -> float:
+    """Return when a run was planned, in seconds since 1970; of one that cannot be read, when its file was written."""
+    try:
+        return datetime.fromisoformat(read_job_record(run.path)["created"]).timestamp()
+    except (RunError, ValueError):
+        with contextlib.suppress(OSError):
+            return (run.path / "job.json").stat().st_mtime
+        return 0.0
