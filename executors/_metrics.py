@@ -1,10 +1,12 @@
 """How far a run has come, from the metrics its worker writes."""
 
+import contextlib
 import csv
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["last_step"]
+__all__ = ["last_step", "last_values"]
 
 _TAIL_BYTES = 65536
 
@@ -31,3 +33,17 @@ def last_step(run_dir: Path) -> int | None:
         if len(row) == len(columns) and row[index].isdigit():
             return int(row[index])
     return None
+
+
+def last_values(run_dir: Path, names: Iterable[str]) -> dict[str, float]:
+    """Return the last value of each of some columns of metrics/metrics.csv; a column that is not there is left out."""
+    found: dict[str, float] = {}
+    try:
+        with (run_dir / "metrics" / "metrics.csv").open(newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(file):
+                for name in names:
+                    with contextlib.suppress(TypeError, ValueError):  # not logged at that step
+                        found[name] = float(row.get(name) or "")
+    except OSError:
+        return found
+    return found

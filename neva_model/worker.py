@@ -5,18 +5,17 @@ Exit codes: 0 when training is finished, 2 for a mistake of the user's (one line
 The first rank that fails says why in RUN_DIR/failure.json.
 """
 
-import json
 import multiprocessing
 import os
 import sys
 import traceback
 from pathlib import Path
 
+from neva_model.failure import record_failure
 from neva_model.startup import prepare_process
 from neva_model.training.stop import EXIT_STOPPED, hold_stop_signal
 from neva_recipes.config import Recipe, UserError, build, load_recipe
 from neva_recipes.plan import require_valid
-from neva_recipes.secrets import mask, secret_values
 
 __all__ = ["main"]
 
@@ -48,29 +47,14 @@ def main(arguments: list[str]) -> int:
 
         is_finished = train(recipe, recipe_file.read_text(encoding="utf-8"), run_directory)
     except UserError as error:
-        _record_failure(run_directory, "user", str(error))
+        record_failure(run_directory, "user", str(error))
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except BaseException as error:  # noqa: BLE001 whatever ends a rank must reach the person who waits for the run
-        _record_failure(run_directory, "crash", f"{type(error).__name__}: {error}")
+        record_failure(run_directory, "crash", f"{type(error).__name__}: {error}")
         traceback.print_exc()
         return 1
     return 0 if is_finished else EXIT_STOPPED
-
-
-def _record_failure(run_directory: Path, kind: str, message: str) -> None:
-    """Write failure.json unless another rank was first."""
-    failure = {
-        "rank": int(os.environ.get("RANK", "0")),
-        "kind": kind,
-        "message": mask(message, secret_values(os.environ)),
-    }
-    try:
-        with (run_directory / "failure.json").open("x", encoding="utf-8") as file:
-            json.dump(failure, file)
-    except OSError:
-        # Another rank was first, or the disk is full; standard error says it too.
-        return
 
 
 if __name__ == "__main__":

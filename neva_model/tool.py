@@ -1,0 +1,46 @@
+"""The entry point of a job that uses a trained model: `python -m neva_model.tool RUN_DIR`.
+
+RUN_DIR/tool.json names the module and its arguments. Exit codes and failure.json are those of the worker.
+"""
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+
+from neva_model.failure import record_failure
+from neva_recipes.config import UserError
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program that tool.json of a run directory names.
+
+    Args:
+        arguments: The run directory.
+
+    Returns:
+        The exit code.
+    """
+    if len(arguments) != 1:
+        print("usage: python -m neva_model.tool RUN_DIR", file=sys.stderr)
+        return 2
+    run_directory = Path(arguments[0])
+    try:
+        tool = json.loads((run_directory / "tool.json").read_text(encoding="utf-8"))
+        code: int = importlib.import_module(tool["module"]).main(tool["arguments"])
+    except UserError as error:
+        record_failure(run_directory, "user", str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BaseException as error:  # noqa: BLE001 whatever ends it must reach the person who waits for the run
+        record_failure(run_directory, "crash", f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
