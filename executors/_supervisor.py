@@ -2,9 +2,10 @@
 
 Started by the local executor, which hands over its lock on the run directory, a pipe on stdout that takes the word
 "ok" (or what went wrong) once the ranks run, and with --attached a pipe on stdin that ends when the command in the
-foreground is gone. The program forks twice: into a guard, and below it the supervisor proper, the parent of the ranks.
-Whichever of the two is killed, the other one ends every process of the run. Nothing but the standard library
-is loaded.
+foreground is gone. With --launcher MODULE it starts no ranks but one process, `python -m MODULE RUN_DIR`, that has
+others start them and ends with the exit code of the run. The program forks twice: into a guard, and below it the
+supervisor proper, the parent of the ranks. Whichever of the two is killed, the other one ends every process of the
+run. Nothing but the standard library is loaded.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from executors._process import (
     kill_children,
     pick_port,
 )
-from executors._rank import Rank
+from executors._rank import Joined, Rank
 from executors._state import now, read_state, write_state
 from neva_recipes.secrets import secret_values
 
@@ -38,19 +39,38 @@ _KILL_SIGNAL = signal.SIGQUIT
 _SIGNALS = (*_CANCEL_SIGNALS, _KILL_SIGNAL, signal.SIGHUP)
 
 
+class _Nowhere:
+    """Takes lines that are kept elsewhere."""
+
+    def write(self, data: bytes) -> None:
+        return
+
+
 class _Supervisor:
     """Starts the ranks of one run, copies their output, and ends them all together."""
 
-    def __init__(self, run_dir: Path, *, attached: bool, guard: int, entry: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        attached: bool,
+        guard: int,
+        entry: dict[str, Any] | None = None,
+        interpreter: str = sys.executable,
+        launcher: str | None = None,
+    ) -> None:
         self._run_dir = run_dir
+        self._launcher = launcher
         self._attached = attached
         self._guard = guard
         self._entry = identify(os.getpid()) if entry is None else entry
         self._job: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+        program, *arguments = self._job["argv"]
+        self._argv = [sys.executable if program == interpreter else program, *arguments]
         self._state = read_state(run_dir)
         if self._state.state != "created":
             raise ValueError(f"{run_dir}: expected a run in state created, got {self._state.state}")
-        self._joined = LogWriter(run_dir / "logs" / "joined.log")
+        self._joined: Joined = LogWriter(run_dir / "logs" / "joined.log")
         self._ranks: list[Rank] = []
         self._selector = selectors.DefaultSelector()
         self._deadline: float | None = None
@@ -100,7 +120,7 @@ class _Supervisor:
 
     def _spawn_ranks(self) -> None:
         size = self._job["processes_per_node"]
-        command = [*self._job["argv"], str(self._run_dir)]
+        command = [*self._argv, str(self._run_dir)]
         common = {
             "WORLD_SIZE": str(size),
             "LOCAL_WORLD_SIZE": str(size),
@@ -111,12 +131,20 @@ class _Supervisor:
         if self._state.attempt > 1:
             self._joined.write(f"--- attempt {self._state.attempt}, {now():.19} UTC ---\n".encode())
         secrets = secret_values(os.environ)
+        if self._launcher is not None:
+            self._joined = _Nowhere()  # what the ranks print gets there by another way
+            process = Rank(0, LogWriter(self._run_dir / "logs" / "launcher.log"), b"", secrets)
+            self._spawn(process, [sys.executable, "-P", "-m", self._launcher, str(self._run_dir)], dict(os.environ))
+            return
         for number in range(size):
             prefix = f"[{number}] ".encode() if size > 1 else b""
             rank = Rank(number, LogWriter(self._run_dir / "logs" / f"rank-{number}.log"), prefix, secrets)
-            rank.spawn(command, {**os.environ, **common, "RANK": str(number), "LOCAL_RANK": str(number)})
-            self._ranks.append(rank)
-            self._selector.register(rank.output, selectors.EVENT_READ, rank)
+            self._spawn(rank, command, {**os.environ, **common, "RANK": str(number), "LOCAL_RANK": str(number)})
+
+    def _spawn(self, rank: Rank, command: list[str], environment: dict[str, str]) -> None:
+        rank.spawn(command, environment)
+        self._ranks.append(rank)
+        self._selector.register(rank.output, selectors.EVENT_READ, rank)
 
     def _step(self) -> None:
         timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
@@ -156,7 +184,8 @@ class _Supervisor:
                         self._judge(rank.number, rank.exit_code)
 
     def _judge(self, number: int, code: int) -> None:
-        failure = (code if code > 0 else 128 - code, f"rank {number} {describe_exit(code)}")
+        who = f"rank {number}" if self._launcher is None else "what starts the ranks (logs/launcher.log)"
+        failure = (code if code > 0 else 128 - code, f"{who} {describe_exit(code)}")
         causes = CAUSES[:1] if self._stopping else CAUSES  # a rank may trip over its own end
         if -code in causes and not self._killing and self._killed_rank is None:
             self._killed_rank = number
@@ -200,11 +229,13 @@ class _Supervisor:
         # Of a rank that was killed, the others can only report that they have lost it.
         if report is not None and self._killed_rank in (None, report[0]):
             number, kind, message = report
-            return ("failed", 2, message) if kind == "user" else ("failed", exit_code, f"rank {number}: {message}")
+            whole = kind in ("user", "stages")  # the message needs no rank to be understood
+            code = 2 if kind == "user" else exit_code
+            return "failed", code, message if whole else f"rank {number}: {message}"
         return "failed", exit_code, reason
 
 
-def supervise_as_init(run_dir: Path, entry: dict[str, Any]) -> int:
+def supervise_as_init(run_dir: Path, entry: dict[str, Any], *, interpreter: str) -> int:
     """Run a job as the first process of a container, and return its exit code.
 
     Every orphan there is a child of the first process, and the kernel kills all of them with it: no guard is needed.
@@ -212,8 +243,9 @@ def supervise_as_init(run_dir: Path, entry: dict[str, Any]) -> int:
     Args:
         run_dir: The run directory, in state `created`.
         entry: What the run is known by from outside: the entry `supervisor` of its state.json.
+        interpreter: The Python outside; where the job names it, the ranks get this process's own.
     """
-    return _Supervisor(run_dir, attached=False, guard=os.getppid(), entry=entry).run()
+    return _Supervisor(run_dir, attached=False, guard=os.getppid(), entry=entry, interpreter=interpreter).run()
 
 
 def _report(word: str) -> None:
@@ -242,6 +274,7 @@ def _guard(supervisor: int) -> None:
 def main(arguments: list[str]) -> None:
     """Fork into guard and supervisor, and return in each at its end; the caller's own process exits at once."""
     run_dir, attached = Path(arguments[0]), "--attached" in arguments[1:]
+    launcher = arguments[arguments.index("--launcher") + 1] if "--launcher" in arguments else None
     if os.fork():
         os._exit(0)
     become_subreaper()
@@ -253,7 +286,7 @@ def main(arguments: list[str]) -> None:
     os.setsid()
     become_subreaper()
     try:
-        _Supervisor(run_dir, attached=attached, guard=guard).run()
+        _Supervisor(run_dir, attached=attached, guard=guard, launcher=launcher).run()
     except OSError as error:
         _report(f"error: {error}")
         raise
