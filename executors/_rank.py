@@ -10,7 +10,13 @@ from executors._logs import LineAssembler, LogWriter
 from executors._process import die_with_parent
 from neva_recipes.secrets import mask
 
-__all__ = ["Joined", "Rank"]
+__all__ = ["EXIT_STOPPED", "STOP_SIGNAL", "Joined", "Rank"]
+
+STOP_SIGNAL = signal.SIGUSR2
+"""Asks a rank to save after its step and to end with EXIT_STOPPED."""
+
+EXIT_STOPPED = os.EX_TEMPFAIL
+"""75: the rank was stopped on request, and the run can be resumed."""
 
 
 class Joined(Protocol):
@@ -46,7 +52,7 @@ class Rank:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent),
+                preexec_fn=lambda: _prepare(parent),
             )
         finally:
             os.close(write_end)
@@ -75,6 +81,12 @@ class Rank:
         if lines:
             self._log.write(b"".join(line + b"\n" for line in lines))
             joined.write(b"".join(self._prefix + line + b"\n" for line in lines))
+
+
+def _prepare(parent: int) -> None:
+    """Set up the process before its program is loaded, which could be killed by a request to stop that comes early."""
+    die_with_parent(signal.SIGKILL, parent)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {STOP_SIGNAL})
 
 
 def _without_secrets(line: bytes, secrets: list[str]) -> bytes:

@@ -29,7 +29,7 @@ from executors._process import (
     kill_children,
     pick_port,
 )
-from executors._rank import Joined, Rank
+from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Joined, Rank
 from executors._state import now, read_state, write_state
 from neva_recipes.secrets import secret_values
 
@@ -111,7 +111,7 @@ class _Supervisor:
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         # SIGHUP is listened to, and then left aside, so that ranks start with its default again.
-        for number in (signal.SIGCHLD, *_SIGNALS):
+        for number in (signal.SIGCHLD, STOP_SIGNAL, *_SIGNALS):
             signal.signal(number, lambda *_: None)
         die_with_parent(signal.SIGTERM, self._guard)
         self._selector.register(read_end, selectors.EVENT_READ, self._take_signals)
@@ -166,6 +166,8 @@ class _Supervisor:
             self._cancel("a cancel was asked for")
         if _KILL_SIGNAL in numbers:
             self._kill_ranks()
+        if STOP_SIGNAL in numbers:
+            self._signal_ranks(STOP_SIGNAL)
 
     def _take_end_of_command(self, descriptor: int) -> None:
         if not os.read(descriptor, 4096):
@@ -191,7 +193,7 @@ class _Supervisor:
             self._killed_rank = number
             if self._failed_rank is not None:
                 self._failure = failure
-        if code and not self._stopping:
+        if code not in (0, EXIT_STOPPED) and not self._stopping:
             self._failed_rank = number
             self._fail(*failure)
 
@@ -209,9 +211,12 @@ class _Supervisor:
         """Ask the ranks to end. Not their children: a rank that saves its work still needs its data loaders."""
         self._stopping = True
         self._deadline = time.monotonic() + self._job["executor"]["grace_seconds"]
+        self._signal_ranks(signal.SIGTERM)
+
+    def _signal_ranks(self, number: int) -> None:
         for rank in self._ranks:
             if rank.exit_code is None:
-                os.kill(rank.pid, signal.SIGTERM)
+                os.kill(rank.pid, number)
 
     def _kill_ranks(self) -> None:
         self._stopping, self._killing, self._deadline = True, True, None
@@ -222,6 +227,8 @@ class _Supervisor:
     def _outcome(self) -> tuple[str, int, str | None]:
         if self._cancel_reason is not None:
             return "cancelled", _CANCELLED_EXIT_CODE, self._cancel_reason
+        if self._failure is None and any(rank.exit_code == EXIT_STOPPED for rank in self._ranks):
+            return "cancelled", EXIT_STOPPED, "stopped on request"
         if self._failure is None:
             return "succeeded", 0, None
         exit_code, reason = self._failure
