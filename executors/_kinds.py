@@ -55,7 +55,8 @@ def find_kind(name: str) -> ExecutorKind | None:
     Raises:
         RunError: Several packages offer it.
     """
-    if name in _BUILT_IN and _is_there(name):  # goes without the metadata of packages, which takes longer to read than all else here
+    # A built-in kind goes without the metadata of packages, which takes longer to read than all else here.
+    if name in _BUILT_IN and _is_there(name):
         return _built_in(name)
     found = [kind for kind in _kinds_of_packages() if kind.name == name]
     if len(found) > 1:

@@ -15,7 +15,7 @@ from neva_recipes.cli._arguments import wrap
 from neva_recipes.config import Recipe, describe_type, format_value, iterate_fields
 from neva_recipes.registry import RecipeParameter
 
-__all__ = ["describe_fields", "describe_parameters", "field_meanings"]
+__all__ = ["describe_field", "describe_fields", "describe_parameters", "field_meanings"]
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def describe_parameters(parameters: tuple[RecipeParameter, ...]) -> Iterator[str
     for parameter in parameters:
         required = parameter.default is inspect.Parameter.empty
         value = "VALUE" if required else shlex.quote(format_value(parameter.default))
-        yield from _entry(f"{parameter.name}={value}", parameter.meaning, parameter.annotation)
+        yield from describe_field(f"{parameter.name}={value}", parameter.meaning, parameter.annotation)
 
 
 def describe_fields(recipe: fdl.Buildable[Recipe]) -> Iterator[str]:
@@ -64,9 +64,10 @@ def describe_fields(recipe: fdl.Buildable[Recipe]) -> Iterator[str]:
             yield ""
             yield wrap(f"{field.path.rpartition('.')[0] or 'recipe'}: {inspect.getdoc(field.owner)}")
         meaning = field_meanings(field.owner)[field.path.rpartition(".")[2]]
-        yield from _entry(f"{field.path}={shlex.quote(format_value(field.value))}", meaning, field.annotation)
+        yield from describe_field(f"{field.path}={shlex.quote(format_value(field.value))}", meaning, field.annotation)
 
 
-def _entry(setting: str, meaning: str, annotation: Any) -> Iterator[str]:
+def describe_field(setting: str, meaning: str, annotation: Any) -> Iterator[str]:
+    """Yield the lines that explain one setting, such as `optim.lr=0.001`: its meaning and its type below it."""
     yield f"  {setting}"
     yield wrap(f"{meaning} [{describe_type(annotation)}]".strip(), "      ")

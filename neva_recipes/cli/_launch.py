@@ -12,6 +12,7 @@ import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides, wrap
 from neva_recipes.cli._dry_run import FORMATS, show
+from neva_recipes.cli._executors import add_executor, chosen_executor, split_executor_overrides
 from neva_recipes.cli._fields import describe_fields, describe_parameters
 from neva_recipes.cli._opening import make_recipe
 from neva_recipes.cli._overview import recipe_overview
@@ -20,7 +21,7 @@ from neva_recipes.registry import RecipeEntry, find_recipe
 from neva_recipes.secrets import mask, secret_values
 
 if TYPE_CHECKING:
-    from executors import Run
+    from executors import Executor, Run
 
 __all__ = ["finish", "launch_command"]
 
@@ -40,7 +41,7 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
         print(_help(commands) if arguments.help else recipe_overview(arguments.recipes))
         return 0
     name, *words = arguments.words
-    overrides = split_overrides(words)
+    overrides, of_executor = split_executor_overrides(split_overrides(words))
     if name.endswith((".yaml", ".yml")):
         entry, recipe = None, load_recipe(name)
         apply_overrides(recipe, overrides)
@@ -51,15 +52,13 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
         # What a recipe function has put into a field is not checked before it is run or looked at.
         print(mask(_recipe_help(name, entry, recipe), secret_values(os.environ)))
         return 0
-    return _start(recipe, arguments)
+    return _start(recipe, chosen_executor(arguments, of_executor), arguments)
 
 
-def _start(recipe: fdl.Buildable[Recipe], arguments: argparse.Namespace) -> int:
+def _start(recipe: fdl.Buildable[Recipe], executor: "Executor", arguments: argparse.Namespace) -> int:
     import executors
 
-    if arguments.executor != "local":
-        raise UsageError(f"--executor {arguments.executor}: no such executor; expected local")
-    executor, place = executors.LocalExecutor(), {"name": arguments.name, "runs_dir": arguments.runs_dir}
+    place = {"name": arguments.name, "runs_dir": arguments.runs_dir}
     if arguments.dry_run:
         from neva_recipes.inspection import inspect_recipe
 
@@ -97,8 +96,8 @@ def _parser(prog: str, usage: str | None = None, description: str = "", epilog: 
     parser.add_argument("--gpu", metavar="G", help="with --dry-run: type of GPU for memory and time, such as h100-80g")
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     parser.add_argument("--name", metavar="N", help="name of the run (the recipe's)")
-    parser.add_argument("--executor", metavar="E", default="local", help="where it runs: local (the default)")
-    parser.add_argument("--recipes", metavar="F", type=Path, help="Python file with recipes of your own")
+    add_executor(parser)
+    parser.add_argument("--recipes", metavar="F", type=Path, help="Python file with recipes and profiles of your own")
     add_runs_dir(parser)
     return parser
 
@@ -109,7 +108,8 @@ def _help(commands: Mapping[str, str]) -> str:
         usage="nemo-run RECIPE [key=value ...] [flags]\n       nemo-run COMMAND [...]",
         description=(
             "RECIPE is a name that nemo-run list shows, or a saved recipe (.yaml).\n"
-            "key=value sets a parameter of the recipe (size=13b) or a field (optim.lr=1e-4)."
+            "key=value sets a parameter of the recipe (size=13b), a field (optim.lr=1e-4), or\n"
+            "a field of the executor (executor.env.NCCL_DEBUG=INFO)."
         ),
         epilog="\n".join(
             [

@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 
 from neva_recipes.cli._arguments import HelpShown
 from neva_recipes.cli._compare import diff_command
+from neva_recipes.cli._executors import executors_command
 from neva_recipes.cli._fit import fit_command
+from neva_recipes.cli._gc import gc_command
 from neva_recipes.cli._import_nemo import import_nemo_command
 from neva_recipes.cli._launch import launch_command
 from neva_recipes.cli._overview import list_command
-from neva_recipes.cli._runs import cancel_command, logs_command, resume_command, status_command
+from neva_recipes.cli._runs import cancel_command, logs_command, rerun_command, resume_command
 from neva_recipes.cli._show import show_command
+from neva_recipes.cli._status import status_command
 from neva_recipes.cli._tools import chat_command, evaluate_command, export_command
 from neva_recipes.config import UserError
 
@@ -21,10 +24,13 @@ __all__ = ["main"]
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "list": (list_command, "recipes that can be run"),
     "fit": (fit_command, "layouts that fit on some GPUs, fastest first"),
+    "executors": (executors_command, "where recipes can run: kinds and profiles"),
     "status": (status_command, "how a run stands, or all of them"),
     "logs": (logs_command, "what a run has printed"),
-    "cancel": (cancel_command, "stop a run"),
+    "cancel": (cancel_command, "stop runs"),
     "resume": (resume_command, "go on with a run from its newest checkpoint"),
+    "rerun": (rerun_command, "start a new run with the recipe of another"),
+    "gc": (gc_command, "what can be removed from the folder of runs"),
     "show": (show_command, "what a run really used"),
     "diff": (diff_command, "what is different between recipes or runs"),
     "chat": (chat_command, "ask a trained model about images"),
