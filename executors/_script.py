@@ -1,6 +1,7 @@
 """A job as shell text."""
 
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from neva_recipes.secrets import secret_names
@@ -11,12 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["run_directory_script"]
 
 
-def run_directory_script(job: "Job", launcher: tuple[str, ...]) -> str:
+def run_directory_script(job: "Job", launcher: tuple[str, ...], files: Mapping[str, str] | None = None) -> str:
     """Return POSIX shell text that writes the run directory if it is missing, and then starts it.
 
     Args:
         job: The job.
         launcher: Program and arguments that start a written run directory, which is appended.
+        files: Files of the executor's own in the run directory: name and text of each.
     """
     lines = [
         "#!/bin/sh",
@@ -31,7 +33,7 @@ def run_directory_script(job: "Job", launcher: tuple[str, ...]) -> str:
         f"run={shlex.quote(str(job.run_dir))}",
         'if [ ! -e "$run/job.json" ]; then',
         'mkdir -p "$run/logs"',
-        *(_here_document(f'"$run/{name}"', text) for name, text in job.files.items()),
+        *(_here_document(f'"$run/{name}"', text) for name, text in (job.files | dict(files or {})).items()),
         _here_document('"$run/job.json"', job.to_json()),
         "fi",
         f'exec {shlex.join(launcher)} "$run"',

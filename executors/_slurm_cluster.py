@@ -1,0 +1,205 @@
+"""What Slurm's own commands say and do."""
+
+import re
+import subprocess
+from typing import NamedTuple
+
+from neva_recipes.config import RunError
+
+__all__ = [
+    "WAITING",
+    "JobStanding",
+    "Nodes",
+    "cancel_job",
+    "job_standing",
+    "minutes_of",
+    "offered_nodes",
+    "requeue_job",
+]
+
+_PATIENCE_SECONDS = 30.0
+
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+"""States of a job that has not been started, or is to be started again."""
+
+_ACTIVE = ("CONFIGURING", "RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED")
+
+_FACTORS = {"days": 24 * 60, "hours": 60, "minutes": 1, "seconds": 1 / 60}
+
+
+class JobStanding(NamedTuple):
+    """How a job stands.
+
+    Attributes:
+        state: Slurm's word, such as RUNNING.
+        reason: Slurm's word for why it waits, such as Resources; "None" where there is none.
+        exit_code: Of the batch script; none where it is not known.
+    """
+
+    state: str
+    reason: str = "None"
+    exit_code: int | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether processes of it may exist."""
+        return self.state in _ACTIVE
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is still to be started."""
+        return self.state in WAITING
+
+
+class Nodes(NamedTuple):
+    """Nodes of one kind in one partition.
+
+    Attributes:
+        partition: Its name.
+        is_default: Whether jobs that name none go there.
+        is_up: Whether it starts jobs.
+        minutes: The longest time it allows; none without a limit.
+        largest: The largest number of nodes it allows to a job; none without a limit.
+        number: How many nodes there are.
+        cpus: Of each.
+        memory: Of each, in MiB.
+        gpus: Of each.
+        gpu_model: What Slurm calls their type; none if it has no name for it.
+    """
+
+    partition: str
+    is_default: bool
+    is_up: bool
+    minutes: int | None
+    largest: int | None
+    number: int
+    cpus: int
+    memory: int
+    gpus: int
+    gpu_model: str | None
+
+
+def job_standing(job_id: str) -> JobStanding | None:
+    """Return how a job stands; none if Slurm does not know it.
+
+    Raises:
+        RunError: Slurm cannot be asked from here.
+    """
+    try:
+        output = _run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r")
+    except RunError as error:
+        if "Invalid job id" not in str(error):
+            raise
+        output = ""
+    if output:
+        state, _, reason = output.splitlines()[0].partition("|")
+        standing = JobStanding(state, reason)
+        if standing.is_active or standing.is_waiting:
+            return standing
+        return _accounted(job_id) or standing
+    return _accounted(job_id)
+
+
+def _accounted(job_id: str) -> JobStanding | None:
+    """Return what the accounting holds of a job, which forgets it later than the queue does, if there is one."""
+    try:
+        output = _run(
+            "sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={job_id}", "--format=State,ExitCode"
+        )
+    except RunError:
+        return None
+    if not output:
+        return None
+    words, _, code = output.splitlines()[-1].partition("|")
+    state = words.split()[0]
+    # A record that has not caught up with the end of the job says nothing of it.
+    return None if state in _ACTIVE else JobStanding(state, "None", _exit_code(code))
+
+
+def _exit_code(text: str) -> int | None:
+    code, _, number = text.partition(":")
+    if not code.isdigit():
+        return None
+    return int(code) or (128 + int(number) if number.isdigit() and int(number) else 0)
+
+
+def cancel_job(job_id: str, *, force: bool) -> None:
+    """Ask for the end of a job; with `force`, its processes are killed at once.
+
+    Raises:
+        RunError: Slurm refuses, or cannot be asked from here.
+    """
+    _run("scancel", job_id)
+    if force:
+        # What was cancelled first cannot be taken for a job whose processes have failed.
+        try:
+            _run("scancel", "--signal=KILL", "--full", job_id)
+        except RunError:
+            return  # it has ended in between
+
+
+def requeue_job(job_id: str) -> None:
+    """Put a running job back into the queue.
+
+    Raises:
+        RunError: Slurm refuses, or cannot be asked from here.
+    """
+    _run("scontrol", "requeue", job_id)
+
+
+def offered_nodes() -> list[Nodes]:
+    """Return the nodes of every partition, whatever they do at the moment.
+
+    Raises:
+        RunError: Slurm cannot be asked from here.
+    """
+    lines = _run("sinfo", "--noheader", "--format=%P|%a|%l|%s|%D|%c|%m|%G").splitlines()
+    return [_nodes(*line.split("|")) for line in lines if line.count("|") == 7]
+
+
+def _nodes(partition: str, up: str, time: str, size: str, count: str, cpus: str, memory: str, gres: str) -> Nodes:
+    # Several kinds of nodes in one line have a + behind the least.
+    found = re.findall(r"gpu:(?:([^:,()]+):)?(\d+)", gres)
+    largest = size.rpartition("-")[2]
+    return Nodes(
+        partition=partition.removesuffix("*"),
+        is_default=partition.endswith("*"),
+        is_up=up == "up",
+        minutes=minutes_of(time),
+        largest=int(largest) if largest.isdigit() else None,
+        number=int(count),
+        cpus=int(cpus.rstrip("+")),
+        memory=int(memory.rstrip("+")),
+        gpus=sum(int(number) for _, number in found),
+        gpu_model=found[0][0] or None if found else None,
+    )
+
+
+def minutes_of(time: str) -> int | None:
+    """Return a time as Slurm writes it (minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S) in minutes, rounded up.
+
+    None stands for no limit.
+    """
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+        return None
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        units = ["hours", "minutes", "seconds"]
+    else:
+        units = ["hours", "minutes", "seconds"] if len(parts) == 3 else ["minutes", "seconds"]
+    total = sum(number * _FACTORS[unit] for number, unit in zip(parts, units, strict=False))
+    return -int(-(total + int(days or 0) * _FACTORS["days"]) // 1)
+
+
+def _run(*command: str) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False)
+    except FileNotFoundError:
+        raise RunError(f"no Slurm here: {command[0]} is not on PATH") from None
+    except subprocess.TimeoutExpired:
+        raise RunError(f"Slurm does not answer: {command[0]} has waited {_PATIENCE_SECONDS:.0f} s") from None
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if line.strip()] or [f"exit code {result.returncode}"]
+        raise RunError(f"Slurm refuses: {lines[0]}")
+    return result.stdout.strip()

@@ -1,0 +1,68 @@
+"""The end of a Slurm job's batch script: `python -m executors._slurm_end RUN_DIR EXIT_CODE`.
+
+Writes how the run has ended, or puts the job back into the queue where the ranks have stopped to go on later. A job
+that Slurm itself is ending is left alone: whoever looks at the run asks Slurm.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from executors._slurm_cluster import job_standing, requeue_job
+from executors._slurm_run import ENVIRONMENT_ID, await_submission, failure_of, has_stopped, note_requeue
+from executors._state import State, now, write_state
+from neva_recipes.config import RunError
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """End the job of this environment.
+
+    Args:
+        arguments: Run directory, and exit code of the batch script.
+    """
+    # A requeue ends the batch script by this signal while it is being asked for.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    run_dir, code, job_id = Path(arguments[0]), int(arguments[1]), os.environ[ENVIRONMENT_ID]
+    state = await_submission(run_dir, job_id)
+    try:
+        standing = job_standing(job_id)
+    except RunError as error:
+        print(f"{error}: taken as running", file=sys.stderr)
+        standing = None
+    if standing is not None and standing.state != "RUNNING":
+        return
+    if has_stopped(run_dir):
+        _go_on(run_dir, state, job_id)
+    elif code == 0:
+        _finish(run_dir, state, "succeeded", 0, None)
+    else:
+        _finish(run_dir, state, "failed", *failure_of(run_dir, code))
+
+
+def _go_on(run_dir: Path, state: State, job_id: str) -> None:
+    largest = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))["executor"]["max_requeues"]
+    count, problem = note_requeue(run_dir)
+    if largest is not None and count > largest:
+        problem = f"stopped with its work saved, and not requeued: executor.max_requeues={largest}"
+    if problem is None:
+        # Written first: the requeue may end this process.
+        write_state(run_dir, dataclasses.replace(state, state="queued", reason="stopped to go on later: requeued"))
+        try:
+            requeue_job(job_id)
+        except RunError as error:
+            problem = f"stopped with its work saved, but cannot be requeued: {error}"
+    if problem is not None:
+        _finish(run_dir, state, "failed", 1, problem)
+
+
+def _finish(run_dir: Path, state: State, word: str, code: int, reason: str | None) -> None:
+    write_state(run_dir, dataclasses.replace(state, state=word, exit_code=code, reason=reason, ended=now()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

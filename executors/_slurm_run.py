@@ -1,0 +1,162 @@
+"""What the processes of a Slurm job write into its run directory: how it stands, how ranks ended, when it goes on."""
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from executors._failure import CAUSES, read_failure
+from executors._process import describe_exit
+from executors._state import State, now, read_state, write_atomically, write_state
+
+__all__ = [
+    "ENVIRONMENT_ID",
+    "EXIT_STOPPED",
+    "FOLDER",
+    "await_submission",
+    "begin",
+    "failure_of",
+    "has_stopped",
+    "note_end",
+    "note_requeue",
+    "restart_number",
+]
+
+FOLDER = "slurm"
+"""Folder of the run directory with what submitit and the tasks write."""
+
+ENVIRONMENT_ID = "SLURM_JOB_ID"
+
+EXIT_STOPPED = 75
+"""Exit code of a rank that has saved a checkpoint because it was asked to, and can go on from there."""
+
+_PATIENCE_SECONDS = 60.0
+_REQUEUES = "requeues.json"
+
+
+class _End(NamedTuple):
+    """How a rank has ended: its exit code (a negative signal if killed), when, and in which words if not its own."""
+
+    rank: int
+    code: int
+    time: float
+    message: str | None
+
+
+def restart_number() -> int:
+    """Return how often Slurm has restarted this job."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def await_submission(run_dir: Path, job_id: str) -> State:
+    """Return the state of the run once whoever has submitted it has written down the number of the job.
+
+    Raises:
+        TimeoutError: That has not happened.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (state := read_state(run_dir)).supervisor.get("slurm_job_id") != job_id:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{run_dir}: state.json does not name job {job_id}")
+        time.sleep(0.05)
+    return state
+
+
+def begin(run_dir: Path) -> None:
+    """Write that the ranks run."""
+    state = read_state(run_dir)
+    write_state(
+        run_dir,
+        dataclasses.replace(
+            state,
+            state="running",
+            reason=None,
+            started=now(),
+            supervisor={**state.supervisor, "nodes": os.environ["SLURM_JOB_NODELIST"]},
+        ),
+    )
+
+
+def note_end(run_dir: Path, rank: int, code: int, message: str | None = None) -> None:
+    """Write down how a rank of this start of the job has ended."""
+    text = json.dumps({"rank": rank, "code": code, "time": time.time(), "message": message})
+    try:
+        write_atomically(run_dir / FOLDER / f"end-{restart_number()}-{rank}.json", text)
+    except OSError:
+        return  # a full disk: the exit code of srun says it too
+
+
+def _ends(run_dir: Path) -> list[_End]:
+    """Return how ranks of this start of the job have ended, the first one first."""
+    paths = (run_dir / FOLDER).glob(f"end-{restart_number()}-*.json")
+    return sorted((_End(**json.loads(path.read_text())) for path in paths), key=lambda end: end.time)
+
+
+def has_stopped(run_dir: Path) -> bool:
+    """Return whether ranks have stopped as they were asked to, and none has failed before."""
+    ends = [end for end in _ends(run_dir) if end.code]
+    return bool(ends) and ends[0].code == EXIT_STOPPED
+
+
+def failure_of(run_dir: Path, code: int) -> tuple[int, str]:
+    """Return exit code and reason of a job that has failed.
+
+    Args:
+        run_dir: The run directory.
+        code: Exit code of the batch script.
+    """
+    ends = [end for end in _ends(run_dir) if end.code not in (0, EXIT_STOPPED)]
+    killed = next((end for end in ends if -end.code in CAUSES), None)
+    report = read_failure(run_dir)
+    # Of a rank that was killed, the others can only report that they have lost it.
+    if report is not None and (killed is None or killed.rank == report[0]):
+        number, kind, message = report
+        first = next((end for end in ends if end.rank == number), None)
+        return (
+            (2, message)
+            if kind == "user"
+            else (_shell_code(first.code if first else code), f"rank {number}: {message}")
+        )
+    cause = killed or next(iter(ends), None)
+    if cause is not None:
+        return _shell_code(cause.code), cause.message or f"rank {cause.rank} {describe_exit(cause.code)}"
+    said = _last_error(run_dir)
+    return code, f"the batch script exited with code {code}" + (f": {said}" if said else "")
+
+
+def _shell_code(code: int) -> int:
+    return code if code > 0 else 128 - code
+
+
+def _last_error(run_dir: Path) -> str | None:
+    """Return what srun or Slurm has said of the end, the first line of it."""
+    try:
+        with (run_dir / "logs" / "joined.log").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 20000))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    said = [line for line in lines if line.startswith(("srun: error:", "slurmstepd"))]
+    killed = [line for line in said if "Killed" in line or "OOM" in line.upper()]
+    return next(iter(killed or said), None) or next((line for line in reversed(lines) if line.strip()), None)
+
+
+def note_requeue(run_dir: Path) -> tuple[int, str | None]:
+    """Write down that the job stops to go on later.
+
+    Returns:
+        How often it has done so, and why it must not go on if it has saved nothing new since the last time.
+    """
+    path = run_dir / FOLDER / _REQUEUES
+    try:
+        earlier: list[dict[str, Any]] = json.loads(path.read_text())
+    except FileNotFoundError:
+        earlier = []
+    newest = max((entry.name for entry in run_dir.glob("checkpoints/step-*") if entry.is_dir()), default=None)
+    write_atomically(path, json.dumps([*earlier, {"time": now(), "checkpoint": newest}], indent=2) + "\n")
+    if earlier and earlier[-1]["checkpoint"] == newest:
+        where = f"its newest checkpoint is still {newest}" if newest else "there is no checkpoint"
+        return len(earlier) + 1, f"no progress between two requeues: {where}; give it more time than that takes"
+    return len(earlier) + 1, None

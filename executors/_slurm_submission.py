@@ -1,0 +1,196 @@
+"""The batch script of a Slurm job, and its submission through submitit."""
+
+import contextlib
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import submitit
+from submitit.core import utils
+from submitit.slurm.slurm import SlurmJob, _make_sbatch_string
+
+from executors._slurm_cluster import minutes_of
+from executors._slurm_run import FOLDER
+from executors._slurm_task import Task
+from neva_recipes.config import RunError
+from neva_recipes.secrets import is_secret, secret_names
+
+if TYPE_CHECKING:
+    from executors.job import Job
+    from executors.slurm import SlurmExecutor
+
+__all__ = ["CODE_FOLDER", "batch_script", "copy_code", "submit"]
+
+CODE_FOLDER = "code"
+"""Folder of the run directory with the code that the job runs."""
+
+_PACKAGES = ("executors", "neva_model", "neva_recipes")
+
+_LOWEST_PORT, _PORTS = 20000, 10000
+"""Below the ports that Linux hands out for outgoing connections (32768 and more)."""
+
+
+def batch_script(job: "Job", executor: "SlurmExecutor") -> str:
+    """Return the text that sbatch is given."""
+    text: str = _make_sbatch_string(
+        command=_task_command(job, executor),
+        folder=job.run_dir / FOLDER,
+        job_name=job.run_dir.name,
+        use_srun=False,
+        stderr_to_stdout=True,
+        setup=_setup(job, executor),
+        additional_parameters=_further_options(job, executor),
+        **_options(job, executor),
+    )
+    return text
+
+
+def _options(job: "Job", executor: "SlurmExecutor") -> dict[str, Any]:
+    count = job.layout.processes_per_node
+    gpus = f"{executor.gpu_model}:{count}" if executor.gpu_model else str(count)
+    return {
+        "time": None if executor.time is None else minutes_of(executor.time),
+        "nodes": job.layout.num_nodes,
+        "ntasks_per_node": count,
+        "partition": executor.partition,
+        "account": executor.account,
+        "qos": executor.qos,
+        "cpus_per_task": executor.cpus_per_task,
+        "mem": executor.memory,
+        "gres": f"gpu:{gpus}" if executor.gpu_request == "gres" else None,
+        "gpus_per_node": gpus if executor.gpu_request == "gpus-per-node" else None,
+        "constraint": executor.constraint,
+        "nodelist": executor.nodelist,
+        "exclude": executor.exclude,
+        "exclusive": executor.exclusive or None,
+        "mail_type": executor.mail_type,
+        "mail_user": executor.mail_user,
+        "comment": executor.comment,
+        "dependency": executor.dependency,
+        "signal_delay_s": executor.signal_delay_s,
+        "wckey": None,
+    }
+
+
+def _further_options(job: "Job", executor: "SlurmExecutor") -> dict[str, Any]:
+    """Return the options that submitit has no parameter for."""
+    # In names of files Slurm takes %j and the like for what they stand for.
+    options: dict[str, Any] = {"output": str(job.run_dir / "logs" / "joined.log").replace("%", "%%")}
+    if executor.reservation is not None:
+        options["reservation"] = executor.reservation
+    options["no-requeue" if executor.max_requeues == 0 else "requeue"] = True
+    options.update({name: value or True for name, value in executor.sbatch.items()})
+    return options
+
+
+def _setup(job: "Job", executor: "SlurmExecutor") -> list[str]:
+    python = shlex.join([sys.executable, "-P"])
+    code = '"$run"/' + CODE_FOLDER
+    with_code = f"PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"
+    end = f'{with_code if executor.code_snapshot else ""} {python} -m executors._slurm_end "$run" "$code"'.strip()
+    return [
+        f"run={shlex.quote(str(job.run_dir))}",
+        "finish() {",
+        "    code=$?",
+        f"    {end}",
+        '    exit "$code"',
+        "}",
+        "trap finish EXIT",
+        f"cd {shlex.quote(str(job.cwd))} || exit 1",
+        *(f': "${{{name}:?is not in the environment of the job}}"' for name in secret_names(job.env)),
+        *(
+            f"export {name}={shlex.quote(value)}"
+            for name, value in sorted(job.env.items())
+            if not is_secret(name, value)
+        ),
+        *(f"module load {shlex.quote(name)} || exit 1" for name in executor.modules),
+        *executor.setup,
+        *([f"export {with_code}"] if executor.code_snapshot else []),
+        'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        "# A node's name need not be known to the resolver; its address is known to Slurm.",
+        'getent hosts "$MASTER_ADDR" >/dev/null ||',
+        """    MASTER_ADDR=$(scontrol show node "$MASTER_ADDR" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')""",
+        f"MASTER_PORT=$(({_LOWEST_PORT} + (SLURM_JOB_ID * 7 + ${{SLURM_RESTART_COUNT:-0}}) % {_PORTS}))",
+        "export MASTER_ADDR MASTER_PORT",
+    ]
+
+
+def _task_command(job: "Job", executor: "SlurmExecutor") -> str:
+    srun = ["srun", "--kill-on-bad-exit=1"]
+    if executor.cpus_per_task is not None:
+        srun.append(f"--cpus-per-task={executor.cpus_per_task}")  # srun does not take it from the job
+    if executor.container_image is not None:
+        mounts = [*(f"{path}:{path}" for path in dict.fromkeys((job.run_dir, job.cwd))), *executor.container_mounts]
+        srun += [
+            f"--container-image={executor.container_image}",
+            f"--container-mounts={','.join(mounts)}",
+            f"--container-workdir={executor.container_workdir or job.cwd}",
+        ]
+    task = [executor.python or sys.executable, "-P", "-u", "-m", "submitit.core._submit", str(job.run_dir / FOLDER)]
+    return shlex.join([*srun, *executor.srun, *task])
+
+
+def copy_code(run_dir: Path) -> None:
+    """Copy the installed packages into the run directory, in place of what an earlier submission has left."""
+    target = run_dir / CODE_FOLDER
+    shutil.rmtree(target, ignore_errors=True)
+    for name in _PACKAGES:
+        source = Path(__file__).parent.parent / name
+        shutil.copytree(
+            source, target / name, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile
+        )
+
+
+class _Submitter(submitit.SlurmExecutor):
+    """submitit's own executor, for a script that is ready, and without its pause between two submissions."""
+
+    def __init__(self, folder: Path, script: str, on_submission: Callable[[str], None]) -> None:
+        super().__init__(folder)
+        self._throttling = 0
+        self._script = script
+        self._on_submission = on_submission
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        return self._script
+
+    def _submit_command(self, command: str) -> SlurmJob[Any]:
+        job = super()._submit_command(command)
+        # Before submitit puts in place what the tasks wait for.
+        self._on_submission(job.job_id)
+        return job
+
+
+def submit(job: "Job", executor: "SlurmExecutor", on_submission: Callable[[str], None]) -> None:
+    """Submit the job of a written run directory.
+
+    Args:
+        job: The job.
+        executor: Its executor.
+        on_submission: Called with the number of the job before any rank of it starts.
+
+    Raises:
+        RunError: Slurm refuses it.
+    """
+    folder = job.run_dir / FOLDER
+    # submitit would take what was left of an earlier job for its own if numbers of jobs begin anew.
+    shutil.rmtree(folder, ignore_errors=True)
+    submitter = _Submitter(folder, batch_script(job, executor), on_submission)
+    submitter.update_parameters(time=minutes_of(executor.time) if executor.time else None)
+    try:
+        with _environment(job.env):
+            submitter.submit(Task(str(job.run_dir)))
+    except (utils.FailedJobError, utils.FailedSubmissionError) as error:
+        said = re.search(r"sbatch: error: (.*)", str(error))
+        last = str(error).strip().splitlines()[-1]
+        raise RunError(f"Slurm refuses the job: {said[1] if said else last}") from None
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for sbatch, which passes on its environment to the job: secret ones get there by no other way."""
+    with utils.environment_variables(**variables):
+        yield
