@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from executors.base import Executor
+    from executors.cleanup import Leftover, find_leftovers, remove_leftover
     from executors.job import Job
     from executors.launch import job_of, plan_job, run, start_job
     from executors.local import LocalExecutor
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Executor",
     "Job",
+    "Leftover",
     "LocalExecutor",
     "Run",
     "RunStatus",
     "find_executor",
+    "find_leftovers",
     "find_run",
     "job_of",
     "list_runs",
     "plan_job",
+    "remove_leftover",
     "run",
     "start_job",
 ]
@@ -33,14 +37,17 @@ __all__ = [
 _HOMES = {
     "Executor": "base",
     "Job": "job",
+    "Leftover": "cleanup",
     "LocalExecutor": "local",
     "Run": "runs",
     "RunStatus": "runs",
     "find_executor": "registry",
+    "find_leftovers": "cleanup",
     "find_run": "runs",
     "job_of": "launch",
     "list_runs": "runs",
     "plan_job": "launch",
+    "remove_leftover": "cleanup",
     "run": "launch",
     "start_job": "launch",
 }

@@ -23,6 +23,7 @@ from executors._logs import LogReader, position_of_tail, position_of_time
 from executors._metrics import last_step
 from executors._standing import ENDED, POLL_SECONDS, Standing
 from executors._state import State, clear_unfinished, reserve_space, write_atomically, write_state
+from executors.base import Executor
 from executors.job import WORKER_ARGV, Job, load_executor, read_job_record
 from neva_recipes.config import Recipe, RunError, load_recipe, recipe_to_yaml, replaced_values, with_absolute_inputs
 from neva_recipes.plan import plan
@@ -104,6 +105,14 @@ class Run:
             RunError: It cannot be read.
         """
         return read_job_record(self.path)
+
+    def executor(self) -> Executor:
+        """Return the executor it was started with; values of secret variables are taken from the environment.
+
+        Raises:
+            RunError: job.json cannot be read, or one of those variables is not set.
+        """
+        return load_executor(self.record(), os.environ)
 
     def saved_plan(self) -> dict[str, Any] | None:
         """Return plan.json, in the form of `neva_recipes.plan.serialization`; none where there is none.

@@ -1,84 +1,157 @@
-"""Looking after runs: `nemo-run status`, `logs`, `cancel` and `resume`."""
+"""Looking after runs: `nemo-run logs`, `cancel`, `resume` and `rerun`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+import re
+import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides
 from neva_recipes.cli._fields import describe_fields
 from neva_recipes.cli._launch import finish
-from neva_recipes.config import load_recipe
-from neva_recipes.secrets import mask
+from neva_recipes.config import Recipe, RunError, load_recipe
 
 if TYPE_CHECKING:
-    from executors import Run, RunStatus
+    from executors import Run
 
-__all__ = ["cancel_command", "fact_lines", "logs_command", "resume_command", "run_facts", "status_command"]
+__all__ = ["cancel_command", "logs_command", "parse_age", "rerun_command", "resume_command"]
 
-
-def status_command(argv: Sequence[str]) -> int:
-    """Print how one run stands, or a table of all: `nemo-run status [RUN]`."""
-    parser = StrictParser("nemo-run status", description="How a run stands; without RUN, a line for every run.")
-    _add_run(parser, nargs="?")
-    add_runs_dir(parser)
-    arguments = parser.parse(argv)
-
-    from executors import find_run, list_runs
-
-    if arguments.run is not None:
-        print(*fact_lines(run_facts(find_run(arguments.run, arguments.runs_dir))), sep="\n")
-        return 0
-    runs = list_runs(arguments.runs_dir)
-    if not runs:
-        print(f"no runs in {arguments.runs_dir}")
-        return 0
-    width = max(len(run.name) for run in runs)
-    print(f"{'RUN':<{width}}  {'STATE':<9}  {'STEP':>6}  {'STARTED':<16}  TIME")
-    for run in runs:
-        status = run.status()
-        step = "-" if status.step is None else str(status.step)
-        started = f"{status.started:%Y-%m-%d %H:%M}" if status.started else "-"
-        print(f"{run.name:<{width}}  {status.state:<9}  {step:>6}  {started:<16}  {_duration(status)}")
-    return 0
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def logs_command(argv: Sequence[str]) -> int:
-    """Print what a run has printed: `nemo-run logs RUN [-f] [--rank N]`."""
-    parser = StrictParser("nemo-run logs", description="What a run has printed, all ranks joined.")
+    """Print what a run has printed: `nemo-run logs RUN [-f] [--rank N] [--tail N] [--since T]`."""
+    parser = StrictParser(
+        "nemo-run logs",
+        description=(
+            "What a run has printed, all ranks joined. What several ranks print alike is one\n"
+            "line, with [0-63] before it; its directory has each rank's own in logs/."
+        ),
+    )
     _add_run(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
     parser.add_argument("--rank", metavar="N", type=int, help="the log of one rank only")
+    parser.add_argument("--tail", metavar="N", type=_count, help="only the last N lines of the log")
+    parser.add_argument("--since", metavar="T", help="only lines of the last 10m, 12h, ... or since 2026-01-31T16:00")
     add_runs_dir(parser)
     arguments = parser.parse(argv)
 
     from executors import find_run
 
-    for line in find_run(arguments.run, arguments.runs_dir).logs(follow=arguments.follow, rank=arguments.rank):
+    lines = find_run(arguments.run, arguments.runs_dir).logs(
+        follow=arguments.follow,
+        rank=arguments.rank,
+        since=None if arguments.since is None else _moment(arguments.since),
+        tail=arguments.tail,
+        fold=True,
+    )
+    for line in lines:
         print(line, flush=arguments.follow)
     return 0
 
 
 def cancel_command(argv: Sequence[str]) -> int:
-    """Stop a run: `nemo-run cancel RUN`."""
-    parser = StrictParser("nemo-run cancel", description="Stop a run and all of its processes.")
-    _add_run(parser)
+    """Stop runs: `nemo-run cancel RUN ... [--force]`."""
+    parser = StrictParser("nemo-run cancel", description="Stop runs and all of their processes.")
+    _add_run(parser, nargs="+")
+    parser.add_argument("--force", action="store_true", help="kill them at once: they cannot save anything")
     add_runs_dir(parser)
     arguments = parser.parse(argv)
 
     from executors import find_run
 
-    run = find_run(arguments.run, arguments.runs_dir)
-    run.cancel()
-    print(f"{run.name} {run.status().state}")
+    # A name that is wrong stops everything before anything is stopped.
+    runs = {run.path: run for run in [find_run(name, arguments.runs_dir) for name in arguments.run]}
+    asked, refusals = [], []
+    for run in runs.values():
+        try:
+            run.request_cancel(arguments.force)
+            asked.append(run)
+        except RunError as error:
+            refusals.append(error)
+    for run in asked:
+        run.wait()
+        print(f"{run.name} {run.status().state}", flush=True)
+    for refusal in refusals[:-1]:
+        print(f"error: {refusal}", file=sys.stderr)
+    if refusals:
+        raise refusals[-1]
     return 0
 
 
 def resume_command(argv: Sequence[str]) -> int:
     """Go on with a run, possibly with changed fields: `nemo-run resume RUN [key=value ...]`."""
+    parser = _changing_parser("resume", "Go on with a run from its newest checkpoint, possibly with changed fields.")
+    arguments = parser.parse(argv)
+    chosen = _choose(parser, arguments)
+    if chosen is None:
+        return 0
+    run, recipe = chosen
+    run.resume(recipe, detach=arguments.detach)
+    return finish(run, arguments.detach)
+
+
+def rerun_command(argv: Sequence[str]) -> int:
+    """Start a new run from the recipe of another: `nemo-run rerun RUN [key=value ...]`."""
+    parser = _changing_parser("rerun", "Start a new run with the recipe and the executor of another one.")
+    parser.add_argument("--name", metavar="N", help="name of the new run (that of the other)")
+    arguments = parser.parse(argv)
+    chosen = _choose(parser, arguments)
+    if chosen is None:
+        return 0
+
+    import executors
+
+    old, recipe = chosen
+    new = executors.run(
+        recipe,
+        old.executor(),
+        name=arguments.name or old.record()["name"],
+        runs_dir=old.path.parent,
+        detach=arguments.detach,
+    )
+    return finish(new, arguments.detach)
+
+
+def parse_age(text: str) -> timedelta:
+    """Return the time that `30d`, `12h`, `10m` or `90s` stands for.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
+        raise UsageError(f"{text}: expected a time such as 90s, 10m, 12h or 30d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _moment(text: str) -> datetime:
+    """Return the time of a day, or that of so long ago."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        pass
+    try:
+        return datetime.now().astimezone() - parse_age(text)
+    except (UsageError, OverflowError):
+        raise UsageError(f"--since {text}: expected 90s, 10m, 12h, 30d or a time such as 2026-01-31T16:00") from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of lines")
+    return int(text)
+
+
+def _changing_parser(command: str, description: str) -> StrictParser:
+    """Return the parser of a command that takes a run and fields to change in it."""
     parser = StrictParser(
-        "nemo-run resume",
-        usage="nemo-run resume RUN [key=value ...] [--detach] [--runs-dir D]",
-        description="Go on with a run from its newest checkpoint, possibly with changed fields.",
+        f"nemo-run {command}",
+        usage=f"nemo-run {command} RUN [key=value ...] [flags]",
+        description=description,
         add_help=False,
     )
     _add_run(parser, nargs="?")
@@ -86,12 +159,16 @@ def resume_command(argv: Sequence[str]) -> int:
     parser.add_argument("-h", "--help", action="store_true", help="with RUN: every field and what it holds in the run")
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     add_runs_dir(parser)
-    arguments = parser.parse(argv)
+    return parser
+
+
+def _choose(parser: StrictParser, arguments: argparse.Namespace) -> "tuple[Run, fdl.Buildable[Recipe]] | None":
+    """Return the run that is named and its recipe with the fields changed; none once the help has been printed."""
     if arguments.run is None:
         if not arguments.help:
-            raise UsageError("nemo-run resume needs a RUN; nemo-run status lists them")
+            raise UsageError(f"{parser.prog} needs a RUN; nemo-run status lists them")
         print(parser.format_help())
-        return 0
+        return None
 
     from executors import find_run
 
@@ -101,42 +178,9 @@ def resume_command(argv: Sequence[str]) -> int:
     if arguments.help:
         parser.epilog = "\n".join(["fields, with what they hold in the run:", *describe_fields(recipe)])
         print(parser.format_help())
-        return 0
-    run.resume(recipe, detach=arguments.detach)
-    return finish(run, arguments.detach)
+        return None
+    return run, recipe
 
 
 def _add_run(parser: StrictParser, nargs: str | None = None) -> None:
     parser.add_argument("run", metavar="RUN", nargs=nargs, help="name of a run, or path of its directory")
-
-
-def run_facts(run: "Run") -> dict[str, object]:
-    """Return how a run stands, by label; none for what there is nothing to say of."""
-    status = run.status()
-    return {
-        "run": run.name,
-        "state": status.state,
-        "reason": status.reason and mask(status.reason),
-        "exit code": status.exit_code,
-        "step": status.step,
-        "started": status.started and f"{status.started:%Y-%m-%d %H:%M:%S}",
-        "time": _duration(status),
-        "directory": run.path,
-    }
-
-
-def fact_lines(facts: Mapping[str, object], indent: str = "") -> Iterator[str]:
-    """Yield a line for each label that has a value, and one for each item of a list."""
-    width = max(len(name) for name in facts) + 2
-    for name, value in facts.items():
-        items = value if isinstance(value, list) else [] if value is None else [value]
-        for number, item in enumerate(items):
-            label = "" if number else f"{name}:"
-            yield f"{indent}{label:<{width}}{item}"
-
-
-def _duration(status: "RunStatus") -> str:
-    if status.started is None:
-        return "-"
-    end = status.ended or datetime.now(status.started.tzinfo)
-    return str(timedelta(seconds=max(0, round((end - status.started).total_seconds()))))

@@ -11,7 +11,7 @@ import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, add_runs_dir, wrap
 from neva_recipes.cli._compare import change_lines, change_to_plain, number_text
-from neva_recipes.cli._runs import fact_lines, run_facts
+from neva_recipes.cli._status import fact_lines, run_facts
 from neva_recipes.comparison import Change, plan_figures, recipe_changes
 from neva_recipes.config import COMMAND_LINE, Recipe, load_recipe, recipe_to_plain, value_from
 from neva_recipes.secrets import mask, secret_values

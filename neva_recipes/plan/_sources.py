@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import CheckpointError, Recipe, RecipeError, VisionConfig, expand_path, path_is
-from neva_recipes.plan.checkpoints import PARTS, find_checkpoint, model_differences, read_saved_recipe
 from neva_recipes.plan._huggingface import Configuration, compare_part, read_configuration, vocabulary_sizes
+from neva_recipes.plan.checkpoints import PARTS, find_checkpoint, model_differences, read_saved_recipe
 from neva_recipes.plan.findings import Finding, error
 
 __all__ = ["check_sources"]

@@ -10,7 +10,7 @@ from neva_recipes.cli._fields import field_meanings
 from neva_recipes.cli.main import main
 from neva_recipes.config import DataConfig, LlavaDataConfig, iterate_fields
 
-COMMANDS = ["list", "status", "logs", "cancel", "resume", "chat", "evaluate", "export"]
+COMMANDS = ["list", "status", "logs", "cancel", "resume", "rerun", "gc", "chat", "evaluate", "export"]
 RECIPES = ["llava.pretrain", "llava.finetune", "neva.pretrain", "neva.finetune", "gpt.pretrain"]
 
 

@@ -64,7 +64,8 @@ def test_a_run_from_beginning_to_resumption(nemo_run, start):
     run = start("my dïgits")
     table = nemo_run("status", check=0).stdout.splitlines()
     assert table[0].split() == ["RUN", "STATE", "STEP", "STARTED", "TIME"]
-    assert re.fullmatch(rf"{re.escape(run.name)}  running +- +\d{{4}}-\d\d-\d\d \d\d:\d\d +\d:\d\d:\d\d", table[1])
+    assert re.fullmatch(rf"{re.escape(run.name)}  running +- +[A-Z][a-z]{{2}} \d\d \d\d:\d\d +\d:\d\d:\d\d", table[1])
+    assert table[2:] == ["1 run: 1 running"]
 
     described = nemo_run("status", "my dïgits", check=0).stdout
     assert f"run:       {run.name}\nstate:     running\n" in described

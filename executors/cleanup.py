@@ -1,0 +1,168 @@
+"""What folders of runs hold that nothing needs any more, and taking it away."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from executors._lock import NoLocksError, acquire_lock
+from executors.runs import Run, list_runs
+from neva_recipes.config import CheckpointError, RunError, UserError, load_recipe, recipe_to_plain
+from neva_recipes.plan.checkpoints import find_checkpoint
+
+__all__ = ["Leftover", "find_leftovers", "remove_leftover"]
+
+_LAUNCH_AGE = timedelta(hours=1)
+_REMOVED = ".removed-"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A directory that can go.
+
+    Attributes:
+        path: The directory.
+        what: What it is, in two or three words.
+        size: Bytes on the disk.
+        run: The run it belongs to; none for what is not in a run.
+    """
+
+    path: Path
+    what: str
+    size: int
+    run: Run | None
+
+
+def find_leftovers(runs_dir: str | Path = "runs", older_than: timedelta | None = None) -> list[Leftover]:
+    """Return what can be removed; removes nothing.
+
+    Directories of launches that were killed before they had a name, and what a removal that was killed has left. With
+    `older_than` also, of runs that ended longer ago than that, data caches and all checkpoints but the newest whole
+    one. A run that has not ended is left alone, and so is one that the recipe of another run of the folder names.
+
+    Raises:
+        RunError: The folder cannot be read.
+    """
+    runs = list_runs(runs_dir)
+    found = [*_dead_launches(Path(runs_dir).resolve())]
+    needed = _named_paths(runs) if older_than is not None else {}
+    for run in runs:
+        for place in (run.path, run.path / "checkpoints"):
+            found += [_leftover(path, "removal cut short", run) for path in sorted(place.glob(f"{_REMOVED}*"))]
+        if older_than is not None and _ended_before(run, older_than) and not _is_needed(run, needed):
+            found += _spare_parts(run)
+    return found
+
+
+def remove_leftover(leftover: Leftover) -> bool:
+    """Remove a directory that `find_leftovers` has returned; return false if its run has been started again.
+
+    Raises:
+        RunError: It cannot be removed.
+    """
+    try:
+        with _locked(leftover.path if leftover.run is None else leftover.run.path) as free:
+            if not free or (leftover.run is not None and not leftover.run.has_ended()):
+                return False
+            # Under another name first: half a checkpoint must not have the name of a whole one.
+            path = leftover.path
+            if not path.name.startswith(_REMOVED):
+                path = path.rename(path.with_name(f"{_REMOVED}{path.name}"))
+            shutil.rmtree(path)
+    except FileNotFoundError:  # somebody else has removed it
+        return True
+    except OSError as error:
+        raise RunError(f"{leftover.path}: cannot be removed: {error.strerror}") from None
+    return True
+
+
+def _dead_launches(folder: Path) -> Iterator[Leftover]:
+    for path in sorted([*folder.glob(".new-*"), *folder.glob(f"{_REMOVED}*")]):
+        with contextlib.suppress(OSError):
+            # A launch takes its lock a moment after it has made the directory.
+            if path.is_dir() and time.time() - path.stat().st_mtime > _LAUNCH_AGE.total_seconds():
+                with _locked(path) as free:
+                    if free:
+                        yield _leftover(path, "launch cut short", None)
+
+
+def _ended_before(run: Run, age: timedelta) -> bool:
+    try:
+        status = run.status()
+    except RunError:
+        return False
+    if status.exit_code is None:
+        return False
+    # Of a run that is lost nobody has seen the end.
+    last = status.ended or datetime.fromtimestamp((run.path / "state.json").stat().st_mtime).astimezone()
+    return datetime.now().astimezone() - last > age
+
+
+def _spare_parts(run: Run) -> Iterator[Leftover]:
+    cache = run.path / "data_cache"
+    if cache.is_dir():
+        yield _leftover(cache, "data cache", run)
+    whole = False
+    for path in sorted(run.path.glob("checkpoints/step-*"), reverse=True):
+        if whole:
+            yield _leftover(path, "checkpoint", run)
+        else:
+            with contextlib.suppress(CheckpointError):
+                whole = find_checkpoint(path) == path
+
+
+def _named_paths(runs: list[Run]) -> dict[Path, set[str]]:
+    """Return every string in the recipe of each run; of a recipe that cannot be read, its whole text."""
+    named = {}
+    for run in runs:
+        file = run.path / "recipe.yaml"
+        try:
+            named[run.path] = set(_strings(recipe_to_plain(load_recipe(file))))
+        except UserError:
+            with contextlib.suppress(OSError):
+                named[run.path] = {file.read_text(encoding="utf-8", errors="replace")}
+    return named
+
+
+def _strings(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for value in node.values():
+            yield from _strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _strings(value)
+
+
+def _is_needed(run: Run, named: dict[Path, set[str]]) -> bool:
+    # By name, wherever it stands: the same folder may be mounted, or linked to, elsewhere.
+    return any(run.name in text for other, texts in named.items() if other != run.path for text in texts)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Hold the lock of a directory; where there are no locks its age and its state must do."""
+    try:
+        lock = acquire_lock(directory)
+    except NoLocksError:
+        yield True
+        return
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _leftover(path: Path, what: str, run: Run | None) -> Leftover:
+    size = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                size += (Path(folder) / name).lstat().st_blocks * 512
+    return Leftover(path, what, size, run)
