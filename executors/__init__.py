@@ -13,43 +13,61 @@ if TYPE_CHECKING:
     from executors.job import Job
     from executors.launch import job_of, plan_job, run, start_job
     from executors.local import LocalExecutor
+    from executors.pipeline import Evaluate, Export, Pipeline, Stage
+    from executors.pipeline_launch import PipelineJob, plan_pipeline, run_pipeline, start_pipeline
     from executors.registry import find_executor
     from executors.runs import Run, RunStatus, find_run, list_runs
 
 __all__ = [
+    "Evaluate",
     "Executor",
+    "Export",
     "Job",
     "Leftover",
     "LocalExecutor",
+    "Pipeline",
+    "PipelineJob",
     "Run",
     "RunStatus",
+    "Stage",
     "find_executor",
     "find_leftovers",
     "find_run",
     "job_of",
     "list_runs",
     "plan_job",
+    "plan_pipeline",
     "remove_leftover",
     "run",
+    "run_pipeline",
     "start_job",
+    "start_pipeline",
 ]
 
 _HOMES = {
+    "Evaluate": "pipeline",
     "Executor": "base",
+    "Export": "pipeline",
     "Job": "job",
     "Leftover": "cleanup",
     "LocalExecutor": "local",
+    "Pipeline": "pipeline",
+    "PipelineJob": "pipeline_launch",
     "Run": "runs",
     "RunStatus": "runs",
+    "Stage": "pipeline",
     "find_executor": "registry",
     "find_leftovers": "cleanup",
     "find_run": "runs",
     "job_of": "launch",
     "list_runs": "runs",
     "plan_job": "launch",
+    "plan_pipeline": "pipeline_launch",
     "remove_leftover": "cleanup",
     "run": "launch",
+    "run_pipeline": "pipeline_launch",
     "start_job": "launch",
+    "start_pipeline": "pipeline_launch",
 }
 
 

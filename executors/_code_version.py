@@ -1,5 +1,6 @@
 """Which version of this package is running."""
 
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 __all__ = ["code_version"]
 
 
+@functools.cache
 def code_version() -> dict[str, str | None]:
     """Return the package version and, in a git checkout, its commit (with `-dirty` where files were changed)."""
     try:

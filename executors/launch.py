@@ -4,6 +4,7 @@ import dataclasses
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from neva_recipes.plan import Plan, plan
 from neva_recipes.plan.checks import LONGEST_NAME, name_problem
 from neva_recipes.secrets import secret_in
 
-__all__ = ["job_of", "plan_job", "run", "start_job"]
+__all__ = ["check_name", "job_of", "plan_job", "run", "start_job"]
 
 
 def plan_job(
@@ -75,7 +76,7 @@ def job_of(
     """
     assert planned.layout is not None  # where there is no layout there are errors
     chosen = planned.recipe.name if name is None else name
-    _check_name(chosen)
+    check_name(chosen)
     if kind := secret_in(str(runs_dir)):
         raise RunError(f"runs_dir: holds {kind}, and paths of runs are shown everywhere: choose another one")
     moment = datetime.now().astimezone()
@@ -92,19 +93,20 @@ def job_of(
     )
 
 
-def start_job(job: Job, *, detach: bool = False) -> Run:
+def start_job(job: Job, *, detach: bool = False, fill: Callable[[Path, Path], None] | None = None) -> Run:
     """Write the run directory of a job and start it.
 
     Args:
         job: What to start; where its directory is taken, a number is put behind its name.
         detach: Return once it runs instead of showing its log until it has ended.
+        fill: Writes what else belongs into the directory, given the folder to write and the path it will have.
 
     Raises:
         RunError: The directory cannot be written, or the job cannot be started.
     """
     job.executor.require_ready(job)
     try:
-        placed, lock = _create_run_directory(job)
+        placed, lock = _create_run_directory(job, fill)
     except OSError as error:
         where = error.filename or job.run_dir.parent
         raise RunError(f"{job.run_dir.parent}: cannot write a run directory: {error.strerror}: {where}") from None
@@ -142,7 +144,8 @@ def run(
     return start_job(job, detach=detach)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise `RunError` if a run cannot be called that."""
     if kind := secret_in(name, os.environ):
         raise RunError(f"name: holds {kind}, and a run's name is shown everywhere: choose another one")
     if problem := name_problem(name):
@@ -150,7 +153,7 @@ def _check_name(name: str) -> None:
         raise RunError(f"name={shown}: {problem}")
 
 
-def _create_run_directory(job: Job) -> tuple[Job, int]:
+def _create_run_directory(job: Job, fill: Callable[[Path, Path], None] | None) -> tuple[Job, int]:
     """Write the directory under a hidden name and rename it, so that it is whole as soon as it can be seen."""
     folder = job.run_dir.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,6 +178,8 @@ def _create_run_directory(job: Job) -> tuple[Job, int]:
                 continue
             write_atomically(hidden / "job.json", placed.to_json())
             write_atomically(hidden / "launch.sh", placed.script(), mode=0o777)
+            if fill is not None:
+                fill(hidden, placed.run_dir)
             try:
                 hidden.rename(placed.run_dir)
             except OSError:

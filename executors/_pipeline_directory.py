@@ -1,0 +1,179 @@
+"""The directory of a pipeline: which stages it has, where their runs are, and how they stand.
+
+NAME-TIME/
+    pipeline.json   the stages and their order
+    stages/STAGE/   the run directory of each
+    job.json, state.json, logs/, ...   as of every run: the pipeline itself is one, whose process starts the others
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from executors._metrics import last_values
+from executors.runs import Run, RunStatus
+from neva_recipes.config import RunError
+
+__all__ = [
+    "PipelineSpec",
+    "StageSpec",
+    "StageStatus",
+    "is_pipeline",
+    "read_spec",
+    "stage_run",
+    "stage_statuses",
+    "stage_table",
+]
+
+_SPEC = "pipeline.json"
+_LOSS, _VALIDATION_LOSS = "reduced_train_loss", "val_loss"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage as pipeline.json holds it.
+
+    Attributes:
+        name: Its name.
+        after: Names of the stages it waits for.
+        settings: What tells it from its neighbours: in a sweep, the fields that vary.
+    """
+
+    name: str
+    after: tuple[str, ...]
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    """Content of pipeline.json.
+
+    Attributes:
+        name: Name of the pipeline.
+        parallel: Stages that may run at once.
+        stages: The stages, each behind those it waits for.
+    """
+
+    name: str
+    parallel: int
+    stages: tuple[StageSpec, ...]
+
+    def to_json(self) -> str:
+        """Return the text of pipeline.json."""
+        stages = [{"name": stage.name, "after": list(stage.after), "settings": stage.settings} for stage in self.stages]
+        record = {"schema": 1, "name": self.name, "parallel": self.parallel, "stages": stages}
+        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How a stage stands.
+
+    Attributes:
+        name: Its name.
+        settings: What tells it from its neighbours.
+        state: That of its run; `waiting` before it has been started, `not run` if it will not be.
+        run: Its run.
+        status: How the run stands.
+        loss: Last training loss; none if there is none.
+        validation_loss: Last validation loss; none if there is none.
+    """
+
+    name: str
+    settings: dict[str, str]
+    state: str
+    run: Run
+    status: RunStatus
+    loss: float | None
+    validation_loss: float | None
+
+
+def is_pipeline(run_dir: Path) -> bool:
+    """Return whether a run directory is that of a pipeline or a sweep."""
+    return (run_dir / _SPEC).is_file()
+
+
+def read_spec(run_dir: Path) -> PipelineSpec:
+    """Return pipeline.json of a directory.
+
+    Raises:
+        RunError: It is missing or not what is written there.
+    """
+    path = run_dir / _SPEC
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] != 1:
+            raise ValueError(f"schema {record['schema']!r}, expected 1")
+        stages = tuple(StageSpec(entry["name"], tuple(entry["after"]), entry["settings"]) for entry in record["stages"])
+        return PipelineSpec(record["name"], record["parallel"], stages)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read as the stages of a pipeline: {error}") from None
+
+
+def stage_run(run_dir: Path, name: str) -> Run:
+    """Return the run of a stage."""
+    return Run(run_dir / "stages" / name)
+
+
+def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStatus]:
+    """Return how each stage stands, in their order.
+
+    Args:
+        run_dir: Directory of the pipeline.
+        goes_on: Whether stages may still be started; none looks whether the pipeline has ended.
+
+    Raises:
+        RunError: A file of the directory cannot be read.
+    """
+    goes_on = not Run(run_dir).has_ended() if goes_on is None else goes_on
+    found = []
+    for stage in read_spec(run_dir).stages:
+        run = stage_run(run_dir, stage.name)
+        status = run.status()
+        state: str = status.state
+        if state == "created" and status.started is None:
+            state = "waiting" if goes_on else "not run"
+        losses = last_values(run.path, (_LOSS, _VALIDATION_LOSS))
+        found.append(
+            StageStatus(stage.name, stage.settings, state, run, status, losses.get(_LOSS), losses.get(_VALIDATION_LOSS))
+        )
+    return found
+
+
+def stage_table(stages: Sequence[StageStatus]) -> list[str]:
+    """Return a table of stages as lines, and below it a line for each that has failed."""
+    settings = list(dict.fromkeys(name for stage in stages for name in stage.settings))
+    head = ["POINT" if settings else "STAGE", *settings, "STATE", "STEP", "LOSS", "VAL LOSS", "TIME"]
+    rows = [
+        [
+            stage.name,
+            *(stage.settings.get(name, "-") for name in settings),
+            stage.state,
+            "-" if stage.status.step is None else str(stage.status.step),
+            "-" if stage.loss is None else f"{stage.loss:.4g}",
+            "-" if stage.validation_loss is None else f"{stage.validation_loss:.4g}",
+            _duration(stage.status),
+        ]
+        for stage in stages
+    ]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    left = len(settings) + 2  # words stand at the left, numbers at the right
+    lines = [
+        "  ".join(
+            f"{cell:<{width}}" if column < left else f"{cell:>{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [head, *rows]
+    ]
+    reasons = [f"{stage.name}: {stage.status.reason}" for stage in stages if stage.status.reason]
+    return [*lines, *reasons]
+
+
+def _duration(status: RunStatus) -> str:
+    if status.started is None:
+        return "-"
+    end = status.ended or datetime.now(status.started.tzinfo)
+    return str(timedelta(seconds=max(0, round((end - status.started).total_seconds()))))
