@@ -1,0 +1,145 @@
+"""Has NeMo-Run start the ranks of a run: `python -m executors._nemo_run_launcher RUN_DIR`, under the supervisor.
+
+Ends with the exit code of the run: 0, that of the rank whose failure ended it, or 1 where NeMo-Run says that the job
+failed before its ranks said how they ended. The last two are explained in failure.json. SIGTERM cancels the job.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from executors._failure import CAUSES, read_failure
+from executors._nemo_run_rank import RANKS_FOLDER
+from executors._process import describe_exit
+from executors._state import write_atomically
+from executors.job import load_executor, read_job_record
+from neva_recipes.config import UserError
+
+_CANCELLED_EXIT_CODE = 130
+_POLL_SECONDS = {"local": 0.5, "docker": 0.5}
+_POLL_SECONDS_OF_CLUSTERS = 10.0
+_FAILED = ("FAILED", "CANCELLED", "UNKNOWN")
+_PATIENCE_SECONDS = 20.0
+"""How long what NeMo-Run says and what ranks wrote may differ before the one is believed without the other."""
+
+
+class _Cancel:
+    """Remembers that the end was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job to its end and return its exit code."""
+    run_dir = Path(arguments[0])
+    cancel = _Cancel()
+    record = read_job_record(run_dir)
+    home = run_dir / "nemo_run"
+    os.environ["NEMORUN_HOME"] = str(home)  # read when it is imported
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    shutil.rmtree(run_dir / RANKS_FOLDER, ignore_errors=True)
+    (run_dir / RANKS_FOLDER).mkdir()
+    try:
+        executor: Any = load_executor(record, os.environ)
+        nemo_executor = executor.nemo_executor(record["num_nodes"], record["processes_per_node"], run_dir)
+    except UserError as error:
+        _explain(run_dir, 0, "user", str(error))
+        return 2
+    import nemo_run
+
+    from executors._nemo_run_task import TASK, make_script
+
+    experiment = nemo_run.Experiment(
+        "run", executor=nemo_executor, base_dir=str(home), skip_status_at_exit=True, enable_goodbye_message=False
+    )
+    with experiment:
+        experiment.add(make_script(executor.python, run_dir), name=TASK)
+        experiment.run()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, cancel._ask)  # torchx has put its own there
+        wait = _POLL_SECONDS.get(executor.backend, _POLL_SECONDS_OF_CLUSTERS)
+        state = _wait(experiment, TASK, run_dir, record["world_size"], cancel, wait)
+        if state == "CANCELLED" and cancel.asked:
+            experiment.cancel(TASK)
+            return _leave(_CANCELLED_EXIT_CODE)
+    return _leave(_judge(run_dir, record["world_size"], state))
+
+
+def _wait(experiment: Any, task: str, run_dir: Path, world_size: int, cancel: _Cancel, seconds: float) -> str:
+    """Return the name of the state that NeMo-Run gives the job, once it and all ranks have ended or a cancel came."""
+    disagree_since: float | None = None
+    asked_at, state = -seconds, "UNSUBMITTED"
+    while not cancel.asked:
+        if time.monotonic() - asked_at >= seconds:
+            state = experiment.status(return_dict=True)[task]["status"].name
+            asked_at = time.monotonic()
+        has_ended = state in ("SUCCEEDED", *_FAILED)
+        all_told = len(_exits(run_dir)) == world_size
+        if has_ended and all_told:
+            return state
+        if has_ended or all_told:
+            disagree_since = disagree_since or time.monotonic()
+            # A job that fails keeps no rank from saying how it ended; ranks that were killed cannot.
+            if time.monotonic() - disagree_since > (_PATIENCE_SECONDS if state != "FAILED" else 2.0):
+                return state
+        else:
+            disagree_since = None
+        time.sleep(0.1)
+    return "CANCELLED"
+
+
+def _exits(run_dir: Path) -> dict[int, dict[str, Any]]:
+    """Return what the ranks wrote about their ends, by rank."""
+    found = {}
+    for path in (run_dir / RANKS_FOLDER).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            found[int(path.stem)] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _judge(run_dir: Path, world_size: int, state: str) -> int:
+    """Return the exit code of the run, and see to it that failure.json says why it failed."""
+    exits = _exits(run_dir)
+    failed = sorted((entry["time"], number, entry["code"]) for number, entry in exits.items() if entry["code"])
+    if not failed:
+        if len(exits) == world_size:
+            return 0
+        told = f"{len(exits)} of {world_size} ranks said how they ended"
+        _explain(run_dir, 0, "crash", f"NeMo-Run says {state}, and {told}: see logs/launcher.log and nemo_run/")
+        return 1
+    report = read_failure(run_dir)
+    # Of a rank that was killed, the others can only report that they have lost it.
+    killed = next((entry for entry in failed if -entry[2] in CAUSES), None)
+    _, number, code = killed or failed[0]
+    if report is None or (killed is not None and report[0] != number):
+        _explain(run_dir, number, "crash", describe_exit(code))
+    return code if code > 0 else 128 - code
+
+
+def _explain(run_dir: Path, rank: int, kind: str, message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    failure = {"rank": rank, "kind": kind, "message": message}
+    write_atomically(run_dir / "failure.json", json.dumps(failure) + "\n")
+
+
+def _leave(code: int) -> int:
+    """End without the interpreter's shutdown: threads of NeMo-Run's may wait there for what will not come."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

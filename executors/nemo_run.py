@@ -1,0 +1,136 @@
+"""Runs jobs by NVIDIA's NeMo-Run: in its local, Docker, Slurm, SkyPilot, Kubeflow, DGX Cloud and Lepton executors.
+
+The package is optional and imported only when a job is about to be started by it.
+"""
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from executors._gpu import local_gpu_type
+from executors._supervised import SupervisedExecutor
+from executors.job import read_job_record
+from neva_recipes.config import Matches, Range, RunError
+from neva_recipes.plan import Layout
+from neva_recipes.secrets import secret_names
+
+if TYPE_CHECKING:
+    from executors.job import Job
+
+__all__ = ["INSTALL", "NemoRunExecutor", "require_nemo_run"]
+
+INSTALL = 'pip install "nemo-run==0.11.1" "leptonai==0.27.3"'
+"""The command that installs NeMo-Run so that it can be imported: with later versions of leptonai it cannot."""
+
+_ONE_MACHINE = ("local", "docker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NemoRunExecutor(SupervisedExecutor):
+    """Has NeMo-Run start the ranks, and stays with them on this machine until they have ended."""
+
+    kind: ClassVar[str] = "nemo_run"
+    launcher: ClassVar[str | None] = "executors._nemo_run_launcher"
+
+    grace_seconds: Annotated[float, Range(minimum=0, maximum=3600)] = 60.0
+    """Seconds that NeMo-Run gets to stop the ranks; what it has left on this machine is killed then."""
+
+    backend: Literal["local", "docker", "slurm", "skypilot", "kubeflow", "dgxcloud", "lepton"] = "local"
+    """Which executor of NeMo-Run."""
+
+    options: dict[
+        Annotated[str, Matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and underscores")], str
+    ] = field(default_factory=dict)
+    """Fields of NeMo-Run's executor class, each value as YAML text; `env:NAME` takes it from a variable."""
+
+    python: str = ""
+    """Python of the place that the ranks run with; none for the one that launches."""
+
+    def check(self, layout: Layout) -> None:
+        """Raise `RunError` if NeMo-Run is not installed, or the job is not for the one machine of its backend."""
+        require_nemo_run()
+        if self.backend in _ONE_MACHINE and layout.num_nodes != 1:
+            raise RunError(
+                f"trainer.num_nodes={layout.num_nodes}: executor.backend={self.backend} runs on one machine; "
+                "set trainer.num_nodes=1 or take the backend of a cluster"
+            )
+
+    def require_ready(self, job: "Job") -> None:
+        """Raise `RunError` if NeMo-Run would refuse the job, or write down or mangle a part of it."""
+        if self.backend != "local" and (names := secret_names(self.env)):
+            raise RunError(
+                f"executor.env: NeMo-Run would write {', '.join(names)} to files: "
+                "set it where the ranks run, or take backend=local"
+            )
+        for path in (self.python or sys.executable, *([] if self.backend == "local" else [str(job.run_dir)])):
+            if found := re.search(r"[^A-Za-z0-9/._+=@-]", path):
+                raise RunError(
+                    f"{path!r}: NeMo-Run does not quote paths, and this one holds {found[0]!r}: choose another one"
+                )
+        self.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
+
+    def nemo_executor(self, num_nodes: int, processes_per_node: int, run_dir: Path) -> Any:
+        """Return NeMo-Run's executor for a job of this size.
+
+        Raises:
+            RunError: NeMo-Run is not installed, or an option is wrong.
+        """
+        require_nemo_run()
+        from executors._nemo_run_task import make_executor
+
+        return make_executor(
+            self.backend,
+            self.options,
+            num_nodes=num_nodes,
+            processes_per_node=processes_per_node,
+            run_dir=run_dir,
+            environ=os.environ,
+        )
+
+    def request(self, job: "Job") -> str:
+        """Return what NeMo-Run would ask its backend for, as its own dry run says it; starts nothing.
+
+        Raises:
+            RunError: NeMo-Run would refuse the job, or lacks the package of its backend.
+        """
+        self.require_ready(job)
+        from executors._nemo_run_task import make_script, request_text
+
+        nemo_executor = self.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
+        return request_text(nemo_executor, make_script(self.python, job.run_dir))
+
+    def gpu_type(self) -> str | None:
+        """Return the type of this machine's GPUs for backends that run on it."""
+        return local_gpu_type() if self.backend in _ONE_MACHINE else None
+
+    def job_environment(self, layout: Layout) -> dict[str, str]:
+        """Return `env`, with unbuffered output and, on this machine, a fair share of the cores."""
+        defaults = {"PYTHONUNBUFFERED": "1"}  # output goes to a pipe, and is to be seen as it comes
+        if self.backend in _ONE_MACHINE:
+            cores = len(os.sched_getaffinity(0))
+            defaults["OMP_NUM_THREADS"] = str(max(1, cores // layout.processes_per_node))
+        return {name: value for name, value in defaults.items() if name not in os.environ} | self.env
+
+    @classmethod
+    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any], *, force: bool) -> None:
+        """Ask the supervisor to stop the run, and return at once.
+
+        With `force` it kills ranks of this machine without grace. Elsewhere only NeMo-Run reaches them, so it is asked
+        to stop the job all the same.
+
+        Raises:
+            RunError: The supervisor is on another machine or belongs to another user.
+        """
+        is_here = read_job_record(run_dir)["executor"].get("backend") == "local"
+        super().request_cancel(run_dir, supervisor, force=force and is_here)
+
+
+def require_nemo_run() -> None:
+    """Raise `RunError` with the command that installs it if NeMo-Run is not there; does not import it."""
+    if importlib.util.find_spec("nemo_run") is None:
+        raise RunError(f"NeMo-Run is not installed: {INSTALL}")
