@@ -12,13 +12,22 @@ if TYPE_CHECKING:
 __all__ = ["run_directory_script"]
 
 
-def run_directory_script(job: "Job", launcher: tuple[str, ...], files: Mapping[str, str] | None = None) -> str:
+def run_directory_script(
+    job: "Job",
+    launcher: tuple[str, ...],
+    files: Mapping[str, str] | None = None,
+    *,
+    standard_input: tuple[str, ...] = (),
+    before: tuple[str, ...] = (),
+) -> str:
     """Return POSIX shell text that writes the run directory if it is missing, and then starts it.
 
     Args:
         job: The job.
         launcher: Program and arguments that start a written run directory, which is appended.
         files: Files of the executor's own in the run directory: name and text of each.
+        standard_input: Variables that are written to the launcher, as NAME=value with a NUL after each.
+        before: Lines that go before the launcher, once the run directory is there.
     """
     lines = [
         "#!/bin/sh",
@@ -36,10 +45,20 @@ def run_directory_script(job: "Job", launcher: tuple[str, ...], files: Mapping[s
         *(_here_document(f'"$run/{name}"', text) for name, text in (job.files | dict(files or {})).items()),
         _here_document('"$run/job.json"', job.to_json()),
         "fi",
-        f'exec {shlex.join(launcher)} "$run"',
+        *before,
+        f'{_pipe(standard_input)}exec {shlex.join(launcher)} "$run"',
         ")",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _pipe(names: tuple[str, ...]) -> str:
+    """Return shell text that writes variables for the next command; printf is the shell's own, and no process."""
+    if not names:
+        return ""
+    form = "".join(f"{name}=%s\\0" for name in names)
+    values = " ".join(f'"${name}"' for name in names)
+    return f"printf '{form}' {values} | "
 
 
 def _here_document(target: str, text: str) -> str:

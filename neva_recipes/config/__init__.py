@@ -23,7 +23,7 @@ from neva_recipes.config._node import (
 )
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.errors import CheckpointError, DataError, RecipeError, RunError, UserError
-from neva_recipes.config.inputs import expand_path, path_is, tokenizer_name, with_absolute_inputs
+from neva_recipes.config.inputs import expand_path, input_paths, path_is, tokenizer_name, with_absolute_inputs
 from neva_recipes.config.model import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
 from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.serialization import (
@@ -81,6 +81,7 @@ __all__ = [
     "expand_path",
     "field_types",
     "format_value",
+    "input_paths",
     "iterate_fields",
     "load_recipe",
     "node_types",

@@ -12,10 +12,13 @@ from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.serialization import load_recipe
 from neva_recipes.config.tree import build, iterate_fields
 
-__all__ = ["expand_path", "path_is", "tokenizer_name", "with_absolute_inputs"]
+__all__ = ["expand_path", "input_paths", "path_is", "tokenizer_name", "with_absolute_inputs"]
 
 _INPUTS = ("data_path", "validation_data_path", "image_folder", "tokenizer", "from_pretrained")
 """Fields, in whatever group, that name a file or folder to read."""
+
+_MODEL_INPUTS = ("tokenizer", "from_pretrained")
+"""Those of them that name a few files, which may be links into a store of files."""
 
 
 def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]:
@@ -36,6 +39,34 @@ def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]
                 node = getattr(node, group)
             setattr(node, name, str(path.absolute()))
     return resolved
+
+
+def input_paths(recipe: fdl.Buildable[Recipe], fields: tuple[str, ...] = _INPUTS) -> list[Path]:
+    """Return every file and folder here that a process needs to read for a recipe, as absolute paths.
+
+    Beside what the recipe names these are the folders that links in its models lead to, and of the runs it starts from
+    the tokenizers that their recipes name.
+
+    Args:
+        recipe: The recipe.
+        fields: Names of the fields to look at.
+
+    Raises:
+        RecipeError: A run it starts from has a recipe that cannot be read.
+    """
+    found: list[Path] = []
+    for field in iterate_fields(recipe):
+        name = field.path.split(".")[-1]
+        path = expand_path(field.value).absolute() if name in fields and isinstance(field.value, str) else None
+        if path is None or not path_is(path):
+            continue
+        found.append(path)
+        if name in _MODEL_INPUTS and path_is(path, Path.is_dir):
+            found += [entry.resolve().parent for entry in path.iterdir() if entry.is_symlink()]
+        for folder in (path, *path.parents[:2]) if name == "from_pretrained" else ():
+            if path_is(folder / "recipe.yaml", Path.is_file):
+                found += [folder, *input_paths(load_recipe(folder / "recipe.yaml"), _MODEL_INPUTS)]
+    return list(dict.fromkeys(found))
 
 
 def tokenizer_name(recipe: Recipe) -> str:

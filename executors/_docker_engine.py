@@ -1,0 +1,213 @@
+"""Asking a Docker engine, and what its refusals mean in one line."""
+
+import functools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from executors._state import State
+from neva_recipes.config import RunError
+from neva_recipes.secrets import mask, secret_values
+
+if TYPE_CHECKING:
+    import docker
+
+__all__ = [
+    "connect",
+    "engine_address",
+    "engine_errors",
+    "inspect_container",
+    "outcome_of",
+    "pull_missing",
+    "refusals",
+    "signal_container",
+]
+
+_DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
+
+_ANSWER_SECONDS = 60
+"""How long the engine may take for an answer."""
+
+_KILLED = 137
+_NOT_THERE, _NOT_RUNNING = 404, 409
+
+_REASONS = (
+    (
+        r"could not select device driver|nvidia-container-cli|nvidia-container-runtime|unresolvable CDI devices",
+        "executor.gpus: the engine has no runtime for GPUs (the NVIDIA Container Toolkit and a driver); "
+        "executor.gpus=none goes without GPUs",
+    ),
+    (
+        r"bind source path does not exist: (?P<what>.*)",
+        "{what!r} is not there on the machine of the engine, and is to be mounted: see executor.mounts",
+    ),
+    (
+        r"No such image|pull access denied|manifest unknown|registry|repository does not exist",
+        "executor.image={image}: no such image here, and none is fetched unasked: build or pull it, or set "
+        "executor.pull=true",
+    ),
+    (
+        r'exec: "(?P<what>[^"]*)": .*(no such file|not found|permission denied)',
+        "executor.image={image} has no program {what}: executor.python names its Python",
+    ),
+    (r"network (?P<what>.*) not found", "executor.network={what}: the engine has no such network"),
+    (r"Range of CPUs is from (?P<what>\S+ to \S+),", "executor.cpus: expected {what} on the machine of the engine"),
+    (r"(?P<what>Minimum memory limit allowed is \S+)", "executor.memory: {what}"),
+    (r"container name .* is already in use", "its container is still there: the run is in use; cancel it first"),
+)
+"""What the engine says, as a pattern, and what it means for the executor."""
+
+
+def engine_address(docker_host: str | None) -> str:
+    """Return where the engine is: as told, else by DOCKER_HOST, else where engines listen."""
+    return docker_host or os.environ.get("DOCKER_HOST") or _DEFAULT_ADDRESS
+
+
+@functools.lru_cache(maxsize=4)
+def connect(address: str) -> "docker.DockerClient":
+    """Return a client of the engine at an address such as `unix:///var/run/docker.sock`.
+
+    Raises:
+        RunError: The docker package is missing, or the engine cannot be reached.
+    """
+    try:
+        import docker
+    except ImportError:
+        raise RunError(
+            "the docker executor needs the Python package docker: pip install 'neva-recipes[docker]'"
+        ) from None
+    try:
+        return docker.DockerClient.from_env(timeout=_ANSWER_SECONDS, environment={**os.environ, "DOCKER_HOST": address})
+    except engine_errors() as error:
+        raise RunError(_unreachable(address, error)) from None
+
+
+def engine_errors() -> tuple[type[Exception], ...]:
+    """Return what the client raises where the engine refuses or is out of reach."""
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    return DockerException, RequestException, OSError
+
+
+def _unreachable(address: str, error: Exception) -> str:
+    where = f"Docker engine at {mask(address)}"
+    causes = list(_causes(error))
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return f"{where}: permission denied: only root and members of the group of its socket may ask it"
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return f"{where}: there is none; start it, or name another one by executor.docker_host or DOCKER_HOST"
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes) or "refused" in str(error):
+        return f"{where} does not answer: is it running? executor.docker_host or DOCKER_HOST names another one"
+    return f"{where} cannot be asked: {_one_line(str(error))}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all it came from: the client wraps them as causes and as arguments."""
+    yield error
+    for inner in (*error.args, error.__cause__ or error.__context__):
+        if isinstance(inner, BaseException):
+            yield from _causes(inner)
+
+
+@contextmanager
+def refusals(address: str, image: str) -> Iterator[None]:
+    """Turn what the engine raises inside into a `RunError` of one line.
+
+    Args:
+        address: Where the engine is.
+        image: The image that a container is made of.
+    """
+    from docker.errors import APIError
+
+    try:
+        yield
+    except engine_errors() as error:
+        if not isinstance(error, APIError):
+            raise RunError(_unreachable(address, error)) from None
+        said = str(error.explanation or error)
+        for pattern, meaning in _REASONS:
+            if match := re.search(pattern, said, re.DOTALL):
+                what = match.groupdict().get("what", "").strip()
+                raise RunError(meaning.format(what=what, image=image)) from None
+        raise RunError(f"the Docker engine refuses the container: {_one_line(said)}") from None
+
+
+def _one_line(text: str) -> str:
+    return mask(" ".join(text.split()), secret_values(os.environ))[:500]
+
+
+def inspect_container(client: "docker.DockerClient", name: str) -> dict[str, Any] | None:
+    """Return what the engine knows of a container; none if there is no such.
+
+    Raises:
+        DockerException, RequestException, OSError: It cannot be asked.
+    """
+    from docker.errors import NotFound
+
+    try:
+        found: dict[str, Any] = client.api.inspect_container(name)
+    except NotFound:
+        return None
+    return found
+
+
+def signal_container(client: "docker.DockerClient", name: str, signal: str) -> None:
+    """Send a signal to the first process of a container, unless that has ended.
+
+    Raises:
+        DockerException, RequestException, OSError: The engine cannot be asked, or refuses.
+    """
+    from docker.errors import APIError
+
+    try:
+        client.api.kill(name, signal=signal)
+    except APIError as error:
+        if error.status_code not in (_NOT_THERE, _NOT_RUNNING):
+            raise
+
+
+def pull_missing(client: "docker.DockerClient", image: str) -> None:
+    """Fetch an image from its registry if it is not here.
+
+    Raises:
+        RunError: It cannot be fetched.
+        DockerException, RequestException, OSError: The engine cannot be asked.
+    """
+    from docker.errors import APIError, ImageNotFound
+
+    try:
+        client.images.get(image)
+        return
+    except ImageNotFound:
+        pass
+    try:
+        client.api.timeout = None  # a layer may take long without a word
+        client.images.pull(image)
+    except APIError as error:
+        raise RunError(f"executor.image={image}: cannot be fetched: {_one_line(str(error.explanation))}") from None
+    finally:
+        client.api.timeout = _ANSWER_SECONDS
+
+
+def outcome_of(inspected: dict[str, Any]) -> State | None:
+    """Return how a run ended whose container did before the run had written its end; none while it runs."""
+    state = inspected["State"]
+    if state["Running"] or state["Status"] == "created":
+        return None
+    code = int(state["ExitCode"]) or 1
+    if state.get("OOMKilled"):
+        reason = "its container was killed: out of memory"
+    elif code == _KILLED:
+        reason = "its container was killed (SIGKILL: by hand, with its engine, or out of memory)"
+    else:
+        reason = f"its container ended with exit code {code}" + (f": {state['Error']}" if state.get("Error") else "")
+    return State(state="failed", exit_code=code, reason=_one_line(reason), ended=_ended(state))
+
+
+def _ended(state: dict[str, Any]) -> str | None:
+    """Return when a container ended, in the form of state.json: microseconds, and an offset of time zone."""
+    match = re.fullmatch(r"(\d{4}-.*?)(\.\d{1,6})?\d*Z", str(state.get("FinishedAt", "")))
+    return f"{match[1]}{match[2] or ''}+00:00" if match and not match[1].startswith("0001") else None
