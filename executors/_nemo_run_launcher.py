@@ -1,7 +1,8 @@
 """Has NeMo-Run start the ranks of a run: `python -m executors._nemo_run_launcher RUN_DIR`, under the supervisor.
 
 Ends with the exit code of the run: 0, that of the rank whose failure ended it, or 1 where NeMo-Run says that the job
-failed before its ranks said how they ended. The last two are explained in failure.json. SIGTERM cancels the job.
+failed before its ranks said how they ended. The last two are explained in failure.json. SIGTERM cancels the job;
+SIGUSR2 is passed on to ranks of this machine, which then save and stop.
 """
 
 import contextlib
@@ -10,13 +11,16 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from executors._failure import CAUSES, read_failure
 from executors._nemo_run_rank import RANKS_FOLDER
-from executors._process import describe_exit
+from executors._process import describe_exit, is_alive
+from executors._rank import EXIT_STOPPED, STOP_SIGNAL
 from executors._state import write_atomically
 from executors.job import load_executor, read_job_record
 from neva_recipes.config import UserError
@@ -29,28 +33,53 @@ _PATIENCE_SECONDS = 20.0
 """How long what NeMo-Run says and what ranks wrote may differ before the one is believed without the other."""
 
 
-class _Cancel:
-    """Remembers that the end was asked for."""
+class _Requests:
+    """Remembers what the process was asked for by signals."""
 
     def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        self.cancel = False
+        self.stop = False
 
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
+    def listen(self) -> None:
+        """Take the signals, also from whoever has taken them in between."""
+        for number in (signal.SIGTERM, signal.SIGINT, STOP_SIGNAL):
+            signal.signal(number, self._take)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP_SIGNAL})
+
+    def _take(self, number: int, _: Any) -> None:
+        if number == STOP_SIGNAL:
+            self.stop = True
+        else:
+            self.cancel = True
 
 
 def main(arguments: list[str]) -> int:
     """Run the job to its end and return its exit code."""
     run_dir = Path(arguments[0])
-    cancel = _Cancel()
+    requests = _Requests()
+    requests.listen()
     record = read_job_record(run_dir)
-    home = run_dir / "nemo_run"
+    home = _home(run_dir, record["executor"]["options"])
     os.environ["NEMORUN_HOME"] = str(home)  # read when it is imported
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     shutil.rmtree(run_dir / RANKS_FOLDER, ignore_errors=True)
     (run_dir / RANKS_FOLDER).mkdir()
+    try:
+        return _run(run_dir, record, home, requests)
+    finally:
+        if home.parent != run_dir:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _home(run_dir: Path, options: Mapping[str, str]) -> Path:
+    """Return the folder for NeMo-Run's files; it writes down every option, so secret ones do not go to a disk."""
+    if any(text.startswith("env:") for text in options.values()):
+        memory = Path("/dev/shm")
+        return Path(tempfile.mkdtemp(prefix="nemo-run-", dir=memory if memory.is_dir() else None))
+    return run_dir / "nemo_run"
+
+
+def _run(run_dir: Path, record: Mapping[str, Any], home: Path, requests: _Requests) -> int:
     try:
         executor: Any = load_executor(record, os.environ)
         nemo_executor = executor.nemo_executor(record["num_nodes"], record["processes_per_node"], run_dir)
@@ -67,21 +96,23 @@ def main(arguments: list[str]) -> int:
     with experiment:
         experiment.add(make_script(executor.python, run_dir), name=TASK)
         experiment.run()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, cancel._ask)  # torchx has put its own there
+        requests.listen()  # torchx has put its own handlers there
         wait = _POLL_SECONDS.get(executor.backend, _POLL_SECONDS_OF_CLUSTERS)
-        state = _wait(experiment, TASK, run_dir, record["world_size"], cancel, wait)
-        if state == "CANCELLED" and cancel.asked:
+        state = _wait(experiment, TASK, run_dir, record["world_size"], requests, wait)
+        if requests.cancel:
             experiment.cancel(TASK)
-            return _leave(_CANCELLED_EXIT_CODE)
-    return _leave(_judge(run_dir, record["world_size"], state))
+            return _CANCELLED_EXIT_CODE
+    return _judge(run_dir, record["world_size"], state)
 
 
-def _wait(experiment: Any, task: str, run_dir: Path, world_size: int, cancel: _Cancel, seconds: float) -> str:
-    """Return the name of the state that NeMo-Run gives the job, once it and all ranks have ended or a cancel came."""
+def _wait(experiment: Any, task: str, run_dir: Path, world_size: int, requests: _Requests, seconds: float) -> str:
+    """Wait until the job and its ranks have ended or a cancel is asked for; return what NeMo-Run says of the job."""
     disagree_since: float | None = None
     asked_at, state = -seconds, "UNSUBMITTED"
-    while not cancel.asked:
+    while not requests.cancel:
+        if requests.stop:
+            requests.stop = False
+            _stop_ranks(run_dir)
         if time.monotonic() - asked_at >= seconds:
             state = experiment.status(return_dict=True)[task]["status"].name
             asked_at = time.monotonic()
@@ -97,7 +128,16 @@ def _wait(experiment: Any, task: str, run_dir: Path, world_size: int, cancel: _C
         else:
             disagree_since = None
         time.sleep(0.1)
-    return "CANCELLED"
+    return state
+
+
+def _stop_ranks(run_dir: Path) -> None:
+    """Ask the ranks of this machine to save and stop."""
+    for path in (run_dir / RANKS_FOLDER).glob("*.process"):
+        with contextlib.suppress(OSError, ValueError):
+            rank = json.loads(path.read_text(encoding="utf-8"))
+            if is_alive(rank):
+                os.kill(rank["pid"], STOP_SIGNAL)
 
 
 def _exits(run_dir: Path) -> dict[int, dict[str, Any]]:
@@ -112,7 +152,13 @@ def _exits(run_dir: Path) -> dict[int, dict[str, Any]]:
 def _judge(run_dir: Path, world_size: int, state: str) -> int:
     """Return the exit code of the run, and see to it that failure.json says why it failed."""
     exits = _exits(run_dir)
-    failed = sorted((entry["time"], number, entry["code"]) for number, entry in exits.items() if entry["code"])
+    failed = sorted(
+        (entry["time"], number, entry["code"])
+        for number, entry in exits.items()
+        if entry["code"] not in (0, EXIT_STOPPED)
+    )
+    if not failed and any(entry["code"] == EXIT_STOPPED for entry in exits.values()):
+        return EXIT_STOPPED
     if not failed:
         if len(exits) == world_size:
             return 0
@@ -134,12 +180,9 @@ def _explain(run_dir: Path, rank: int, kind: str, message: str) -> None:
     write_atomically(run_dir / "failure.json", json.dumps(failure) + "\n")
 
 
-def _leave(code: int) -> int:
-    """End without the interpreter's shutdown: threads of NeMo-Run's may wait there for what will not come."""
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
+    # Threads of NeMo-Run's may wait at the interpreter's shutdown for what will not come.
     os._exit(code)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from executors._logs import LogWriter
-from executors._process import become_subreaper, die_with_parent, kill_children
-from executors._rank import Rank
+from executors._process import become_subreaper, die_with_parent, identify, kill_children
+from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Rank
 from executors._state import write_atomically
 from neva_recipes.secrets import secret_values
 
@@ -28,7 +28,7 @@ __all__ = ["RANKS_FOLDER", "main", "plain_path"]
 RANKS_FOLDER = "ranks"
 """Folder of the run directory in which each rank says how it ended."""
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, STOP_SIGNAL)
 
 
 def plain_path(path: Path) -> str:
@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
         arguments: The run directory, as `plain_path` writes it.
 
     Returns:
-        The exit code of the rank, 128 + signal if it was killed.
+        The exit code of the rank, 128 + signal if it was killed; 0 if it was stopped on request, which to torchrun
+        would be a reason to kill the others.
     """
     run_dir = Path(os.fsdecode(unquote_to_bytes(arguments[0])))
     job: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
@@ -52,6 +53,8 @@ def main(arguments: list[str]) -> int:
     kill_children()
     ended = {"code": code, "time": time.time()}
     write_atomically(run_dir / RANKS_FOLDER / f"{number}.json", json.dumps(ended) + "\n")
+    if code == EXIT_STOPPED:
+        return 0
     return code if code >= 0 else 128 - code
 
 
@@ -65,6 +68,9 @@ def _run(run_dir: Path, job: Mapping[str, Any], number: int) -> int:
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     for caught in (signal.SIGCHLD, *_FORWARDED):
         signal.signal(caught, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP_SIGNAL})
+    own = json.dumps(identify(os.getpid()))
+    write_atomically(run_dir / RANKS_FOLDER / f"{number}.process", own + "\n")
     prefix = f"[{number}] ".encode() if job["world_size"] > 1 else b""
     joined = LogWriter(run_dir / "logs" / "joined.log")
     rank = Rank(number, LogWriter(run_dir / "logs" / f"rank-{number}.log"), prefix, secret_values(os.environ))

@@ -72,7 +72,7 @@ def make_executor(
     cls = _CLASSES[backend]
     nodes_field, processes_field = _SIZES[backend]
     known = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in _OWN_FIELDS}
-    for name in (nodes_field, processes_field):
+    for name in filter(None, _SIZES[backend]):
         known.pop(name, None)
     values = {name: _value(cls, known, name, text, environ) for name, text in options.items()}
     missing = [

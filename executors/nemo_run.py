@@ -17,7 +17,7 @@ from executors._supervised import SupervisedExecutor
 from executors.job import read_job_record
 from neva_recipes.config import Matches, Range, RunError
 from neva_recipes.plan import Layout
-from neva_recipes.secrets import secret_names
+from neva_recipes.secrets import mask, secret_names, secret_values
 
 if TYPE_CHECKING:
     from executors.job import Job
@@ -102,7 +102,9 @@ class NemoRunExecutor(SupervisedExecutor):
         from executors._nemo_run_task import make_script, request_text
 
         nemo_executor = self.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
-        return request_text(nemo_executor, make_script(self.python, job.run_dir))
+        hidden = [os.environ[text[4:]] for text in self.options.values() if text.startswith("env:")]
+        text = request_text(nemo_executor, make_script(self.python, job.run_dir))
+        return mask(text, [*hidden, *secret_values(os.environ)])
 
     def gpu_type(self) -> str | None:
         """Return the type of this machine's GPUs for backends that run on it."""
