@@ -30,6 +30,8 @@ CODE_FOLDER = "code"
 
 _PACKAGES = ("executors", "neva_model", "neva_recipes")
 
+_PLAIN_PATH = re.compile(r"[\w./+=:, -]+")
+
 _LOWEST_PORT, _PORTS = 20000, 10000
 """Below the ports that Linux hands out for outgoing connections (32768 and more)."""
 
@@ -39,7 +41,7 @@ def batch_script(job: "Job", executor: "SlurmExecutor") -> str:
     text: str = _make_sbatch_string(
         command=_task_command(job, executor),
         folder=job.run_dir / FOLDER,
-        job_name=job.run_dir.name,
+        job_name=re.sub(r"[^\w.+-]", "_", job.run_dir.name),
         use_srun=False,
         stderr_to_stdout=True,
         setup=_setup(job, executor),
@@ -78,8 +80,9 @@ def _options(job: "Job", executor: "SlurmExecutor") -> dict[str, Any]:
 
 def _further_options(job: "Job", executor: "SlurmExecutor") -> dict[str, Any]:
     """Return the options that submitit has no parameter for."""
-    # In names of files Slurm takes %j and the like for what they stand for.
-    options: dict[str, Any] = {"output": str(job.run_dir / "logs" / "joined.log").replace("%", "%%")}
+    log = str(job.run_dir / "logs" / "joined.log")
+    # Slurm's own words on a script that did not get as far as to open its log. What needs quoting is beyond sbatch.
+    options: dict[str, Any] = {"output": log if _PLAIN_PATH.fullmatch(log) else "/dev/null"}
     if executor.reservation is not None:
         options["reservation"] = executor.reservation
     options["no-requeue" if executor.max_requeues == 0 else "requeue"] = True
@@ -94,6 +97,7 @@ def _setup(job: "Job", executor: "SlurmExecutor") -> list[str]:
     end = f'{with_code if executor.code_snapshot else ""} {python} -m executors._slurm_end "$run" "$code"'.strip()
     return [
         f"run={shlex.quote(str(job.run_dir))}",
+        'exec >>"$run/logs/joined.log" 2>&1',
         "finish() {",
         "    code=$?",
         f"    {end}",
@@ -116,6 +120,7 @@ def _setup(job: "Job", executor: "SlurmExecutor") -> list[str]:
         """    MASTER_ADDR=$(scontrol show node "$MASTER_ADDR" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')""",
         f"MASTER_PORT=$(({_LOWEST_PORT} + (SLURM_JOB_ID * 7 + ${{SLURM_RESTART_COUNT:-0}}) % {_PORTS}))",
         "export MASTER_ADDR MASTER_PORT",
+        "export SUBMITIT_LOG_LEVEL=WARNING",
     ]
 
 

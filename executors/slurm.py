@@ -136,12 +136,6 @@ class SlurmExecutor(Executor):
         """Raise `RunError` if there is no Slurm here, or no partition that could ever run the job."""
         if shutil.which("sbatch") is None:
             raise RunError("no Slurm here: sbatch is not on PATH")
-        # Slurm reads a line at a time, and its file names have characters with a meaning.
-        for what, path in (("runs_dir", job.run_dir), ("working directory", job.cwd)):
-            if any(character in str(path) for character in "\n\\'\""):
-                raise RunError(
-                    f"{what}: {str(path)!r} has a line break, a quote or a backslash: Slurm cannot write there"
-                )
         if any(mark in str(job.run_dir) for mark in ("%j", "%t", "%A", "%a")):
             raise RunError(f"runs_dir: {str(job.run_dir)!r} has a % before a letter with a meaning to Slurm: rename it")
         if self.container_image is not None and any(mark in f"{job.run_dir}{job.cwd}" for mark in ",:"):
@@ -208,7 +202,8 @@ class SlurmExecutor(Executor):
         if standing is None or standing.is_active:
             return None
         if standing.is_waiting:
-            return State(state="queued", reason=f"Slurm job {supervisor['slurm_job_id']} waits: {standing.reason}")
+            waits = f" waits: {standing.reason}" if standing.reason != "None" else " waits"
+            return State(state="queued", reason=f"Slurm job {supervisor['slurm_job_id']}{waits}")
         if standing.state == "CANCELLED":
             return State(state="cancelled", reason="the Slurm job was cancelled")
         if standing.state == "COMPLETED":
