@@ -221,9 +221,12 @@ def _plan_stage(stage: Stage, after: tuple[str, ...], outputs: Mapping[str, str]
             planned = plan(work, executor)
             problems = tuple(finding.line() for finding in _errors(stage, planned))
             return StagePlan(stage, after, planned, problems)
+    except UserError as error:
+        raise RecipeError(f"{_label(stage)}: {error}") from None
+    try:
         tool: Tool = build(work, stage.name)
     except UserError as error:
-        raise RecipeError(f"{_label(stage)}: {str(error).removeprefix(f'{stage.name}.')}") from None
+        return StagePlan(stage, after, None, (str(error).removeprefix(f"{stage.name}."),))
     return StagePlan(stage, after, None, tuple(_missing_files(stage, tool)))
 
 

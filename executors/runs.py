@@ -314,9 +314,13 @@ class Run:
         recipe_file, plan_file = self.path / "recipe.yaml", self.path / "plan.json"
         old = recipe_file.read_text(encoding="utf-8")
         if job.recipe_yaml != old:
-            write_atomically(self._earlier_recipe(len(self.recipe_files())), old)
+            *earlier, _ = self.recipe_files()
+            # One that was killed here may have kept the old recipe already.
+            if not earlier or earlier[-1].read_text(encoding="utf-8") != old:
+                write_atomically(self._earlier_recipe(len(earlier) + 1), old)
+            plan_file.unlink(missing_ok=True)
             write_atomically(recipe_file, job.recipe_yaml)
-        if job.recipe_yaml != old or not plan_file.exists():
+        if not plan_file.exists():
             write_atomically(plan_file, plan_to_json(job.plan))
 
     def _earlier_recipe(self, number: int) -> Path:
@@ -343,6 +347,8 @@ def _new_lines(reader: LogReader, folder: LineFolder | None) -> Iterator[str]:
 def find_run(name_or_path: str | Path, runs_dir: str | Path = "runs") -> Run:
     """Return a run by the name of its directory, the name it was given (the newest of that name), or its path.
 
+    PIPELINE/STAGE is the run of a stage.
+
     Raises:
         RunError: There is none; the nearest names are offered.
     """
@@ -357,6 +363,14 @@ def find_run(name_or_path: str | Path, runs_dir: str | Path = "runs") -> Run:
     path = Path(wanted).resolve()
     if wanted and (path / "job.json").is_file():
         return Run(path)
+    whole, _, stage = wanted.rpartition("/")
+    if whole and stage:
+        stage_path = find_run(whole, runs_dir).path / "stages" / stage
+        if (stage_path / "job.json").is_file():
+            return Run(stage_path)
+        names_of_stages = sorted(found.parent.name for found in stage_path.parent.glob("*/job.json"))
+        expected = f"expected one of {', '.join(names_of_stages)}" if names_of_stages else "it is no pipeline"
+        raise RunError(f"run {whole} has no stage {stage!r}: {expected}")
     names = dict.fromkeys([name for run in runs for name in (_given_name(run), run.name)])
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     hint = f" (did you mean {', '.join(near)}?)" if near else ""

@@ -8,11 +8,12 @@ from typing import Literal
 
 import fiddle as fdl
 
+from executors.pipeline import Evaluate, Export, Pipeline, Stage
 from neva_recipes import parts
 from neva_recipes._assembly import assemble, check_size, recompute_every_layer, scale_to_laptop, split_over_node
 from neva_recipes.config import LlavaDataConfig, ModelConfig, OptimConfig, Recipe, config
 
-__all__ = ["LlavaSize", "finetune", "pretrain"]
+__all__ = ["LlavaSize", "finetune", "pipeline", "pretrain"]
 
 LlavaSize = Literal["7b", "13b", "tiny"]
 
@@ -81,6 +82,24 @@ def finetune(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
     else:
         split_over_node(recipe, tensor_model_parallel_size=4, micro_batch_size=8)
     return recipe
+
+
+def pipeline(size: LlavaSize = "7b") -> Pipeline:
+    """LLaVA-1.5 from stage 1 to a model that has been measured: pretrain, finetune, export, evaluate.
+
+    The projector of finetune is that of pretrain; what finetune has trained is exported as a Hugging Face directory,
+    and answers the questions of evaluate.data.
+
+    Args:
+        size: Size of the language model.
+    """
+    first = Stage("pretrain", pretrain(size))
+    recipe = finetune(size)
+    recipe.model.projector.from_pretrained = first.output
+    second = Stage("finetune", recipe)
+    export = Stage("export", config(Export, model=second.output))
+    evaluate = Stage("evaluate", config(Evaluate, model=second.output))
+    return Pipeline("llava.pipeline", first >> second >> export >> evaluate)
 
 
 def _llava(name: str, size: LlavaSize) -> fdl.Config[Recipe]:

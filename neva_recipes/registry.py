@@ -18,10 +18,20 @@ from typing import Any
 
 import fiddle as fdl
 
+from executors.pipeline import Pipeline
 from neva_recipes.config import Recipe, RecipeError, parse_value, suggest
 from neva_recipes.user_code import load_python_file, reporting_mistakes
 
-__all__ = ["ENTRY_POINT_GROUP", "NoSuchRecipe", "RecipeEntry", "RecipeParameter", "find_recipe", "list_recipes"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "NoSuchRecipe",
+    "RecipeEntry",
+    "RecipeParameter",
+    "find_pipeline",
+    "find_recipe",
+    "list_pipelines",
+    "list_recipes",
+]
 
 ENTRY_POINT_GROUP = "neva_recipes.recipes"
 
@@ -94,6 +104,34 @@ class RecipeEntry:
         Raises:
             RecipeError: A parameter is missing or has a wrong value, the function fails, or returns something else.
         """
+        recipe = self.call(arguments)
+        if not (isinstance(recipe, fdl.Buildable) and fdl.get_callable(recipe) is Recipe):
+            raise RecipeError(f"{self.name} returned {_describe(recipe)}: a recipe function returns a Config of Recipe")
+        return recipe
+
+    def make_pipeline(self, arguments: Mapping[str, str] | None = None) -> Pipeline:
+        """Return the pipeline that the function makes.
+
+        Args:
+            arguments: Parameters of the function as command-line text.
+
+        Raises:
+            RecipeError: A parameter is missing or has a wrong value, the function fails, or returns something else.
+        """
+        pipeline = self.call(arguments)
+        if not isinstance(pipeline, Pipeline):
+            raise RecipeError(f"{self.name} returned {_describe(pipeline)}: it says that it returns a Pipeline")
+        return pipeline
+
+    def call(self, arguments: Mapping[str, str] | None = None) -> Any:
+        """Return what the function returns.
+
+        Args:
+            arguments: Parameters of the function as command-line text.
+
+        Raises:
+            RecipeError: A parameter is missing or has a wrong value, or the function fails.
+        """
         arguments = arguments or {}
         values = {}
         for parameter in self.parameters:
@@ -105,10 +143,34 @@ class RecipeEntry:
                 raise RecipeError(f"{self.name} needs {parameter.name}: add {parameter.name}=VALUE")
         function = self.load()
         with reporting_mistakes(inspect.getfile(function)):
-            recipe = function(**values)
-        if not (isinstance(recipe, fdl.Buildable) and fdl.get_callable(recipe) is Recipe):
-            raise RecipeError(f"{self.name} returned {_describe(recipe)}: a recipe function returns a Config of Recipe")
-        return recipe
+            return function(**values)
+
+
+def find_pipeline(name: str, file: str | Path | None = None) -> RecipeEntry | None:
+    """Return the pipeline of that name; none if there is none.
+
+    Args:
+        name: Such as `llava.pipeline`; of `file`, the name of the function alone will do.
+        file: A Python file whose functions that return a `Pipeline` count too.
+
+    Raises:
+        RecipeError: The file cannot be used.
+    """
+    in_file = _entries_of_file(Path(file), _returns_pipeline) if file is not None else []
+    for entry in in_file:
+        if name in (entry.name, _short_name(entry)):
+            return entry
+    return next((entry for entry in _built_in(_returns_pipeline) if entry.name == name), None)
+
+
+def list_pipelines(file: str | Path | None = None) -> list[RecipeEntry]:
+    """Return the pipelines of a Python file, if one is given, and the built-in ones.
+
+    Raises:
+        RecipeError: The file cannot be used.
+    """
+    in_file = _entries_of_file(Path(file), _returns_pipeline) if file is not None else []
+    return [*in_file, *_built_in(_returns_pipeline)]
 
 
 def find_recipe(name: str, file: str | Path | None = None, other_words: Iterable[str] = ()) -> RecipeEntry:
@@ -133,7 +195,9 @@ def find_recipe(name: str, file: str | Path | None = None, other_words: Iterable
         origins = " and ".join(entry.origin for entry in found)
         raise RecipeError(f"{name}: offered by {origins}; uninstall one of them")
     if not found:
-        known = [entry.name for entry in (*in_file, *_built_in_recipes(), *_recipes_of_packages())]
+        known = [
+            entry.name for entry in (*in_file, *_built_in_recipes(), *_recipes_of_packages(), *list_pipelines(file))
+        ]
         hint = suggest(name, [*known, *map(_short_name, in_file), *other_words])
         raise NoSuchRecipe(f"{name}: no such recipe or command{hint}; nemo-run list shows all recipes")
     return found[0]
@@ -154,33 +218,38 @@ def list_recipes(file: str | Path | None = None) -> list[RecipeEntry]:
 
 
 def _built_in_recipes() -> list[RecipeEntry]:
+    return _built_in(_may_return_recipe)
+
+
+def _built_in(is_meant: Callable[[Callable[..., Any]], bool]) -> list[RecipeEntry]:
     modules = [importlib.import_module(f"neva_recipes.{name}") for name in _BUILT_IN_MODULES]
     return [
         RecipeEntry(f"{short_name}.{name}", "built in", partial(_itself, function))
         for short_name, module in zip(_BUILT_IN_MODULES, modules, strict=True)
-        for name, function in _recipe_functions(module.__dict__, module.__name__)
+        for name, function in _public_functions(module.__dict__, module.__name__)
+        if is_meant(function)
     ]
 
 
 def _recipes_of_file(path: Path) -> list[RecipeEntry]:
+    entries = _entries_of_file(path, _may_return_recipe)
+    if not entries and not _entries_of_file(path, _returns_pipeline):
+        raise RecipeError(f"{path}: has no recipe: expected a public function that returns a Config of Recipe")
+    return entries
+
+
+def _entries_of_file(path: Path, is_meant: Callable[[Callable[..., Any]], bool]) -> list[RecipeEntry]:
     module = load_python_file(path)
     entries = [
         RecipeEntry(f"{path.stem}.{name}", str(path), partial(_itself, function))
-        for name, function in _recipe_functions(module.__dict__, module.__name__)
+        for name, function in _public_functions(module.__dict__, module.__name__)
+        if is_meant(function)
     ]
-    if not entries and not _has_executors(path):
-        raise RecipeError(f"{path}: has no recipe: expected a public function that returns a Config of Recipe")
-    taken = {entry.name for entry in _built_in_recipes()}
+    taken = {entry.name for entry in (*_built_in_recipes(), *_built_in(_returns_pipeline))}
     for entry in entries:
         if entry.name in taken:
             raise RecipeError(f"{path}: {entry.name} is the name of a built-in recipe: rename the file")
     return entries
-
-
-def _has_executors(path: Path) -> bool:
-    from executors.profiles import python_profiles
-
-    return bool(python_profiles(path))
 
 
 def _recipes_of_packages() -> list[RecipeEntry]:
@@ -206,24 +275,28 @@ def _load_entry_point(point: Any) -> Callable[..., Any]:
     return function
 
 
-def _recipe_functions(namespace: Mapping[str, Any], module_name: str) -> list[tuple[str, Callable[..., Any]]]:
-    """Return the functions of a module that may be recipes: public, its own, not declared to return something else."""
+def _public_functions(namespace: Mapping[str, Any], module_name: str) -> list[tuple[str, Callable[..., Any]]]:
+    """Return the functions of a module that are public and its own."""
     public = namespace.get("__all__")
     return [
         (name, value)
         for name, value in namespace.items()
         if inspect.isfunction(value)
         and (name in public if public is not None else not name.startswith("_") and value.__module__ == module_name)
-        and _may_return_recipe(value)
     ]
 
 
 def _may_return_recipe(function: Callable[..., Any]) -> bool:
+    """Return whether a function is not declared to return something else than a recipe."""
     annotation = _type_hints(function).get("return", Any)
     origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if annotation is Any:
         return True
     return isinstance(origin, type) and issubclass(origin, fdl.Buildable) and arguments in ((), (Recipe,))
+
+
+def _returns_pipeline(function: Callable[..., Any]) -> bool:
+    return _type_hints(function).get("return") is Pipeline
 
 
 def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:

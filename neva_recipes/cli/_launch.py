@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from neva_recipes.cli._fields import describe_fields, describe_parameters
 from neva_recipes.cli._opening import make_recipe
 from neva_recipes.cli._overview import recipe_overview
 from neva_recipes.config import Recipe, load_recipe
-from neva_recipes.registry import RecipeEntry, find_recipe
+from neva_recipes.registry import RecipeEntry, find_pipeline, find_recipe
 from neva_recipes.secrets import mask, secret_values
 
 if TYPE_CHECKING:
@@ -42,17 +43,57 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
         return 0
     name, *words = arguments.words
     overrides, of_executor = split_executor_overrides(split_overrides(words))
-    if name.endswith((".yaml", ".yml")):
-        entry, recipe = None, load_recipe(name)
-        apply_overrides(recipe, overrides)
-    else:
-        entry = find_recipe(name, arguments.recipes, commands)
-        recipe = make_recipe(entry, overrides)
+    pipeline_entry = None if _is_saved(name) else find_pipeline(name, arguments.recipes)
+    if arguments.parallel is not None and pipeline_entry is None and not arguments.sweep:
+        raise UsageError("--parallel: goes with --sweep or a pipeline, whose runs it counts")
+    if pipeline_entry is not None:
+        return _launch_pipeline(pipeline_entry, overrides, of_executor, arguments)
+    entry = None if _is_saved(name) else find_recipe(name, arguments.recipes, commands)
+    if arguments.sweep and not arguments.help:
+        from neva_recipes.cli._pipeline import make_sweep, start
+
+        sweep = make_sweep(Path(name).name, overrides, partial(_recipe_of, name, entry))
+        return start(sweep, chosen_executor(arguments, of_executor), arguments)
+    recipe = _recipe_of(name, entry, {} if arguments.sweep else overrides)
     if arguments.help:
         # What a recipe function has put into a field is not checked before it is run or looked at.
         print(mask(_recipe_help(name, entry, recipe), secret_values(os.environ)))
         return 0
     return _start(recipe, chosen_executor(arguments, of_executor), arguments)
+
+
+def _is_saved(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _recipe_of(name: str, entry: RecipeEntry | None, overrides: Mapping[str, str]) -> fdl.Buildable[Recipe]:
+    if entry is not None:
+        return make_recipe(entry, overrides)
+    recipe = load_recipe(name)
+    apply_overrides(recipe, overrides)
+    return recipe
+
+
+def _launch_pipeline(
+    entry: RecipeEntry, overrides: Mapping[str, str], of_executor: Mapping[str, str], arguments: argparse.Namespace
+) -> int:
+    from neva_recipes.cli._pipeline import make_pipeline, pipeline_fields, start
+
+    for flag, value in (("--gpu", arguments.gpu), ("--sweep", arguments.sweep or None)):
+        if value is not None:
+            raise UsageError(f"{flag}: goes with a recipe, not with a pipeline")
+    pipeline = make_pipeline(entry, overrides)
+    if arguments.help:
+        parameters = ["parameters of the pipeline:", *describe_parameters(entry.parameters)]
+        help_text = _parser(
+            f"nemo-run {entry.name}",
+            usage=f"nemo-run {entry.name} [key=value ...] [STAGE.key=value ...] [flags]",
+            description="\n\n".join(map(wrap, entry.description.split("\n\n"))),
+            epilog="\n".join(parameters + pipeline_fields(pipeline)),
+        ).format_help()
+        print(mask(help_text, secret_values(os.environ)))
+        return 0
+    return start(pipeline, chosen_executor(arguments, of_executor), arguments)
 
 
 def _start(recipe: fdl.Buildable[Recipe], executor: "Executor", arguments: argparse.Namespace) -> int:
@@ -96,10 +137,20 @@ def _parser(prog: str, usage: str | None = None, description: str = "", epilog: 
     parser.add_argument("--gpu", metavar="G", help="with --dry-run: type of GPU for memory and time, such as h100-80g")
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     parser.add_argument("--name", metavar="N", help="name of the run (the recipe's)")
+    parser.add_argument("--sweep", action="store_true", help="run every combination of values: optim.lr=1e-5,2e-5")
+    parser.add_argument(
+        "--parallel", metavar="N", type=_count, help="runs of a sweep, or stages of a pipeline, at once (1)"
+    )
     add_executor(parser)
     parser.add_argument("--recipes", metavar="F", type=Path, help="Python file with recipes and profiles of your own")
     add_runs_dir(parser)
     return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 1")
+    return int(text)
 
 
 def _help(commands: Mapping[str, str]) -> str:

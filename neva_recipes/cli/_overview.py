@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neva_recipes.cli._arguments import StrictParser
 from neva_recipes.config import UserError
-from neva_recipes.registry import RecipeEntry, list_recipes
+from neva_recipes.registry import RecipeEntry, list_pipelines, list_recipes
 
 __all__ = ["list_command", "recipe_overview"]
 
@@ -20,7 +20,7 @@ def recipe_overview(file: Path | None) -> str:
             "nemo-run trains vision-language models on Megatron-Core.",
             "",
             "Recipes:",
-            *_lines(entries),
+            *_lines([*entries, *list_pipelines(file)]),
             "",
             "Try:",
             f"  nemo-run {example} --help",
@@ -39,7 +39,8 @@ def list_command(argv: Sequence[str]) -> int:
     """Print the recipes: `nemo-run list`."""
     parser = StrictParser("nemo-run list", description="Recipes that can be run, and where each comes from.")
     parser.add_argument("--recipes", metavar="F", type=Path, help="Python file with recipes of your own")
-    entries = list_recipes(parser.parse(argv).recipes)
+    file = parser.parse(argv).recipes
+    entries = [*list_recipes(file), *list_pipelines(file)]
     for origin in dict.fromkeys(entry.origin for entry in entries):
         print(f"{origin}:", *_lines([entry for entry in entries if entry.origin == origin]), sep="\n")
     return 0

@@ -12,6 +12,7 @@ import fiddle as fdl
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides
 from neva_recipes.cli._fields import describe_fields
 from neva_recipes.cli._launch import finish
+from neva_recipes.cli._pipeline import resume_pipeline
 from neva_recipes.config import Recipe, RunError, load_recipe
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def resume_command(argv: Sequence[str]) -> int:
     """Go on with a run, possibly with changed fields: `nemo-run resume RUN [key=value ...]`."""
     parser = _changing_parser("resume", "Go on with a run from its newest checkpoint, possibly with changed fields.")
     arguments = parser.parse(argv)
+    if (pipeline := _named_pipeline(arguments)) is not None:
+        return resume_pipeline(pipeline, split_overrides(arguments.overrides), detached=arguments.detach)
     chosen = _choose(parser, arguments)
     if chosen is None:
         return 0
@@ -162,6 +165,18 @@ def _changing_parser(command: str, description: str) -> StrictParser:
     return parser
 
 
+def _named_pipeline(arguments: argparse.Namespace) -> "Run | None":
+    """Return the run that is named if it is that of a pipeline or a sweep, unless its help is asked for."""
+    if arguments.run is None or arguments.help:
+        return None
+
+    from executors import find_run
+    from executors._pipeline_directory import is_pipeline
+
+    run = find_run(arguments.run, arguments.runs_dir)
+    return run if is_pipeline(run.path) else None
+
+
 def _choose(parser: StrictParser, arguments: argparse.Namespace) -> "tuple[Run, fdl.Buildable[Recipe]] | None":
     """Return the run that is named and its recipe with the fields changed; none once the help has been printed."""
     if arguments.run is None:
@@ -173,6 +188,8 @@ def _choose(parser: StrictParser, arguments: argparse.Namespace) -> "tuple[Run, 
     from executors import find_run
 
     run = find_run(arguments.run, arguments.runs_dir)
+    if not (run.path / "recipe.yaml").is_file():
+        raise UsageError(f"{run.name} trains no recipe: {parser.prog} has nothing to change in it")
     recipe = load_recipe(run.path / "recipe.yaml")
     apply_overrides(recipe, split_overrides(arguments.overrides))
     if arguments.help:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neva_recipes.cli._arguments import StrictParser, add_runs_dir
-from neva_recipes.config import RunError
+from neva_recipes.config import UserError
 from neva_recipes.secrets import mask
 
 if TYPE_CHECKING:
@@ -91,15 +91,21 @@ def _view(name: str | None, runs_dir: Path) -> tuple[list[str], list[_Row]]:
     if name is not None:
         run = find_run(name, runs_dir)
         status = run.status()
-        return list(fact_lines(run_facts(run, status))), [_Row(run.name, status)]
+        return [*fact_lines(run_facts(run, status)), *_stages(run)], [_Row(run.name, status)]
     rows = [_row(run) for run in list_runs(runs_dir)]
     return (list(_table(rows)) if rows else [f"no runs in {runs_dir}"]), rows
+
+
+def _stages(run: "Run") -> list[str]:
+    from executors._pipeline_directory import is_pipeline, stage_statuses, stage_table
+
+    return ["", *stage_table(stage_statuses(run.path))] if is_pipeline(run.path) else []
 
 
 def _row(run: "Run") -> _Row:
     try:
         return _Row(run.name, run.status())
-    except RunError:
+    except UserError:
         return _Row(run.name, None)
 
 

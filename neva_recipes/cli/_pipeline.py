@@ -1,0 +1,189 @@
+"""Running pipelines and sweeps: `nemo-run llava.pipeline`, `nemo-run RECIPE ... --sweep`."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import fiddle as fdl
+
+from executors.pipeline import Pipeline, Stage
+from executors.sweep import grid, split_choices, sweep
+from neva_recipes.cli._arguments import UsageError, apply_overrides
+from neva_recipes.cli._fields import describe_fields
+from neva_recipes.config import Recipe, RecipeError, field_types, format_value, iterate_fields, replaced_values, suggest
+from neva_recipes.registry import RecipeEntry
+from neva_recipes.secrets import mask, secret_values
+
+if TYPE_CHECKING:
+    from executors import Executor, PipelineJob, Run
+
+__all__ = ["make_pipeline", "make_sweep", "pipeline_fields", "resume_pipeline", "start"]
+
+
+def make_pipeline(entry: RecipeEntry, overrides: Mapping[str, str]) -> Pipeline:
+    """Return what a pipeline function makes, with overrides of its parameters, of a stage's fields, and of all recipes.
+
+    Raises:
+        RecipeError: There is no such parameter, stage or field, or it does not accept the value.
+    """
+    names = [parameter.name for parameter in entry.parameters]
+    pipeline = entry.make_pipeline({key: value for key, value in overrides.items() if key in names})
+    stages = {stage.name: stage for stage in pipeline.stages}
+    own: list[tuple[Stage, str, str]] = []
+    for key, text in overrides.items():
+        head, _, path = key.partition(".")
+        if head in stages and path:
+            own.append((stages[head], path, text))
+        elif key not in names:
+            _require_field(entry, key, [*names, *stages])
+            for stage in pipeline.stages:
+                if stage.trains:
+                    _override(stage, key, text)
+    # What is for one stage goes before what is for all.
+    for stage, path, text in own:
+        _override(stage, path, text)
+    return pipeline
+
+
+def make_sweep(
+    name: str, overrides: Mapping[str, str], make: Callable[[Mapping[str, str]], fdl.Buildable[Recipe]]
+) -> Pipeline:
+    """Return the sweep over every combination of values in comma lists.
+
+    Args:
+        name: Name of the recipe.
+        overrides: Overrides; those with several values vary.
+        make: Returns the recipe with overrides of one value each.
+
+    Raises:
+        UsageError: No override has several values.
+        RecipeError: A point is wrong; the text starts with its values.
+    """
+    choices = {key: split_choices(text) for key, text in overrides.items()}
+    varying = {key: values for key, values in choices.items() if len(values) > 1}
+    if not varying:
+        raise UsageError("--sweep: no field has several values: write optim.lr=1e-5,2e-5")
+    for key, values in varying.items():
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise UsageError(f"{key}={overrides[key]}: has {twice} twice")
+    points = []
+    for settings in grid(varying):
+        try:
+            points.append((settings, make({**overrides, **settings})))
+        except RecipeError as error:
+            shown = ", ".join(f"{key}={value}" for key, value in settings.items())
+            raise RecipeError(f"point {shown}: {error}") from None
+    return sweep(f"{name}.sweep", points)
+
+
+def start(pipeline: Pipeline, executor: "Executor", arguments: argparse.Namespace) -> int:
+    """Start a pipeline, or say what would be started, and return the exit code of the command."""
+    from executors import plan_pipeline, start_pipeline
+
+    if arguments.dry_run and arguments.format not in (None, "text"):
+        raise UsageError(f"--format {arguments.format}: a pipeline is shown as text; its stages are recipes to look at")
+    planned = plan_pipeline(
+        pipeline,
+        executor,
+        name=arguments.name,
+        runs_dir=arguments.runs_dir,
+        parallel=1 if arguments.parallel is None else arguments.parallel,
+    )
+    if arguments.dry_run:
+        print(mask("\n".join(_outline(planned)), secret_values(os.environ)))
+        print("note: --dry-run wrote and started nothing", file=sys.stderr)
+        for problem in planned.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2 if planned.problems else 0
+    return _finish(start_pipeline(planned, detach=arguments.detach), arguments.detach)
+
+
+def resume_pipeline(run: "Run", overrides: Mapping[str, str], *, detached: bool) -> int:
+    """Go on with a pipeline at the first stages that are not done, and return the exit code of the command.
+
+    Args:
+        run: The run of the pipeline.
+        overrides: Fields to change; there can be none.
+        detached: Return once it runs.
+    """
+    if overrides:
+        field, text = next(iter(overrides.items()))
+        stage, _, path = field.partition(".")
+        raise UsageError(
+            f"{field}={text}: a pipeline goes on as it was started; change a stage by itself first: "
+            f"nemo-run resume {shlex.quote(f'{run.path}/stages/{stage}')} {path or 'FIELD'}={shlex.quote(text)}"
+        )
+    run.resume(detach=detached)
+    return _finish(run, detached)
+
+
+def _finish(run: "Run", detached: bool) -> int:
+    """Say how a pipeline stands, and what goes on with one that has failed; return the exit code of the command."""
+    from neva_recipes.cli._launch import finish
+
+    code = finish(run, detached)
+    if not detached and run.status().state in ("failed", "lost"):
+        print(f"nemo-run resume {shlex.quote(str(run.path))} goes on with what is not done", file=sys.stderr)
+    return code
+
+
+def pipeline_fields(pipeline: Pipeline) -> list[str]:
+    """Return a line for every field of every stage, as the help shows it."""
+    lines = []
+    for stage in pipeline.stages:
+        after = _after(tuple(before.name for before in pipeline.after(stage)))
+        lines += ["", f"stage {stage.name}{after}:", *describe_fields(stage.work)]
+    return lines
+
+
+def _override(stage: Stage, path: str, text: str) -> None:
+    try:
+        apply_overrides(stage.work, {path: text})
+    except RecipeError as error:
+        raise RecipeError(f"{stage.name}: {error}") from None
+
+
+def _require_field(entry: RecipeEntry, key: str, names: list[str]) -> None:
+    """Raise `RecipeError` if a key for all recipes begins with what is no group of a recipe."""
+    head, dot, _ = key.partition(".")
+    if head not in field_types(Recipe):
+        kind = "stage" if dot else "parameter"
+        hint = suggest(head, names) or f"; expected one of {', '.join(names)}"
+        raise RecipeError(f"{key}: {entry.name} has no {kind} {head}{hint}")
+
+
+def _outline(planned: "PipelineJob") -> list[str]:
+    """Return what would run, as lines: of a pipeline each stage with its inputs, of a sweep a line for each point."""
+    if any(entry.stage.settings for entry in planned.stages):
+        head = f"{planned.job.name}: {len(planned.stages)} points, {planned.parallel} at once"
+        return [head, *_points(planned)]
+    lines = [f"{planned.job.name}: {len(planned.stages)} stages"]
+    for entry in planned.stages:
+        lines += ["", f"{entry.stage.name}{_after(entry.after)}"]
+        if entry.plan is not None and entry.plan.layout is not None:
+            recipe, layout = entry.plan.recipe, entry.plan.layout
+            processes = "1 process" if layout.world_size == 1 else f"{layout.world_size} processes"
+            length = f"{recipe.trainer.max_steps} steps" if recipe.trainer.max_steps else "steps by epochs"
+            lines.append(f"  trains {recipe.name}: {processes}, {length}")
+        changed = {path for path, _ in entry.stage.inputs()} | set(replaced_values(entry.stage.work))
+        if not entry.stage.trains:
+            lines.append(f"  runs {fdl.get_callable(entry.stage.work).__name__.lower()}")
+            changed |= {field.path for field in iterate_fields(entry.stage.work) if field.value is not None}
+        values = {field.path: field.value for field in iterate_fields(entry.stage.work)}
+        lines += [f"  {path}={format_value(values[path])}" for path in values if path in changed]
+    return lines
+
+
+def _points(planned: "PipelineJob") -> list[str]:
+    names = list(planned.stages[0].stage.settings)
+    rows = [["POINT", *names]]
+    rows += [[entry.stage.name, *(entry.stage.settings[name] for name in names)] for entry in planned.stages]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _after(names: tuple[str, ...]) -> str:
+    return f", after {' and '.join(names)}" if names else ""
