@@ -233,7 +233,7 @@ def _built_in(is_meant: Callable[[Callable[..., Any]], bool]) -> list[RecipeEntr
 
 def _recipes_of_file(path: Path) -> list[RecipeEntry]:
     entries = _entries_of_file(path, _may_return_recipe)
-    if not entries and not _entries_of_file(path, _returns_pipeline):
+    if not entries and not _entries_of_file(path, _returns_pipeline) and not _has_executors(path):
         raise RecipeError(f"{path}: has no recipe: expected a public function that returns a Config of Recipe")
     return entries
 
@@ -250,6 +250,12 @@ def _entries_of_file(path: Path, is_meant: Callable[[Callable[..., Any]], bool])
         if entry.name in taken:
             raise RecipeError(f"{path}: {entry.name} is the name of a built-in recipe: rename the file")
     return entries
+
+
+def _has_executors(path: Path) -> bool:
+    from executors.profiles import python_profiles
+
+    return bool(python_profiles(path))
 
 
 def _recipes_of_packages() -> list[RecipeEntry]:
