@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 
 from executors import _process
@@ -76,7 +77,7 @@ class Standing:
             raise RunError(f"run {self._path.name} has not been started")
         if state.state not in _SUPERVISED:
             raise RunError(f"run {self._path.name} has already ended: {state.state}")
-        self._executor().request_cancel(self._path, state.supervisor, force=force)
+        self._executor.request_cancel(self._path, state.supervisor, force=force)
 
     def _read(self) -> State:
         try:
@@ -92,7 +93,7 @@ class Standing:
             return _process.is_alive(written.supervisor), None
         if written.state not in _SUPERVISED:
             return True, None
-        executor = self._executor()
+        executor = self._executor
         if written != self._asked or time.monotonic() - self._asked_at >= executor.answer_seconds:
             alive = executor.is_alive(written.supervisor)
             # Of a run that waits only the place knows for what.
@@ -125,5 +126,6 @@ class Standing:
                     os.close(lock)
         return told
 
+    @cached_property
     def _executor(self) -> type[Executor]:
         return executor_class(read_job_record(self._path))

@@ -93,7 +93,7 @@ def _dead_launches(folder: Path) -> Iterator[Leftover]:
 def _ended_before(run: Run, age: timedelta) -> bool:
     try:
         status = run.status()
-    except RunError:
+    except UserError:
         return False
     if status.exit_code is None:
         return False

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 import executor_jobs
+import place_jobs
 import pytest
 
 import executors
@@ -64,6 +65,16 @@ def processes(monkeypatch):
 @pytest.fixture
 def runs_dir(tmp_path):
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Return a place for runs of which files say how they stand, as the accounting of a cluster would."""
+    place_jobs.install(tmp_path / "modules")
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    yield place_jobs.Place(tmp_path / "place")
+    sys.modules.pop("place", None)
 
 
 @pytest.fixture

@@ -1,0 +1,268 @@
+"""One folder of runs under many writers that are killed at any moment, and under clocks and disks as they are."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import executor_jobs
+import place_jobs
+import pytest
+
+import executors
+from executors import Run, _lock
+from executors._state import STATES, State, read_state, write_state
+from neva_recipes.config import build, load_recipe
+
+WRITERS = 4
+
+
+def churn(arguments, look):
+    """Keep some writers going, each killed at a random moment and replaced, and look at what they do meanwhile."""
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(place_jobs.__file__).parent)])
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, place_jobs.__file__, *arguments], env={**os.environ, "PYTHONPATH": path}
+        )
+
+    writers, looks, kills = [start() for _ in range(WRITERS)], 0, 0
+    end = time.monotonic() + 60
+    chance = random.Random(7)
+    try:
+        while looks < 20 or kills < 10:
+            assert time.monotonic() < end
+            looks += look()
+            if chance.random() < 0.2:
+                number = chance.randrange(WRITERS)
+                time.sleep(chance.random() * 0.05)
+                assert writers[number].poll() is None, "a writer has failed"
+                writers[number].send_signal(signal.SIGKILL)
+                writers[number].wait()
+                writers[number], kills = start(), kills + 1
+            time.sleep(0.05)
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+
+
+@pytest.mark.multiprocess
+def test_killed_launches_leave_whole_runs_and_what_gc_takes(place, runs_dir):
+    def look():
+        for run in executors.list_runs(runs_dir):
+            assert run.status().state in ("created", "queued", "lost")
+            assert run.record()["name"] == "tiny" and run.recipe_files()
+        return len(executors.list_runs(runs_dir)) > 0
+
+    churn(["launch", str(place.folder), str(runs_dir)], look)
+    runs = executors.list_runs(runs_dir)
+    assert len(runs) > 2 * WRITERS
+    for run in runs:
+        build(load_recipe(run.path / "recipe.yaml"))
+        assert run.saved_plan() is not None
+        # Killed between its directory and its start, it is over; later, it goes on without its launcher.
+        assert run.status().state == ("lost" if read_state(run.path).state == "created" else "queued")
+    hidden = list(runs_dir.glob(".new-*"))
+    assert executors.find_leftovers(runs_dir) == [], "a launch may be under way"
+    for path in hidden:
+        os.utime(path, (0, 0))
+    leftovers = executors.find_leftovers(runs_dir)
+    assert {leftover.path for leftover in leftovers} == set(hidden)
+    assert all(map(executors.remove_leftover, leftovers))
+    assert {path.name for path in runs_dir.iterdir()} == {run.name for run in runs}
+
+
+@pytest.mark.multiprocess
+def test_killed_resumes_of_one_run_leave_it_whole(place, runs_dir):
+    place.set_alive(False)
+    run = executors.start_job(place_jobs.make_job(place, runs_dir), detach=True)
+
+    def look():
+        status = Run(run.path).status()
+        assert status.state in ("created", "lost") and "cannot be read" not in (status.reason or "")
+        build(load_recipe(run.path / "recipe.yaml"))
+        return status.attempt > 1
+
+    churn(["resume", str(run.path)], look)
+    rates = [build(load_recipe(path)).optim.lr for path in run.recipe_files()]
+    assert len(set(rates)) == len(rates), "every recipe it has had is kept once"
+    attempt = run.status().attempt
+    assert attempt > 3
+    run.resume(detach=True)
+    assert run.status().attempt == attempt + 1
+    assert not list(run.path.glob(".*.new")), "what killed writers left is gone"
+
+
+def plant(folder, name, **values):
+    """Write a run directory with some fields of its job and a state."""
+    job = executors.plan_job(executor_jobs.make_recipe(), name="demo", runs_dir=folder)
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "job.json").write_text(json.dumps({**json.loads(job.to_json()), **values}))
+    return Run(path)
+
+
+def test_half_written_directories_hide_nothing(runs_dir):
+    whole = plant(runs_dir, "whole")
+    write_state(whole.path, State(state="succeeded", exit_code=0))
+    for name, text in {"cut": '{"name": "x', "list": "[]", "empty": "", "numbers": '{"name": 1}'}.items():
+        (runs_dir / name).mkdir()
+        (runs_dir / name / "job.json").write_text(text)
+        write_state(runs_dir / name, State(state="running", supervisor={"pid": 1}))
+    (runs_dir / "without-job").mkdir()
+    (runs_dir / "a-file").write_text("")
+    (runs_dir / "folder").mkdir()
+    (runs_dir / "folder" / "job.json").mkdir()
+    names = {run.name for run in executors.list_runs(runs_dir)}
+    assert names == {"whole", "cut", "list", "empty", "numbers"}
+    assert executors.find_run("demo", runs_dir).path == whole.path
+    assert executors.find_leftovers(runs_dir, timedelta(0)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        '"running"',
+        '{"state": "paused"}',
+        '{"state": null}',
+        '{"state": "running", "attempt": "1"}',
+        '{"state": "succeeded", "exit_code": "0"}',
+        '{"state": "failed", "reason": ["x"]}',
+        '{"state": "succeeded", "started": "yesterday"}',
+        '{"state": "succeeded", "ended": 5}',
+        '{"state": "running", "supervisor": "me"}',
+        '{"state": "running", "colour": "red"}',
+        '{"state": "running"',
+    ],
+)
+def test_state_that_is_none_is_told(runs_dir, text):
+    run = plant(runs_dir, "demo")
+    (run.path / "state.json").write_text(text)
+    status = run.status()
+    assert status.state == "lost" and status.exit_code == 1
+    assert status.reason.startswith("state.json cannot be read: ")
+
+
+def test_order_is_that_of_time_whatever_the_zone(runs_dir):
+    plant(runs_dir, "c", created="2025-06-01T10:00:00+00:00")
+    plant(runs_dir, "a", created="2025-06-01T11:30:00+02:00")
+    plant(runs_dir, "b", created="2025-06-01T04:45:00-05:00")
+    assert [run.name for run in executors.list_runs(runs_dir)] == ["a", "b", "c"]
+
+
+def test_clocks_that_jump(runs_dir):
+    run = plant(runs_dir, "demo", created="2999-01-01T00:00:00+00:00")
+    later = datetime.now(UTC) + timedelta(days=400)
+    write_state(run.path, State(state="succeeded", exit_code=0, started=later.isoformat(), ended="2020-01-01T00:00:00"))
+    assert run.status().state == "succeeded"
+    plant(runs_dir, "normal")
+    assert [run.name for run in executors.list_runs(runs_dir)] == ["normal", "demo"]
+
+
+def test_every_state_is_read_back(tmp_path):
+    for name in STATES:
+        state = State(state=name, attempt=3, reason="tschüß", supervisor={"any": ["thing"]})
+        write_state(tmp_path, state)
+        assert read_state(tmp_path) == state
+
+
+@pytest.fixture
+def flock(monkeypatch):
+    """Replace what the kernel answers to a request for a lock."""
+
+    def replace(answer):
+        monkeypatch.setattr(fcntl, "flock", answer)
+        monkeypatch.setattr(_lock, "_PATIENCE_SECONDS", 0.2)
+
+    return replace
+
+
+def refuse(*_):
+    raise OSError(95, "Operation not supported")
+
+
+def hang(*_):
+    time.sleep(5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [(refuse, "the file system has no locks (Operation not supported)"), (hang, "no answer")]
+)
+def test_file_system_without_locks(place, runs_dir, flock, capfd, answer, words):
+    flock(answer)
+    begun = time.monotonic()
+    run = executors.start_job(place_jobs.make_job(place, runs_dir), detach=True)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: ") and words in line
+    assert line.endswith("; do not start or resume a run there from two places at once")
+    place.set_alive(False)
+    place.tell("succeeded")
+    # Without a lock nobody but the run itself writes its state.
+    assert run.status().state == "succeeded" and read_state(run.path).state == "queued"
+    run.resume(detach=True)
+    assert run.status().attempt == 2
+    assert time.monotonic() - begun < 5
+
+
+def test_old_data_of_ended_runs_can_go(place, runs_dir):
+    def ended(name, days, checkpoints, **state):
+        run = executors.start_job(place_jobs.make_job(place, runs_dir, name=name), detach=True)
+        when = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        written = {"state": "succeeded", "exit_code": 0, "ended": when, **state}
+        write_state(run.path, dataclasses.replace(read_state(run.path), **written))
+        (run.path / "data_cache").mkdir()
+        (run.path / "data_cache" / "tokens.npy").write_bytes(b"x" * 10000)
+        for step in checkpoints:
+            folder = run.path / "checkpoints" / f"step-{step:08d}"
+            folder.mkdir(parents=True)
+            (folder / "weights").write_bytes(b"x" * 5000)
+            (folder / "checkpoint.json").write_text(json.dumps({"files": {"weights": 5000}}))
+        return run
+
+    old = ended("old", 40, [10, 20, 30])
+    ended("recent", 20, [10, 20])
+    ended("running", 40, [10, 20], state="queued", exit_code=None, ended=None)
+    ended("needed", 40, [10, 20])
+    damaged = ended("damaged", 40, [10, 20, 30])
+    (damaged.path / "checkpoints" / "step-00000030" / "weights").write_bytes(b"cut")
+    user = executors.find_run("recent", runs_dir)
+    text = (user.path / "recipe.yaml").read_text()
+    named = str(executors.find_run("needed", runs_dir).path / "checkpoints" / "step-00000010")
+    (user.path / "recipe.yaml").write_text(text.replace("from_pretrained: null", f"from_pretrained: {named}", 1))
+    assert named in (user.path / "recipe.yaml").read_text()
+
+    assert executors.find_leftovers(runs_dir) == []
+    found = executors.find_leftovers(runs_dir, timedelta(days=30))
+    names = {str(leftover.path.relative_to(runs_dir)) for leftover in found}
+    # Of the damaged run the newest checkpoint cannot be used: the one before it stays too.
+    assert names == {
+        f"{old.name}/data_cache",
+        f"{old.name}/checkpoints/step-00000010",
+        f"{old.name}/checkpoints/step-00000020",
+        f"{damaged.name}/data_cache",
+        f"{damaged.name}/checkpoints/step-00000010",
+    }
+    assert all(leftover.size >= 5000 for leftover in found)
+
+    old.resume(detach=True)  # between the look and the removal
+    removed = [leftover.run.name for leftover in found if executors.remove_leftover(leftover)]
+    assert removed == [damaged.name] * 2
+    assert executors.find_leftovers(runs_dir, timedelta(days=30)) == []
+    assert len(list(old.path.glob("checkpoints/step-*"))) == 3
+    assert [path.name for path in sorted(damaged.path.glob("checkpoints/*"))] == ["step-00000020", "step-00000030"]
+
+    # A removal that was killed: what it has renamed is no checkpoint any more, and goes the next time.
+    (damaged.path / "checkpoints" / "step-00000020").rename(damaged.path / "checkpoints" / ".removed-step-00000020")
+    (again,) = executors.find_leftovers(runs_dir)
+    assert executors.remove_leftover(again) and not again.path.exists()
