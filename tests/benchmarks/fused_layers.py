@@ -60,7 +60,8 @@ class CoreAttention(ExtraState, SdpaCoreAttention):
         return {}
 
 
-def fused_block_spec(config):
+def fused_block_spec(config, virtual_stage):
+    assert virtual_stage is None
     layer = get_gpt_layer_local_spec(normalization="RMSNorm")
     layer.submodules.input_layernorm = IdentityOp
     layer.submodules.pre_mlp_layernorm = IdentityOp
