@@ -13,14 +13,14 @@ import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, split_overrides, wrap
 from neva_recipes.cli._fields import describe_field, field_meanings
-from neva_recipes.config import Recipe, UserError, build, field_types, format_value, iterate_fields, suggest
+from neva_recipes.config import UserError, build, format_value, iterate_fields, suggest
 from neva_recipes.secrets import MASK, is_secret, mask, secret_values
 
 if TYPE_CHECKING:
     from executors import Executor
     from executors.profiles import Profile
 
-__all__ = ["add_executor", "chosen_executor", "executors_command", "split_executor_overrides"]
+__all__ = ["add_executor", "chosen_executor", "executors_command", "refuse_slips", "split_executor_overrides"]
 
 _PREFIX = "executor."
 
@@ -36,20 +36,25 @@ def split_executor_overrides(overrides: Mapping[str, str]) -> tuple[dict[str, st
     """Return the overrides of the recipe, and those of the executor by the names of its fields.
 
     Raises:
-        UsageError: `executor=NAME` was typed for `--executor NAME`, or `executor.` with a slip in it.
+        UsageError: `executor=NAME` was typed for `--executor NAME`.
     """
     of_recipe, of_executor = {}, {}
     for path, text in overrides.items():
-        group, dot, field = path.partition(".")
         if path == "executor":
             raise UsageError(f"executor={text}: the executor is chosen by a flag: --executor {shlex.quote(text)}")
         if path.startswith(_PREFIX):
-            of_executor[field] = text
-        elif dot and group not in field_types(Recipe) and suggest(group, ["executor"]):
-            raise UsageError(f"{path}: no such field (did you mean {_PREFIX}{field}?)")
+            of_executor[path.removeprefix(_PREFIX)] = text
         else:
             of_recipe[path] = text
     return of_recipe, of_executor
+
+
+def refuse_slips(overrides: Mapping[str, str]) -> None:
+    """Raise `UsageError` if the name of a field begins with nearly `executor.`: no group of a recipe does."""
+    for path in overrides:
+        group, dot, field = path.partition(".")
+        if dot and suggest(group, ["executor"]):
+            raise UsageError(f"{path}: no such field (did you mean {_PREFIX}{field}?)")
 
 
 def chosen_executor(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> "Executor":

@@ -13,7 +13,7 @@ import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides, wrap
 from neva_recipes.cli._dry_run import FORMATS, show
-from neva_recipes.cli._executors import add_executor, chosen_executor, split_executor_overrides
+from neva_recipes.cli._executors import add_executor, chosen_executor, refuse_slips, split_executor_overrides
 from neva_recipes.cli._fields import describe_fields, describe_parameters
 from neva_recipes.cli._opening import make_recipe
 from neva_recipes.cli._overview import recipe_overview
@@ -48,6 +48,7 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
         raise UsageError("--parallel: goes with --sweep or a pipeline, whose runs it counts")
     if pipeline_entry is not None:
         return _launch_pipeline(pipeline_entry, overrides, of_executor, arguments)
+    refuse_slips(overrides)
     entry = None if _is_saved(name) else find_recipe(name, arguments.recipes, commands)
     if arguments.sweep and not arguments.help:
         from neva_recipes.cli._pipeline import make_sweep, start
