@@ -13,7 +13,7 @@ from neva_recipes.cli._arguments import StrictParser, add_runs_dir, wrap
 from neva_recipes.cli._compare import change_lines, change_to_plain, number_text
 from neva_recipes.cli._status import fact_lines, run_facts
 from neva_recipes.comparison import Change, plan_figures, recipe_changes
-from neva_recipes.config import COMMAND_LINE, Recipe, load_recipe, recipe_to_plain, value_from
+from neva_recipes.config import COMMAND_LINE, Recipe, format_value, load_recipe, recipe_to_plain, value_from
 from neva_recipes.secrets import mask, secret_values
 
 if TYPE_CHECKING:
@@ -109,7 +109,11 @@ def _restore_history(recipe: fdl.Buildable[Recipe], replaced: Mapping[str, Any])
 def _origin(record: Mapping[str, Any], attempt: int) -> dict[str, object]:
     """Return what started a run, from its job.json."""
     code, executor = record.get("code", {}), record["executor"]
-    settings = {name: value for name, value in executor.items() if name not in ("kind", "env", "secret_env")}
+    settings = [
+        f"{name}={shlex.quote(format_value(value))}"
+        for name, value in executor.items()
+        if name not in ("kind", "env", "secret_env") and value not in (None, [], {})
+    ]
     secrets = [f"{name} (set, its value is not kept)" for name in executor.get("secret_env", [])]
     return {
         "planned": record["created"],
@@ -118,7 +122,7 @@ def _origin(record: Mapping[str, Any], attempt: int) -> dict[str, object]:
         "commit": code.get("commit"),
         "Python": record.get("python"),
         "host": record.get("hostname"),
-        "executor": " ".join([executor["kind"], *(f"{name}={value}" for name, value in settings.items())]),
+        "executor": " ".join([executor["kind"], *settings]),
         "processes": f"{record['world_size']} on {record['num_nodes']} node{'s' if record['num_nodes'] > 1 else ''}",
         "command": shlex.join(record["argv"]),
         "folder": record["cwd"],
