@@ -91,6 +91,8 @@ def make_executor(
         values["additional_kwargs"] = own_user | values.get("additional_kwargs", {})
     if backend == "slurm":
         values["tunnel"] = nemo_run.LocalTunnel(job_dir="")
+        if "container_image" in values:
+            values["container_mounts"] = [*values.get("container_mounts", []), f"{run_dir}:{run_dir}"]
     try:
         return cls(**values)
     except (AssertionError, TypeError, ValueError, ImportError) as error:

@@ -1,5 +1,7 @@
 """Runs jobs by NVIDIA's NeMo-Run: in its local, Docker, Slurm, SkyPilot, Kubeflow, DGX Cloud and Lepton executors.
 
+`NemoRunExecutor` is an executor like the others; `to_nemo_run` makes of a recipe what NeMo-Run's own API takes.
+
 The package is optional and imported only when a job is about to be started by it.
 """
 
@@ -12,17 +14,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import fiddle as fdl
+
 from executors._gpu import local_gpu_type
 from executors._supervised import SupervisedExecutor
 from executors.job import read_job_record
-from neva_recipes.config import Matches, Range, RunError
+from executors.launch import run
+from neva_recipes.config import (
+    ConfigNode,
+    Matches,
+    Range,
+    Recipe,
+    RunError,
+    UserError,
+    config,
+    field_types,
+    with_absolute_inputs,
+)
 from neva_recipes.plan import Layout
 from neva_recipes.secrets import mask, secret_names, secret_values
 
 if TYPE_CHECKING:
     from executors.job import Job
 
-__all__ = ["INSTALL", "NemoRunExecutor", "require_nemo_run"]
+__all__ = ["INSTALL", "NemoRunExecutor", "require_nemo_run", "to_nemo_run", "train"]
 
 INSTALL = 'pip install "nemo-run==0.11.1" "leptonai==0.27.3"'
 """The command that installs NeMo-Run so that it can be imported: with later versions of leptonai it cannot."""
@@ -136,3 +151,53 @@ def require_nemo_run() -> None:
     """Raise `RunError` with the command that installs it if NeMo-Run is not there; does not import it."""
     if importlib.util.find_spec("nemo_run") is None:
         raise RunError(f"NeMo-Run is not installed: {INSTALL}")
+
+
+def to_nemo_run(recipe: fdl.Buildable[Recipe], *, name: str | None = None, runs_dir: str | Path = "runs") -> Any:
+    """Return a recipe as a `nemo_run.Partial` of `train`, for `nemo_run.run` and `nemo_run.Experiment`.
+
+    Its fields can be changed as those of the recipe: `partial.recipe.optim.lr = 1e-5`.
+
+    Args:
+        recipe: What to train.
+        name: Name of the run; none means the recipe's.
+        runs_dir: Folder of the run directory.
+
+    Raises:
+        RunError: NeMo-Run is not installed.
+    """
+    require_nemo_run()
+    import nemo_run
+
+    nemo_config = fdl.cast(nemo_run.Config, with_absolute_inputs(recipe))
+    return nemo_run.Partial(train, recipe=nemo_config, name=name, runs_dir=str(Path(runs_dir).resolve()))
+
+
+def train(recipe: Recipe, name: str | None = None, runs_dir: str = "runs") -> None:
+    """Run a finished recipe with all its ranks on this machine, to the end; what `to_nemo_run` has NeMo-Run call.
+
+    Args:
+        recipe: What to train.
+        name: Name of the run; none means the recipe's.
+        runs_dir: Folder of the run directory.
+
+    Raises:
+        SystemExit: The run failed or was cancelled; with its exit code, 2 for a mistake of the user's.
+    """
+    try:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise RunError(
+                "one process starts all ranks of a machine: leave the launcher of NeMo-Run's executor out, "
+                "or start the recipe with NemoRunExecutor"
+            )
+        code = run(_as_config(recipe), name=name, runs_dir=runs_dir).wait()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    if code:
+        raise SystemExit(code)
+
+
+def _as_config(node: ConfigNode) -> fdl.Config[Any]:
+    values = {name: getattr(node, name) for name in field_types(type(node))}
+    return config(type(node), **{name: _as_config(v) if isinstance(v, ConfigNode) else v for name, v in values.items()})

@@ -1,0 +1,106 @@
+"""The recipes in NeMo-Run's own command: `nemorun llava finetune [key=value ...]`.
+
+Loaded by that command through the entry points `nemo_run.cli`. What follows the recipe's name is read by our own
+parser, so that fields are typed and checked as they are by `nemo-run`, unknown flags are refused, and exit codes are
+those of the run.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fiddle as fdl
+from nemo_run import Experiment
+from nemo_run.cli.api import RunContext, entrypoint
+
+import executors
+from executors.nemo_run import to_nemo_run
+from neva_recipes.cli._arguments import UsageError, apply_overrides, split_overrides
+from neva_recipes.cli._dry_run import show
+from neva_recipes.cli._launch import finish
+from neva_recipes.cli._opening import make_recipe
+from neva_recipes.config import Recipe, UserError, load_recipe, recipe_to_yaml, suggest, with_absolute_inputs
+from neva_recipes.inspection import inspect_recipe
+from neva_recipes.registry import RecipeEntry, list_recipes
+from neva_recipes.secrets import mask, secret_values
+
+_TASK = "recipe"
+_FLAGS = ("--detach", "--direct", "--dryrun", "--name", "--tail-logs", "--to-yaml", "--yaml", "--yes")
+
+
+class _RecipeContext(RunContext):
+    """Runs one recipe as `nemorun` was asked to."""
+
+    def _execute_task(self, fn: Any, task_args: list[str]) -> NoReturn:
+        try:
+            code = self._execute(fn.recipe_entry, task_args)
+        except UserError as error:
+            print(f"error: {mask(str(error), secret_values(os.environ))}", file=sys.stderr)
+            code = 2
+        # Every other exception NeMo-Run's command would take for its own, and end with 1.
+        raise SystemExit(code)
+
+    def _execute(self, entry: RecipeEntry, words: Sequence[str]) -> int:
+        _refuse_flags(words, self)
+        recipe = self._recipe(entry, split_overrides(words))
+        name = None if self.name == _command_name(entry) else self.name
+        if self.to_yaml:
+            Path(self.to_yaml).write_text(recipe_to_yaml(with_absolute_inputs(recipe)), encoding="utf-8")
+            return 0
+        if self.dryrun:
+            return show(inspect_recipe(recipe, executors.LocalExecutor(), name=name), "text")
+        executors.plan_job(recipe, name=name)  # a recipe that cannot run is refused before anything is asked
+        if not self._should_continue(self.skip_confirmation):
+            return 1
+        if self.executor is None:
+            return finish(executors.run(recipe, name=name, detach=self.detach), self.detach)
+        return self._run_experiment(recipe, name or entry.name)
+
+    def _recipe(self, entry: RecipeEntry, overrides: dict[str, str]) -> fdl.Buildable[Recipe]:
+        if not self.yaml:
+            return make_recipe(entry, overrides)
+        recipe = load_recipe(self.yaml)
+        apply_overrides(recipe, overrides)
+        return recipe
+
+    def _run_experiment(self, recipe: fdl.Buildable[Recipe], name: str) -> int:
+        """Run the recipe on NeMo-Run's executor, and return 1 unless NeMo-Run says that it succeeded."""
+        with Experiment(name, executor=self.executor) as experiment:
+            experiment.add(to_nemo_run(recipe), name=_TASK, tail_logs=self.tail_logs)
+            experiment.run(detach=self.detach)
+        if getattr(experiment, "detach", False):
+            return 0
+        return 0 if experiment.status(return_dict=True)[_TASK]["status"].name == "SUCCEEDED" else 1
+
+
+def _refuse_flags(words: Sequence[str], context: RunContext) -> None:
+    """Raise `UsageError` for flags that nobody knows, which NeMo-Run's command lets pass, and those without a use here."""
+    for word in words:
+        if word.startswith("-"):
+            raise UsageError(f"{word}: no such flag of nemorun{suggest(word, _FLAGS) or ': --help shows them'}")
+    for name in ("factory", "load", "repl", "to_toml", "to_json"):
+        if getattr(context, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')}: not for these recipes; --yaml and --to-yaml take a saved one"
+            )
+
+
+def _command_name(entry: RecipeEntry) -> str:
+    return entry.name.rpartition(".")[2]
+
+
+def _register(entry: RecipeEntry) -> None:
+    def recipe(**overrides: str) -> None:
+        """Stand for the recipe; `_RecipeContext` runs it."""
+
+    function: Callable[..., None] = recipe
+    function.__name__ = function.__qualname__ = _command_name(entry)
+    function.__doc__ = entry.description
+    function.recipe_entry = entry  # type: ignore[attr-defined]
+    entrypoint(function, namespace=entry.name.rpartition(".")[0], run_ctx_cls=_RecipeContext)
+
+
+for _entry in list_recipes():
+    _register(_entry)
