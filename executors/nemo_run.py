@@ -199,5 +199,6 @@ def train(recipe: Recipe, name: str | None = None, runs_dir: str = "runs") -> No
 
 
 def _as_config(node: ConfigNode) -> fdl.Config[Any]:
-    values = {name: getattr(node, name) for name in field_types(type(node))}
-    return config(type(node), **{name: _as_config(v) if isinstance(v, ConfigNode) else v for name, v in values.items()})
+    cls: Any = type(node)
+    values = {name: getattr(node, name) for name in field_types(cls)}
+    return config(cls, **{name: _as_config(v) if isinstance(v, ConfigNode) else v for name, v in values.items()})

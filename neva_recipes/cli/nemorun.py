@@ -76,7 +76,7 @@ class _RecipeContext(RunContext):
 
 
 def _refuse_flags(words: Sequence[str], context: RunContext) -> None:
-    """Raise `UsageError` for flags that nobody knows, which NeMo-Run's command lets pass, and those without a use here."""
+    """Raise `UsageError` for unknown flags, which NeMo-Run's command lets pass, and for those without a use here."""
     for word in words:
         if word.startswith("-"):
             raise UsageError(f"{word}: no such flag of nemorun{suggest(word, _FLAGS) or ': --help shows them'}")
