@@ -10,25 +10,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from executors.base import Executor
     from executors.cleanup import Leftover, find_leftovers, remove_leftover
+    from executors.docker import DockerExecutor
     from executors.job import Job
     from executors.launch import job_of, plan_job, run, start_job
     from executors.local import LocalExecutor
+    from executors.nemo_run import NemoRunExecutor
     from executors.pipeline import Evaluate, Export, Pipeline, Stage
     from executors.pipeline_launch import PipelineJob, plan_pipeline, run_pipeline, start_pipeline
     from executors.registry import find_executor
     from executors.runs import Run, RunStatus, find_run, list_runs
+    from executors.slurm import SlurmExecutor
 
 __all__ = [
+    "DockerExecutor",
     "Evaluate",
     "Executor",
     "Export",
     "Job",
     "Leftover",
     "LocalExecutor",
+    "NemoRunExecutor",
     "Pipeline",
     "PipelineJob",
     "Run",
     "RunStatus",
+    "SlurmExecutor",
     "Stage",
     "find_executor",
     "find_leftovers",
@@ -45,16 +51,19 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DockerExecutor": "docker",
     "Evaluate": "pipeline",
     "Executor": "base",
     "Export": "pipeline",
     "Job": "job",
     "Leftover": "cleanup",
     "LocalExecutor": "local",
+    "NemoRunExecutor": "nemo_run",
     "Pipeline": "pipeline",
     "PipelineJob": "pipeline_launch",
     "Run": "runs",
     "RunStatus": "runs",
+    "SlurmExecutor": "slurm",
     "Stage": "pipeline",
     "find_executor": "registry",
     "find_leftovers": "cleanup",

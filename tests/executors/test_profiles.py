@@ -1,6 +1,7 @@
 """Executors by name: kinds, profiles in TOML and Python, those of packages, and fields set on the command line."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,24 @@ def install(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     return install_package
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "executors.md"
+
+
+def test_what_the_documentation_shows(write, folder):
+    blocks = re.findall(r"^```(toml|python)\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (profiles,) = [text for kind, text in blocks if kind == "toml" and "[juwels]" in text]
+    write(profiles)
+    assert find_executor("juwels", {"time": "30"}).record()["partition"] == "booster"
+    assert find_executor("workstation") == LocalExecutor(grace_seconds=60.0)
+    (making,) = [text for _, text in blocks if "set_field(patient" in text]
+    names = {}
+    exec(making, names)
+    assert names["executor"] == LocalExecutor(grace_seconds=90.0)
+    (function,) = [text for _, text in blocks if "def debug()" in text]
+    (folder / "lab.py").write_text(function)
+    assert find_executor("debug", recipes=folder / "lab.py").env["NCCL_DEBUG"] == "INFO"
 
 
 def test_a_kind_has_its_defaults():
