@@ -6,7 +6,7 @@ A package offers one through its metadata:
     mycluster = "mylab.executors:MyClusterExecutor"
 """
 
-import importlib.util
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class ExecutorKind:
 
 def executor_kinds() -> list[ExecutorKind]:
     """Return the built-in kinds, then those of installed packages; none of them is imported."""
-    return [*(_built_in(name) for name in _BUILT_IN if _is_there(name)), *_kinds_of_packages()]
+    return [*(_built_in(name) for name in _BUILT_IN), *_kinds_of_packages()]
 
 
 def find_kind(name: str) -> ExecutorKind | None:
@@ -55,8 +55,7 @@ def find_kind(name: str) -> ExecutorKind | None:
     Raises:
         RunError: Several packages offer it.
     """
-    # A built-in kind goes without the metadata of packages, which takes longer to read than all else here.
-    if name in _BUILT_IN and _is_there(name):
+    if name in _BUILT_IN:  # without the metadata of packages, which takes longer to read than all else here
         return _built_in(name)
     found = [kind for kind in _kinds_of_packages() if kind.name == name]
     if len(found) > 1:
@@ -77,10 +76,6 @@ def kind_class(name: Any) -> type[Executor]:
         hint = suggest(name, known) if isinstance(name, str) else ""
         raise RunError(f"{name!r} is no kind of executor{hint}; expected {', '.join(known)}")
     return kind.load()
-
-
-def _is_there(name: str) -> bool:
-    return importlib.util.find_spec(_BUILT_IN[name].partition(":")[0]) is not None
 
 
 def _built_in(name: str) -> ExecutorKind:
