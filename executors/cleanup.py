@@ -49,13 +49,14 @@ def find_leftovers(runs_dir: str | Path = "runs", older_than: timedelta | None =
     """
     runs = list_runs(runs_dir)
     found = [*_dead_launches(Path(runs_dir).resolve())]
-    needed = _named_paths(runs) if older_than is not None else {}
     for run in runs:
         for place in (run.path, run.path / "checkpoints"):
             found += [_leftover(path, "removal cut short", run) for path in sorted(place.glob(f"{_REMOVED}*"))]
-        if older_than is not None and _ended_before(run, older_than) and not _is_needed(run, needed):
-            found += _spare_parts(run)
-    return found
+    if older_than is None:
+        return found
+    spare = {run: parts for run in runs if _ended_before(run, older_than) and (parts := list(_spare_parts(run)))}
+    needed = _named_paths(runs) if spare else {}
+    return found + [part for run, parts in spare.items() if not _is_needed(run, needed) for part in parts]
 
 
 def remove_leftover(leftover: Leftover) -> bool:

@@ -40,7 +40,7 @@ def churn(arguments, look):
         while looks < 20 or kills < 10:
             assert time.monotonic() < end
             looks += look()
-            if chance.random() < 0.2:
+            if chance.random() < 0.5:
                 number = chance.randrange(WRITERS)
                 time.sleep(chance.random() * 0.05)
                 assert writers[number].poll() is None, "a writer has failed"
@@ -57,15 +57,16 @@ def churn(arguments, look):
 @pytest.mark.multiprocess
 def test_killed_launches_leave_whole_runs_and_what_gc_takes(place, runs_dir):
     def look():
-        for run in executors.list_runs(runs_dir):
+        runs = executors.list_runs(runs_dir)
+        for run in runs[-20:]:
             assert run.status().state in ("created", "queued", "lost")
             assert run.record()["name"] == "tiny" and run.recipe_files()
-        return len(executors.list_runs(runs_dir)) > 0
+        return len(runs) > 0
 
     churn(["launch", str(place.folder), str(runs_dir)], look)
     runs = executors.list_runs(runs_dir)
     assert len(runs) > 2 * WRITERS
-    for run in runs:
+    for run in runs[::5]:
         build(load_recipe(run.path / "recipe.yaml"))
         assert run.saved_plan() is not None
         # Killed between its directory and its start, it is over; later, it goes on without its launcher.
