@@ -114,7 +114,7 @@ def _overview(recipes: Path | None) -> Iterator[str]:
     yield "kinds:"
     for kind in kinds:
         try:
-            meaning = " ".join((kind.load().__doc__ or "").partition("\n\n")[0].split())
+            meaning = _first_paragraph(kind.load())
         except UserError as error:
             meaning = f"cannot be used: {error}"
         origin = "" if kind.origin == "built in" else f" ({kind.origin})"
@@ -133,12 +133,16 @@ def _overview(recipes: Path | None) -> Iterator[str]:
             yield f"  {profile.name:<{width}}  {kind_name}, from {profile.origin}"
 
 
+def _first_paragraph(cls: type) -> str:
+    return " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
+
+
 def _description(profile: "Profile", executor: fdl.Config[Any]) -> Iterator[str]:
     from neva_recipes.inspection import source_of
 
     cls = fdl.get_callable(executor)
     kind = "" if profile.name == cls.kind else f"{cls.kind}, "
-    yield wrap(f"{profile.name} ({kind}{profile.origin}): {inspect.getdoc(cls) or ''}")
+    yield wrap(f"{profile.name} ({kind}{profile.origin}): {_first_paragraph(cls)}")
     meanings = field_meanings(cls)
     for field in iterate_fields(executor):
         source = source_of(executor, field.path)
