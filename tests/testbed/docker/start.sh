@@ -4,7 +4,7 @@
 set -euo pipefail
 folder=$(realpath -m "$1")
 mkdir -p "$folder"
-rm -f "$folder/docker.sock" "$folder/dockerd.pid"
+rm -f "$folder/docker.sock" "$folder/dockerd.pid" "$folder/exec/containerd/containerd.pid"
 setsid dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/dockerd.pid" \
     -H "unix://$folder/docker.sock" --storage-driver "${DOCKER_STORAGE_DRIVER:-overlay2}" \
     --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \

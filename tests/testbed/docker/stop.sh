@@ -15,6 +15,15 @@ if [ -f "$folder/dockerd.pid" ]; then
         sleep 0.05
     done
 fi
-# The engine leaves the mount of the host's network namespace behind.
-umount "$folder"/exec/netns/* 2>/dev/null || true
+# Where the engine was killed, its containers are left: each has a parent that names the engine's folder.
+for process in /proc/[0-9]*; do
+    if { tr '\0' ' ' <"$process/cmdline"; } 2>/dev/null | grep -q "^[^ ]*containerd[^ ]* .*$folder/exec/"; then
+        kill -9 $(cat "$process"/task/*/children 2>/dev/null) "${process#/proc/}" 2>/dev/null || true
+    fi
+done
+sleep 0.1
+# The engine leaves the mount of the host's network namespace behind, and those of containers if it was killed.
+awk -v folder="$folder/" 'index($5, folder) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do
+    umount --lazy "$mount" 2>/dev/null || true
+done
 rm -rf "$folder"

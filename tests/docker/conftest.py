@@ -1,0 +1,64 @@
+"""A real Docker engine on this machine, an image made without a registry, and jobs for it; shared by the tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.docker.world import Engine, Place, wait_for
+
+SCRIPTS = Path(__file__).parent.parent / "testbed" / "docker"
+PROGRAMS = ("dockerd", "docker", "containerd", "runc")
+
+
+@pytest.fixture(scope="session")
+def engine_folder():
+    """A folder with a short name, for the engine's socket; without what an engine needs, the test is skipped."""
+    path = f"/usr/sbin:/sbin:{os.environ['PATH']}"
+    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    if os.geteuid() != 0:
+        missing.append("to be root")
+    if missing:
+        reason = f"a Docker engine needs {', '.join(missing)}"
+        if os.environ.get("REQUIRE_DOCKER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def root_file_system(engine_folder):
+    """What the image is made of: a Python of this machine."""
+    packed = engine_folder / "root.tar"
+    subprocess.run([SCRIPTS / "rootfs.sh", sys.executable, packed], check=True, timeout=120)
+    return packed
+
+
+@pytest.fixture(scope="session")
+def engine(engine_folder, root_file_system):
+    """A running engine that has the image."""
+    engine = Engine(engine_folder / "engine")
+    try:
+        engine.start()
+        engine.command("import", str(root_file_system), Place.IMAGE)
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture
+def place(engine, tmp_path, monkeypatch):
+    """Makes jobs for the engine whose processes are user 1000."""
+    monkeypatch.setenv("DOCKER_HOST", engine.address)
+    before = set(engine.containers())
+    yield Place(engine, tmp_path)
+    try:
+        wait_for(lambda: set(engine.containers()) <= before, 10)
+    finally:
+        for name in set(engine.containers()) - before:
+            engine.command("rm", "--force", name)
