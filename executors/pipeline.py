@@ -169,7 +169,7 @@ def _flow(steps: Steps) -> Flow:
         return steps
     if isinstance(steps, Stage):
         return Flow((steps,), (), (steps,), (steps,))
-    if not isinstance(steps, Sequence) or not steps:
+    if not isinstance(steps, (list, tuple)) or not steps:
         raise RecipeError(f"a pipeline is made of stages, flows and lists of them, not of {steps!r}")
     return _joined([_flow(step) for step in steps])
 

@@ -1,0 +1,160 @@
+"""Pipelines that run, fail, are killed and go on."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import executors
+from executors import LocalExecutor, Pipeline, Stage, find_run, run_pipeline
+from executors._pipeline_directory import stage_statuses
+from neva_recipes.config import RunError
+from tests.pipelines.recipes import make_recipe
+
+PATIENCE = 30.0
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain"
+        time.sleep(0.02)
+    return value
+
+
+def states(run):
+    return {stage.name: stage.state for stage in stage_statuses(run.path)}
+
+
+def processes_of(text):
+    """Return numbers of the processes whose command line holds a text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and text.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def test_stages_run_in_order_with_what_the_ones_before_made(four, runs_dir, starts, capfd):
+    run = run_pipeline(four, LocalExecutor(), runs_dir)
+    assert run.wait() == 0
+    assert starts() == ["a", "b", "c", "d"]
+    assert states(run) == dict.fromkeys("abcd", "succeeded")
+    tool = json.loads((run.path / "stages" / "d" / "tool.json").read_text())
+    assert tool["arguments"] == [f"{run.path}/stages/b", f"{run.path}/stages/d/exported"]
+    printed = capfd.readouterr().out.splitlines()
+    assert "[a] a works" in printed and "--- d succeeded" in printed
+    assert printed[-4].split() == ["a", "succeeded", "2", "1.25", "0.75", printed[-4].split()[-1]]
+    # Threads are shared out for the ranks of a stage, not for the process of the pipeline.
+    assert (run.path / "stages" / "a" / "result").read_text() == str(len(os.sched_getaffinity(0)))
+    assert list(find_run(f"{run.name}/c", runs_dir).logs()) == ["c works"]
+    assert [found.name for found in executors.list_runs(runs_dir)] == [run.name]
+    with pytest.raises(RunError, match="has no stage 'x': expected one of a, b, c, d"):
+        find_run(f"{run.name}/x", runs_dir)
+
+
+def test_a_failed_stage_stops_what_depends_on_it_and_resuming_runs_only_what_is_not_done(four, runs_dir, starts):
+    (runs_dir / "fail b").touch()
+    run = run_pipeline(four, LocalExecutor(), runs_dir, detach=True)
+    assert run.wait() == 3
+    assert run.status().reason == "b failed: rank 0 exited with code 3; not run: d"
+    assert states(run) == {"a": "succeeded", "b": "failed", "c": "succeeded", "d": "not run"}
+    assert starts() == ["a", "b", "c"]
+    run.resume(detach=True)
+    assert run.wait() == 3
+    assert starts() == ["a", "b", "c", "b"]
+    (runs_dir / "fail b").unlink()
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert starts() == ["a", "b", "c", "b", "b", "d"]
+    assert states(run) == dict.fromkeys("abcd", "succeeded")
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert len(starts()) == 6
+
+
+def test_stages_that_nothing_orders_run_at_once_if_asked(runs_dir, starts):
+    (runs_dir / "hold a").touch()
+    (runs_dir / "hold b").touch()
+    stages = [Stage(name, make_recipe()) for name in "abc"]
+    run = run_pipeline(Pipeline("p", stages), LocalExecutor(), runs_dir, parallel=2, detach=True)
+    wait_for(lambda: sorted(starts()) == ["a", "b"])
+    wait_for(lambda: states(run) == {"a": "running", "b": "running", "c": "waiting"})
+    (runs_dir / "hold a").unlink()
+    wait_for(lambda: starts()[2:] == ["c"])
+    (runs_dir / "hold b").unlink()
+    assert run.wait() == 0
+
+
+def test_cancel_ends_the_stages_and_resume_goes_on(four, runs_dir, starts):
+    (runs_dir / "hold b").touch()
+    run = run_pipeline(four, LocalExecutor(), runs_dir, detach=True)
+    wait_for(lambda: starts()[1:] == ["b"])
+    run.cancel()
+    assert run.status().state == "cancelled"
+    assert states(run) == {"a": "succeeded", "b": "cancelled", "c": "not run", "d": "not run"}
+    wait_for(lambda: not processes_of(str(run.path)))
+    (runs_dir / "hold b").unlink()
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert starts() == ["a", "b", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("victim", ["driver", "supervisor"])
+def test_a_killed_pipeline_leaves_nothing_and_can_be_resumed(victim, four, runs_dir, starts):
+    (runs_dir / "hold b").touch()
+    run = run_pipeline(four, LocalExecutor(), runs_dir, detach=True)
+    wait_for(lambda: starts()[1:] == ["b"])
+    supervisor = json.loads((run.path / "state.json").read_text())["supervisor"]["pid"]
+    (driver,) = processes_of(f"executors._pipeline_driver\0{run.path}")
+    os.kill(driver if victim == "driver" else supervisor, signal.SIGKILL)
+    wait_for(lambda: not processes_of(str(run.path)))
+    assert run.status().state in ("failed", "lost")
+    assert states(run)["b"] in ("lost", "failed", "cancelled")
+    (runs_dir / "hold b").unlink()
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert starts() == ["a", "b", "b", "c", "d"]
+
+
+def test_a_stage_can_be_cancelled_by_itself(four, runs_dir, starts):
+    (runs_dir / "hold c").touch()
+    run = run_pipeline(four, LocalExecutor(), runs_dir, detach=True)
+    wait_for(lambda: "c" in starts())
+    find_run("four/c", runs_dir).cancel()
+    assert run.wait() == 130
+    assert run.status().reason == "c cancelled: a cancel was asked for; not run: d"
+
+
+def test_a_stage_whose_input_has_gone_fails_with_the_reason(runs_dir, tmp_path, starts):
+    data = tmp_path / "text.txt"
+    data.write_text("some text")
+    (runs_dir / "hold a").touch()
+    recipe = make_recipe()
+    recipe.data.data_path = str(data)
+    pipeline = Pipeline("p", Stage("a", make_recipe()) >> Stage("b", recipe))
+    run = run_pipeline(pipeline, LocalExecutor(), runs_dir, detach=True)
+    wait_for(starts)
+    data.unlink()
+    (runs_dir / "hold a").unlink()
+    assert run.wait() == 2
+    assert run.status().reason.startswith(f"b failed: data.data_path={data}: no such file")
+    data.write_text("some text")
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert starts() == ["a", "b"]
+
+
+def test_secret_variables_reach_the_stages_and_no_file(runs_dir, tmp_path):
+    worker = tmp_path / "instead" / "neva_model" / "worker.py"
+    worker.write_text("import os, sys\nsys.exit(0 if os.environ['MY_TOKEN'] == 'hunter2-hunter2' else 4)\n")
+    pipeline = Pipeline("p", Stage("a", make_recipe()))
+    run = run_pipeline(pipeline, LocalExecutor(env={"MY_TOKEN": "hunter2-hunter2"}), runs_dir, detach=True)
+    assert run.wait() == 0
+    files = [path for path in run.path.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if b"hunter2" in path.read_bytes()]
