@@ -2,12 +2,21 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 
 __all__ = ["LineFolder"]
 
 _LINE = re.compile(r"\[(\d+)\] (.*)", re.DOTALL)
 _MOST_WAITING = 512
+
+
+@dataclass(eq=False)
+class _Group:
+    """A line and who has printed it."""
+
+    text: str
+    ranks: set[int] = field(default_factory=set)
 
 
 class LineFolder:
@@ -21,9 +30,8 @@ class LineFolder:
 
     def __init__(self, world_size: int) -> None:
         self._world_size = world_size
-        self._groups: list[tuple[str, set[int]]] = []
-        self._first = 0  # number of the first group that is still kept
-        self._last: dict[int, int] = {}  # by rank, the number of the group with its last line
+        self._groups: list[_Group] = []
+        self._own: dict[int, list[_Group]] = {}  # by rank, its groups among these
 
     def feed(self, lines: Iterable[str]) -> Iterator[str]:
         """Take lines of the joined log, and yield what no later line can become one with."""
@@ -33,33 +41,53 @@ class LineFolder:
                 yield from self.flush()
                 yield line
                 continue
-            self._add(int(match[1]), match[2])
-            if len(self._last) == self._world_size:
-                yield from self._take(min(self._last.values()) + 1 - self._first)
-            if len(self._groups) > _MOST_WAITING:
+            group = self._add(int(match[1]), match[2])
+            if len(group.ranks) == self._world_size:
+                yield from self._take(self._groups.index(group) + 1)
+            elif len(self._groups) > _MOST_WAITING:
                 yield from self._take(_MOST_WAITING // 2)
 
     def flush(self) -> Iterator[str]:
         """Yield what has been waiting for equal lines."""
         yield from self._take(len(self._groups))
 
-    def _add(self, rank: int, text: str) -> None:
-        after = max(self._last.get(rank, -1) + 1, self._first)
-        for number in range(after, self._first + len(self._groups)):
-            known, ranks = self._groups[number - self._first]
-            if known == text:
-                break
-        else:
-            number, ranks = self._first + len(self._groups), set()
-            self._groups.append((text, ranks))
-        ranks.add(rank)
-        self._last[rank] = number
+    def _add(self, rank: int, text: str) -> _Group:
+        own = self._own.setdefault(rank, [])
+        place = self._groups.index(own[-1]) + 1 if own else 0
+        group = next((group for group in self._groups[place:] if group.text == text), None)
+        if group is None and text.strip():
+            group = self._behind_own_lines(own, text)
+        if group is None:
+            group = _Group(text)
+            self._groups.append(group)
+        group.ranks.add(rank)
+        own.append(group)
+        return group
+
+    def _behind_own_lines(self, own: list[_Group], text: str) -> _Group | None:
+        """Return the group of a line that the other ranks printed before lines which a rank alone has printed.
+
+        Those lines, such as a warning, are moved in front of it, so that the rank is with the others again.
+        """
+        shared = max((number for number, group in enumerate(own) if len(group.ranks) > 1), default=-1)
+        alone = own[shared + 1 :]
+        if not alone:
+            return None
+        begin = self._groups.index(own[shared]) + 1 if shared >= 0 else 0
+        between = self._groups[begin : self._groups.index(alone[-1])]
+        found = next((group for group in between if group.text == text and group not in alone), None)
+        if found is not None:
+            self._groups = [group for group in self._groups if group not in alone]
+            place = self._groups.index(found)
+            self._groups[place:place] = alone
+        return found
 
     def _take(self, count: int) -> Iterator[str]:
-        taken, self._groups = self._groups[: max(0, count)], self._groups[max(0, count) :]
-        self._first += len(taken)
-        for text, ranks in taken:
-            yield f"[{_ranges(ranks)}] {text}"
+        taken, self._groups = self._groups[:count], self._groups[count:]
+        for group in taken:
+            for rank in group.ranks:
+                self._own[rank].remove(group)
+            yield f"[{_ranges(group.ranks)}] {group.text}"
 
 
 def _ranges(ranks: set[int]) -> str:
