@@ -1,6 +1,7 @@
 """The contract between a job and the place it runs in."""
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from neva_recipes.config import ConfigNode, Environment, RunError
 from neva_recipes.plan import Layout
-from neva_recipes.secrets import is_secret, secret_names
+from neva_recipes.secrets import is_secret, secret_in, secret_names
 
 if TYPE_CHECKING:
     from executors._state import State
@@ -39,7 +40,7 @@ class Executor(ConfigNode, ABC):
 
     Raises:
         RecipeError: A field holds what its annotation does not allow; the message starts with `executor.FIELD`.
-        RunError: A variable of `env` is the executor's own to set.
+        RunError: A variable of `env` is the executor's own to set, or holds a secret that its name does not tell of.
     """
 
     root = "executor"
@@ -55,9 +56,14 @@ class Executor(ConfigNode, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.env:
+        for name, value in self.env.items():
             if name in RANK_VARIABLES:
                 raise RunError(f"executor.env: {name} is set by the executor itself: leave it out")
+            if not is_secret(name, value) and (kind := secret_in(value, os.environ)):
+                raise RunError(
+                    f"executor.env.{name}: holds {kind}, and a variable of this name is written to files: "
+                    f"pass it on under a name that says it is secret, such as {name}_TOKEN"
+                )
 
     @abstractmethod
     def check(self, layout: Layout) -> None:

@@ -50,8 +50,8 @@ class Profile:
 
 def profile_files() -> list[Path]:
     """Return the paths that profiles are read from, whether or not there are such files, the user's own first."""
-    home = os.environ.get("XDG_CONFIG_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path("~/.config").expanduser()
+    chosen, home = (Path(os.environ.get(name, "")) for name in ("XDG_CONFIG_HOME", "HOME"))
+    base = chosen if chosen.is_absolute() else home / ".config"
     return [base / "nemo-run" / "executors.toml", Path("executors.toml")]
 
 
@@ -68,10 +68,12 @@ def toml_profiles() -> dict[str, Profile]:
 
 def _profiles_of(path: Path) -> Iterator[Profile]:
     try:
+        path.stat()
+    except OSError:
+        return  # not there, or in a folder that is not for the user's eyes
+    try:
         text = path.read_text(encoding="utf-8")
         tables = tomllib.loads(text)
-    except FileNotFoundError:
-        return
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -84,9 +86,7 @@ def _profiles_of(path: Path) -> Iterator[Profile]:
         if not isinstance(table, dict):
             raise RecipeError(f'{where}: {name} is outside of every table: expected [NAME] with kind = "..." below it')
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise RecipeError(
-                f"{where}: [{name!r}]: a profile's name is made of letters, digits, '.', '_' and '-'"
-            )
+            raise RecipeError(f"{where}: [{name!r}]: a profile's name is made of letters, digits, '.', '_' and '-'")
         remarks = tuple(_remarks(path, where, name, table))
         yield Profile(name, str(path), partial(_config_of, path, text, name, table), remarks)
 

@@ -247,6 +247,20 @@ def test_a_mistake_is_one_line_that_names_the_place(write, toml, name, overrides
     assert "\n" not in str(raised.value)
 
 
+def test_a_secret_under_an_innocent_name_is_refused(monkeypatch):
+    monkeypatch.setenv("CORP_PASSWORD", "correct horse battery")
+    with pytest.raises(UserError, match=r"executor.env.GREETING: holds the value of .* CORP_PASSWORD") as raised:
+        find_executor("local", {"env.GREETING": "correct horse battery"})
+    assert "correct horse" not in str(raised.value)
+    assert find_executor("local", {"env.MY_PASSWORD": "correct horse battery"}).record()["env"] == {}
+
+
+def test_a_folder_of_others_is_no_mistake(folder, monkeypatch):
+    (folder / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "file"))
+    assert list_profiles() == []
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
