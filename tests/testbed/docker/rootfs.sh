@@ -16,7 +16,7 @@ chmod 1777 "$root/tmp" "$root/var/tmp"
 ln -s usr/bin "$root/bin"
 ln -s usr/lib "$root/lib"
 ln -s usr/lib64 "$root/lib64"
-tools=$(for tool in bash cat env id ls sh sleep; do type -P "$tool"; done)
+tools=$(for tool in bash cat env id ls sh sleep tee; do type -P "$tool"; done)
 for tool in $tools; do cp -L "$tool" "$root/usr/bin/"; done
 mkdir -p "$root$base/bin" "$root$library" "$root$(dirname "$program")"
 cp "$program" "$root$program"
