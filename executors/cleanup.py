@@ -85,10 +85,15 @@ def _dead_launches(folder: Path) -> Iterator[Leftover]:
     for path in sorted([*folder.glob(".new-*"), *folder.glob(f"{_REMOVED}*")]):
         with contextlib.suppress(OSError):
             # A launch takes its lock a moment after it has made the directory.
-            if path.is_dir() and time.time() - path.stat().st_mtime > _LAUNCH_AGE.total_seconds():
-                with _locked(path) as free:
-                    if free:
-                        yield _leftover(path, "launch cut short", None)
+            if path.is_dir() and time.time() - path.stat().st_mtime > _LAUNCH_AGE.total_seconds() and _is_free(path):
+                yield _leftover(path, "launch cut short", None)
+
+
+def _is_free(path: Path) -> bool:
+    if not (path / ".lock").exists():  # asking for the lock would write it
+        return True
+    with _locked(path) as free:
+        return free
 
 
 def _ended_before(run: Run, age: timedelta) -> bool:

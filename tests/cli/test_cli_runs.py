@@ -114,3 +114,68 @@ def test_cancelling_and_leaving(nemo_run, start):
     assert f"nemo-run logs -f {run.name} follows it" in resumed
     wish(run, 0)
     assert executors.find_run(run.name).wait() == 0
+
+
+@pytest.mark.multiprocess
+def test_several_runs(nemo_run, start):
+    first, second, third = start("first"), start("second"), start("third")
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "neva_recipes.cli.main", "status", "--watch"], stdout=subprocess.PIPE, text=True
+    )
+    with watching:
+        seen = [watching.stdout.readline().split() for _ in range(3)]
+        assert [words[1:3] for words in seen] == [[run.name, "running"] for run in (first, second, third)]
+        unknown = nemo_run("cancel", "first", "secnd", check=2).stderr
+        assert "no run 'secnd'" in unknown and first.status().state == "running"
+        wish(third, 3)
+        third.wait()
+        refused = nemo_run("cancel", "first", third.name, "second", "first", "--force", check=2)
+        assert refused.stdout.splitlines() == [f"{first.name} cancelled", f"{second.name} cancelled"]
+        assert refused.stderr == f"error: run {third.name} has already ended: failed\n"
+        rest = [line.split()[1:3] for line in watching.stdout]
+        assert sorted(rest) == [[first.name, "cancelled"], [second.name, "cancelled"], [third.name, "failed"]]
+    assert nemo_run("status", check=0).stdout.splitlines()[-1] == "3 runs: 2 cancelled, 1 failed"
+
+    # Both ranks have said the same but for their number.
+    log = first.path / "logs" / "joined.log"
+    with log.open("a") as file:
+        file.write("[1] the end\n[0] the end\n")
+    assert nemo_run("logs", "first", "--tail", "2", check=0).stdout == "[0-1] the end\n"
+    assert nemo_run("logs", "first", "--since", "1h", check=0).stdout == nemo_run("logs", "first", check=0).stdout
+    assert nemo_run("logs", "first", "--since", "2999-01-01", check=0).stdout == ""
+    for words in (["--since", "soon"], ["--since", "99999999d"], ["--tail", "-1"], ["--tail", "many"], ["--since", ""]):
+        wrong = nemo_run("logs", "first", *words, check=2).stderr
+        assert wrong.count("\n") == 1 and words[1] in wrong
+
+
+@pytest.mark.multiprocess
+def test_rerun(nemo_run, start):
+    old = start("my dïgits")
+    wish(old, 3)
+    assert old.wait() == 3
+    help_text = nemo_run("rerun", "my dïgits", "optim.lr=0.25", "--help", check=0).stdout
+    assert "  optim.lr=0.25\n" in help_text
+    assert nemo_run("rerun", check=2).stderr == "error: nemo-run rerun needs a RUN; nemo-run status lists them\n"
+    # What a rerun starts is the worker; this recipe's tokenizer is not there for it.
+    nemo_run("rerun", old.name, "optim.lr=0.125", "--name", "again", "--detach")
+    new = executors.find_run("again")
+    recipes = [build(load_recipe(run.path / "recipe.yaml")) for run in (old, new)]
+    assert (recipes[1].optim.lr, recipes[1].name) == (0.125, recipes[0].name)
+    assert new.path.parent == old.path.parent and new.record()["executor"]["grace_seconds"] == 5.0
+    assert old.status().state == "failed" and old.status().attempt == 1
+
+
+def test_gc(nemo_run, folder):
+    assert nemo_run("gc", check=0).stdout == "nothing to remove in runs\n"
+    left = Path("runs") / ".new-0123456789abcdef"
+    left.mkdir(parents=True)
+    (left / "recipe.yaml").write_bytes(b"x" * 20000)
+    assert nemo_run("gc", check=0).stdout == "nothing to remove in runs\n"
+    os.utime(left, (0, 0))
+    listed = nemo_run("gc", check=0).stdout.splitlines()
+    assert re.fullmatch(r" +20\.0 KiB  launch cut short  \.new-0123456789abcdef", listed[0])
+    assert listed[1] == "20.0 KiB can be freed: add --yes to remove this"
+    assert left.exists()
+    assert nemo_run("gc", "--yes", check=0).stdout.splitlines()[1] == "20.0 KiB freed"
+    assert not left.exists()
+    assert "30: expected a time such as" in nemo_run("gc", "--older-than", "30", check=2).stderr
