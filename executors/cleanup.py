@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from executors._lock import NoLocksError, acquire_lock
 from executors.runs import Run, list_runs
@@ -122,16 +123,21 @@ def _spare_parts(run: Run) -> Iterator[Leftover]:
 
 
 def _named_paths(runs: list[Run]) -> dict[Path, set[str]]:
-    """Return every string in the recipe of each run; of a recipe that cannot be read, its whole text."""
+    """Return every string in the recipe and the job of each run; of a file that cannot be read, its whole text."""
     named = {}
     for run in runs:
-        file = run.path / "recipe.yaml"
-        try:
-            named[run.path] = set(_strings(recipe_to_plain(load_recipe(file))))
-        except UserError:
-            with contextlib.suppress(OSError):
-                named[run.path] = {file.read_text(encoding="utf-8", errors="replace")}
+        texts = named[run.path] = set()
+        for name, read in (("recipe.yaml", _recipe_of), ("job.json", Run.record)):
+            try:
+                texts.update(_strings(read(run)))
+            except UserError:
+                with contextlib.suppress(OSError):
+                    texts.add((run.path / name).read_text(encoding="utf-8", errors="replace"))
     return named
+
+
+def _recipe_of(run: Run) -> Any:
+    return recipe_to_plain(load_recipe(run.path / "recipe.yaml"))
 
 
 def _strings(node: object) -> Iterator[str]:
