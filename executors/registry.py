@@ -9,11 +9,12 @@ import fiddle as fdl
 from executors._kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, kind_class
 from executors.base import Executor
 from executors.profiles import Profile, python_profiles, toml_profiles
-from neva_recipes.config import COMMAND_LINE, RunError, build, config, set_field, suggest, value_from
+from neva_recipes.config import COMMAND_LINE, RunError, build, config, field_types, set_field, suggest, value_from
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "ExecutorKind",
+    "changed_executor",
     "executor_config",
     "executor_kinds",
     "find_executor",
@@ -55,6 +56,23 @@ def executor_config(profile: Profile, overrides: Mapping[str, str]) -> fdl.Confi
         for path, text in overrides.items():
             set_field(executor, path, text)
     return executor
+
+
+def changed_executor(executor: Executor, overrides: Mapping[str, str]) -> Executor:
+    """Return an executor with fields replaced.
+
+    Args:
+        executor: What it is like otherwise.
+        overrides: Fields as command-line text, by dotted path without `executor.`.
+
+    Raises:
+        RecipeError: There is no such field, or it does not accept the value.
+    """
+    fields = {name: getattr(executor, name) for name in field_types(type(executor))}
+    changed = config(type(executor), **fields)
+    for path, text in overrides.items():
+        set_field(changed, path, text)
+    return build(changed)
 
 
 def find_profile(name: str, recipes: Path | None = None) -> Profile:

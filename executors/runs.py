@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -221,19 +221,29 @@ class Run:
             time.sleep(POLL_SECONDS)
         return code
 
-    def resume(self, recipe: fdl.Buildable[Recipe] | None = None, detach: bool = False) -> None:
+    def resume(
+        self,
+        recipe: fdl.Buildable[Recipe] | None = None,
+        detach: bool = False,
+        *,
+        executor: Executor | None = None,
+        after: "Sequence[Run] | None" = None,
+    ) -> None:
         """Start the run again in the same directory; its worker goes on from the newest complete checkpoint.
 
         Args:
             recipe: A changed recipe, which becomes recipe.yaml, the old one being kept as recipe.N.yaml; none for the
                 recipe as it lies there.
             detach: Return once it runs instead of showing its log until it has ended.
+            executor: Where, from here on; none for the executor it had.
+            after: Runs that must succeed before, for an executor that can wait for them; what is beside the run is not
+                asked for before it starts.
 
         Raises:
             RecipeError: The recipe is not valid, or lacks an input.
             RunError: The run is in use, or cannot be started.
         """
-        job = self._job_again(recipe)
+        job = self._job_again(recipe, executor, None if after is None else self.path.parent)
         job.executor.require_ready(job)
         lock = self._take_lock()
         try:
@@ -241,14 +251,26 @@ class Run:
                 self._prepare(job)
             except OSError as error:
                 raise RunError(f"run {self.name} cannot be resumed: {error}") from None
-            start(job, lock, detach=detach)
+            waiting = job.executor.after([run.supervisor() for run in after or ()])
+            # What it waits for is written nowhere: the next start waits for something else, or nothing.
+            start(dataclasses.replace(job, executor=waiting or job.executor), lock, detach=detach)
         finally:
             os.close(lock)
 
-    def _job_again(self, changed: fdl.Buildable[Recipe] | None) -> Job:
-        """Return the job of the directory, with another recipe if one is given."""
+    def supervisor(self) -> dict[str, Any]:
+        """Return what the executor knows the run by, as it stands in state.json."""
+        return self._standing.state().supervisor
+
+    def _job_again(self, changed: fdl.Buildable[Recipe] | None, executor: Executor | None, due: Path | None) -> Job:
+        """Return the job of the directory, with another recipe and executor if they are given.
+
+        Args:
+            changed: The other recipe.
+            executor: The other executor.
+            due: Folder whose files are still to be made.
+        """
         record = read_job_record(self.path)
-        executor = load_executor(record, os.environ)
+        executor = executor or load_executor(record, os.environ)
         job = Job(
             name=record["name"],
             created=record["created"],
@@ -265,7 +287,7 @@ class Run:
         old = load_recipe(recipe_file)
         planned = plan(old if changed is None else changed, executor)
         require_possible(planned)
-        require_files(planned)
+        require_files(planned, due)
         assert planned.layout is not None  # where there is no layout there are errors
         text = recipe_file.read_text(encoding="utf-8")
         if changed is not None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides
+from neva_recipes.cli._executors import split_executor_overrides
 from neva_recipes.cli._fields import describe_fields
 from neva_recipes.cli._launch import finish
 from neva_recipes.cli._pipeline import resume_pipeline
 from neva_recipes.config import Recipe, RunError, load_recipe
 
 if TYPE_CHECKING:
-    from executors import Run
+    from executors import Executor, Run
 
 __all__ = ["cancel_command", "logs_command", "parse_age", "rerun_command", "resume_command"]
 
@@ -92,8 +93,8 @@ def resume_command(argv: Sequence[str]) -> int:
     chosen = _choose(parser, arguments)
     if chosen is None:
         return 0
-    run, recipe = chosen
-    run.resume(recipe, detach=arguments.detach)
+    run, recipe, executor = chosen
+    run.resume(recipe, detach=arguments.detach, executor=executor)
     return finish(run, arguments.detach)
 
 
@@ -108,10 +109,10 @@ def rerun_command(argv: Sequence[str]) -> int:
 
     import executors
 
-    old, recipe = chosen
+    old, recipe, executor = chosen
     new = executors.run(
         recipe,
-        old.executor(),
+        executor or old.executor(),
         name=arguments.name or old.record()["name"],
         runs_dir=old.path.parent,
         detach=arguments.detach,
@@ -158,7 +159,9 @@ def _changing_parser(command: str, description: str) -> StrictParser:
         add_help=False,
     )
     _add_run(parser, nargs="?")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="field to change, such as optim.lr=1e-4")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="field to change: optim.lr=1e-4, executor.time=60"
+    )
     parser.add_argument("-h", "--help", action="store_true", help="with RUN: every field and what it holds in the run")
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     add_runs_dir(parser)
@@ -177,8 +180,13 @@ def _named_pipeline(arguments: argparse.Namespace) -> "Run | None":
     return run if is_pipeline(run.path) else None
 
 
-def _choose(parser: StrictParser, arguments: argparse.Namespace) -> "tuple[Run, fdl.Buildable[Recipe]] | None":
-    """Return the run that is named and its recipe with the fields changed; none once the help has been printed."""
+def _choose(
+    parser: StrictParser, arguments: argparse.Namespace
+) -> "tuple[Run, fdl.Buildable[Recipe], Executor | None] | None":
+    """Return the run that is named, its recipe with the fields changed, and its executor if fields of it are changed.
+
+    None once the help has been printed.
+    """
     if arguments.run is None:
         if not arguments.help:
             raise UsageError(f"{parser.prog} needs a RUN; nemo-run status lists them")
@@ -186,17 +194,19 @@ def _choose(parser: StrictParser, arguments: argparse.Namespace) -> "tuple[Run, 
         return None
 
     from executors import find_run
+    from executors.registry import changed_executor
 
     run = find_run(arguments.run, arguments.runs_dir)
     if not (run.path / "recipe.yaml").is_file():
         raise UsageError(f"{run.name} trains no recipe: {parser.prog} has nothing to change in it")
     recipe = load_recipe(run.path / "recipe.yaml")
-    apply_overrides(recipe, split_overrides(arguments.overrides))
+    of_recipe, of_executor = split_executor_overrides(split_overrides(arguments.overrides))
+    apply_overrides(recipe, of_recipe)
     if arguments.help:
         parser.epilog = "\n".join(["fields, with what they hold in the run:", *describe_fields(recipe)])
         print(parser.format_help())
         return None
-    return run, recipe
+    return run, recipe, changed_executor(run.executor(), of_executor) if of_executor else None
 
 
 def _add_run(parser: StrictParser, nargs: str | None = None) -> None:

@@ -368,6 +368,25 @@ def test_a_secret_in_a_profile_is_passed_on_and_shown_nowhere(write, script, run
     assert TOKEN not in printed.out + printed.err
 
 
+def test_a_resume_changes_fields_of_the_executor(write, script, folder, monkeypatch, capfd):
+    write(f'[lab]\nkind = "local"\ngrace_seconds = 3\nenv = {{ HF_TOKEN = "{TOKEN}", A = "1" }}\n')
+    job = executors.plan_job(executor_jobs.make_recipe(), find_executor("lab"))
+    program = script("print('A is', os.environ['A'])")
+    run = executors.start_job(dataclasses.replace(job, argv=(sys.executable, "-S", str(program))), detach=True)
+    assert run.wait() == 0
+
+    assert main(["resume", run.name, "executor.env.A=2"]) == 2
+    assert "HF_TOKEN was set for run tiny and is not stored in it" in capfd.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert main(["resume", run.name, "executor.grace=1"]) == 2
+    assert main(["resume", run.name, "executor.env.A=2"]) == 0
+    assert "A is 2" in capfd.readouterr().out
+    assert run.executor() == LocalExecutor(grace_seconds=3.0, env={"HF_TOKEN": TOKEN, "A": "2"})
+    assert main(["resume", run.name]) == 0
+    assert "A is 2" in capfd.readouterr().out
+    assert not [file for file in run.path.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+
+
 def test_the_command_lists_and_describes(write, capsys):
     write('[juwels]\nkind = "local"\ngrace_seconds = 3\n[broken]\nkind = "x"\n')
     assert main(["executors"]) == 0
