@@ -43,7 +43,9 @@ def run_directory_script(
         'if [ ! -e "$run/job.json" ]; then',
         'mkdir -p "$run/logs"',
         *(_here_document(f'"$run/{name}"', text) for name, text in (job.files | dict(files or {})).items()),
-        _here_document('"$run/job.json"', job.to_json()),
+        # What makes it a run comes last, and whole.
+        _here_document('"$run/.job.json.new"', job.to_json()),
+        'mv "$run/.job.json.new" "$run/job.json"',
         "fi",
         *before,
         f'{_pipe(standard_input)}exec {shlex.join(launcher)} "$run"',

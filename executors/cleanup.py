@@ -124,7 +124,7 @@ def _spare_parts(run: Run) -> Iterator[Leftover]:
 
 def _named_paths(runs: list[Run]) -> dict[Path, set[str]]:
     """Return every string in the recipe and the job of each run; of a file that cannot be read, its whole text."""
-    named = {}
+    named: dict[Path, set[str]] = {}
     for run in runs:
         texts = named[run.path] = set()
         for name, read in (("recipe.yaml", _recipe_of), ("job.json", Run.record)):
