@@ -137,7 +137,7 @@ def watchers(run: executors.Run) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            links = [os.readlink(link) for link in (entry / "fd").iterdir()] if entry.name.isdigit() else []
+            links = [str(link.readlink()) for link in (entry / "fd").iterdir()] if entry.name.isdigit() else []
         except OSError:
             continue
         if lock in links and int(entry.name) != os.getpid():
