@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,9 +96,15 @@ def _ends(run_dir: Path) -> list[_End]:
 
 
 def has_stopped(run_dir: Path) -> bool:
-    """Return whether ranks have stopped as they were asked to, and none has failed before."""
-    ends = [end for end in _ends(run_dir) if end.code]
-    return bool(ends) and ends[0].code == EXIT_STOPPED
+    """Return whether the ranks have stopped as they were asked to, and none has failed before.
+
+    Where Slurm preempts by SIGTERM, all processes get it, and nothing is saved.
+    """
+    record = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+    ends = _ends(run_dir)
+    failed = [end for end in ends if end.code]
+    terminated = [end for end in ends if end.code == -signal.SIGTERM]
+    return (bool(failed) and failed[0].code == EXIT_STOPPED) or len(terminated) == record["world_size"]
 
 
 def failure_of(run_dir: Path, code: int) -> tuple[int, str]:
@@ -107,40 +114,39 @@ def failure_of(run_dir: Path, code: int) -> tuple[int, str]:
         run_dir: The run directory.
         code: Exit code of the batch script.
     """
-    ends = [end for end in _ends(run_dir) if end.code not in (0, EXIT_STOPPED)]
+    # Of one rank that is gone the others hear by SIGTERM.
+    ends = [end for end in _ends(run_dir) if end.code not in (0, EXIT_STOPPED, -signal.SIGTERM)]
     killed = next((end for end in ends if -end.code in CAUSES), None)
     report = read_failure(run_dir)
     # Of a rank that was killed, the others can only report that they have lost it.
     if report is not None and (killed is None or killed.rank == report[0]):
         number, kind, message = report
-        first = next((end for end in ends if end.rank == number), None)
-        return (
-            (2, message)
-            if kind == "user"
-            else (_shell_code(first.code if first else code), f"rank {number}: {message}")
-        )
+        if kind == "user":
+            return 2, message
+        own = next((end for end in ends if end.rank == number), None)
+        return (_shell_code(own.code) if own else code), f"rank {number}: {message}"
     cause = killed or next(iter(ends), None)
     if cause is not None:
         return _shell_code(cause.code), cause.message or f"rank {cause.rank} {describe_exit(cause.code)}"
-    said = _last_error(run_dir)
-    return code, f"the batch script exited with code {code}" + (f": {said}" if said else "")
+    lines = _last_lines(run_dir)
+    for line in lines:
+        if line.startswith("srun: error: ") and line.endswith((": Killed", ": Out Of Memory")):
+            return 128 + signal.SIGKILL, line.removeprefix("srun: error: ")
+    return code, f"the batch script exited with code {code}" + (f": {lines[-1]}" if lines else "")
 
 
 def _shell_code(code: int) -> int:
     return code if code > 0 else 128 - code
 
 
-def _last_error(run_dir: Path) -> str | None:
-    """Return what srun or Slurm has said of the end, the first line of it."""
+def _last_lines(run_dir: Path) -> list[str]:
+    """Return the last lines of the log that are not empty, those of this start of the job among them."""
     try:
         with (run_dir / "logs" / "joined.log").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 20000))
-            lines = file.read().decode(errors="replace").splitlines()
+            return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
-        return None
-    said = [line for line in lines if line.startswith(("srun: error:", "slurmstepd"))]
-    killed = [line for line in said if "Killed" in line or "OOM" in line.upper()]
-    return next(iter(killed or said), None) or next((line for line in reversed(lines) if line.strip()), None)
+        return []
 
 
 def note_requeue(run_dir: Path) -> tuple[int, str | None]:

@@ -107,8 +107,8 @@ class _TaskRun:
         os.set_blocking(read_end, False)
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        # SIGUSR2 comes before the time limit or a preemption, SIGTERM on clusters that preempt by it, and on a cancel:
-        # for the rank all mean that it should save its work. Slurm sends SIGCONT before SIGTERM.
+        # SIGUSR2 comes before the time limit or a preemption: the rank is to save its work. SIGTERM comes to every
+        # process of the job, the rank among them; this one stays to tell how the rank ends.
         for number in (signal.SIGCHLD, signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT):
             signal.signal(number, lambda *_: None)
         self._selector.register(read_end, selectors.EVENT_READ, self._take_signals)
@@ -138,8 +138,7 @@ class _TaskRun:
         numbers = os.read(descriptor, 4096)
         if signal.SIGCHLD in numbers:
             self._reap()
-        stops = signal.SIGUSR2 in numbers or signal.SIGTERM in numbers
-        if stops and not self._asked_to_stop and self._rank.pid and self._rank.exit_code is None:
+        if signal.SIGUSR2 in numbers and not self._asked_to_stop and self._rank.pid and self._rank.exit_code is None:
             self._asked_to_stop = True
             os.kill(self._rank.pid, signal.SIGUSR2)
 

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -179,6 +179,14 @@ class SlurmExecutor(Executor):
             submit(job, self, record)
         except OSError as error:
             raise RunError(f"run {job.run_dir.name} cannot be submitted: {error}") from None
+
+    def after(self, supervisors: Sequence[Mapping[str, Any]]) -> "SlurmExecutor":
+        """Return the executor of a job that Slurm starts once other jobs have succeeded, or cancels."""
+        ids = "".join(f":{supervisor['slurm_job_id']}" for supervisor in supervisors)
+        if not ids:
+            return self
+        dependency = ",".join(filter(None, [self.dependency, f"afterok{ids}"]))
+        return replace(self, dependency=dependency, sbatch={**self.sbatch, "kill-on-invalid-dep": "yes"})
 
     @classmethod
     def is_alive(cls, supervisor: Mapping[str, Any]) -> bool | None:

@@ -1,7 +1,10 @@
 """A real Slurm cluster of two nodes on this machine, shared by the tests."""
 
+import contextlib
 import os
+import random
 import shutil
+import socket
 import subprocess
 import textwrap
 import time
@@ -13,8 +16,20 @@ from tests.end_to_end.world import World, make_world
 
 SCRIPTS = Path(__file__).parent.parent / "testbed" / "slurm"
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
-PORT = 27300
 NODES, GPUS = 2, 4
+
+
+def free_port():
+    """Return the first of some neighbouring ports that are free, away from those that runs meet at."""
+    for port in random.sample(range(11000, 19000, 30), 100):
+        with contextlib.ExitStack() as stack:
+            try:
+                for number in range(port, port + 20):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no ports are free")
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +48,7 @@ def cluster_folder(tmp_path_factory):
     for parent in folder.parents[:2]:
         parent.chmod(0o755)  # munged and slurmd want to own or share the way to their files
     try:
-        subprocess.run([SCRIPTS / "start.sh", folder, str(PORT), str(NODES), str(GPUS)], check=True, timeout=120)
+        subprocess.run([SCRIPTS / "start.sh", folder, str(free_port()), str(NODES), str(GPUS)], check=True, timeout=120)
         yield folder
     finally:
         subprocess.run([SCRIPTS / "stop.sh", folder], check=False, timeout=120)

@@ -1,0 +1,76 @@
+"""Pipelines whose stages wait for each other by Slurm alone, on a real cluster."""
+
+import subprocess
+
+import pytest
+
+from executors import Pipeline, Stage, run_pipeline
+from executors._pipeline_directory import stage_statuses
+from executors.slurm import SlurmExecutor
+from executors.sweep import sweep
+from neva_recipes.config import RunError
+from tests.pipelines.conftest import four, runs_dir, starts
+from tests.pipelines.recipes import make_recipe
+from tests.slurm.conftest import wait_for
+
+__all__ = ["four", "runs_dir", "starts"]
+
+# The packages of this checkout, but neva_model, for which small scripts stand.
+PLACE = {"gpu_request": "none", "code_snapshot": False}
+
+
+def states(run):
+    return {stage.name: stage.state for stage in stage_statuses(run.path)}
+
+
+def jobs_of(run):
+    output = subprocess.run(["squeue", "--noheader", "--format=%Z|%T"], capture_output=True, text=True, check=True)
+    return [line for line in output.stdout.splitlines() if str(run.path) in line]
+
+
+def test_a_failed_stage_stops_what_depends_on_it_and_resuming_runs_the_rest(cluster, four, runs_dir, starts):
+    (runs_dir / "hold a").touch()
+    (runs_dir / "fail b").touch()
+    run = run_pipeline(four, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    # All is submitted before the first stage has ended, and no process of ours is left here.
+    assert all(stage.run.supervisor()["slurm_job_id"] for stage in stage_statuses(run.path))
+    (runs_dir / "hold a").unlink()
+    assert run.wait() == 3
+    assert states(run) == {"a": "succeeded", "b": "failed", "c": "succeeded", "d": "not run"}
+    reason = run.status().reason
+    assert reason.startswith("b failed: ") and reason.endswith("; not run: d")
+    assert sorted(starts()) == ["a", "b", "c"]
+    (runs_dir / "fail b").unlink()
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert sorted(starts()[:3]) == ["a", "b", "c"] and starts()[3:] == ["b", "d"]
+    assert states(run) == dict.fromkeys("abcd", "succeeded")
+
+
+def test_cancel_takes_all_stages_from_the_queue(cluster, four, runs_dir, starts):
+    (runs_dir / "hold a").touch()
+    run = run_pipeline(four, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    wait_for(starts)
+    run.cancel()
+    assert run.status().state == "cancelled"
+    assert starts() == ["a"]
+    assert wait_for(lambda: not jobs_of(run))
+
+
+def test_points_of_a_sweep_run_side_by_side(cluster, runs_dir, starts):
+    for number in "123":
+        (runs_dir / f"hold {number}").touch()
+    pipeline = sweep("s", [({"n": number}, make_recipe()) for number in "123"])
+    run = run_pipeline(pipeline, SlurmExecutor(**PLACE, cpus_per_task=1), runs_dir, detach=True)
+    wait_for(lambda: len(starts()) >= 2)
+    for number in "123":
+        (runs_dir / f"hold {number}").unlink()
+    assert run.wait() == 0
+
+
+def test_a_stage_that_the_cluster_refuses_leaves_nothing_in_the_queue(cluster, runs_dir):
+    pipeline = Pipeline("p", Stage("a", make_recipe()) >> Stage("b", make_recipe(num_nodes=12)))
+    with pytest.raises(RunError, match=r"^b: "):
+        run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir)
+    output = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
+    assert wait_for(lambda: not output.strip() or "PD" not in output)

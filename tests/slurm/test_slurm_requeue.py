@@ -1,0 +1,102 @@
+"""Jobs that stop before their end, and go on: time limits, preemption, and a rank that saves nothing."""
+
+import json
+import subprocess
+
+import pytest
+
+from executors._state import read_state
+from tests.slurm.conftest import wait_for
+from tests.slurm.slurm_jobs import start
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+
+# Counts steps, saves them when it is asked to, and begins where it has saved.
+COUNTING = """
+signal.signal(signal.SIGUSR2, lambda *_: globals().update(stopping=True))
+stopping, folder = False, run_dir / "checkpoints"
+saved = sorted(folder.glob("step-*"))
+step = int(saved[-1].name[5:]) if saved else 0
+print(f"start {restart} at {step}", flush=True)
+(run_dir / f"up-{restart}-{rank}").touch()
+while step < 100_000 and not (run_dir / "finish").exists():
+    step += 1
+    time.sleep(0.1)
+    if stopping:
+        if rank == 0 and not SAVES_NOTHING:
+            (folder / f"step-{step:08d}").mkdir(parents=True)
+        print("stopped", flush=True)
+        sys.exit(75)
+"""
+
+
+def job_id(run):
+    return read_state(run.path).supervisor["slurm_job_id"]
+
+
+def ask_to_stop(run):
+    subprocess.run(["scancel", "--signal=USR2", job_id(run)], check=True)
+
+
+def test_goes_on_where_it_stopped_and_ends_without_progress(cluster, script, tmp_path):
+    body = COUNTING.replace("SAVES_NOTHING", "restart == 1 or restart == 2")
+    run = start(script(body), tmp_path, 2, 1)
+    wait_for(lambda: (run.path / "up-0-1").exists())
+    ask_to_stop(run)
+    wait_for(lambda: run.status().state == "queued")
+    (first,) = (run.path / "checkpoints").iterdir()
+    assert "waits: " in run.status().reason
+    wait_for(lambda: run.status().state == "running")
+    wait_for(lambda: (run.path / "up-1-1").exists())
+    # It saves nothing this time: what it had is still its newest checkpoint.
+    ask_to_stop(run)
+    assert run.wait() == 1
+    status = run.status()
+    assert (status.state, status.attempt) == ("failed", 1)
+    assert f"no progress between two requeues: its newest checkpoint is still {first.name}" in status.reason
+    assert f"[0] start 1 at {int(first.name[5:])}" in list(run.logs())
+    requeues = json.loads((run.path / "slurm" / "requeues.json").read_text())
+    assert [entry["checkpoint"] for entry in requeues] == [first.name, first.name]
+    # Slurm has restarted it exactly once, and does so no more.
+    shown = subprocess.run(["scontrol", "show", "job", job_id(run)], capture_output=True, text=True, check=True).stdout
+    assert "Restarts=1" in shown
+
+
+def test_max_requeues(cluster, script, tmp_path):
+    run = start(script(COUNTING.replace("SAVES_NOTHING", "False")), tmp_path, max_requeues=0)
+    wait_for(lambda: (run.path / "up-0-0").exists())
+    ask_to_stop(run)
+    assert run.wait() == 1
+    assert "executor.max_requeues=0" in run.status().reason
+    assert list((run.path / "checkpoints").iterdir())
+
+
+def test_preempted_by_a_higher_partition(cluster, script, tmp_path):
+    body = script(COUNTING.replace("SAVES_NOTHING", "False"))
+    run = start(body, tmp_path, 2, 1, partition="low", exclusive=True)
+    wait_for(lambda: (run.path / "up-0-1").exists())
+    urgent = start(body, tmp_path, 2, 1, partition="high", exclusive=True, name="urgent")
+    wait_for(lambda: (urgent.path / "up-0-1").exists())
+    assert run.status().state == "queued"
+    (urgent.path / "finish").touch()
+    assert urgent.wait() == 0
+    wait_for(lambda: (run.path / "up-1-1").exists())
+    (run.path / "finish").touch()
+    assert run.wait() == 0
+    (saved,) = (run.path / "checkpoints").iterdir()
+    assert f"[1] start 1 at {int(saved.name[5:])}" in list(run.logs())
+
+
+def test_a_node_that_dies(cluster, script, tmp_path):
+    run = start(script(COUNTING.replace("SAVES_NOTHING", "False")), tmp_path, nodelist="node2")
+    wait_for(lambda: (run.path / "up-0-0").exists())
+    pid = (cluster / "run" / "slurmd.node2.pid").read_text().strip()
+    subprocess.run(["kill", "-9", pid], check=True)
+    try:
+        wait_for(lambda: run.status().state == "queued")
+        assert "waits: " in run.status().reason
+    finally:
+        subprocess.run(["slurmd", "-N", "node2"], check=True)
+    wait_for(lambda: (run.path / "up-1-0").exists())
+    (run.path / "finish").touch()
+    assert run.wait() == 0
