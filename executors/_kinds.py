@@ -29,6 +29,10 @@ _BUILT_IN = {
 }
 
 
+_OF_PIPELINES = {"pipeline": "executors._pipeline_executor:PipelineExecutor"}
+"""Kinds that nobody chooses: job.json of a pipeline names them."""
+
+
 @dataclass(frozen=True)
 class ExecutorKind:
     """A class of executors, by name.
@@ -70,6 +74,8 @@ def kind_class(name: Any) -> type[Executor]:
         RunError: There is no such kind, with the nearest names; several packages offer it; or it is no executor.
         RecipeError: Its package cannot be imported.
     """
+    if name in _OF_PIPELINES:
+        return _load_built_in(_OF_PIPELINES[name])
     kind = find_kind(name) if isinstance(name, str) else None
     if kind is None:
         known = [kind.name for kind in executor_kinds()]

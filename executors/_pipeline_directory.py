@@ -18,9 +18,11 @@ from executors.runs import Run, RunStatus
 from neva_recipes.config import RunError
 
 __all__ = [
+    "NOT_RUN",
     "PipelineSpec",
     "StageSpec",
     "StageStatus",
+    "conclusion",
     "is_pipeline",
     "read_spec",
     "stage_run",
@@ -29,6 +31,10 @@ __all__ = [
 ]
 
 _SPEC = "pipeline.json"
+_TOLD = 3
+NOT_RUN = "not run"
+"""State of a stage that will not be started, because of what has become of those before it."""
+
 _LOSS, _VALIDATION_LOSS = "reduced_train_loss", "val_loss"
 
 
@@ -90,6 +96,11 @@ class StageStatus:
     loss: float | None
     validation_loss: float | None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended without success, or will not be run, so that nothing after it can be."""
+        return self.state in ("failed", "cancelled", "lost", NOT_RUN)
+
 
 def is_pipeline(run_dir: Path) -> bool:
     """Return whether a run directory is that of a pipeline or a sweep."""
@@ -129,18 +140,32 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         RunError: A file of the directory cannot be read.
     """
     goes_on = not Run(run_dir).has_ended() if goes_on is None else goes_on
-    found = []
+    found: dict[str, StageStatus] = {}
     for stage in read_spec(run_dir).stages:
         run = stage_run(run_dir, stage.name)
         status = run.status()
         state: str = status.state
-        if state == "created" and status.started is None:
-            state = "waiting" if goes_on else "not run"
+        is_blocked = any(found[name].is_lost for name in stage.after)
+        if status.started is None and (state == "created" or (is_blocked and state == "cancelled")):
+            state = NOT_RUN if is_blocked or not goes_on else "waiting"
         losses = last_values(run.path, (_LOSS, _VALIDATION_LOSS))
-        found.append(
-            StageStatus(stage.name, stage.settings, state, run, status, losses.get(_LOSS), losses.get(_VALIDATION_LOSS))
-        )
-    return found
+        loss, validation_loss = losses.get(_LOSS), losses.get(_VALIDATION_LOSS)
+        found[stage.name] = StageStatus(stage.name, stage.settings, state, run, status, loss, validation_loss)
+    return list(found.values())
+
+
+def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
+    """Return the exit code of a pipeline whose stages have ended, and what failed and was not run if it is not 0."""
+    failed = [stage for stage in stages if stage.state not in ("succeeded", NOT_RUN)]
+    skipped = [stage.name for stage in stages if stage.state == NOT_RUN]
+    if not failed and not skipped:
+        return 0, None
+    parts = [": ".join(filter(None, [f"{stage.name} {stage.state}", stage.status.reason])) for stage in failed]
+    parts = [*parts[:_TOLD], f"and {len(parts) - _TOLD} more"] if len(parts) > _TOLD else parts
+    if skipped:
+        parts.append(f"not run: {', '.join(skipped)}")
+    codes = {stage.status.exit_code or 1 for stage in failed}
+    return (codes.pop() if len(codes) == 1 else 1), "; ".join(parts)
 
 
 def stage_table(stages: Sequence[StageStatus]) -> list[str]:
@@ -168,7 +193,8 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
         ).rstrip()
         for row in [head, *rows]
     ]
-    reasons = [f"{stage.name}: {stage.status.reason}" for stage in stages if stage.status.reason]
+    told = [stage for stage in stages if stage.status.reason and stage.state != NOT_RUN]
+    reasons = [f"{stage.name}: {stage.status.reason}" for stage in told]
     return [*lines, *reasons]
 
 

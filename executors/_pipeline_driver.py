@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from executors._logs import LogReader
-from executors._pipeline_directory import StageSpec, read_spec, stage_run, stage_statuses, stage_table
+from executors._pipeline_directory import StageSpec, conclusion, read_spec, stage_run, stage_statuses, stage_table
 from executors._standing import ENDED, POLL_SECONDS, Standing
 from executors._state import State, now, write_state
 from executors.base import RANK_VARIABLES
@@ -44,7 +44,6 @@ class _Stage:
         )
         self.succeeded = written.state == "succeeded"
         self.failure: str | None = None
-        self.exit_code = 0
         self.is_blocked = False
 
     @property
@@ -76,7 +75,6 @@ class _Stage:
             self.succeeded = state.state == "succeeded"
             if not self.succeeded:
                 self.failure = f"{state.state}: {state.reason}" if state.reason else state.state
-                self.exit_code = state.exit_code or 1
 
     def _fail_to_start(self, reason: str) -> None:
         before = self._standing.state()
@@ -111,8 +109,14 @@ class _Driver:
                     print(f"--- {stage.name} {stage.failure or 'succeeded'}")
             sys.stdout.flush()
             time.sleep(POLL_SECONDS)
-        print(*stage_table(stage_statuses(self._directory, goes_on=False)), sep="\n", flush=True)
-        return self._finish()
+        stages = stage_statuses(self._directory, goes_on=False)
+        print(*stage_table(stages), sep="\n", flush=True)
+        code, reason = conclusion(stages)
+        if reason is not None:
+            failure = {"rank": 0, "kind": "stages", "message": mask(reason, secret_values(os.environ))}
+            with contextlib.suppress(OSError):  # a full disk; the log says it too
+                (self._directory / "failure.json").write_text(json.dumps(failure), encoding="utf-8")
+        return code
 
     def _start_ready(self) -> None:
         free = self._parallel - sum(stage.is_active for stage in self._stages.values())
@@ -127,21 +131,6 @@ class _Driver:
 
     def _take_signal(self, *_: object) -> None:
         self._is_cancelled = True
-
-    def _finish(self) -> int:
-        failed = [stage for stage in self._stages.values() if stage.failure is not None]
-        if not failed:
-            return 0 if all(stage.succeeded for stage in self._stages.values()) else 1
-        shown = "; ".join(f"{stage.name} {stage.failure}" for stage in failed[:3])
-        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
-        blocked = [stage.name for stage in self._stages.values() if stage.is_blocked]
-        skipped = f"; not run: {', '.join(blocked)}" if blocked else ""
-        message = mask(f"{shown}{more}{skipped}", secret_values(os.environ))
-        failure = {"rank": 0, "kind": "stages", "message": message}
-        with contextlib.suppress(OSError):  # a full disk; the log says it too
-            (self._directory / "failure.json").write_text(json.dumps(failure), encoding="utf-8")
-        codes = {stage.exit_code for stage in failed}
-        return codes.pop() if len(codes) == 1 else 1
 
 
 def main(arguments: list[str]) -> int:

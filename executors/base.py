@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -101,6 +101,17 @@ class Executor(ConfigNode, ABC):
         Raises:
             RunError: The job could not be started.
         """
+
+    def after(self, supervisors: Sequence[Mapping[str, Any]]) -> "Executor | None":
+        """Return the executor that starts a job once other runs have succeeded, and gives it up if one has not.
+
+        Args:
+            supervisors: The entries of those runs in state.json; there can be none.
+
+        Returns:
+            None, the default, if the place cannot wait by itself.
+        """
+        return None
 
     @classmethod
     @abstractmethod

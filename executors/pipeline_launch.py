@@ -13,6 +13,7 @@ from typing import Any
 import fiddle as fdl
 
 from executors._pipeline_directory import PipelineSpec, StageSpec
+from executors._pipeline_executor import PipelineExecutor
 from executors.base import Executor
 from executors.job import Job
 from executors.launch import check_name, job_of, start_job
@@ -57,13 +58,11 @@ class PipelineJob:
     Attributes:
         job: What runs the pipeline itself.
         executor: Where its stages run.
-        parallel: How many of them may run at once.
         stages: The stages with their plans, each behind those it waits for.
     """
 
     job: Job
     executor: Executor
-    parallel: int
     stages: tuple[StagePlan, ...]
 
     @property
@@ -125,7 +124,7 @@ def plan_pipeline(
     *,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    parallel: int = 1,
+    parallel: int | None = None,
 ) -> PipelineJob:
     """Return what would be started, with the plan of every stage; writes nothing.
 
@@ -134,7 +133,8 @@ def plan_pipeline(
         executor: Where they run; none means `LocalExecutor()`.
         name: Name of the directory; none means the pipeline's.
         runs_dir: Folder of the directory, which is called after the name and the time.
-        parallel: How many stages may run at once.
+        parallel: How many stages may run at once. None means one, and on a cluster as many as it starts: it is told at
+            once what waits for what, and no process stays here.
 
     Raises:
         RecipeError: A stage has a field of a wrong value; the text starts with the name of the stage.
@@ -145,7 +145,7 @@ def plan_pipeline(
     check_name(chosen)
     if kind := secret_in(str(runs_dir)):
         raise RunError(f"runs_dir: holds {kind}, and paths of runs are shown everywhere: choose another one")
-    if parallel < 1:
+    if parallel is not None and parallel < 1:
         raise RunError(f"parallel={parallel}: expected at least 1")
     moment = datetime.now().astimezone()
     directory = Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}"
@@ -159,14 +159,14 @@ def plan_pipeline(
         name=chosen,
         created=moment.isoformat(),
         run_dir=directory,
-        executor=LocalExecutor(env=executor.env, grace_seconds=_grace_seconds(executor)),
+        executor=_executor_of_pipeline(executor, parallel),
         argv=_DRIVER,
         env={},
         cwd=Path.cwd(),
-        inputs={"pipeline.json": PipelineSpec(chosen, parallel, specs).to_json()},
+        inputs={"pipeline.json": PipelineSpec(chosen, parallel or 1, specs).to_json()},
     )
     job = dataclasses.replace(job, env=job.executor.job_environment(job.layout))
-    return PipelineJob(job, executor, parallel, stages)
+    return PipelineJob(job, executor, stages)
 
 
 def start_pipeline(planned: PipelineJob, *, detach: bool = False) -> Run:
@@ -192,7 +192,7 @@ def run_pipeline(
     runs_dir: str | Path = "runs",
     *,
     name: str | None = None,
-    parallel: int = 1,
+    parallel: int | None = None,
     detach: bool = False,
 ) -> Run:
     """Check every stage of a pipeline, write its directory and start it.
@@ -202,7 +202,8 @@ def run_pipeline(
         executor: Where they run; none means `LocalExecutor()`.
         runs_dir: Folder of the directory, which is called after the name and the time.
         name: Name of the directory; none means the pipeline's.
-        parallel: How many stages may run at once.
+        parallel: How many stages may run at once. None means one, and on a cluster as many as it starts: it is told at
+            once what waits for what, and no process stays here.
         detach: Return once it runs. Otherwise its log is printed until it has ended; Ctrl-C cancels it.
 
     Raises:
@@ -277,6 +278,12 @@ def _resolved(stage: Stage, outputs: Mapping[str, str]) -> Any:
 def _label(stage: Stage) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in stage.settings.items())
     return f"{stage.name} ({settings})" if settings else stage.name
+
+
+def _executor_of_pipeline(executor: Executor, parallel: int | None) -> Executor:
+    if parallel is None and executor.after([]) is not None:
+        return PipelineExecutor(env=executor.env)
+    return LocalExecutor(env=executor.env, grace_seconds=_grace_seconds(executor))
 
 
 def _grace_seconds(executor: Executor) -> float:

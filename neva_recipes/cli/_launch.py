@@ -140,7 +140,10 @@ def _parser(prog: str, usage: str | None = None, description: str = "", epilog: 
     parser.add_argument("--name", metavar="N", help="name of the run (the recipe's)")
     parser.add_argument("--sweep", action="store_true", help="run every combination of values: optim.lr=1e-5,2e-5")
     parser.add_argument(
-        "--parallel", metavar="N", type=_count, help="runs of a sweep, or stages of a pipeline, at once (1)"
+        "--parallel",
+        metavar="N",
+        type=_count,
+        help="runs of a sweep, or stages of a pipeline, at once (1; on Slurm any)",
     )
     add_executor(parser)
     parser.add_argument("--recipes", metavar="F", type=Path, help="Python file with recipes and profiles of your own")

@@ -90,7 +90,7 @@ def start(pipeline: Pipeline, executor: "Executor", arguments: argparse.Namespac
         executor,
         name=arguments.name,
         runs_dir=arguments.runs_dir,
-        parallel=1 if arguments.parallel is None else arguments.parallel,
+        parallel=arguments.parallel,
     )
     if arguments.dry_run:
         print(mask("\n".join(_outline(planned)), secret_values(os.environ)))
@@ -158,8 +158,7 @@ def _require_field(entry: RecipeEntry, key: str, names: list[str]) -> None:
 def _outline(planned: "PipelineJob") -> list[str]:
     """Return what would run, as lines: of a pipeline each stage with its inputs, of a sweep a line for each point."""
     if any(entry.stage.settings for entry in planned.stages):
-        head = f"{planned.job.name}: {len(planned.stages)} points, {planned.parallel} at once"
-        return [head, *_points(planned)]
+        return [f"{planned.job.name}: {len(planned.stages)} points", *_points(planned)]
     lines = [f"{planned.job.name}: {len(planned.stages)} stages"]
     for entry in planned.stages:
         lines += ["", f"{entry.stage.name}{_after(entry.after)}"]

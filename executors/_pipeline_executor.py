@@ -1,0 +1,109 @@
+"""A pipeline whose stages wait for each other by the place they run in, without any process of ours."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from executors._pipeline_directory import conclusion, read_spec, stage_run, stage_statuses, stage_table
+from executors._script import run_directory_script
+from executors._state import State, now, read_state, write_state
+from executors.base import Executor
+from executors.job import load_executor, read_job_record
+from executors.runs import Run
+from neva_recipes.config import RunError, UserError
+from neva_recipes.plan import Layout
+
+if TYPE_CHECKING:
+    from executors.job import Job
+
+__all__ = ["PipelineExecutor"]
+
+_ACTIVE = ("created", "queued", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineExecutor(Executor):
+    """Starts all stages of a pipeline at once, each to wait for those before it; `env` is that of their executor."""
+
+    kind: ClassVar[str] = "pipeline"
+    answer_seconds: ClassVar[float] = 2.0
+
+    def check(self, layout: Layout) -> None:
+        """Accept every layout: each stage asks its own executor."""
+
+    def job_environment(self, layout: Layout) -> dict[str, str]:
+        """Return `env`."""
+        return dict(self.env)
+
+    def script(self, job: "Job") -> str:
+        """Return shell text that starts what is not done of a written pipeline."""
+        return run_directory_script(job, (sys.executable, "-P", "-m", "executors"))
+
+    def start(self, job: "Job", *, lock: int, lifeline: int | None) -> None:
+        """Start every stage that is not done; those that still wait or run are left as they are.
+
+        Raises:
+            RunError: A stage is refused; those that were started for this are cancelled.
+        """
+        known: dict[str, Run] = {}
+        started: list[Run] = []
+        state = read_state(job.run_dir)
+        try:
+            for stage in read_spec(job.run_dir).stages:
+                run = stage_run(job.run_dir, stage.name)
+                standing = run.status()
+                if standing.state == "succeeded":
+                    continue
+                known[stage.name] = run
+                if standing.state not in ("queued", "running"):
+                    executor = load_executor(read_job_record(run.path), {**os.environ, **self.env})
+                    run.resume(detach=True, executor=executor, after=[known[n] for n in stage.after if n in known])
+                    started.append(run)
+        except UserError as error:
+            for run in reversed(started):
+                with contextlib.suppress(RunError):
+                    run.request_cancel(force=True)
+            raise RunError(f"{stage.name}: {error}") from None
+        with (job.run_dir / "logs" / "joined.log").open("a", encoding="utf-8") as log:
+            log.writelines(f"--- {run.name} submitted: {run.path}\n" for run in started)
+        supervisor = {"directory": str(job.run_dir)}
+        write_state(job.run_dir, dataclasses.replace(state, state="running", started=now(), supervisor=supervisor))
+
+    @classmethod
+    def is_alive(cls, supervisor: Mapping[str, Any]) -> bool | None:
+        """Return false: nothing of ours lives on, and `outcome` tells how the stages stand."""
+        return False
+
+    @classmethod
+    def outcome(cls, run_dir: Path, supervisor: Mapping[str, Any]) -> State:
+        """Return how the pipeline stands, from its stages; what has become of them is put into its log at the end."""
+        stages = stage_statuses(run_dir, goes_on=True)
+        active = [stage for stage in stages if stage.status.state in _ACTIVE and not stage.is_lost]
+        if any(stage.status.state == "running" for stage in active):
+            return State(state="running")
+        if active:
+            return State(state="queued", reason=f"{active[0].name}: {active[0].status.reason or 'waits'}")
+        code, reason = conclusion(stages)
+        with contextlib.suppress(OSError), (run_dir / "logs" / "joined.log").open("a", encoding="utf-8") as log:
+            log.writelines(f"{line}\n" for line in stage_table(stages))
+        if code == 0:
+            return State(state="succeeded")
+        if all(stage.status.state in ("succeeded", "cancelled") for stage in stages):
+            return State(state="cancelled", reason=reason)
+        return State(state="failed", exit_code=code, reason=reason)
+
+    @classmethod
+    def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any], *, force: bool) -> None:
+        """Cancel the stages that have not ended, the last ones first, so that none starts in between.
+
+        Raises:
+            RunError: One cannot be cancelled from here.
+        """
+        for stage in reversed(stage_statuses(run_dir, goes_on=True)):
+            if stage.status.state in ("queued", "running"):
+                stage.run.request_cancel(force)
