@@ -99,11 +99,15 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> bool:
         if resumed_step >= max_steps:
             print("nothing is left to do: to train longer, set trainer.max_steps to more", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-    if checkpointer.is_stopped and trainer.global_rank == 0:
+    if not checkpointer.is_stopped:
+        return True
+    if trainer.global_rank == 0:
         step = trainer.global_step
         source = checkpoints / checkpoint_name(step) if step else "the beginning: there is nothing to save yet"
         print(f"stopped at step {step} of {max_steps} on request; resumes from {source}", flush=True)
-    return not checkpointer.is_stopped
+    # Where one rank's end other than with 0 ends the others, none must have anything left to write.
+    torch.distributed.barrier()
+    return False
 
 
 def _callbacks(recipe: Recipe) -> list[Callback]:
