@@ -8,7 +8,7 @@ import time
 
 from executors._logs import LogReader
 from executors._standing import ENDED, POLL_SECONDS, Standing
-from executors._state import read_state, write_state
+from executors._state import State, read_state, write_state
 from executors.job import Job
 from neva_recipes.config import RunError
 
@@ -65,22 +65,30 @@ def _start(job: Job, lock: int, lifeline: int | None) -> None:
 def _show(job: Job, reader: LogReader) -> None:
     standing, name = Standing(job.run_dir), job.run_dir.name
     interrupts, handled = 0, 0
-    told: str | None = None
+    told = ""
     while True:
         try:
             if interrupts > handled:
                 handled = interrupts
                 _cancel(standing, name, force=interrupts > 1)
             while (state := standing.state()).state not in ENDED:
-                if state.state == "queued" and state.reason != told:
-                    told = state.reason
-                    print(f"run {name} is queued: {told}", file=sys.stderr, flush=True)
+                waiting = _waiting(name, state)
+                if waiting and waiting != told:
+                    print(waiting, file=sys.stderr, flush=True)
+                told = waiting
                 _print(reader.read_lines())
                 time.sleep(POLL_SECONDS)
             _print(reader.read_lines() + reader.read_rest())
             return
         except KeyboardInterrupt:
             interrupts += 1
+
+
+def _waiting(name: str, state: State) -> str:
+    """Return a line on what a queued run waits for; nothing of another."""
+    if state.state != "queued":
+        return ""
+    return f"run {name} is queued: {state.reason}" if state.reason else f"run {name} is queued"
 
 
 def _cancel(standing: Standing, name: str, *, force: bool) -> None:

@@ -19,6 +19,7 @@ __all__ = ["Leftover", "find_leftovers", "remove_leftover"]
 
 _LAUNCH_AGE = timedelta(hours=1)
 _REMOVED = ".removed-"
+_STAGES = "stages"
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,17 @@ def find_leftovers(runs_dir: str | Path = "runs", older_than: timedelta | None =
     Raises:
         RunError: The folder cannot be read.
     """
-    runs = list_runs(runs_dir)
+    runs = {run: _stages(run) for run in list_runs(runs_dir)}
     found = [*_dead_launches(Path(runs_dir).resolve())]
-    for run in runs:
+    for run in (one for outer, stages in runs.items() for one in (outer, *stages)):
         for place in (run.path, run.path / "checkpoints"):
             found += [_leftover(path, "removal cut short", run) for path in sorted(place.glob(f"{_REMOVED}*"))]
     if older_than is None:
         return found
-    spare = {run: parts for run in runs if _ended_before(run, older_than) and (parts := list(_spare_parts(run)))}
-    needed = _named_paths(runs) if spare else {}
-    return found + [part for run, parts in spare.items() if not _is_needed(run, needed) for part in parts]
+    old = [one for run in runs if _ended_before(run, older_than) for one in (run, *runs[run])]
+    spare = {run: parts for run in old if _ended_before(run, older_than) and (parts := list(_spare_parts(run)))}
+    named = {run.path: _strings_of(run) for outer in runs for run in (outer, *runs[outer])} if spare else {}
+    return found + [part for run, parts in spare.items() if not _is_needed(run, named) for part in parts]
 
 
 def remove_leftover(leftover: Leftover) -> bool:
@@ -68,7 +70,7 @@ def remove_leftover(leftover: Leftover) -> bool:
     """
     try:
         with _locked(leftover.path if leftover.run is None else leftover.run.path) as free:
-            if not free or (leftover.run is not None and not leftover.run.has_ended()):
+            if not free or (leftover.run is not None and not all(run.has_ended() for run in _with_owner(leftover.run))):
                 return False
             # Under another name first: half a checkpoint must not have the name of a whole one.
             path = leftover.path
@@ -122,18 +124,25 @@ def _spare_parts(run: Run) -> Iterator[Leftover]:
                 whole = find_checkpoint(path) == path
 
 
-def _named_paths(runs: list[Run]) -> dict[Path, set[str]]:
-    """Return every string in the recipe and the job of each run; of a file that cannot be read, its whole text."""
-    named: dict[Path, set[str]] = {}
-    for run in runs:
-        texts = named[run.path] = set()
-        for name, read in (("recipe.yaml", _recipe_of), ("job.json", Run.record)):
-            try:
-                texts.update(_strings(read(run)))
-            except UserError:
-                with contextlib.suppress(OSError):
-                    texts.add((run.path / name).read_text(encoding="utf-8", errors="replace"))
-    return named
+def _stages(run: Run) -> list[Run]:
+    """Return the runs inside the directory of a pipeline."""
+    return [Run(path.parent) for path in sorted(run.path.glob(f"{_STAGES}/*/job.json"))]
+
+
+def _with_owner(run: Run) -> list[Run]:
+    return [run, Run(run.path.parents[1])] if run.path.parent.name == _STAGES else [run]
+
+
+def _strings_of(run: Run) -> set[str]:
+    """Return every string in the recipe and the job of a run; of a file that cannot be read, its whole text."""
+    texts: set[str] = set()
+    for name, read in (("recipe.yaml", _recipe_of), ("job.json", Run.record)):
+        try:
+            texts.update(_strings(read(run)))
+        except UserError:
+            with contextlib.suppress(OSError):
+                texts.add((run.path / name).read_text(encoding="utf-8", errors="replace"))
+    return texts
 
 
 def _recipe_of(run: Run) -> Any:
@@ -152,8 +161,14 @@ def _strings(node: object) -> Iterator[str]:
 
 
 def _is_needed(run: Run, named: dict[Path, set[str]]) -> bool:
+    """Return whether the recipe or the job of another run names a run, or the pipeline that it is a stage of."""
     # By name, wherever it stands: the same folder may be mounted, or linked to, elsewhere.
-    return any(run.name in text for other, texts in named.items() if other != run.path for text in texts)
+    for part in _with_owner(run):
+        name = f"{part.path.parents[1].name}/{_STAGES}/{part.name}" if part.path.parent.name == _STAGES else part.name
+        others = (texts for path, texts in named.items() if part.path not in (path, *path.parents))
+        if any(name in text for texts in others for text in texts):
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -216,9 +216,17 @@ def test_file_system_without_locks(place, runs_dir, flock, capfd, answer, words)
     assert time.monotonic() - begun < 5
 
 
+def name_in_recipe(user, source):
+    """Make one run start from a checkpoint of another."""
+    recipe = user.path / "recipe.yaml"
+    named = f"from_pretrained: {source.path / 'checkpoints' / 'step-00000010'}"
+    recipe.write_text(recipe.read_text().replace("from_pretrained: null", named, 1))
+    assert named in recipe.read_text()
+
+
 def test_old_data_of_ended_runs_can_go(place, runs_dir):
-    def ended(name, days, checkpoints, **state):
-        run = executors.start_job(place_jobs.make_job(place, runs_dir, name=name), detach=True)
+    def ended(name, days, checkpoints, folder=runs_dir, **state):
+        run = executors.start_job(place_jobs.make_job(place, folder, name=name), detach=True)
         when = (datetime.now(UTC) - timedelta(days=days)).isoformat()
         written = {"state": "succeeded", "exit_code": 0, "ended": when, **state}
         write_state(run.path, dataclasses.replace(read_state(run.path), **written))
@@ -237,11 +245,18 @@ def test_old_data_of_ended_runs_can_go(place, runs_dir):
     ended("needed", 40, [10, 20])
     damaged = ended("damaged", 40, [10, 20, 30])
     (damaged.path / "checkpoints" / "step-00000030" / "weights").write_bytes(b"cut")
-    user = executors.find_run("recent", runs_dir)
-    text = (user.path / "recipe.yaml").read_text()
-    named = str(executors.find_run("needed", runs_dir).path / "checkpoints" / "step-00000010")
-    (user.path / "recipe.yaml").write_text(text.replace("from_pretrained: null", f"from_pretrained: {named}", 1))
-    assert named in (user.path / "recipe.yaml").read_text()
+    name_in_recipe(executors.find_run("recent", runs_dir), executors.find_run("needed", runs_dir))
+    program = executors.find_run("recent", runs_dir).path / "job.json"
+    program.write_text(program.read_text().replace('"-m"', json.dumps(str(ended("measured", 40, [10, 20]).path))))
+    # Nothing of a pipeline that has not ended, or that another run starts from, and nothing the next stage needs.
+    unended = ended("unended", 40, [], state="queued", exit_code=None, ended=None)
+    ended("one", 40, [10, 20], unended.path / "stages")
+    pipeline = ended("pipeline", 40, [])
+    one, two = (ended(name, 40, [10, 20], pipeline.path / "stages") for name in ("one", "two"))
+    name_in_recipe(two, one)
+    name_in_recipe(
+        executors.find_run("running", runs_dir), ended("source", 40, [10, 20], ended("outer", 40, []).path / "stages")
+    )
 
     assert executors.find_leftovers(runs_dir) == []
     found = executors.find_leftovers(runs_dir, timedelta(days=30))
@@ -253,12 +268,15 @@ def test_old_data_of_ended_runs_can_go(place, runs_dir):
         f"{old.name}/checkpoints/step-00000020",
         f"{damaged.name}/data_cache",
         f"{damaged.name}/checkpoints/step-00000010",
+        f"{pipeline.name}/data_cache",
+        f"{pipeline.name}/stages/{two.name}/data_cache",
+        f"{pipeline.name}/stages/{two.name}/checkpoints/step-00000010",
     }
     assert all(leftover.size >= 5000 for leftover in found)
 
     old.resume(detach=True)  # between the look and the removal
     removed = [leftover.run.name for leftover in found if executors.remove_leftover(leftover)]
-    assert removed == [damaged.name] * 2
+    assert sorted(removed) == sorted([damaged.name] * 2 + [pipeline.name] + [two.name] * 2)
     assert executors.find_leftovers(runs_dir, timedelta(days=30)) == []
     assert len(list(old.path.glob("checkpoints/step-*"))) == 3
     assert [path.name for path in sorted(damaged.path.glob("checkpoints/*"))] == ["step-00000020", "step-00000030"]
