@@ -74,7 +74,7 @@ def kind_class(name: Any) -> type[Executor]:
         RunError: There is no such kind, with the nearest names; several packages offer it; or it is no executor.
         RecipeError: Its package cannot be imported.
     """
-    if name in _OF_PIPELINES:
+    if isinstance(name, str) and name in _OF_PIPELINES:
         return _load_built_in(_OF_PIPELINES[name])
     kind = find_kind(name) if isinstance(name, str) else None
     if kind is None:

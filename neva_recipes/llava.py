@@ -85,7 +85,7 @@ def finetune(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
 
 
 def pipeline(size: LlavaSize = "7b") -> Pipeline:
-    """LLaVA-1.5 from stage 1 to a model that has been measured: pretrain, finetune, export, evaluate.
+    """All of LLaVA-1.5: pretrain, finetune, export, evaluate.
 
     The projector of finetune is that of pretrain; what finetune has trained is exported as a Hugging Face directory,
     and answers the questions of evaluate.data.
