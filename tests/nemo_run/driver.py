@@ -1,0 +1,68 @@
+"""What the tests have done by a Python that has NeMo-Run: `driver.py FUNCTION JSON`; the result is the last line."""
+
+import dataclasses
+import json
+import sys
+
+import executors
+from executors.nemo_run import NemoRunExecutor
+from neva_recipes.config import UserError
+from tests.executors.executor_jobs import make_recipe
+
+
+def make_job(runs_dir, size=2, num_nodes=1, fields=None):
+    recipe = make_recipe(size, num_nodes=num_nodes)
+    return executors.plan_job(recipe, NemoRunExecutor(**(fields or {})), runs_dir=runs_dir)
+
+
+def start(script, **arguments):
+    job = dataclasses.replace(make_job(**arguments), argv=(sys.executable, "-S", script))
+    return str(executors.start_job(job, detach=True).path)
+
+
+def resume(path):
+    """Resume a run with the program it had; its recipe alone would give it the worker."""
+    run = executors.find_run(path)
+    run.resume(detach=True)
+
+
+def requests(cases):
+    """Return for each case what NeMo-Run would be asked for, or the error."""
+    answers = []
+    for case in cases:
+        try:
+            job = make_job(**case)
+            answers.append({"text": job.executor.request(job), "run_dir": str(job.run_dir)})
+        except UserError as error:
+            answers.append({"error": str(error)})
+    return answers
+
+
+def partial(words, runs_dir):
+    """Run a recipe as a task of an Experiment, by NeMo-Run's Python API; return the state that NeMo-Run tells."""
+    import nemo_run
+
+    from executors.nemo_run import to_nemo_run
+    from neva_recipes.cli._arguments import split_overrides
+    from neva_recipes.cli._opening import make_recipe as open_recipe
+    from neva_recipes.registry import find_recipe
+
+    task = to_nemo_run(open_recipe(find_recipe("llava.finetune"), split_overrides(words)), runs_dir=runs_dir)
+    task.recipe.trainer.max_steps = 2
+    with nemo_run.Experiment("digits", executor=nemo_run.LocalExecutor(), base_dir="experiments") as experiment:
+        experiment.add(task, name="finetune")
+        experiment.run()
+    return experiment.status(return_dict=True)["finetune"]["status"].name
+
+
+def loaded(words, watched):
+    """Look at a recipe by our command, and return which of some modules that has loaded."""
+    from neva_recipes.cli.main import main
+
+    assert main(words) == 0
+    return [name for name in watched if name in sys.modules]
+
+
+if __name__ == "__main__":
+    result = globals()[sys.argv[1]](**json.loads(sys.argv[2]))
+    print(f"\n{json.dumps(result)}")

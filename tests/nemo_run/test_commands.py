@@ -1,0 +1,69 @@
+"""Recipes in NeMo-Run's own command, and our command with and without NeMo-Run."""
+
+import importlib.util
+import sys
+
+import pytest
+
+import executors
+from executors.nemo_run import INSTALL
+from tests.end_to_end.world import contents, nemo_run
+
+pytestmark = pytest.mark.slow
+
+
+def test_recipes_of_nemorun_are_ours(nemo, world):
+    words = world.tiny(optim__lr="3e-4")
+    nemo.nemorun("llava", "finetune", *words, "--to-yaml", "exported.yaml", cwd=world.folder)
+    ours = nemo_run("llava.finetune", *words, "--dry-run", "--format", "yaml", cwd=world.folder)
+    assert (world.folder / "exported.yaml").read_text(encoding="utf-8") == ours.stdout
+    # What was exported is a recipe again.
+    shown = nemo.nemorun(
+        "llava", "finetune", "--yaml", "exported.yaml", "optim.lr=4e-4", "--dryrun", cwd=world.folder
+    ).stdout
+    assert "lr: 0.0004" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--yes", "--dry-run"], "error: --dry-run: no such flag of nemorun (did you mean --dryrun?)"),
+        (["--yes", "optm.lr=1"], "error: optm.lr: no such field (did you mean optim.lr?)"),
+        (["--yes", "optim.lr=fast"], "error: optim.lr='fast': expected a number > 0"),
+        (["--yes", "data.data_path=no.json"], "error: data.data_path=no.json: no such file; "),
+    ],
+)
+def test_mistakes_in_nemorun(nemo, world, words, message):
+    before = contents(world.folder)
+    done = nemo.nemorun("llava", "finetune", *world.tiny(), *words, cwd=world.folder, code=2)
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert contents(world.folder).keys() == before.keys()
+
+
+@pytest.mark.multiprocess
+def test_exit_code_of_a_failed_task_in_nemorun(nemo, world):
+    """NeMo-Run's own command ends with 0 when the task has failed."""
+    (world.folder / "workspace.py").write_text(
+        "import nemo_run as run\n\n@run.cli.factory\n@run.autoconvert\n"
+        "def here() -> run.Executor:\n    return run.LocalExecutor()\n"
+    )
+    try:
+        words = world.tiny(data__data_path="no.json")
+        nemo.nemorun("llava", "finetune", *words, "--yes", "run.executor=here", cwd=world.folder, code=1)
+    finally:
+        (world.folder / "workspace.py").unlink()
+
+
+def test_nemo_run_is_loaded_by_nothing_else(nemo, world):
+    arguments = {"words": ["llava.finetune", *world.tiny(), "--dry-run"], "watched": ["nemo_run", "torch"]}
+    assert nemo.drive("loaded", cwd=world.folder, **arguments) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nemo_run") is not None, reason="this environment has NeMo-Run")
+def test_without_nemo_run(world):
+    words = ["llava.finetune", *world.tiny(), "--executor", "nemo_run"]
+    done = nemo_run(*words, cwd=world.folder, code=2)
+    assert done.stderr == f"error: NeMo-Run is not installed: {INSTALL}\n"
+    assert executors.list_runs(world.folder / "runs") == []
+    assert sys.executable not in INSTALL
