@@ -109,6 +109,9 @@ def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> fd
             hint = suggest(key, types) or f"; expected one of {', '.join(types)}"
             raise RecipeError(f"{where}: [{name}] {key}: {cls.kind} executors have no such field{hint}")
         try:
+            for item in value if isinstance(value, dict) else ():  # one by one, each with its own line
+                where = _place(path, text, name, key, item)
+                check_value(types[key], {item: value[item]}, key)
             checked = check_value(types[key], value, key)
         except RecipeError as error:
             raise RecipeError(f"{where}: [{name}] {error}") from None
@@ -125,26 +128,43 @@ def _remarks(path: Path, where: str, name: str, table: Mapping[str, Any]) -> Ite
         yield f"{where}: [{name}] holds {', '.join(secrets)}, and others may read that file: chmod 600 {path}"
 
 
-def _place(path: Path, text: str, table: str, key: str | None = None) -> str:
-    line = _line_of(text, table, key)
+def _place(path: Path, text: str, *keys: str) -> str:
+    line = _line_of(text, *keys)
     return f"{path}, line {line}" if line else str(path)
 
 
-def _line_of(text: str, table: str, key: str | None = None) -> int:
-    """Return the line of a table, or of a key in it, counted from 1; 0 where it is written in some unusual way."""
-    quoted = rf"[\"']?{re.escape(table)}[\"']?"
-    header = re.compile(rf"\s*\[?\s*{quoted}\s*(?:\]|=|\.\s*[\"']?(?P<key>[\w-]+))")
-    inside, found = False, 0
+def _line_of(text: str, *keys: str) -> int:
+    """Return the line, counted from 1, of a table or of what is in it; of its table if it is written in some other way.
+
+    Lines are read one by one, for tomllib keeps no places: `[a.b]`, `c = ...`.
+    """
+    table: tuple[str, ...] = ()
+    of_table = 0
     for number, line in enumerate(text.splitlines(), 1):
-        if match := header.match(line):
-            inside, found = line.lstrip().startswith("["), found or number
-            if key is None or match["key"] == key:
-                return number
-        elif line.lstrip().startswith("[") and inside:
-            inside = re.match(r"\s*\[[^\]]*\]\s*(#.*)?$", line) is None
-        elif inside and key is not None and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line):
+        header = re.match(r"\s*\[([^\[\]]+)\]\s*(#.*)?$", line)
+        setting = header or re.match(r"([^=#\[\]]+)=", line)
+        if setting is None or not (named := _keys_in(setting[1])):
+            continue
+        here = named if header else (*table, *named)
+        table = named if header else table
+        if here[: len(keys)] == keys:
             return number
-    return found
+        if here[0] == keys[0]:
+            of_table = of_table or number
+    return of_table
+
+
+def _keys_in(dotted: str) -> tuple[str, ...]:
+    """Return the parts of a dotted key of TOML; none if it is no such thing."""
+    try:
+        nested: Any = tomllib.loads(f"{dotted} = 0")
+    except tomllib.TOMLDecodeError:
+        return ()
+    keys = []
+    while isinstance(nested, dict):
+        [(key, nested)] = nested.items()
+        keys.append(key)
+    return tuple(keys)
 
 
 def python_profiles(path: Path) -> dict[str, Profile]:

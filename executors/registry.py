@@ -9,7 +9,17 @@ import fiddle as fdl
 from executors._kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, kind_class
 from executors.base import Executor
 from executors.profiles import Profile, python_profiles, toml_profiles
-from neva_recipes.config import COMMAND_LINE, RunError, build, config, field_types, set_field, suggest, value_from
+from neva_recipes.config import (
+    COMMAND_LINE,
+    RunError,
+    UserError,
+    build,
+    config,
+    field_types,
+    set_field,
+    suggest,
+    value_from,
+)
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -21,6 +31,7 @@ __all__ = [
     "find_profile",
     "kind_class",
     "list_profiles",
+    "make_executor",
 ]
 
 
@@ -38,7 +49,26 @@ def find_executor(
         RunError: There is nothing of that name, with the nearest names, or a profile has the name of a kind.
         RecipeError: The profile or an override is wrong, or a field that has no default is not set.
     """
-    return build(executor_config(find_profile(name, recipes), overrides or {}))
+    return make_executor(find_profile(name, recipes), overrides or {})
+
+
+def make_executor(profile: Profile, overrides: Mapping[str, str]) -> Executor:
+    """Return the executor that a profile describes, with fields replaced.
+
+    Args:
+        profile: Which one.
+        overrides: Fields as command-line text, by dotted path without `executor.`.
+
+    Raises:
+        RunError: Its fields do not go together, or one that has no default is not set.
+        RecipeError: The profile or an override is wrong.
+    """
+    executor = executor_config(profile, overrides)
+    try:
+        return build(executor)
+    except UserError as error:
+        origin = "" if find_kind(profile.name) else f" (profile {profile.name} of {profile.origin})"
+        raise RunError(f"{error}{origin}") from None
 
 
 def executor_config(profile: Profile, overrides: Mapping[str, str]) -> fdl.Config[Executor]:

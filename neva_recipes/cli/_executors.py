@@ -13,7 +13,7 @@ import fiddle as fdl
 
 from neva_recipes.cli._arguments import StrictParser, UsageError, split_overrides, wrap
 from neva_recipes.cli._fields import describe_field, field_meanings
-from neva_recipes.config import UserError, build, format_value, iterate_fields, suggest
+from neva_recipes.config import UserError, format_value, iterate_fields, suggest
 from neva_recipes.secrets import MASK, is_secret, mask, secret_values
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def chosen_executor(arguments: argparse.Namespace, overrides: Mapping[str, str])
         RunError: There is no such executor.
         RecipeError: Its profile or an override is wrong.
     """
-    from executors.registry import executor_config, find_profile
+    from executors.registry import find_profile, make_executor
 
     profile = find_profile(arguments.executor, arguments.recipes)
-    executor: Executor = build(executor_config(profile, overrides))
+    executor = make_executor(profile, overrides)
     for remark in profile.remarks:
         print(f"warning: {remark}", file=sys.stderr)
     return executor
