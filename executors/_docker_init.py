@@ -21,23 +21,26 @@ _IN_USE = 2
 def main(arguments: list[str]) -> int:
     """Run the job of a run directory, and return its exit code."""
     start, run_dir = json.loads(arguments[0]), Path(arguments[1])
+    entry = start["supervisor"]
     os.environb.update(_read_variables())
     become_subreaper()
     try:
         state = read_state(run_dir)
     except FileNotFoundError:
         state = None
-    if state is None or state.state in FINAL:
+    # There is one container of that name: the one that state.json tells of has ended.
+    is_ended = state is None or state.state in FINAL or state.supervisor.get("container") == entry["container"]
+    if is_ended:
         # Started by hand: nobody has brought the directory into the state `created`.
         if acquire_lock(run_dir) is None:
             print(f"error: run {run_dir.name} is in use", file=sys.stderr)
             return _IN_USE
         (run_dir / "failure.json").unlink(missing_ok=True)
         write_state(run_dir, State(state="created", attempt=1 if state is None else state.attempt + 1))
-    elif state.state != "created":
+    elif state is not None and state.state != "created":
         print(f"error: run {run_dir.name} is in use: {state.state}", file=sys.stderr)
         return _IN_USE
-    return supervise_as_init(run_dir, start["supervisor"], interpreter=start["interpreter"])
+    return supervise_as_init(run_dir, entry, interpreter=start["interpreter"])
 
 
 def _read_variables() -> dict[bytes, bytes]:

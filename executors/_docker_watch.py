@@ -92,8 +92,10 @@ class _Watch:
             if 0 in readable and not os.read(0, 4096):
                 watched.remove(0)
                 self._stop()
-        self._record()
-        self._remove()
+        try:
+            self._record()
+        finally:
+            self._remove()
 
     def _start(self) -> None:
         self._remove_old()

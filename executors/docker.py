@@ -25,6 +25,7 @@ from executors._script import run_directory_script
 from executors.base import Executor
 from neva_recipes.config import Matches, Positive, PositiveFloat, Range, RunError
 from neva_recipes.plan import Layout
+from neva_recipes.secrets import secret_in
 
 if TYPE_CHECKING:
     from executors._state import State
@@ -111,6 +112,8 @@ class DockerExecutor(Executor):
             raise RunError("executor.image is not set: add executor.image=NAME, the image to run in")
         for mount in self.mounts:
             parse_mount(mount)
+        if kind := secret_in(self.address):
+            raise RunError(f"DOCKER_HOST: holds {kind}, and the address of the engine is written down for each run")
         if self._owner is not None and os.geteuid() != 0:
             raise RunError(
                 f"executor.user={self.user}: only root can run as others than itself, for files belong to who makes "

@@ -217,3 +217,21 @@ def test_the_engine_is_killed(engine_folder, root_file_system, tmp_path, monkeyp
         wait_for(lambda: not engine.containers())
     finally:
         engine.stop()
+
+
+def test_the_script_of_a_lost_run(place):
+    """Of a container that is gone nobody can tell more; the script starts the run again and ends as it does."""
+    run = place.start("print('up'); wait('go'); sys.exit(3)")
+    wait_for(lambda: "up" in list(run.logs()))
+    for pid in watchers(run):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not watchers(run))
+    running = subprocess.run(["sh", run.path / "launch.sh"], capture_output=True, text=True, timeout=60, check=False)
+    assert running.returncode != 0
+    assert run.status().state == "running"
+    place.engine.command("rm", "--force", place.container(run))
+    assert (run.wait(), run.status().state) == (1, "lost")
+    (run.path / "go").touch()
+    again = subprocess.run(["sh", run.path / "launch.sh"], capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 3, again.stderr
+    assert (run.status().state, run.status().exit_code, run.status().attempt) == ("failed", 3, 2)
