@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-__all__ = ["LineFolder"]
+__all__ = ["FOLDING_SECONDS", "LineFolder"]
+
+FOLDING_SECONDS = 0.5
+"""How long one that follows a log waits for equal lines of other ranks."""
 
 _LINE = re.compile(r"\[(\d+)\] (.*)", re.DOTALL)
 _MOST_WAITING = 512

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from executors._folding import FOLDING_SECONDS, LineFolder
 from executors._logs import LogReader
 from executors._standing import ENDED, POLL_SECONDS, Standing
 from executors._state import State, read_state, write_state
@@ -63,7 +64,7 @@ def _start(job: Job, lock: int, lifeline: int | None) -> None:
 
 
 def _show(job: Job, reader: LogReader) -> None:
-    standing, name = Standing(job.run_dir), job.run_dir.name
+    standing, name, screen = Standing(job.run_dir), job.run_dir.name, _Screen(job.layout.world_size)
     interrupts, handled = 0, 0
     told = ""
     while True:
@@ -76,9 +77,9 @@ def _show(job: Job, reader: LogReader) -> None:
                 if waiting and waiting != told:
                     print(waiting, file=sys.stderr, flush=True)
                 told = waiting
-                _print(reader.read_lines())
+                screen.show(reader.read_lines())
                 time.sleep(POLL_SECONDS)
-            _print(reader.read_lines() + reader.read_rest())
+            screen.show(reader.read_lines() + reader.read_rest(), is_last=True)
             return
         except KeyboardInterrupt:
             interrupts += 1
@@ -100,8 +101,21 @@ def _cancel(standing: Standing, name: str, *, force: bool) -> None:
         print(f"cancelling run {name}; press Ctrl-C again to kill it at once", file=sys.stderr, flush=True)
 
 
-def _print(lines: list[str]) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    for line in lines:
-        print(line.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+class _Screen:
+    """Prints the lines of a job, those of several ranks folded."""
+
+    def __init__(self, world_size: int) -> None:
+        self._folder = LineFolder(world_size) if world_size > 1 else None
+        self._flushed = time.monotonic()
+
+    def show(self, lines: list[str], *, is_last: bool = False) -> None:
+        """Print lines, or keep them for a moment until other ranks have printed the same."""
+        if self._folder is not None:
+            lines = list(self._folder.feed(lines))
+            if is_last or time.monotonic() - self._flushed >= FOLDING_SECONDS:
+                lines += self._folder.flush()
+                self._flushed = time.monotonic()
+        encoding = sys.stdout.encoding or "utf-8"
+        for line in lines:
+            print(line.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()

@@ -16,7 +16,7 @@ import fiddle as fdl
 
 from executors import _process
 from executors._checks import require_files, require_possible
-from executors._folding import LineFolder
+from executors._folding import FOLDING_SECONDS, LineFolder
 from executors._foreground import start
 from executors._lock import lock_or_warn
 from executors._logs import LogReader, position_of_tail, position_of_time
@@ -34,7 +34,6 @@ __all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
 RunState = Literal["created", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
 _LOCK_PATIENCE_SECONDS = 5.0
-_FOLDING_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -353,7 +352,7 @@ class Run:
         while follow and not self.has_ended():
             yield from _new_lines(reader, folder)
             # Ranks do not print the same line in the same moment.
-            time.sleep(POLL_SECONDS if folder is None else _FOLDING_SECONDS)
+            time.sleep(POLL_SECONDS if folder is None else FOLDING_SECONDS)
         yield from _new_lines(reader, folder)
         rest = reader.read_rest()
         yield from rest if folder is None else [*folder.feed(rest), *folder.flush()]

@@ -78,6 +78,18 @@ def wait_for(condition):
     return value
 
 
+def unfold(lines):
+    """Return what each rank printed, by rank, from folded lines."""
+    said = {}
+    for line in lines:
+        ranks, _, text = line[1:].partition("] ")
+        for span in ranks.split(","):
+            first, _, last = span.partition("-")
+            for rank in range(int(first), int(last or first) + 1):
+                said.setdefault(rank, []).append(text)
+    return said
+
+
 def _main():
     parser = argparse.ArgumentParser()
     parser.add_argument("script", type=Path)

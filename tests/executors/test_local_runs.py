@@ -73,7 +73,7 @@ def test_successful_run_in_the_foreground(script, runs_dir, capfd, monkeypatch, 
     assert sorted(joined) == sorted(
         f"[{rank}] {text}" for rank in (0, 1) for text in (f"out {rank}", f"err {rank}", "no end")
     )
-    assert capfd.readouterr().out.splitlines() == joined
+    assert executor_jobs.unfold(capfd.readouterr().out.splitlines()) == executor_jobs.unfold(joined)
 
     files = {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file()}
     assert {"recipe.yaml", "job.json", "launch.sh", "state.json", "logs/joined.log"} <= files

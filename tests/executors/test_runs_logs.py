@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from executor_jobs import unfold
 from hypothesis import given
 from hypothesis import strategies as st
 from test_runs_writers import plant
@@ -20,18 +21,6 @@ from neva_recipes.config import RunError
 def fold(lines, world_size):
     folder = LineFolder(world_size)
     return [*folder.feed(lines), *folder.flush()]
-
-
-def unfold(lines):
-    """Return what each rank printed, by rank, from folded lines."""
-    said = {}
-    for line in lines:
-        ranks, _, text = line[1:].partition("] ")
-        for span in ranks.split(","):
-            first, _, last = span.partition("-")
-            for rank in range(int(first), int(last or first) + 1):
-                said.setdefault(rank, []).append(text)
-    return said
 
 
 def test_64_ranks_become_readable():
