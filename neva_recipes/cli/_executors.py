@@ -118,7 +118,7 @@ def _overview(recipes: Path | None) -> Iterator[str]:
         except UserError as error:
             meaning = f"cannot be used: {error}"
         origin = "" if kind.origin == "built in" else f" ({kind.origin})"
-        yield f"  {kind.name:<{width}}  {meaning}{origin}".rstrip()
+        yield _row(kind.name, width, f"{meaning}{origin}")
     if not profiles:
         user, project = profile_files()
         yield f"no profiles: they are written in {project} or {user}"
@@ -128,9 +128,14 @@ def _overview(recipes: Path | None) -> Iterator[str]:
         try:
             kind_name = fdl.get_callable(find_profile(profile.name, recipes).load()).kind
         except UserError as error:
-            yield f"  {profile.name:<{width}}  cannot be used: {error}"
+            yield _row(profile.name, width, f"cannot be used: {error}")
         else:
-            yield f"  {profile.name:<{width}}  {kind_name}, from {profile.origin}"
+            yield _row(profile.name, width, f"{kind_name}, from {profile.origin}")
+
+
+def _row(name: str, width: int, text: str) -> str:
+    indent = " " * (width + 4)
+    return f"  {name:<{width}}  {wrap(text, indent).lstrip()}".rstrip()
 
 
 def _first_paragraph(cls: type) -> str:

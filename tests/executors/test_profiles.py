@@ -398,6 +398,7 @@ def test_the_command_lists_and_describes(write, capsys):
     write('[juwels]\nkind = "local"\ngrace_seconds = 3\n[broken]\nkind = "x"\n')
     assert main(["executors"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
     assert lines[0] == "kinds:" and "profiles:" in lines
     assert any(line.split() == ["juwels", "local,", "from", "executors.toml"] for line in lines)
     assert any(line.startswith("  broken") and "cannot be used: executors.toml, line 5" in line for line in lines)
