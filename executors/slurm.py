@@ -96,7 +96,7 @@ class SlurmExecutor(Executor):
     """Seconds before the time limit at which ranks are told to save their work and stop."""
     max_requeues: NonNegative | None = None
     """How often the job may go on after it has stopped; none for as often as it makes progress, 0 for never."""
-    modules: list[_Text] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
     """Environment modules to load."""
     setup: list[str] = field(default_factory=list)
     """Lines of shell that the batch script runs before the ranks start."""
@@ -179,6 +179,40 @@ class SlurmExecutor(Executor):
             submit(job, self, record)
         except OSError as error:
             raise RunError(f"run {job.run_dir.name} cannot be submitted: {error}") from None
+
+    @property
+    def starts_together(self) -> bool:
+        """Whether jobs can be one array; in a container each has a mount of its own."""
+        return self.container_image is None
+
+    def start_together(self, jobs: "Sequence[Job]", folder: Path) -> None:
+        """Submit the jobs as one array for each layout that there is among them.
+
+        Raises:
+            RunError: Slurm refuses them.
+        """
+        from executors._slurm_submission import CODE_FOLDER, copy_code, submit_array
+
+        if "\n" in str(folder):
+            raise RunError(f"runs_dir: {str(folder)!r} has a line break, and paths of an array are lines: rename it")
+
+        def record(job: "Job", job_id: str) -> None:
+            state = read_state(job.run_dir)
+            write_state(job.run_dir, replace(state, state="queued", supervisor={"slurm_job_id": job_id}))
+
+        try:
+            if self.code_snapshot:
+                copy_code(folder)
+                for job in jobs:
+                    shutil.rmtree(job.run_dir / CODE_FOLDER, ignore_errors=True)
+                    (job.run_dir / CODE_FOLDER).unlink(missing_ok=True)
+                    (job.run_dir / CODE_FOLDER).symlink_to(folder / CODE_FOLDER)
+            shapes = dict.fromkeys((job.layout.num_nodes, job.layout.processes_per_node) for job in jobs)
+            for shape in shapes:
+                alike = [job for job in jobs if (job.layout.num_nodes, job.layout.processes_per_node) == shape]
+                submit_array(alike, self, folder, record)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be submitted: {error}") from None
 
     def after(self, supervisors: Sequence[Mapping[str, Any]]) -> "SlurmExecutor":
         """Return the executor of a job that Slurm starts once other jobs have succeeded, or cancels."""

@@ -1,5 +1,7 @@
 """Pipelines whose stages wait for each other by Slurm alone, on a real cluster."""
 
+import os
+import shutil
 import subprocess
 
 import pytest
@@ -57,15 +59,46 @@ def test_cancel_takes_all_stages_from_the_queue(cluster, four, runs_dir, starts)
     assert wait_for(lambda: not jobs_of(run))
 
 
-def test_points_of_a_sweep_run_side_by_side(cluster, runs_dir, starts):
+def test_points_of_a_sweep_are_one_array(cluster, runs_dir, starts):
+    (runs_dir / "fail 2").touch()
     for number in "123":
         (runs_dir / f"hold {number}").touch()
     pipeline = sweep("s", [({"n": number}, make_recipe()) for number in "123"])
     run = run_pipeline(pipeline, SlurmExecutor(**PLACE, cpus_per_task=1), runs_dir, detach=True)
+    jobs = [stage.run.supervisor()["slurm_job_id"] for stage in stage_statuses(run.path)]
+    assert [job.partition("_")[2] for job in jobs] == ["0", "1", "2"]
+    assert len({job.partition("_")[0] for job in jobs}) == 1
     wait_for(lambda: len(starts()) >= 2)
     for number in "123":
         (runs_dir / f"hold {number}").unlink()
+    assert run.wait() == 3
+    assert states(run) == {"1": "succeeded", "2": "failed", "3": "succeeded"}
+    assert list(stage_statuses(run.path)[2].run.logs()) == ["3 works"]
+    (runs_dir / "fail 2").unlink()
+    run.resume(detach=True)
     assert run.wait() == 0
+    assert sorted(starts()) == ["1", "2", "2", "3"]
+
+
+def test_two_hundred_points_by_one_submission(cluster, runs_dir, record_property, tmp_path, monkeypatch):
+    calls = tmp_path / "calls"
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    real = shutil.which("sbatch")
+    (programs / "sbatch").write_text(f'#!/bin/sh\ndate +%s.%N >>{calls}\n{real} "$@" && date +%s.%N >>{calls}\n')
+    (programs / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    for number in range(1, 201):
+        (runs_dir / f"hold {number:03}").touch()
+    pipeline = sweep("s", [({"n": str(number)}, make_recipe()) for number in range(200)])
+    run = run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    try:
+        before, after = map(float, calls.read_text().split())
+        record_property("sbatch seconds", after - before)
+        assert stage_statuses(run.path, goes_on=True)[199].run.supervisor()["slurm_job_id"].endswith("_199")
+    finally:
+        array = stage_statuses(run.path, goes_on=True)[0].run.supervisor()["slurm_job_id"].partition("_")[0]
+        subprocess.run(["scancel", array], check=True)
 
 
 def test_a_stage_that_the_cluster_refuses_leaves_nothing_in_the_queue(cluster, runs_dir):

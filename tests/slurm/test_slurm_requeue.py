@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 COUNTING = """
 signal.signal(signal.SIGUSR2, lambda *_: globals().update(stopping=True))
 stopping, folder = False, run_dir / "checkpoints"
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # a rank begins with it blocked
 saved = sorted(folder.glob("step-*"))
 step = int(saved[-1].name[5:]) if saved else 0
 print(f"start {restart} at {step}", flush=True)
@@ -34,6 +35,10 @@ def job_id(run):
     return read_state(run.path).supervisor["slurm_job_id"]
 
 
+def wait_until_up(run, restart, ranks):
+    wait_for(lambda: all((run.path / f"up-{restart}-{rank}").exists() for rank in range(ranks)))
+
+
 def ask_to_stop(run):
     subprocess.run(["scancel", "--signal=USR2", job_id(run)], check=True)
 
@@ -41,13 +46,13 @@ def ask_to_stop(run):
 def test_goes_on_where_it_stopped_and_ends_without_progress(cluster, script, tmp_path):
     body = COUNTING.replace("SAVES_NOTHING", "restart == 1 or restart == 2")
     run = start(script(body), tmp_path, 2, 1)
-    wait_for(lambda: (run.path / "up-0-1").exists())
+    wait_until_up(run, 0, 2)
     ask_to_stop(run)
     wait_for(lambda: run.status().state == "queued")
     (first,) = (run.path / "checkpoints").iterdir()
-    assert "waits: " in run.status().reason
+    wait_for(lambda: "waits: " in (run.status().reason or ""))
     wait_for(lambda: run.status().state == "running")
-    wait_for(lambda: (run.path / "up-1-1").exists())
+    wait_until_up(run, 1, 2)
     # It saves nothing this time: what it had is still its newest checkpoint.
     ask_to_stop(run)
     assert run.wait() == 1
@@ -64,7 +69,7 @@ def test_goes_on_where_it_stopped_and_ends_without_progress(cluster, script, tmp
 
 def test_max_requeues(cluster, script, tmp_path):
     run = start(script(COUNTING.replace("SAVES_NOTHING", "False")), tmp_path, max_requeues=0)
-    wait_for(lambda: (run.path / "up-0-0").exists())
+    wait_until_up(run, 0, 1)
     ask_to_stop(run)
     assert run.wait() == 1
     assert "executor.max_requeues=0" in run.status().reason
@@ -74,13 +79,13 @@ def test_max_requeues(cluster, script, tmp_path):
 def test_preempted_by_a_higher_partition(cluster, script, tmp_path):
     body = script(COUNTING.replace("SAVES_NOTHING", "False"))
     run = start(body, tmp_path, 2, 1, partition="low", exclusive=True)
-    wait_for(lambda: (run.path / "up-0-1").exists())
+    wait_until_up(run, 0, 2)
     urgent = start(body, tmp_path, 2, 1, partition="high", exclusive=True, name="urgent")
-    wait_for(lambda: (urgent.path / "up-0-1").exists())
+    wait_until_up(urgent, 0, 2)
     assert run.status().state == "queued"
     (urgent.path / "finish").touch()
     assert urgent.wait() == 0
-    wait_for(lambda: (run.path / "up-1-1").exists())
+    wait_until_up(run, 1, 2)
     (run.path / "finish").touch()
     assert run.wait() == 0
     (saved,) = (run.path / "checkpoints").iterdir()
@@ -89,14 +94,23 @@ def test_preempted_by_a_higher_partition(cluster, script, tmp_path):
 
 def test_a_node_that_dies(cluster, script, tmp_path):
     run = start(script(COUNTING.replace("SAVES_NOTHING", "False")), tmp_path, nodelist="node2")
-    wait_for(lambda: (run.path / "up-0-0").exists())
+    wait_until_up(run, 0, 1)
     pid = (cluster / "run" / "slurmd.node2.pid").read_text().strip()
     subprocess.run(["kill", "-9", pid], check=True)
     try:
         wait_for(lambda: run.status().state == "queued")
-        assert "waits: " in run.status().reason
     finally:
         subprocess.run(["slurmd", "-N", "node2"], check=True)
-    wait_for(lambda: (run.path / "up-1-0").exists())
+    wait_until_up(run, 1, 1)
+    (run.path / "finish").touch()
+    assert run.wait() == 0
+
+
+def test_a_time_limit_of_one_minute(cluster, script, tmp_path):
+    body = COUNTING.replace("SAVES_NOTHING", "False")
+    run = start(script(body), tmp_path, 2, 1, time="1", signal_delay_s=40)
+    wait_until_up(run, 1, 2)
+    (saved,) = (run.path / "checkpoints").iterdir()
+    assert f"[1] start 1 at {int(saved.name[5:])}" in list(run.logs())
     (run.path / "finish").touch()
     assert run.wait() == 0

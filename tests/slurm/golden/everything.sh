@@ -1,0 +1,59 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=vision
+#SBATCH --comment='second try; $(date) #1'
+#SBATCH --constraint='nvlink&ib'
+#SBATCH --cpus-per-task=8
+#SBATCH --dependency=afterok:17
+#SBATCH --exclude=node9
+#SBATCH --exclusive
+#SBATCH --gpus-per-node=h100:4
+#SBATCH --job-name=tiny-1
+#SBATCH --licenses=data:1
+#SBATCH --mail-type=END,FAIL
+#SBATCH --mail-user=me@example.org
+#SBATCH --mem=512G
+#SBATCH --nodelist='node[1-4]'
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/work/runs/tiny-1/logs/joined.log
+#SBATCH --oversubscribe
+#SBATCH --partition=gpu
+#SBATCH --qos=high
+#SBATCH --requeue
+#SBATCH --reservation=maintenance
+#SBATCH --signal=USR2@300
+#SBATCH --time=2161
+
+# setup
+run=/work/runs/tiny-1
+exec >>"$run/logs/joined.log" 2>&1
+finish() {
+    code=$?
+    PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code"
+    exit "$code"
+}
+trap finish EXIT
+cd /home/me || exit 1
+: "${HF_TOKEN:?is not in the environment of the job}"
+export GREETING='it'"'"'s "me"'
+export NCCL_DEBUG=INFO
+export OMP_NUM_THREADS=8
+export PYTHONUNBUFFERED=1
+module load cuda/12.4 || exit 1
+module load 'it'"'"'s mine' || exit 1
+ulimit -n 65536
+export PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH}
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# A node's name need not be known to the resolver; its address is known to Slurm.
+getent hosts "$MASTER_ADDR" >/dev/null ||
+    MASTER_ADDR=$(scontrol show node "$MASTER_ADDR" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
+MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000))
+export MASTER_ADDR MASTER_PORT
+export SUBMITIT_LOG_LEVEL=WARNING
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --kill-on-bad-exit=1 --cpus-per-task=8 --mpi=none /venv/bin/python -P -u -m submitit.core._submit /work/runs/tiny-1/slurm

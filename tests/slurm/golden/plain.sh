@@ -1,0 +1,35 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --gres=gpu:4
+#SBATCH --job-name=tiny-1
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/work/runs/tiny-1/logs/joined.log
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+
+# setup
+run=/work/runs/tiny-1
+exec >>"$run/logs/joined.log" 2>&1
+finish() {
+    code=$?
+    PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code"
+    exit "$code"
+}
+trap finish EXIT
+cd /home/me || exit 1
+export PYTHONUNBUFFERED=1
+export PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH}
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# A node's name need not be known to the resolver; its address is known to Slurm.
+getent hosts "$MASTER_ADDR" >/dev/null ||
+    MASTER_ADDR=$(scontrol show node "$MASTER_ADDR" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
+MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000))
+export MASTER_ADDR MASTER_PORT
+export SUBMITIT_LOG_LEVEL=WARNING
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --kill-on-bad-exit=1 /venv/bin/python -P -u -m submitit.core._submit /work/runs/tiny-1/slurm

@@ -1,0 +1,44 @@
+"""The real worker on two nodes: what it learns is what it learns on one machine, undisturbed or stopped on the way."""
+
+import subprocess
+
+import pytest
+
+import executors
+from executors._state import read_state
+from tests.end_to_end.world import nemo_run, start_nemo_run
+from tests.slurm.conftest import wait_for
+from tests.training._results import losses, tensors
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+
+STEPS = 40
+
+
+def test_stopped_on_the_way_it_ends_with_the_weights_of_a_local_run(cluster, world):
+    words = world.tiny(
+        trainer__max_steps=STEPS, parallel__tensor_model_parallel_size=2, data__num_workers=1, data__micro_batch_size=1
+    )
+    nemo_run("llava.finetune", *words, "trainer.devices=4", "--name", "local", cwd=world.folder)
+    local = executors.find_run("local", world.folder / "runs")
+
+    nodes = ["trainer.devices=2", "trainer.num_nodes=2", "--executor", "slurm", "executor.cpus_per_task=1"]
+    name = 'it\'s a "cluster" $(touch canary)'
+    nemo_run("llava.finetune", *words, *nodes, "--name", name, "--detach", cwd=world.folder)
+    run = executors.find_run(name, world.folder / "runs")
+    follower = start_nemo_run("logs", "-f", name, cwd=world.folder)
+    wait_for(lambda: (run.status().step or 0) >= 2 or run.has_ended(), patience=120)
+    assert run.status().state == "running", run.status()
+    subprocess.run(["scancel", "--signal=USR2", read_state(run.path).supervisor["slurm_job_id"]], check=True)
+    assert run.wait() == 0, run.status()
+    out, err = follower.communicate(timeout=60)
+    assert (follower.returncode, err) == (0, "")
+    assert "[0] resuming from " in out
+    assert f"step {STEPS}/{STEPS}  loss " in out
+
+    assert losses(run.path)[-1] == pytest.approx(losses(local.path)[-1], abs=1e-5)
+    expected, found = (tensors(directory.newest_checkpoint()) for directory in (local, run))
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert tensor.equal(found[name]), name
+    assert not list(world.folder.rglob("canary"))
