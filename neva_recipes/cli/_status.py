@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["fact_lines", "run_facts", "status_command"]
 
 _WIDTH = 80
 _WATCH_SECONDS = 2.0
+_QUESTIONS_AT_ONCE = 8
 _UNREADABLE = "unreadable"
 _NAME_WIDTH = _WIDTH - 44
 
@@ -70,7 +72,7 @@ def _watch(name: str | None, runs_dir: Path) -> None:
     while True:
         lines, rows = _view(name, runs_dir)
         if is_terminal:
-            height = max(1, shutil.get_terminal_size().lines - 1)
+            height = max(2, shutil.get_terminal_size().lines - 1)
             # The newest runs and the counts stand at the end.
             fitting = lines if len(lines) <= height else [*lines[:1], *lines[1 - height :]]
             print("\x1b[H\x1b[J", *(line + "\n" for line in fitting), sep="", end="", flush=True)
@@ -92,7 +94,9 @@ def _view(name: str | None, runs_dir: Path) -> tuple[list[str], list[_Row]]:
         run = find_run(name, runs_dir)
         status = run.status()
         return [*fact_lines(run_facts(run, status)), *_stages(run)], [_Row(run.name, status)]
-    rows = [_row(run) for run in list_runs(runs_dir)]
+    # Each run of a cluster is a question to it.
+    with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
+        rows = list(pool.map(_row, list_runs(runs_dir)))
     return (list(_table(rows)) if rows else [f"no runs in {runs_dir}"]), rows
 
 
