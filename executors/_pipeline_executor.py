@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,7 +31,7 @@ class PipelineExecutor(Executor):
     """Starts all stages of a pipeline at once, each to wait for those before it; `env` is that of their executor."""
 
     kind: ClassVar[str] = "pipeline"
-    answer_seconds: ClassVar[float] = 2.0
+    answer_seconds: ClassVar[float] = 5.0
 
     def check(self, layout: Layout) -> None:
         """Accept every layout: each stage asks its own executor."""
@@ -50,29 +50,42 @@ class PipelineExecutor(Executor):
         Raises:
             RunError: A stage is refused; those that were started for this are cancelled.
         """
-        known: dict[str, Run] = {}
-        started: list[Run] = []
-        state = read_state(job.run_dir)
-        try:
-            for stage in read_spec(job.run_dir).stages:
-                run = stage_run(job.run_dir, stage.name)
-                standing = run.status()
-                if standing.state == "succeeded":
-                    continue
-                known[stage.name] = run
-                if standing.state not in ("queued", "running"):
-                    executor = load_executor(read_job_record(run.path), {**os.environ, **self.env})
-                    run.resume(detach=True, executor=executor, after=[known[n] for n in stage.after if n in known])
-                    started.append(run)
-        except UserError as error:
-            for run in reversed(started):
-                with contextlib.suppress(RunError):
-                    run.request_cancel(force=True)
-            raise RunError(f"{stage.name}: {error}") from None
+        state, spec = read_state(job.run_dir), read_spec(job.run_dir)
+        runs = {stage.name: stage_run(job.run_dir, stage.name) for stage in spec.stages}
+        states = {name: run.status().state for name, run in runs.items()}
+        due = [stage for stage in spec.stages if states[stage.name] not in ("succeeded", "queued", "running")]
+        started = [runs[stage.name] for stage in due]
+        is_chain = any(stage.after for stage in spec.stages)
+        if len(due) > 1 and not is_chain and (executor := self._executor_of(started[0])).starts_together:
+            self._start_together(started, executor, job.run_dir)
+        else:
+            for number, stage in enumerate(due):
+                before = [runs[name] for name in stage.after if states[name] != "succeeded"]
+                try:
+                    runs[stage.name].resume(detach=True, executor=self._executor_of(runs[stage.name]), after=before)
+                except UserError as error:
+                    for run in reversed(started[:number]):
+                        with contextlib.suppress(RunError):
+                            run.request_cancel(force=True)
+                    raise RunError(f"{stage.name}: {error}") from None
         with (job.run_dir / "logs" / "joined.log").open("a", encoding="utf-8") as log:
             log.writelines(f"--- {run.name} submitted: {run.path}\n" for run in started)
         supervisor = {"directory": str(job.run_dir)}
         write_state(job.run_dir, dataclasses.replace(state, state="running", started=now(), supervisor=supervisor))
+
+    def _executor_of(self, run: Run) -> Executor:
+        return load_executor(read_job_record(run.path), {**os.environ, **self.env})
+
+    def _start_together(self, runs: Sequence[Run], executor: Executor, folder: Path) -> None:
+        """Start runs that wait for nothing by one submission."""
+        with contextlib.ExitStack() as locks:
+            jobs = []
+            for run in runs:
+                try:
+                    jobs.append(locks.enter_context(run.prepared(executor=executor))[0])
+                except UserError as error:
+                    raise RunError(f"{run.name}: {error}") from None
+            executor.start_together(jobs, folder)
 
     @classmethod
     def is_alive(cls, supervisor: Mapping[str, Any]) -> bool | None:

@@ -6,13 +6,12 @@ that Slurm itself is ending is left alone: whoever looks at the run asks Slurm.
 
 import dataclasses
 import json
-import os
 import signal
 import sys
 from pathlib import Path
 
 from executors._slurm_cluster import job_standing, requeue_job
-from executors._slurm_run import ENVIRONMENT_ID, await_submission, failure_of, has_stopped, note_requeue
+from executors._slurm_run import await_submission, failure_of, has_stopped, note_requeue, own_job_id
 from executors._state import State, now, write_state
 from neva_recipes.config import RunError
 
@@ -27,7 +26,7 @@ def main(arguments: list[str]) -> None:
     """
     # A requeue ends the batch script by this signal while it is being asked for.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    run_dir, code, job_id = Path(arguments[0]), int(arguments[1]), os.environ[ENVIRONMENT_ID]
+    run_dir, code, job_id = Path(arguments[0]), int(arguments[1]), own_job_id()
     state = await_submission(run_dir, job_id)
     try:
         standing = job_standing(job_id)

@@ -13,7 +13,6 @@ from executors._process import describe_exit
 from executors._state import State, now, read_state, write_atomically, write_state
 
 __all__ = [
-    "ENVIRONMENT_ID",
     "EXIT_STOPPED",
     "FOLDER",
     "await_submission",
@@ -22,13 +21,12 @@ __all__ = [
     "has_stopped",
     "note_end",
     "note_requeue",
+    "own_job_id",
     "restart_number",
 ]
 
 FOLDER = "slurm"
 """Folder of the run directory with what submitit and the tasks write."""
-
-ENVIRONMENT_ID = "SLURM_JOB_ID"
 
 EXIT_STOPPED = 75
 """Exit code of a rank that has saved a checkpoint because it was asked to, and can go on from there."""
@@ -44,6 +42,13 @@ class _End(NamedTuple):
     code: int
     time: float
     message: str | None
+
+
+def own_job_id() -> str:
+    """Return the number of the job that this process is of; of an array, ARRAY_INDEX."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
 
 
 def restart_number() -> int:

@@ -2,10 +2,12 @@
 
 import contextlib
 import re
+import secrets
 import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from executors.job import Job
     from executors.slurm import SlurmExecutor
 
-__all__ = ["CODE_FOLDER", "batch_script", "copy_code", "submit"]
+__all__ = ["CODE_FOLDER", "batch_script", "copy_code", "submit", "submit_array"]
 
 CODE_FOLDER = "code"
 """Folder of the run directory with the code that the job runs."""
@@ -36,16 +38,22 @@ _LOWEST_PORT, _PORTS = 20000, 10000
 """Below the ports that Linux hands out for outgoing connections (32768 and more)."""
 
 
-def batch_script(job: "Job", executor: "SlurmExecutor") -> str:
-    """Return the text that sbatch is given."""
+def batch_script(job: "Job", executor: "SlurmExecutor", array: Path | None = None) -> str:
+    """Return the text that sbatch is given.
+
+    Args:
+        job: The job; any of them where the script is for several of the same layout.
+        executor: Its executor.
+        array: File of the run directories of several jobs, a line each.
+    """
     text: str = _make_sbatch_string(
-        command=_task_command(job, executor),
+        command=_task_command(job, executor, array),
         folder=job.run_dir / FOLDER,
-        job_name=re.sub(r"[^\w.+-]", "_", job.run_dir.name),
+        job_name=re.sub(r"[^\w.+-]", "_", job.run_dir.name if array is None else array.parent.name),
         use_srun=False,
         stderr_to_stdout=True,
-        setup=_setup(job, executor),
-        additional_parameters=_further_options(job, executor),
+        setup=_setup(job, executor, array),
+        additional_parameters=_further_options(job, executor, array),
         **_options(job, executor),
     )
     return text
@@ -78,11 +86,13 @@ def _options(job: "Job", executor: "SlurmExecutor") -> dict[str, Any]:
     }
 
 
-def _further_options(job: "Job", executor: "SlurmExecutor") -> dict[str, Any]:
+def _further_options(job: "Job", executor: "SlurmExecutor", array: Path | None) -> dict[str, Any]:
     """Return the options that submitit has no parameter for."""
     log = str(job.run_dir / "logs" / "joined.log")
     # Slurm's own words on a script that did not get as far as to open its log. What needs quoting is beyond sbatch.
-    options: dict[str, Any] = {"output": log if _PLAIN_PATH.fullmatch(log) else "/dev/null"}
+    options: dict[str, Any] = {"output": log if array is None and _PLAIN_PATH.fullmatch(log) else "/dev/null"}
+    if array is not None:
+        options["array"] = f"0-{len(array.read_text(encoding='utf-8').splitlines()) - 1}"
     if executor.reservation is not None:
         options["reservation"] = executor.reservation
     options["no-requeue" if executor.max_requeues == 0 else "requeue"] = True
@@ -90,13 +100,13 @@ def _further_options(job: "Job", executor: "SlurmExecutor") -> dict[str, Any]:
     return options
 
 
-def _setup(job: "Job", executor: "SlurmExecutor") -> list[str]:
+def _setup(job: "Job", executor: "SlurmExecutor", array: Path | None) -> list[str]:
     python = shlex.join([sys.executable, "-P"])
     code = '"$run"/' + CODE_FOLDER
     with_code = f"PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"
     end = f'{with_code if executor.code_snapshot else ""} {python} -m executors._slurm_end "$run" "$code"'.strip()
     return [
-        f"run={shlex.quote(str(job.run_dir))}",
+        f"run={_run_directory(job, array)}",
         'exec >>"$run/logs/joined.log" 2>&1',
         "finish() {",
         "    code=$?",
@@ -124,7 +134,14 @@ def _setup(job: "Job", executor: "SlurmExecutor") -> list[str]:
     ]
 
 
-def _task_command(job: "Job", executor: "SlurmExecutor") -> str:
+def _run_directory(job: "Job", array: Path | None) -> str:
+    """Return the shell's words for the run directory of a job, or of the one whose turn it is in an array."""
+    if array is None:
+        return shlex.quote(str(job.run_dir))
+    return f'$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(array))})'
+
+
+def _task_command(job: "Job", executor: "SlurmExecutor", array: Path | None) -> str:
     srun = ["srun", "--kill-on-bad-exit=1"]
     if executor.cpus_per_task is not None:
         srun.append(f"--cpus-per-task={executor.cpus_per_task}")  # srun does not take it from the job
@@ -135,13 +152,16 @@ def _task_command(job: "Job", executor: "SlurmExecutor") -> str:
             f"--container-mounts={','.join(mounts)}",
             f"--container-workdir={executor.container_workdir or job.cwd}",
         ]
-    task = [executor.python or sys.executable, "-P", "-u", "-m", "submitit.core._submit", str(job.run_dir / FOLDER)]
-    return shlex.join([*srun, *executor.srun, *task])
+    task = [executor.python or sys.executable, "-P", "-u", "-m", "submitit.core._submit"]
+    folder = shlex.quote(str(job.run_dir / FOLDER)) if array is None else f'"$run"/{FOLDER}'
+    return f"{shlex.join([*srun, *executor.srun, *task])} {folder}"
 
 
 def copy_code(run_dir: Path) -> None:
     """Copy the installed packages into the run directory, in place of what an earlier submission has left."""
     target = run_dir / CODE_FOLDER
+    if target.is_symlink():  # that of an array
+        target.unlink()
     shutil.rmtree(target, ignore_errors=True)
     for name in _PACKAGES:
         source = Path(__file__).parent.parent / name
@@ -189,9 +209,48 @@ def submit(job: "Job", executor: "SlurmExecutor", on_submission: Callable[[str],
         with _environment(job.env):
             submitter.submit(Task(str(job.run_dir)))
     except (utils.FailedJobError, utils.FailedSubmissionError) as error:
-        said = re.search(r"sbatch: error: (.*)", str(error))
-        last = str(error).strip().splitlines()[-1]
-        raise RunError(f"Slurm refuses the job: {said[1] if said else last}") from None
+        raise _refusal(str(error)) from None
+
+
+def submit_array(
+    jobs: Sequence["Job"], executor: "SlurmExecutor", folder: Path, on_submission: Callable[["Job", str], None]
+) -> None:
+    """Submit jobs of one layout by one call of sbatch.
+
+    Args:
+        jobs: The jobs, whose run directories are written.
+        executor: Their executor.
+        folder: Where to put what they share.
+        on_submission: Called with each job and its number before any rank of it starts.
+
+    Raises:
+        RunError: Slurm refuses them.
+    """
+    array = folder / f"array-{secrets.token_hex(4)}.txt"
+    array.write_text("".join(f"{job.run_dir}\n" for job in jobs), encoding="utf-8")
+    for job in jobs:
+        shutil.rmtree(job.run_dir / FOLDER, ignore_errors=True)
+        (job.run_dir / FOLDER).mkdir()
+    script = array.with_suffix(".sh")
+    script.write_text(batch_script(jobs[0], executor, array), encoding="utf-8")
+    with _environment(jobs[0].env):
+        result = subprocess.run(["sbatch", "--parsable", script], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise _refusal(result.stderr or f"sbatch ended with exit code {result.returncode}")
+    number = result.stdout.strip().partition(";")[0]
+    for index, job in enumerate(jobs):
+        job_id = f"{number}_{index}"
+        on_submission(job, job_id)
+        task = utils.DelayedSubmission(Task(str(job.run_dir)))
+        task.set_timeout(minutes_of(executor.time) or 0 if executor.time else 0, 0)
+        paths = utils.JobPaths(folder=job.run_dir / FOLDER, job_id=job_id)
+        with utils.temporary_save_path(paths.submitted_pickle) as unfinished:
+            task.dump(unfinished)
+
+
+def _refusal(text: str) -> RunError:
+    said = re.search(r"sbatch: error: (.*)", text)
+    return RunError(f"Slurm refuses the job: {said[1] if said else text.strip().splitlines()[-1]}")
 
 
 @contextlib.contextmanager

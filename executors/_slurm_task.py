@@ -13,7 +13,7 @@ from submitit.helpers import DelayedSubmission
 from executors._logs import LogWriter
 from executors._process import become_subreaper, kill_children
 from executors._rank import Rank
-from executors._slurm_run import ENVIRONMENT_ID, EXIT_STOPPED, await_submission, begin, note_end
+from executors._slurm_run import EXIT_STOPPED, await_submission, begin, note_end, own_job_id
 from neva_recipes.secrets import secret_values
 
 __all__ = ["Task"]
@@ -84,7 +84,7 @@ class _TaskRun:
         self._listen()
         become_subreaper()
         if self._number == 0:
-            await_submission(self._run_dir, os.environ[ENVIRONMENT_ID])
+            await_submission(self._run_dir, own_job_id())
             begin(self._run_dir)
         try:
             self._rank.spawn(self._command(), self._environment())

@@ -102,6 +102,23 @@ class Executor(ConfigNode, ABC):
             RunError: The job could not be started.
         """
 
+    @property
+    def starts_together(self) -> bool:
+        """Whether `start_together` is there to be used."""
+        return False
+
+    def start_together(self, jobs: "Sequence[Job]", folder: Path) -> None:
+        """Start jobs of this executor that wait for nothing, as `start` does, by one submission.
+
+        Args:
+            jobs: The jobs; what each will be known by is in its state.json when this returns.
+            folder: Where to put what they share.
+
+        Raises:
+            RunError: They could not be started.
+        """
+        raise NotImplementedError
+
     def after(self, supervisors: Sequence[Mapping[str, Any]]) -> "Executor | None":
         """Return the executor that starts a job once other runs have succeeded, and gives it up if one has not.
 

@@ -242,6 +242,23 @@ class Run:
             RecipeError: The recipe is not valid, or lacks an input.
             RunError: The run is in use, or cannot be started.
         """
+        with self.prepared(recipe, executor=executor, after=after) as (job, lock):
+            waiting = job.executor.after([run.supervisor() for run in after or ()])
+            # What it waits for is written nowhere: the next start waits for something else, or nothing.
+            start(dataclasses.replace(job, executor=waiting or job.executor), lock, detach=detach)
+
+    @contextlib.contextmanager
+    def prepared(
+        self,
+        recipe: fdl.Buildable[Recipe] | None = None,
+        *,
+        executor: Executor | None = None,
+        after: "Sequence[Run] | None" = None,
+    ) -> Iterator[tuple[Job, int]]:
+        """Hold the lock of the run, ready to be started: yields its job, and the descriptor of the lock.
+
+        Args and errors are those of `resume`.
+        """
         job = self._job_again(recipe, executor, None if after is None else self.path.parent)
         job.executor.require_ready(job)
         lock = self._take_lock()
@@ -250,9 +267,7 @@ class Run:
                 self._prepare(job)
             except OSError as error:
                 raise RunError(f"run {self.name} cannot be resumed: {error}") from None
-            waiting = job.executor.after([run.supervisor() for run in after or ()])
-            # What it waits for is written nowhere: the next start waits for something else, or nothing.
-            start(dataclasses.replace(job, executor=waiting or job.executor), lock, detach=detach)
+            yield job, lock
         finally:
             os.close(lock)
 
