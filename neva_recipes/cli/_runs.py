@@ -136,7 +136,7 @@ def _moment(text: str) -> datetime:
     """Return the time of a day, or that of so long ago."""
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         return datetime.now().astimezone() - parse_age(text)
