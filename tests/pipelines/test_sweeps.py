@@ -64,16 +64,16 @@ def test_a_failed_point_does_not_stop_the_others_and_resume_runs_it_alone(runs_d
     assert "lr: 4.0e-05" in (run.path / "stages" / "3" / "recipe.yaml").read_text()
 
 
-def test_two_hundred_points_are_all_planned_and_written(runs_dir, tmp_path, record_property):
+def test_two_hundred_points_are_all_planned_and_written(runs_dir, tmp_path, record_testsuite_property):
     rates = [f"{number}e-6" for number in range(1, 201)]
     pipeline = sweep("lr", points(optim__lr=rates))
     started = time.perf_counter()
     planned = plan_pipeline(pipeline, LocalExecutor(), runs_dir=runs_dir)
-    record_property("planning seconds", time.perf_counter() - started)
+    record_testsuite_property("planning seconds", time.perf_counter() - started)
     assert planned.problems == ()
     started = time.perf_counter()
     planned.write_stages(tmp_path / "written", tmp_path / "written")
-    record_property("writing seconds", time.perf_counter() - started)
+    record_testsuite_property("writing seconds", time.perf_counter() - started)
     folders = sorted((tmp_path / "written" / "stages").iterdir())
     assert [folder.name for folder in folders] == [f"{number:03}" for number in range(1, 201)]
     for (_, recipe), folder in zip(points(optim__lr=rates), folders, strict=True):
