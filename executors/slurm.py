@@ -1,5 +1,6 @@
 """Runs a job on a Slurm cluster: one task per rank, started by srun."""
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -141,6 +142,10 @@ class SlurmExecutor(Executor):
         if self.container_image is not None and any(mark in f"{job.run_dir}{job.cwd}" for mark in ",:"):
             raise RunError(f"runs_dir: {str(job.run_dir)!r} has a comma or colon and cannot be mounted in a container")
         require_capacity(self, job.layout, offered_nodes())
+        # Slurm accepts a dependency on a job that never was, and waits for ever.
+        for number in re.findall(r"(?<=:)\d+", self.dependency or ""):
+            if job_standing(number) is None:
+                raise RunError(f"executor.dependency={self.dependency}: Slurm knows of no job {number}")
 
     def gpu_type(self) -> str | None:
         """Return the type of GPU that `gpu_model` names, if it names one that is in the table."""

@@ -1,0 +1,87 @@
+"""What a cluster can never give is refused in one line, before anything is written or submitted."""
+
+import subprocess
+
+import pytest
+
+from executors._slurm_cluster import minutes_of
+from neva_recipes.config import UserError
+from tests.end_to_end.world import nemo_run
+from tests.slurm.slurm_jobs import make_job, start
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "devices", "fields", "message"),
+    [
+        (1, 1, {"partition": "mian"}, "executor.partition=mian: this cluster has no such partition (did you mean main"),
+        (1, 1, {"partition": "closed"}, "executor.partition=closed: is closed; partition main would do"),
+        (3, 1, {}, "trainer.num_nodes=3: partition main gives a job 2 such nodes at most; take trainer.num_nodes=2"),
+        (
+            1,
+            6,
+            {},
+            "trainer.devices=6: a node of partition main has 4 GPUs, and 6 are asked for; take at most trainer.d",
+        ),
+        (1, 24, {"gpu_request": "none"}, "trainer.devices=24: a node of partition main has 16 cores, and 24"),
+        (1, 1, {"gpu_model": "a100"}, "executor.gpu_model=a100: partition main has h100"),
+        (1, 2, {"cpus_per_task": 9}, "executor.cpus_per_task=9: a node of partition main has 16 cores, and 18"),
+        (1, 1, {"memory": "2T"}, "executor.memory=2T: a node of partition main has 1000000 MiB, and 2097152"),
+        (1, 1, {"partition": "short", "time": "5"}, "executor.time=5: partition short allows 2 minutes"),
+        (1, 1, {"nodelist": "node7"}, "Slurm refuses the job: "),
+        (1, 1, {"constraint": "gold"}, "Slurm refuses the job: "),
+        (1, 1, {"reservation": "mine"}, "Slurm refuses the job: "),
+        (1, 1, {"dependency": "afterok:1"}, "executor.dependency=afterok:1: Slurm knows of no job 1"),
+        (1, 1, {"dependency": "tomorrow"}, "Slurm refuses the job: "),
+        (1, 1, {"sbatch": {"no-such-option": "1"}}, "Slurm refuses the job: "),
+    ],
+)
+def test_refused(cluster, tmp_path, num_nodes, devices, fields, message):
+    with pytest.raises(UserError) as caught:
+        start("/rank.py", tmp_path / "runs", num_nodes, devices, **fields)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout == ""
+    if not message.startswith("Slurm refuses"):
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_path_that_slurm_would_take_for_another(cluster, tmp_path):
+    with pytest.raises(UserError, match="has a % before a letter with a meaning to Slurm"):
+        start("/rank.py", tmp_path / "100%job")
+
+
+def test_where_there_is_no_slurm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = make_job("/rank.py", tmp_path / "runs")
+    assert "#SBATCH" in job.script()
+    with pytest.raises(UserError, match=r"^no Slurm here: sbatch is not on PATH$"):
+        start("/rank.py", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_command(cluster, world):
+    words = world.tiny()
+    refused = nemo_run(
+        "llava.finetune", *words, "--executor", "slurm", "executor.partition=gpus", cwd=world.folder, code=2
+    )
+    assert refused.stderr.count("\n") == 1
+    assert "executor.partition=gpus: this cluster has no such partition; expected main, low" in refused.stderr
+    shown = nemo_run("llava.finetune", *words, "--executor", "slurm", "executor.time=30", "--dry-run", cwd=world.folder)
+    assert "#SBATCH --time=30" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("30", 30),
+        ("1:30", 2),
+        ("4:00:00", 240),
+        ("2-0", 2880),
+        ("1-12:30", 2190),
+        ("1-00:00:01", 1441),
+        ("infinite", None),
+    ],
+)
+def test_times(time, minutes):
+    assert minutes_of(time) == minutes
