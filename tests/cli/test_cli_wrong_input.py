@@ -21,7 +21,7 @@ WRONG = [
     (["llava.finetune", "--yes"], ["--yes: no such flag", "flags: -h, --help, --dry-run"]),
     (["llava.finetune", "--optim.lr=1"], ["--optim.lr=1", "an override has no dashes: optim.lr=1"]),
     (["llava.finetune", "--name"], ["argument --name: expected one argument", "nemo-run --help"]),
-    (["llava.finetune", "--executor", "slurmm"], ["--executor slurmm: no such executor", "expected local"]),
+    (["llava.finetune", "--executor", "slurmm"], ["executor slurmm: no such kind or profile", "did you mean slurm?"]),
     (["--nmae", "x"], ["--nmae: no such flag of nemo-run", "did you mean --name"]),
     (["list", "llava"], ["unexpected argument 'llava'", "nemo-run list --help"]),
     (["logs"], ["the following arguments are required: RUN", "nemo-run logs --help"]),
