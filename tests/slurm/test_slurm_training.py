@@ -12,7 +12,7 @@ from tests.training._results import losses, tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
-STEPS = 40
+STEPS = 12
 
 
 def test_stopped_on_the_way_it_ends_with_the_weights_of_a_local_run(cluster, world):
