@@ -4,8 +4,12 @@ import json
 import os
 import subprocess
 
+import pytest
+
 import executors
 from tests.docker.world import wait_for
+
+pytestmark = pytest.mark.multiprocess
 
 # The file that each of them would make if it were run.
 CANARY = "touch canary"

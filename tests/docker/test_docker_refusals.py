@@ -13,6 +13,8 @@ from neva_recipes.config import UserError
 from tests.docker.world import Place
 from tests.end_to_end.world import NEMO_RUN
 
+pytestmark = pytest.mark.multiprocess
+
 MISTAKES = {
     "no image": ({"image": None}, "executor.image is not set: add executor.image=NAME"),
     "unknown image": (

@@ -15,6 +15,8 @@ import executors
 from tests.docker.world import Engine, Place, contents, owners, wait_for, watchers
 from tests.end_to_end.world import NEMO_RUN
 
+pytestmark = pytest.mark.multiprocess
+
 MISTAKE = """
 (run_dir / "failure.json").write_text(json.dumps({"rank": rank, "kind": "user", "message": "no such thing"}))
 sys.exit(2)
