@@ -85,6 +85,9 @@ def make_executor(
     values |= {"packager": nemo_run.Packager(), "launcher": "torchrun", processes_field: processes_per_node}
     if nodes_field is not None:
         values[nodes_field] = num_nodes
+    if backend in ("local", "docker"):
+        # The option --local-addr of torchrun: names of containers, and of some machines, resolve nowhere.
+        values["env_vars"] = {"PET_LOCAL_ADDR": "127.0.0.1"}
     if backend == "docker":
         values["volumes"] = [*values.get("volumes", []), f"{run_dir}:{run_dir}"]
         own_user = {"user": f"{os.getuid()}:{os.getgid()}"}  # files of the run belong to whoever started it
