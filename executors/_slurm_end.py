@@ -50,7 +50,9 @@ def _go_on(run_dir: Path, state: State, job_id: str) -> None:
         problem = f"stopped with its work saved, and not requeued: executor.max_requeues={largest}"
     if problem is None:
         # Written first: the requeue may end this process.
-        write_state(run_dir, dataclasses.replace(state, state="queued", reason="stopped to go on later: requeued"))
+        reason = "stopped to go on later: requeued"
+        supervisor = {"slurm_job_id": job_id}
+        write_state(run_dir, dataclasses.replace(state, state="queued", reason=reason, supervisor=supervisor))
         try:
             requeue_job(job_id)
         except RunError as error:

@@ -246,8 +246,11 @@ class SlurmExecutor(Executor):
             standing = job_standing(supervisor["slurm_job_id"])
         except RunError:
             return None
-        if standing is None or standing.is_active:
+        if standing is None:
             return None
+        if standing.is_active:
+            # It has been started again since it was found waiting.
+            return State(state="running") if "nodes" in supervisor else None
         if standing.is_waiting:
             waits = f" waits: {standing.reason}" if standing.reason != "None" else " waits"
             return State(state="queued", reason=f"Slurm job {supervisor['slurm_job_id']}{waits}")
