@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import executors
 from executors.nemo_run import NemoRunExecutor
@@ -36,6 +37,13 @@ def requests(cases):
         except UserError as error:
             answers.append({"error": str(error)})
     return answers
+
+
+def conform(check, folder):
+    """Run a check of the contract of executors."""
+    from executors import conformance
+
+    getattr(conformance, check)(conformance.Subject(make=NemoRunExecutor, folder=Path(folder), patience=170.0))
 
 
 def partial(words, runs_dir):

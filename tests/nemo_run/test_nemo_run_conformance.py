@@ -1,0 +1,13 @@
+"""The contract of executors, where NeMo-Run starts the ranks."""
+
+import pytest
+
+from executors.conformance import CHECKS
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])
+def test_nemo_run(check, nemo, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    nemo.drive("conform", cwd=tmp_path, check=check, folder=str(tmp_path / "jobs"))
