@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,12 @@ from executors._rank import EXIT_STOPPED, STOP_SIGNAL
 from executors._state import write_atomically
 from executors.job import load_executor, read_job_record
 from neva_recipes.config import UserError
+from neva_recipes.secrets import mask, secret_values
 
 _CANCELLED_EXIT_CODE = 130
 _POLL_SECONDS = {"local": 0.5, "docker": 0.5}
 _POLL_SECONDS_OF_CLUSTERS = 10.0
 _FAILED = ("FAILED", "CANCELLED", "UNKNOWN")
-_PATIENCE_SECONDS = 20.0
-"""How long what NeMo-Run says and what ranks wrote may differ before the one is believed without the other."""
 
 
 class _Requests:
@@ -66,6 +66,10 @@ def main(arguments: list[str]) -> int:
     (run_dir / RANKS_FOLDER).mkdir()
     try:
         return _run(run_dir, record, home, requests)
+    except Exception as error:  # noqa: BLE001 whatever NeMo-Run fails with must reach the person who waits for the run
+        traceback.print_exc()
+        _explain(run_dir, 0, "crash", f"NeMo-Run could not run the job: {type(error).__name__}: {error}")
+        return 1
     finally:
         if home.parent != run_dir:
             shutil.rmtree(home, ignore_errors=True)
@@ -123,12 +127,22 @@ def _wait(experiment: Any, task: str, run_dir: Path, world_size: int, requests: 
         if has_ended or all_told:
             disagree_since = disagree_since or time.monotonic()
             # A job that fails keeps no rank from saying how it ended; ranks that were killed cannot.
-            if time.monotonic() - disagree_since > (_PATIENCE_SECONDS if state != "FAILED" else 2.0):
+            if time.monotonic() - disagree_since > _patience(state, seconds):
                 return state
         else:
             disagree_since = None
         time.sleep(0.1)
     return state
+
+
+def _patience(state: str, poll_seconds: float) -> float:
+    """Return how long what NeMo-Run says and what ranks wrote may differ before the one is believed without the other.
+
+    A cluster that does not answer for a while says UNKNOWN of a job that runs.
+    """
+    if state == "FAILED":
+        return 2.0
+    return 60 * poll_seconds if state == "UNKNOWN" else 20.0
 
 
 def _stop_ranks(run_dir: Path) -> None:
@@ -176,7 +190,7 @@ def _judge(run_dir: Path, world_size: int, state: str) -> int:
 
 def _explain(run_dir: Path, rank: int, kind: str, message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
-    failure = {"rank": rank, "kind": kind, "message": message}
+    failure = {"rank": rank, "kind": kind, "message": mask(message, secret_values(os.environ))}
     write_atomically(run_dir / "failure.json", json.dumps(failure) + "\n")
 
 
