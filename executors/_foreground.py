@@ -19,8 +19,8 @@ __all__ = ["start"]
 def start(job: Job, lock: int, *, detach: bool) -> None:
     """Start the job of a written run directory; unless detached, print its log until it has ended.
 
-    In the foreground Ctrl-C cancels the run, and so does an end of whoever reads what is printed. If the process is
-    killed, the executor's side sees its lifeline end; whether the run ends with it is the executor's affair.
+    In the foreground Ctrl-C cancels the run. An end of whoever reads what is printed does so too, unless the run
+    outlives the command. If the process is killed, the executor's side sees its lifeline end.
 
     Args:
         job: What to start; its state is `created`.
@@ -44,13 +44,19 @@ def start(job: Job, lock: int, *, detach: bool) -> None:
         try:
             _show(job, reader)
         except BrokenPipeError:
-            print(f"run {job.run_dir.name} is cancelled: nobody reads what it prints any more", file=sys.stderr)
-            sys.stderr.flush()
-            with contextlib.suppress(RunError):  # it has just ended by itself
-                Standing(job.run_dir).request_cancel(False)
+            _leave(job)
             raise
     finally:
         os.close(write_end)
+
+
+def _leave(job: Job) -> None:
+    """Say what becomes of a run whose output nobody reads any more, and see to it."""
+    what = "goes on" if job.executor.outlives_command else "is cancelled"
+    print(f"run {job.run_dir.name} {what}: nobody reads what it prints any more", file=sys.stderr, flush=True)
+    if not job.executor.outlives_command:
+        with contextlib.suppress(RunError):  # it has just ended by itself
+            Standing(job.run_dir).request_cancel(False)
 
 
 def _start(job: Job, lock: int, lifeline: int | None) -> None:

@@ -32,6 +32,7 @@ class PipelineExecutor(Executor):
 
     kind: ClassVar[str] = "pipeline"
     answer_seconds: ClassVar[float] = 5.0
+    outlives_command: ClassVar[bool] = True
 
     def check(self, layout: Layout) -> None:
         """Accept every layout: each stage asks its own executor."""

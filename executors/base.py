@@ -51,6 +51,9 @@ class Executor(ConfigNode, ABC):
     answer_seconds: ClassVar[float] = 0.0
     """How long one that waits for a run goes by an answer of `is_alive` and `outcome` before it asks again."""
 
+    outlives_command: ClassVar[bool] = False
+    """Whether a run goes on when the command that shows it is gone; Ctrl-C cancels it all the same."""
+
     env: Environment = field(default_factory=dict, repr=False)
     """Environment variables for every process; secret values are passed on but written nowhere."""
 

@@ -58,6 +58,7 @@ class SlurmExecutor(Executor):
 
     kind: ClassVar[str] = "slurm"
     answer_seconds: ClassVar[float] = 2.0
+    outlives_command: ClassVar[bool] = True
 
     partition: _Word | None = None
     """Partition, or several with commas; none for the cluster's default."""

@@ -122,6 +122,21 @@ def test_cancel_by_force_and_by_scancel(cluster, script, tmp_path):
     assert run.status().state == "cancelled"
 
 
+def test_goes_on_when_nobody_reads_what_it_prints(cluster, script, tmp_path):
+    program = "import sys, executors; from tests.slurm.slurm_jobs import make_job; "
+    program += "executors.start_job(make_job(*sys.argv[1:]))"
+    body = "while True: print('again', flush=True); time.sleep(0.1)"
+    command = [sys.executable, "-c", program, str(script(body)), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout.readline() == "again\n"
+        launcher.stdout.close()
+        said = [line for line in launcher.stderr if line.startswith("run ")]
+    (run,) = executors.list_runs(tmp_path)
+    assert said[-1] == f"run {run.name} goes on: nobody reads what it prints any more\n"
+    assert run.status().state == "running"
+    run.cancel()
+
+
 @pytest.mark.parametrize(
     ("end", "code", "reason"),
     [
