@@ -4,40 +4,32 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from neva_recipes.cli._arguments import HelpShown
-from neva_recipes.cli._compare import diff_command
-from neva_recipes.cli._executors import executors_command
-from neva_recipes.cli._fit import fit_command
-from neva_recipes.cli._gc import gc_command
-from neva_recipes.cli._import_nemo import import_nemo_command
 from neva_recipes.cli._launch import launch_command
-from neva_recipes.cli._overview import list_command
-from neva_recipes.cli._runs import cancel_command, logs_command, rerun_command, resume_command
-from neva_recipes.cli._show import show_command
-from neva_recipes.cli._status import status_command
-from neva_recipes.cli._tools import chat_command, evaluate_command, export_command
 from neva_recipes.config import UserError
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "list": (list_command, "recipes that can be run"),
-    "fit": (fit_command, "layouts that fit on some GPUs, fastest first"),
-    "executors": (executors_command, "where recipes can run: kinds and profiles"),
-    "status": (status_command, "how a run stands, or all of them"),
-    "logs": (logs_command, "what a run has printed"),
-    "cancel": (cancel_command, "stop runs"),
-    "resume": (resume_command, "go on with a run from its newest checkpoint"),
-    "rerun": (rerun_command, "start a new run with the recipe of another"),
-    "gc": (gc_command, "what can be removed from the folder of runs"),
-    "show": (show_command, "what a run really used"),
-    "diff": (diff_command, "what is different between recipes or runs"),
-    "chat": (chat_command, "ask a trained model about images"),
-    "evaluate": (evaluate_command, "measure a trained model on held-out data"),
-    "export": (export_command, "write a trained model as a Hugging Face directory"),
-    "import-nemo": (import_nemo_command, "make a recipe of a NeMo configuration"),
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "list": ("_overview", "list_command", "recipes that can be run"),
+    "fit": ("_fit", "fit_command", "layouts that fit on some GPUs, fastest first"),
+    "executors": ("_executors", "executors_command", "where recipes can run: kinds and profiles"),
+    "status": ("_status", "status_command", "how a run stands, or all of them"),
+    "logs": ("_runs", "logs_command", "what a run has printed"),
+    "cancel": ("_runs", "cancel_command", "stop runs"),
+    "resume": ("_runs", "resume_command", "go on with a run from its newest checkpoint"),
+    "rerun": ("_runs", "rerun_command", "start a new run with the recipe of another"),
+    "gc": ("_gc", "gc_command", "what can be removed from the folder of runs"),
+    "show": ("_show", "show_command", "what a run really used"),
+    "diff": ("_compare", "diff_command", "what is different between recipes or runs"),
+    "chat": ("_tools", "chat_command", "ask a trained model about images"),
+    "evaluate": ("_tools", "evaluate_command", "measure a trained model on held-out data"),
+    "export": ("_tools", "export_command", "write a trained model as a Hugging Face directory"),
+    "import-nemo": ("_import_nemo", "import_nemo_command", "make a recipe of a NeMo configuration"),
 }
+"""Of each command the module here, its function, and its meaning; only the one that is asked for is loaded."""
 
 _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
@@ -70,8 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(argv: Sequence[str]) -> int:
     if argv and argv[0] in _COMMANDS:
-        return _COMMANDS[argv[0]][0](argv[1:])
-    return launch_command(argv, {name: meaning for name, (_, meaning) in _COMMANDS.items()})
+        module, function, _ = _COMMANDS[argv[0]]
+        command: Callable[[Sequence[str]], int] = getattr(import_module(f"neva_recipes.cli.{module}"), function)
+        return command(argv[1:])
+    return launch_command(argv, {name: meaning for name, (_, _, meaning) in _COMMANDS.items()})
 
 
 if __name__ == "__main__":
