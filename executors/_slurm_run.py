@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from executors._failure import CAUSES, read_failure
 from executors._process import describe_exit
+from executors._rank import EXIT_STOPPED
 from executors._state import State, now, read_state, write_atomically, write_state
 
 __all__ = [
-    "EXIT_STOPPED",
     "FOLDER",
     "await_submission",
     "begin",
@@ -27,9 +27,6 @@ __all__ = [
 
 FOLDER = "slurm"
 """Folder of the run directory with what submitit and the tasks write."""
-
-EXIT_STOPPED = 75
-"""Exit code of a rank that has saved a checkpoint because it was asked to, and can go on from there."""
 
 _PATIENCE_SECONDS = 60.0
 _REQUEUES = "requeues.json"

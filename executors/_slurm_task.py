@@ -12,8 +12,8 @@ from submitit.helpers import DelayedSubmission
 
 from executors._logs import LogWriter
 from executors._process import become_subreaper, kill_children
-from executors._rank import Rank
-from executors._slurm_run import EXIT_STOPPED, await_submission, begin, note_end, own_job_id
+from executors._rank import EXIT_STOPPED, Rank
+from executors._slurm_run import await_submission, begin, note_end, own_job_id
 from neva_recipes.secrets import secret_values
 
 __all__ = ["Task"]

@@ -53,8 +53,8 @@ CONTAINER = {
 
 
 def text_of(fields):
-    job = make_job("/rank.py", "/work/runs", 2, 4, **fields)
-    job = dataclasses.replace(job, run_dir=Path("/work/runs/tiny-1"), cwd=Path("/home/me"), name="tiny")
+    job = make_job("/rank.py", "/scratch/runs", 2, 4, **fields)
+    job = dataclasses.replace(job, run_dir=Path("/scratch/runs/tiny-1"), cwd=Path("/home/me"), name="tiny")
     return batch_script(job, job.executor).replace(sys.executable, "/venv/bin/python"), job
 
 

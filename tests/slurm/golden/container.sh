@@ -6,11 +6,11 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
 #SBATCH --open-mode=append
-#SBATCH --output=/work/runs/tiny-1/logs/joined.log
+#SBATCH --output=/scratch/runs/tiny-1/logs/joined.log
 #SBATCH --signal=USR2@90
 
 # setup
-run=/work/runs/tiny-1
+run=/scratch/runs/tiny-1
 exec >>"$run/logs/joined.log" 2>&1
 finish() {
     code=$?
@@ -30,4 +30,4 @@ export SUBMITIT_LOG_LEVEL=WARNING
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --kill-on-bad-exit=1 '--container-image=/images/neva recipes.sqsh' --container-mounts=/work/runs/tiny-1:/work/runs/tiny-1,/home/me:/home/me,/data:/data:ro --container-workdir=/home/me /usr/bin/python3 -P -u -m submitit.core._submit /work/runs/tiny-1/slurm
+srun --kill-on-bad-exit=1 '--container-image=/images/neva recipes.sqsh' --container-mounts=/scratch/runs/tiny-1:/scratch/runs/tiny-1,/home/me:/home/me,/data:/data:ro --container-workdir=/home/me /usr/bin/python3 -P -u -m submitit.core._submit /scratch/runs/tiny-1/slurm

@@ -6,12 +6,12 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
 #SBATCH --open-mode=append
-#SBATCH --output=/work/runs/tiny-1/logs/joined.log
+#SBATCH --output=/scratch/runs/tiny-1/logs/joined.log
 #SBATCH --requeue
 #SBATCH --signal=USR2@90
 
 # setup
-run=/work/runs/tiny-1
+run=/scratch/runs/tiny-1
 exec >>"$run/logs/joined.log" 2>&1
 finish() {
     code=$?
@@ -32,4 +32,4 @@ export SUBMITIT_LOG_LEVEL=WARNING
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --kill-on-bad-exit=1 /venv/bin/python -P -u -m submitit.core._submit /work/runs/tiny-1/slurm
+srun --kill-on-bad-exit=1 /venv/bin/python -P -u -m submitit.core._submit /scratch/runs/tiny-1/slurm
