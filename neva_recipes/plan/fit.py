@@ -14,6 +14,7 @@ from neva_recipes.plan.gpus import Gpu, find_gpu
 from neva_recipes.plan.layout import Layout, layout_of
 from neva_recipes.plan.lengths import Lengths, SampleLengths, lengths_of, sample_lengths
 from neva_recipes.plan.memory import GIB, StageMemory, memory_of
+from neva_recipes.plan.memory_check import NO_RECOMPUTE, RECOMPUTE_EVERY_LAYER
 from neva_recipes.plan.rows import row_multiple
 
 __all__ = ["Candidate", "Fit", "fit", "search_layouts"]
@@ -21,18 +22,6 @@ __all__ = ["Candidate", "Fit", "fit", "search_layouts"]
 _LARGEST_MICRO_BATCH = 64
 _SHORTEST_PART = 4096
 """Tokens of a sequence that each context-parallel GPU must at least get; with fewer it costs more than it saves."""
-
-_NO_RECOMPUTE: dict[str, Any] = {
-    "model.recompute_granularity": None,
-    "model.recompute_method": None,
-    "model.recompute_num_layers": None,
-    "model.recompute_modules": None,
-}
-_FULL_RECOMPUTE = _NO_RECOMPUTE | {
-    "model.recompute_granularity": "full",
-    "model.recompute_method": "uniform",
-    "model.recompute_num_layers": 1,
-}
 
 
 @dataclass(frozen=True)
@@ -147,7 +136,7 @@ def _candidates(recipe: Recipe, nodes: int, devices: int, gpu: Gpu, samples: Sam
     """Yield every layout without errors; of those that do not fit only the smallest micro batch."""
     known: dict[tuple[int, int], Lengths] = {}
     for layout in _layouts(recipe, nodes, devices):
-        for recompute in (_NO_RECOMPUTE, _FULL_RECOMPUTE):
+        for recompute in (NO_RECOMPUTE, {**NO_RECOMPUTE, **RECOMPUTE_EVERY_LAYER}):
             for micro_batch_size in _micro_batches(recipe, layout, nodes * devices):
                 values = {**layout, **recompute, "data.micro_batch_size": micro_batch_size}
                 overrides = {path: value for path, value in values.items() if field_value(recipe, path) != value}
@@ -214,6 +203,6 @@ def _fastest_of_each_layout(candidates: list[Candidate]) -> tuple[Candidate, ...
 
 def _obstacle(recipe: Recipe, nodes: int, devices: int, gpu: Gpu) -> str:
     """Return what is wrong with the plainest layout: data parallelism alone, one sample at a time."""
-    values = {**next(_layouts(recipe, nodes, devices)), **_NO_RECOMPUTE, "data.micro_batch_size": 1}
+    values = {**next(_layouts(recipe, nodes, devices)), **NO_RECOMPUTE, "data.micro_batch_size": 1}
     errors = [finding for finding in check_recipe(with_values(recipe, values), gpu) if finding.severity == "error"]
     return errors[0].line()

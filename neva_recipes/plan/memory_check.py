@@ -4,30 +4,31 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from neva_recipes.config import Recipe, RecipeError
-from neva_recipes.plan.checks import is_valid
-from neva_recipes.plan.checks._rules import with_values
+from neva_recipes.plan.checks import is_valid, with_values
 from neva_recipes.plan.findings import Finding, Remedy, error, warning
 from neva_recipes.plan.gpus import GPUS, Gpu
 from neva_recipes.plan.layout import layout_of
 from neva_recipes.plan.lengths import Lengths
 from neva_recipes.plan.memory import GIB, StageMemory, memory_of
 
-__all__ = ["check_memory"]
+__all__ = ["NO_RECOMPUTE", "RECOMPUTE_EVERY_LAYER", "check_memory"]
 
 _COMFORTABLE = 0.8
 """Share of a GPU's memory under which the estimate is trusted to hold without recomputation."""
 
-_EVERY_LAYER: Remedy = {
+RECOMPUTE_EVERY_LAYER: Remedy = {
     "model.recompute_granularity": "full",
     "model.recompute_method": "uniform",
     "model.recompute_num_layers": 1,
 }
-_NO_RECOMPUTE: Remedy = {
+"""Keeps one hidden state per layer."""
+NO_RECOMPUTE: Remedy = {
     "model.recompute_granularity": None,
     "model.recompute_method": None,
     "model.recompute_num_layers": None,
     "model.recompute_modules": None,
 }
+"""Keeps all activations."""
 _REMEDIES = 3
 
 
@@ -52,7 +53,7 @@ def check_memory(
         usual = max(stage.total for stage in memory_of(recipe, layout_of(recipe), row_length=row))
         return [_too_much(recipe, fullest, usual, gpu, assumed)]
     if recipe.model.recompute_granularity is not None:
-        kept = _largest(recipe, _NO_RECOMPUTE)
+        kept = _largest(recipe, NO_RECOMPUTE)
         if kept is not None and kept <= _COMFORTABLE * gpu.memory_gib * GIB:
             return [_unneeded(recipe, kept, gpu)]
     return []
@@ -80,7 +81,7 @@ def _too_much(recipe: Recipe, stage: StageMemory, usual: float, gpu: Gpu, assume
 
 
 def _unneeded(recipe: Recipe, kept: float, gpu: Gpu) -> Finding:
-    remedy = {path: None for path in _NO_RECOMPUTE if _value(recipe, path) is not None}
+    remedy = {path: None for path in NO_RECOMPUTE if _value(recipe, path) is not None}
     return warning(
         "recompute-unneeded",
         f"activations are recomputed, which costs time, though all of them fit: {kept / GIB:.1f} of the "
@@ -133,7 +134,7 @@ def _recomputing(recipe: Recipe) -> list[Remedy]:
     if (model.recompute_granularity, model.recompute_method, model.recompute_num_layers) == ("full", "uniform", 1):
         return []
     modules: Remedy = {"model.recompute_modules": None} if model.recompute_modules else {}
-    return [{**_EVERY_LAYER, **modules}]
+    return [{**RECOMPUTE_EVERY_LAYER, **modules}]
 
 
 def _sharding(recipe: Recipe) -> list[Remedy]:
