@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import CheckpointError, Recipe, build, load_recipe
+from neva_recipes.plan.checkpoints import model_differences
 
 __all__ = [
     "CheckpointInformation",
@@ -132,18 +133,6 @@ def saved_recipe(checkpoint: Path) -> Recipe:
     return build(load_recipe(checkpoint / RECIPE_FILE))
 
 
-# Fields that may differ between the run that saved a checkpoint and the one that loads it: they do not change a shape.
-_FREE_FIELDS = {
-    "freeze",
-    "from_pretrained",
-    "hidden_dropout",
-    "attention_dropout",
-    "init_method_std",
-    "make_vocab_size_divisible_by",
-    "image_token_len",
-}
-
-
 def check_same_optimizer(checkpoint: Path, saved: Recipe, recipe: Recipe) -> None:
     """Raise `CheckpointError` if the optimizer's state has another format than the recipe's optimizer."""
     for path in ("parallel.use_distributed_optimizer", "precision.precision"):
@@ -165,19 +154,9 @@ def check_same_model(checkpoint: Path, saved: Recipe, recipe: Recipe, parts: tup
         parts: Which of `language`, `vision` and `projector` are to be loaded.
     """
     for part in parts:
-        ours, theirs = getattr(recipe.model, part), getattr(saved.model, part)
-        if theirs is None:
-            raise CheckpointError(f"{checkpoint}: has no {part}; it was trained by the recipe {saved.name}")
-        for name in (spec.name for spec in dataclasses.fields(ours) if spec.name not in _FREE_FIELDS):
-            if getattr(ours, name) != getattr(theirs, name):
-                raise CheckpointError(
-                    f"{checkpoint}: model.{part}.{name} is {getattr(theirs, name)} there "
-                    f"and {getattr(ours, name)} in the recipe"
-                )
-    if "projector" in parts:
-        for part in ("language", "vision"):
-            ours, theirs = getattr(recipe.model, part).hidden_size, getattr(saved.model, part).hidden_size
-            if ours != theirs:
-                raise CheckpointError(
-                    f"{checkpoint}: the projector was made for model.{part}.hidden_size={theirs}, the recipe has {ours}"
-                )
+        for path, theirs, ours in model_differences(saved, recipe, part):
+            if path == f"model.{part}":
+                raise CheckpointError(f"{checkpoint}: has no {part}; it was trained by the recipe {saved.name}")
+            if not path.startswith(f"model.{part}."):
+                raise CheckpointError(f"{checkpoint}: the {part} was made for {path}={theirs}, the recipe has {ours}")
+            raise CheckpointError(f"{checkpoint}: {path} is {theirs} there and {ours} in the recipe")
