@@ -109,5 +109,5 @@ def test_a_stage_that_the_cluster_refuses_leaves_nothing_in_the_queue(cluster, r
     pipeline = Pipeline("p", Stage("a", make_recipe()) >> Stage("b", make_recipe(num_nodes=12)))
     with pytest.raises(RunError, match=r"^b: "):
         run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir)
-    output = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
-    assert wait_for(lambda: not output.strip() or "PD" not in output)
+    output = subprocess.run(["squeue", "--noheader", "--format=%Z|%T"], capture_output=True, text=True, check=True)
+    assert not [line for line in output.stdout.splitlines() if str(runs_dir) in line and "COMPLETING" not in line]
