@@ -1,8 +1,10 @@
 """Run the main job at a size a laptop does in minutes.
 
     python docs/examples/digits/run.py demo
+    python docs/examples/digits/run.py demo-on-slurm --executor slurm trainer.num_nodes=2 trainer.devices=2
 
-Every step is the `nemo-run` command a user types; the script prints each before it runs it.
+Every step is the `nemo-run` command a user types; the script prints each before it runs it. Words after the folder go to
+each of the three trainings.
 """
 
 import csv
@@ -11,11 +13,13 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import prepare
+
+from executors import list_runs
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -32,13 +36,11 @@ def nemo_run(*arguments: str) -> None:
         sys.exit(completed.returncode)
 
 
-def train(recipe: str, runs: Path, **fields: object) -> Path:
+def train(recipe: str, runs: Path, words: Sequence[str], **fields: object) -> Path:
     """Run a tiny recipe with the given fields (`data__data_path` is `data.data_path`) and return its run directory."""
-    before = set(runs.glob("*"))
     overrides = [f"{name.replace('__', '.')}={value}" for name, value in fields.items()]
-    nemo_run(recipe, "size=tiny", "--runs-dir", str(runs), *overrides)
-    (run,) = set(runs.glob("*")) - before
-    return run
+    nemo_run(recipe, "size=tiny", "--runs-dir", str(runs), *overrides, *words)
+    return list_runs(runs)[-1].path
 
 
 def plot_losses(runs: Mapping[str, Path], target: Path) -> None:
@@ -53,8 +55,8 @@ def plot_losses(runs: Mapping[str, Path], target: Path) -> None:
     figure.savefig(target, dpi=120)
 
 
-def main(directory: Path) -> None:
-    """Run every stage under `directory` and check the held-out accuracy."""
+def main(directory: Path, words: Sequence[str]) -> None:
+    """Run every stage under `directory`, trainings with further `words`, and check the held-out accuracy."""
     started = time.monotonic()
     data, runs = directory / "data", directory / "runs"
     prepare.main(data)
@@ -65,6 +67,7 @@ def main(directory: Path) -> None:
     text = train(
         "gpt.pretrain",
         runs,
+        words,
         data__data_path=data / "text.txt",
         data__sequence_length=128,
         data__global_batch_size=16,
@@ -75,6 +78,7 @@ def main(directory: Path) -> None:
     pretrain = train(
         "llava.pretrain",
         runs,
+        words,
         data__data_path=data / "pretrain.json",
         model__language__from_pretrained=text,
         trainer__max_steps=300,
@@ -84,6 +88,7 @@ def main(directory: Path) -> None:
     finetune = train(
         "llava.finetune",
         runs,
+        words,
         data__data_path=data / "finetune.json",
         data__global_batch_size=32,
         model__language__from_pretrained=text,
@@ -118,4 +123,4 @@ def list_pieces(tokenizer: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
