@@ -3,8 +3,8 @@
     python docs/examples/digits/run.py demo
     python docs/examples/digits/run.py demo-on-slurm --executor slurm trainer.num_nodes=2 trainer.devices=2
 
-Every step is the `nemo-run` command a user types; the script prints each before it runs it. Words after the folder go to
-each of the three trainings.
+Every step is the `nemo-run` command a user types; the script prints each before it runs it. Words after the folder go
+to each of the three trainings.
 """
 
 import csv
