@@ -2,8 +2,6 @@
 
 import argparse
 import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, 
 from neva_recipes.cli._dry_run import FORMATS, show
 from neva_recipes.cli._executors import add_executor, chosen_executor, refuse_slips, split_executor_overrides
 from neva_recipes.cli._fields import describe_fields, describe_parameters
+from neva_recipes.cli._finish import finish
 from neva_recipes.cli._opening import make_recipe
 from neva_recipes.cli._overview import recipe_overview
 from neva_recipes.config import Recipe, load_recipe
@@ -22,9 +21,9 @@ from neva_recipes.registry import RecipeEntry, find_pipeline, find_recipe
 from neva_recipes.secrets import mask, secret_values
 
 if TYPE_CHECKING:
-    from executors import Executor, Run
+    from executors import Executor
 
-__all__ = ["finish", "launch_command"]
+__all__ = ["launch_command"]
 
 
 def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
@@ -106,22 +105,6 @@ def _start(recipe: fdl.Buildable[Recipe], executor: "Executor", arguments: argpa
 
         return show(inspect_recipe(recipe, executor, gpu=arguments.gpu, **place), arguments.format or "text")
     return finish(executors.run(recipe, executor, **place, detach=arguments.detach), arguments.detach)
-
-
-def finish(run: "Run", detached: bool) -> int:
-    """Say how a run that was started stands, and return the exit code of the command."""
-    reference = shlex.quote(run.name if run.path.parent == Path("runs").resolve() else str(run.path))
-    if detached:
-        print(f"{run.name} runs in {run.path}; nemo-run logs -f {reference} follows it")
-        return 0
-    code, status = run.wait(), run.status()
-    if code == 0:
-        print(f"{run.name} {status.state}: {run.path}", file=sys.stderr)
-    elif status.state == "cancelled":
-        print(f"{run.name} cancelled: {status.reason}; nemo-run resume {reference} goes on with it", file=sys.stderr)
-    else:
-        print(f"error: run {run.name} {status.state}: {status.reason}", file=sys.stderr)
-    return code
 
 
 def _parser(prog: str, usage: str | None = None, description: str = "", epilog: str = "") -> StrictParser:

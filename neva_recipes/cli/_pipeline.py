@@ -13,6 +13,7 @@ from executors.pipeline import Pipeline, Stage
 from executors.sweep import grid, split_choices, sweep
 from neva_recipes.cli._arguments import UsageError, apply_overrides
 from neva_recipes.cli._fields import describe_fields
+from neva_recipes.cli._finish import finish
 from neva_recipes.config import Recipe, RecipeError, field_types, format_value, iterate_fields, replaced_values, suggest
 from neva_recipes.registry import RecipeEntry
 from neva_recipes.secrets import mask, secret_values
@@ -122,8 +123,6 @@ def resume_pipeline(run: "Run", overrides: Mapping[str, str], *, detached: bool)
 
 def _finish(run: "Run", detached: bool) -> int:
     """Say how a pipeline stands, and what goes on with one that has failed; return the exit code of the command."""
-    from neva_recipes.cli._launch import finish
-
     code = finish(run, detached)
     if not detached and run.status().state in ("failed", "lost"):
         print(f"nemo-run resume {shlex.quote(str(run.path))} goes on with what is not done", file=sys.stderr)

@@ -12,7 +12,7 @@ import fiddle as fdl
 from neva_recipes.cli._arguments import StrictParser, UsageError, add_runs_dir, apply_overrides, split_overrides
 from neva_recipes.cli._executors import split_executor_overrides
 from neva_recipes.cli._fields import describe_fields
-from neva_recipes.cli._launch import finish
+from neva_recipes.cli._finish import finish
 from neva_recipes.cli._pipeline import resume_pipeline
 from neva_recipes.config import Recipe, RunError, load_recipe
 

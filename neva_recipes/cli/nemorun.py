@@ -19,7 +19,7 @@ import executors
 from executors.nemo_run import to_nemo_run
 from neva_recipes.cli._arguments import UsageError, apply_overrides, split_overrides
 from neva_recipes.cli._dry_run import show
-from neva_recipes.cli._launch import finish
+from neva_recipes.cli._finish import finish
 from neva_recipes.cli._opening import make_recipe
 from neva_recipes.config import Recipe, UserError, load_recipe, recipe_to_yaml, suggest, with_absolute_inputs
 from neva_recipes.inspection import inspect_recipe
