@@ -1,5 +1,6 @@
 """A job as shell text."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def run_directory_script(
     """
     lines = [
         "#!/bin/sh",
-        f"# {job.layout.world_size} x {shlex.join(job.command)}".replace("\n", " "),
+        re.sub(r"[\x00-\x1f\x7f]", " ", f"# {job.layout.world_size} x {shlex.join(job.command)}"),
         "(",
         "set -eu",
         *(

@@ -1,6 +1,7 @@
 """The batch script of a Slurm job, and its submission through submitit."""
 
 import contextlib
+import os
 import re
 import secrets
 import shlex
@@ -92,7 +93,8 @@ def _further_options(job: "Job", executor: "SlurmExecutor", array: Path | None) 
     # Slurm's own words on a script that did not get as far as to open its log. What needs quoting is beyond sbatch.
     options: dict[str, Any] = {"output": log if array is None and _PLAIN_PATH.fullmatch(log) else "/dev/null"}
     if array is not None:
-        options["array"] = f"0-{len(array.read_text(encoding='utf-8').splitlines()) - 1}"
+        number = array.read_bytes().count(b"\n")
+        options["array"] = f"0-{number - 1}"
     if executor.reservation is not None:
         options["reservation"] = executor.reservation
     options["no-requeue" if executor.max_requeues == 0 else "requeue"] = True
@@ -114,13 +116,9 @@ def _setup(job: "Job", executor: "SlurmExecutor", array: Path | None) -> list[st
         '    exit "$code"',
         "}",
         "trap finish EXIT",
-        f"cd {shlex.quote(str(job.cwd))} || exit 1",
+        f"cd {_quoted(job.cwd)} || exit 1",
         *(f': "${{{name}:?is not in the environment of the job}}"' for name in secret_names(job.env)),
-        *(
-            f"export {name}={shlex.quote(value)}"
-            for name, value in sorted(job.env.items())
-            if not is_secret(name, value)
-        ),
+        *(f"export {name}={_quoted(value)}" for name, value in sorted(job.env.items()) if not is_secret(name, value)),
         *(f"module load {shlex.quote(name)} || exit 1" for name in executor.modules),
         *executor.setup,
         *([f"export {with_code}"] if executor.code_snapshot else []),
@@ -137,8 +135,8 @@ def _setup(job: "Job", executor: "SlurmExecutor", array: Path | None) -> list[st
 def _run_directory(job: "Job", array: Path | None) -> str:
     """Return the shell's words for the run directory of a job, or of the one whose turn it is in an array."""
     if array is None:
-        return shlex.quote(str(job.run_dir))
-    return f'$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(array))})'
+        return _quoted(job.run_dir)
+    return f'$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {_quoted(array)})'
 
 
 def _task_command(job: "Job", executor: "SlurmExecutor", array: Path | None) -> str:
@@ -153,8 +151,17 @@ def _task_command(job: "Job", executor: "SlurmExecutor", array: Path | None) -> 
             f"--container-workdir={executor.container_workdir or job.cwd}",
         ]
     task = [executor.python or sys.executable, "-P", "-u", "-m", "submitit.core._submit"]
-    folder = shlex.quote(str(job.run_dir / FOLDER)) if array is None else f'"$run"/{FOLDER}'
-    return f"{shlex.join([*srun, *executor.srun, *task])} {folder}"
+    folder = _quoted(job.run_dir / FOLDER) if array is None else f'"$run"/{FOLDER}'
+    return f"{' '.join(map(_quoted, [*srun, *executor.srun, *task]))} {folder}"
+
+
+def _quoted(text: str | Path) -> str:
+    """Return a text as bash takes it for one word: in ASCII if it has bytes that are not UTF-8, as no script has."""
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return "$'" + "".join(f"\\x{byte:02x}" for byte in os.fsencode(text)) + "'"
+    return shlex.quote(str(text))
 
 
 def copy_code(run_dir: Path) -> None:
@@ -227,7 +234,7 @@ def submit_array(
         RunError: Slurm refuses them.
     """
     array = folder / f"array-{secrets.token_hex(4)}.txt"
-    array.write_text("".join(f"{job.run_dir}\n" for job in jobs), encoding="utf-8")
+    array.write_text("".join(f"{job.run_dir}\n" for job in jobs), encoding="utf-8", errors="surrogateescape")
     for job in jobs:
         shutil.rmtree(job.run_dir / FOLDER, ignore_errors=True)
         (job.run_dir / FOLDER).mkdir()

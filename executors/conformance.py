@@ -18,12 +18,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from executors._hostile import HOSTILE, executed_below, folder_names, run_names
+from executors._leaks import in_arguments, in_commands, in_files, in_texts
 from executors.base import RANK_VARIABLES, Executor
 from executors.job import Job, executor_class, load_executor, read_job_record
 from executors.launch import plan_job, start_job
@@ -45,31 +47,13 @@ from neva_recipes.config import (
     field_types,
 )
 from neva_recipes.plan import Layout
+from neva_recipes.plan.checks import LONGEST_NAME
 
 __all__ = ["CHECKS", "HOSTILE", "Subject"]
 
-HOSTILE = (
-    "two  words",
-    'it\'s "quoted"',
-    "$(touch {marker})",
-    "`touch {marker}`",
-    "; touch {marker};",
-    "&& touch {marker} || true",
-    "> {marker}",
-    "${{HOME}} $HOME ~ %j %s %%",
-    "a\\nb \\\\ \\",
-    "*.py [a] {{a,b}} ?",
-    "line\nbreak\n#SBATCH --bogus",
-    "ünïcödé 漢字 🙂",
-    "-rf --help",
-    "#comment !history",
-    "a=b,c:d",
-    "",
-)
-"""Texts that a shell, a batch system or a format string may take for something else; `{marker}` is a file to make."""
-
 _MARK = "EXECUTOR_CONFORMANCE_MARK"
 _SECRET = "EXECUTOR_CONFORMANCE_TOKEN"
+_INHERITED = "EXECUTOR_CONFORMANCE_PASSWORD"
 
 _PREAMBLE = """
 import hashlib, json, os, signal, subprocess, sys, time
@@ -96,6 +80,9 @@ class Subject:
         world_size: Processes of a job, 2 or more; one where there is no place for two.
         patience: Seconds that a job may take to start or to end.
         in_folder: Whether the ranks start in the folder of the command, as they do where that is there.
+        refused_in_paths: Those of `HOSTILE` that the path of a run directory cannot hold.
+        written: Returns files and folders elsewhere that it, or what runs its jobs, has written.
+        told: Returns what the place tells of a run that runs, by how it was asked.
     """
 
     make: Callable[..., Executor]
@@ -105,6 +92,9 @@ class Subject:
     world_size: int = 2
     patience: float = 60.0
     in_folder: bool = True
+    refused_in_paths: tuple[str, ...] = ()
+    written: Callable[[], Iterable[Path]] = tuple
+    told: Callable[[Run], Mapping[str, str]] = lambda _: {}
 
 
 def kind_is_registered(subject: Subject) -> None:
@@ -143,68 +133,103 @@ def impossible_layouts_are_refused(subject: Subject) -> None:
 
 def script_is_shell(subject: Subject) -> None:
     """What it prints as its script is POSIX shell, whatever the job is called and given."""
-    job = _hostile_job(subject)
-    script = subject.folder / "launch.sh"
-    script.write_text(job.script(), encoding="utf-8", errors="surrogateescape")
+    with _in_hostile_folder(subject):
+        job = _hostile_job(subject)
+    script = _script_file(job, subject)
     _run("sh", "-n", str(script))
     if shutil.which("shellcheck"):
+        # It takes a carriage return inside quotes for the end of a line.
+        script.write_bytes(script.read_bytes().replace(b"\r", b""))
         _run("shellcheck", "--shell=sh", "--severity=warning", str(script))
-    assert _secret() not in job.script()
+    assert _secret() not in job.script(), "a secret is in the script"
+
+
+def what_no_job_can_carry_is_refused(subject: Subject) -> None:
+    """A name or a path that is no name of a folder there is refused in one line, and nothing is written."""
+    before = list(subject.folder.iterdir())
+    for text in ("nul\0", "a/b", *HOSTILE):
+        if text not in folder_names() or not text.isprintable() or text.startswith(("-", ".")):
+            _refusal(functools.partial(_job, subject, "", name=text), "name")
+    _refusal(lambda: _job(subject, "", runs_dir=subject.folder / "nul\0"), "runs_dir")
+    _refusal(lambda: _job(subject, "", env={"NUL": "nul\0"}), "executor.env.NUL")
+    for text in subject.refused_in_paths:
+        job = _job(subject, "", runs_dir=subject.folder / text)
+        _refusal(functools.partial(start_job, job, detach=True))
+    assert list(subject.folder.iterdir()) == before
 
 
 def ranks_get_what_was_given(subject: Subject) -> None:
     """Every rank gets its variables, arguments and folder unchanged, and none of it is executed on the way."""
-    job = _hostile_job(subject)
-    run = _started(job)
-    assert _ended(run, subject) == (0, "succeeded")
-    for rank in range(subject.world_size):
-        told = json.loads((run.path / f"told-{rank}.json").read_text())
-        assert told["argv"] == [*_hostile(subject), str(run.path)]
-        assert told["hostile"] == {name: value for name, value in job.env.items() if name.startswith("HOSTILE_")}
-        assert Path(told["cwd"]) == job.cwd or not subject.in_folder
-        assert [told["env"].get(name) is None for name in RANK_VARIABLES] == [False] * len(RANK_VARIABLES), told["env"]
-        assert (int(told["env"]["RANK"]), int(told["env"]["WORLD_SIZE"])) == (rank, subject.world_size)
-        assert f"rank {rank} was here" in (run.path / "logs" / f"rank-{rank}.log").read_text(encoding="utf-8")
-        assert f"rank {rank} was here" in (run.path / "logs" / "joined.log").read_text(encoding="utf-8")
-    assert not (subject.folder / "marker").exists(), "a text was executed"
+    with _in_hostile_folder(subject):
+        job = _hostile_job(subject)
+        run = _started(job)
+        assert _ended(run, subject) == (0, "succeeded"), run.status()
+    _assert_given(run, job, subject)
+
+
+def script_starts_the_job(subject: Subject) -> None:
+    """The script of a job that was never written writes the same run directory and starts the job."""
+    with _in_hostile_folder(subject):
+        job = _hostile_job(subject)
+    script = _script_file(job, subject)
+    _run("sh", str(script), timeout=subject.patience, cwd=subject.folder, env={**os.environ, _SECRET: _secret()})
+    run = find_run(str(job.run_dir))
+    assert _ended(run, subject) == (0, "succeeded"), run.status()
+    _assert_given(run, job, subject)
+    assert load_executor(read_job_record(run.path), {_SECRET: _secret()}) == job.executor
 
 
 def secrets_are_nowhere(subject: Subject) -> None:
-    """A secret of `env` reaches the ranks, and stands in no file, no list of arguments and no log."""
-    job = _job(
-        subject,
-        f"print(os.environ[{_SECRET!r}], flush=True)\n"
-        f"tell(hashlib.sha256(os.environ[{_SECRET!r}].encode()).hexdigest())\nwait('go')",
-        env={_SECRET: _secret()},
-    )
-    run = _started(job)
+    """Secrets reach the ranks, and stand in no file, no list of arguments, and nothing that anything prints."""
+    body = f"""
+for name in ({_SECRET!r}, {_INHERITED!r}):
+    print("it is", os.environ.get(name), flush=True)
+tell(hashlib.sha256(os.environ[{_SECRET!r}].encode()).hexdigest())
+wait("go")
+"""
+    secrets = {_SECRET: _secret(), _INHERITED: _secret()[::-1]}
+    values = list(secrets.values())
+
+    def written() -> list[Path]:
+        return [subject.folder, *subject.written()]
+
+    os.environ[_INHERITED] = secrets[_INHERITED]
     try:
-        _wait(lambda: list(run.path.glob("told-*.json")), subject)
-        listed = [command for command in _command_lines() if _secret() in command]
-        assert not listed, f"in the arguments of a process: {listed}"
+        run = _started(_job(subject, body, env={_SECRET: _secret()}))
+        try:
+            _wait(lambda: len(list(run.path.glob("told-*.json"))) == subject.world_size, subject, run)
+            found = [*in_arguments(values), *in_files(values, written()), *in_texts(values, subject.told(run))]
+        finally:
+            (run.path / "go").touch()
+        assert _ended(run, subject) == (0, "succeeded"), run.status()
     finally:
-        (run.path / "go").touch()
-    assert _ended(run, subject) == (0, "succeeded")
+        del os.environ[_INHERITED]
+    found += [*in_files(values, written()), *in_commands(secrets, run)]
+    assert not found, f"a secret is in {', in '.join(dict.fromkeys(found))}"
     told = json.loads((run.path / "told-0.json").read_text())
     assert told == hashlib.sha256(_secret().encode()).hexdigest(), "the ranks did not get it"
-    for path in subject.folder.rglob("*"):
-        if path.is_file():
-            assert _secret().encode() not in path.read_bytes(), f"in {path}"
+    assert "it is ***" in (run.path / "logs" / "rank-0.log").read_text(encoding="utf-8")
 
 
 def ends_are_told_apart(subject: Subject) -> None:
     """Success, a user's mistake, a crash and a killed rank have their own exit code, state and reason."""
-    for body, code, state in (
+    ends = (
         ("sys.exit(0)", 0, "succeeded"),
         ("sys.exit(2 if rank == 0 else wait('never'))", 2, "failed"),
         ("raise RuntimeError if rank == 0 else SystemExit(wait('never'))", 1, "failed"),
         ("os.kill(os.getpid(), signal.SIGKILL) if rank == 0 else wait('never')", 128 + signal.SIGKILL, "failed"),
-    ):
-        job = _job(subject, body)
-        run = _started(job)
-        assert _ended(run, subject) == (code, state), f"{body}: {run.status()}"
-        assert (state == "succeeded") == (not run.status().reason), run.status()
-        _assert_nothing_left(job, subject)
+    )
+    # Between them they have names of every text that a name can hold.
+    names = run_names(len(ends), subject.refused_in_paths)
+    with _in_hostile_folder(subject):
+        for (body, code, state), name in zip(ends, names, strict=True):
+            job = _job(subject, body, name=name)
+            run = _started(job)
+            assert _ended(run, subject) == (code, state), f"{body}: {run.status()}"
+            assert (state == "succeeded") == (not run.status().reason), run.status()
+            assert run.path.name.startswith(f"{name}-") and find_run(name, run.path.parent).path == run.path
+            _assert_nothing_left(job, subject)
+    assert not executed_below(subject.folder), "a name was executed"
 
 
 def cancel_leaves_nothing(subject: Subject) -> None:
@@ -230,23 +255,12 @@ def cancel_leaves_nothing(subject: Subject) -> None:
         _wait(lambda: cls.is_alive(supervisor) is not True, subject)  # noqa: B023
 
 
-def script_starts_the_job(subject: Subject) -> None:
-    """The script of a job that was never written writes the same run directory and starts the job."""
-    job = _job(subject, "tell(sys.argv[1:-1])", arguments=("it's", "$(id)"))
-    script = subject.folder / "launch.sh"
-    script.write_text(job.script())
-    _run("sh", str(script), timeout=subject.patience)
-    run = find_run(str(job.run_dir))
-    assert _ended(run, subject) == (0, "succeeded")
-    assert json.loads((run.path / "told-0.json").read_text()) == ["it's", "$(id)"]
-    assert load_executor(read_job_record(run.path), os.environ) == job.executor
-
-
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     kind_is_registered,
     fields_round_trip,
     wrong_fields_are_refused,
     impossible_layouts_are_refused,
+    what_no_job_can_carry_is_refused,
     script_is_shell,
     script_starts_the_job,
     ranks_get_what_was_given,
@@ -262,23 +276,50 @@ def _secret() -> str:
     return f"conformance-{uuid.uuid4().hex}"
 
 
-def _hostile(subject: Subject) -> list[str]:
-    return [text.format(marker=subject.folder / "marker") for text in HOSTILE]
+@contextmanager
+def _in_hostile_folder(subject: Subject) -> Iterator[None]:
+    """Work in a folder below which a text that is executed leaves its file, and whose path holds every text."""
+    folder = _hostile_folder(subject, "folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with chdir(folder):
+        yield
+
+
+def _hostile_folder(subject: Subject, name: str) -> Path:
+    return subject.folder.joinpath(name, *folder_names(subject.refused_in_paths))
 
 
 def _hostile_job(subject: Subject) -> Job:
-    folder = subject.folder / 'it\'s a $(folder); "ü"'
-    folder.mkdir(exist_ok=True)
-    texts = _hostile(subject)
     body = (
         "tell({'argv': sys.argv[1:], 'cwd': os.getcwd(),\n"
         "  'hostile': {name: value for name, value in os.environ.items() if name.startswith('HOSTILE_')},\n"
         f"  'env': {{name: os.environ.get(name) for name in {RANK_VARIABLES!r}}}}})\n"
         "print(f'rank {rank} was here', flush=True)"
     )
-    env = {f"HOSTILE_{number}": text for number, text in enumerate(texts)}
-    job = _job(subject, body, env={**env, _SECRET: _secret()}, arguments=texts, name="it's $(touch x); ü")
-    return dataclasses.replace(job, cwd=folder)
+    env = {f"HOSTILE_{number}": text for number, text in enumerate(HOSTILE)}
+    # As long as a name may be.
+    return _job(subject, body, env={**env, _SECRET: _secret()}, arguments=HOSTILE, name="ü" * (LONGEST_NAME // 2))
+
+
+def _script_file(job: Job, subject: Subject) -> Path:
+    script = subject.folder / "launch.sh"
+    script.write_text(job.script(), encoding="utf-8", errors="surrogateescape")
+    return script
+
+
+def _assert_given(run: Run, job: Job, subject: Subject) -> None:
+    """Look at what the ranks of a hostile job have told."""
+    for rank in range(subject.world_size):
+        told = json.loads((run.path / f"told-{rank}.json").read_text())
+        assert told["argv"] == [*HOSTILE, str(run.path)]
+        assert told["hostile"] == {name: value for name, value in job.env.items() if name.startswith("HOSTILE_")}
+        assert Path(told["cwd"]) == job.cwd or not subject.in_folder
+        assert [told["env"].get(name) is None for name in RANK_VARIABLES] == [False] * len(RANK_VARIABLES), told["env"]
+        assert (int(told["env"]["RANK"]), int(told["env"]["WORLD_SIZE"])) == (rank, subject.world_size)
+        assert f"rank {rank} was here" in (run.path / "logs" / f"rank-{rank}.log").read_text(encoding="utf-8")
+        assert f"rank {rank} was here" in (run.path / "logs" / "joined.log").read_text(encoding="utf-8")
+    assert run.path == job.run_dir
+    assert not executed_below(subject.folder), "a text was executed"
 
 
 def _job(
@@ -286,16 +327,17 @@ def _job(
     body: str,
     *,
     env: Mapping[str, str] | None = None,
-    arguments: tuple[str, ...] | list[str] = (),
+    arguments: tuple[str, ...] = (),
     name: str = "conformance",
+    runs_dir: Path | None = None,
 ) -> Job:
-    """Return a job whose ranks run some lines of Python."""
+    """Return a job whose ranks run some lines of Python; its run directory lies in a hostile folder."""
     mark = uuid.uuid4().hex
     job = plan_job(
         _recipe(subject.world_size),
         subject.make(env={_MARK: mark, **(env or {})}),
         name=name,
-        runs_dir=subject.folder / "runs",
+        runs_dir=runs_dir or _hostile_folder(subject, "runs"),
     )
     # The program is an argument, so that a place which sees the run directory alone can run it too.
     return dataclasses.replace(job, argv=(subject.python, "-c", _PREAMBLE + body, *arguments))
@@ -354,15 +396,10 @@ def _refusal(action: Callable[[], Any], words: str = "") -> None:
         raise AssertionError(f"was not refused: {words}")
 
 
-def _run(*command: str, timeout: float = 60.0) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, f"{command[0]}: exit code {done.returncode}: {done.stdout}{done.stderr}"
-
-
-def _command_lines() -> Iterator[str]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+def _run(*command: str, timeout: float = 60.0, **options: Any) -> None:
+    done = subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    assert done.returncode == 0, f"{command[0]}: exit code {done.returncode}: {said}"
 
 
 def _assert_nothing_left(job: Job, subject: Subject) -> None:

@@ -79,6 +79,8 @@ def job_of(
     check_name(chosen)
     if kind := secret_in(str(runs_dir)):
         raise RunError(f"runs_dir: holds {kind}, and paths of runs are shown everywhere: choose another one")
+    if "\0" in str(runs_dir):
+        raise RunError(f"runs_dir={str(runs_dir)!r}: a path cannot hold the character NUL")
     moment = datetime.now().astimezone()
     return Job(
         name=chosen,

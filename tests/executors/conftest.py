@@ -30,7 +30,9 @@ class Processes:
             with contextlib.suppress(OSError):
                 # The environment of a zombie reads empty.
                 if self._needle in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(entry.name)] = (
+                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    )
         return found
 
     def assert_only_supervision(self):
