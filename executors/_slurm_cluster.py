@@ -1,6 +1,8 @@
 """What Slurm's own commands say and do."""
 
+import os
 import re
+import shutil
 import subprocess
 from typing import NamedTuple
 
@@ -22,7 +24,14 @@ _PATIENCE_SECONDS = 30.0
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 """States of a job that has not been started, or is to be started again."""
 
-_ACTIVE = ("CONFIGURING", "RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED")
+_ENDED = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
+)
+"""States after which nothing comes. Any other, such as one of a later version of Slurm, is that of a job in between."""
+
+_SETTINGS = ("SACCT_", "SCANCEL_", "SINFO_", "SQUEUE_")
+"""Variables with which users have Slurm's commands show them less, or ask before they act."""
 
 _FACTORS = {"days": 24 * 60, "hours": 60, "minutes": 1, "seconds": 1 / 60}
 
@@ -43,7 +52,7 @@ class JobStanding(NamedTuple):
     @property
     def is_active(self) -> bool:
         """Whether processes of it may exist."""
-        return self.state in _ACTIVE
+        return self.state not in (*WAITING, *_ENDED)
 
     @property
     def is_waiting(self) -> bool:
@@ -91,29 +100,42 @@ def job_standing(job_id: str) -> JobStanding | None:
         if "Invalid job id" not in str(error):
             raise
         output = ""
+    standing = None
     if output:
-        state, _, reason = output.splitlines()[0].partition("|")
+        state, _, reason = output.splitlines()[-1].partition("|")
         standing = JobStanding(state, reason)
         if standing.is_active or standing.is_waiting:
             return standing
+    try:
         return _accounted(job_id) or standing
-    return _accounted(job_id)
+    except RunError:
+        if standing is None:  # a database that is out of reach has not forgotten it
+            raise
+        return standing
 
 
 def _accounted(job_id: str) -> JobStanding | None:
-    """Return what the accounting holds of a job, which forgets it later than the queue does, if there is one."""
+    """Return what the accounting holds of a job that has ended, which it forgets later than the queue does.
+
+    Raises:
+        RunError: There is one, and it cannot be asked.
+    """
+    if shutil.which("sacct") is None:
+        return None
     try:
         output = _run(
             "sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={job_id}", "--format=State,ExitCode"
         )
-    except RunError:
-        return None
+    except RunError as error:
+        if "accounting storage is disabled" in str(error):
+            return None
+        raise
     if not output:
         return None
     words, _, code = output.splitlines()[-1].partition("|")
-    state = words.split()[0]
+    state = words.partition(" ")[0]  # CANCELLED by 1000
     # A record that has not caught up with the end of the job says nothing of it.
-    return None if state in _ACTIVE else JobStanding(state, "None", _exit_code(code))
+    return JobStanding(state, "None", _exit_code(code)) if state in _ENDED else None
 
 
 def _exit_code(text: str) -> int | None:
@@ -153,7 +175,7 @@ def offered_nodes() -> list[Nodes]:
     Raises:
         RunError: Slurm cannot be asked from here.
     """
-    lines = _run("sinfo", "--noheader", "--format=%P|%a|%l|%s|%D|%c|%m|%G").splitlines()
+    lines = _run("sinfo", "--all", "--noconvert", "--noheader", "--format=%P|%a|%l|%s|%D|%c|%m|%G").splitlines()
     return [_nodes(*line.split("|")) for line in lines if line.count("|") == 7]
 
 
@@ -193,8 +215,18 @@ def minutes_of(time: str) -> int | None:
 
 
 def _run(*command: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False)
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=_PATIENCE_SECONDS,
+            check=False,
+        )
     except FileNotFoundError:
         raise RunError(f"no Slurm here: {command[0]} is not on PATH") from None
     except subprocess.TimeoutExpired:
