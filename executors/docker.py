@@ -1,6 +1,7 @@
 """Runs a job in a container of a Docker engine: all its processes in one, as the user who starts it."""
 
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from executors._script import run_directory_script
 from executors.base import Executor
 from neva_recipes.config import Matches, Positive, PositiveFloat, Range, RunError
 from neva_recipes.plan import Layout
-from neva_recipes.secrets import secret_in
+from neva_recipes.secrets import is_secret, secret_in
 
 if TYPE_CHECKING:
     from executors._state import State
@@ -162,8 +163,11 @@ class DockerExecutor(Executor):
         container = self._container(job)
         *command, run_dir = container.command_line()
         assert run_dir == str(job.run_dir)
-        owner = () if self._owner is None else (f'chown -R {self.user_and_group} "$run"',)
-        return run_directory_script(job, tuple(command), standard_input=tuple(container.secrets), before=owner)
+        before = [] if self._owner is None else [f'chown -R {self.user_and_group} "$run"']
+        # Of what comes on standard input, only secrets are the shell's to have.
+        told = {name: value for name, value in container.secrets.items() if not is_secret(name, value)}
+        before += [f"{name}={shlex.quote(value)}" for name, value in told.items()]
+        return run_directory_script(job, tuple(command), standard_input=tuple(container.secrets), before=tuple(before))
 
     def start(self, job: "Job", *, lock: int, lifeline: int | None) -> None:
         """Start what stays with the container, and return once the run runs.
