@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from executors._metrics import last_values
+from executors._table import table_lines
 from executors.runs import Run, RunStatus
-from neva_recipes.config import RunError
+from neva_recipes.config import RunError, format_value, iterate_fields, load_recipe
 
 __all__ = [
     "NOT_RUN",
@@ -146,12 +147,26 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         status = run.status()
         state: str = status.state
         is_blocked = any(found[name].is_lost for name in stage.after)
-        if status.started is None and (state == "created" or (is_blocked and state == "cancelled")):
+        # A cluster takes what cannot be run any more from its queue, and may have forgotten that since.
+        if status.started is None and (state == "created" or (is_blocked and state in ("cancelled", "lost"))):
             state = NOT_RUN if is_blocked or not goes_on else "waiting"
         losses = last_values(run.path, (_LOSS, _VALIDATION_LOSS))
         loss, validation_loss = losses.get(_LOSS), losses.get(_VALIDATION_LOSS)
-        found[stage.name] = StageStatus(stage.name, stage.settings, state, run, status, loss, validation_loss)
+        settings = _present_settings(run, stage.settings)
+        found[stage.name] = StageStatus(stage.name, settings, state, run, status, loss, validation_loss)
     return list(found.values())
+
+
+def _present_settings(run: Run, settings: dict[str, str]) -> dict[str, str]:
+    """Return what tells a stage from its neighbours, with the values that it has been resumed with."""
+    earlier, *later = run.recipe_files()
+    if not settings or not later:
+        return settings
+    before, after = (
+        {field.path: field.value for field in iterate_fields(load_recipe(path))} for path in (earlier, later[-1])
+    )
+    changed = {name: format_value(after[name]) for name in settings if before.get(name) != after.get(name)}
+    return settings | changed
 
 
 def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
@@ -163,19 +178,17 @@ def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
     parts = [": ".join(filter(None, [f"{stage.name} {stage.state}", stage.status.reason])) for stage in failed]
     parts = [*parts[:_TOLD], f"and {len(parts) - _TOLD} more"] if len(parts) > _TOLD else parts
     if skipped:
-        parts.append(f"not run: {', '.join(skipped)}")
+        parts.append(f"not run: {_few(skipped)}")
     codes = {stage.status.exit_code or 1 for stage in failed}
     return (codes.pop() if len(codes) == 1 else 1), "; ".join(parts)
 
 
 def stage_table(stages: Sequence[StageStatus]) -> list[str]:
-    """Return a table of stages as lines, and below it a line for each that has failed."""
-    settings = list(dict.fromkeys(name for stage in stages for name in stage.settings))
-    head = ["POINT" if settings else "STAGE", *settings, "STATE", "STEP", "LOSS", "VAL LOSS", "TIME"]
+    """Return a table of stages as lines, and below it what those have met that have failed or wait."""
+    settings = [stage.settings for stage in stages if stage.settings]
     rows = [
         [
             stage.name,
-            *(stage.settings.get(name, "-") for name in settings),
             stage.state,
             "-" if stage.status.step is None else str(stage.status.step),
             "-" if stage.loss is None else f"{stage.loss:.4g}",
@@ -184,18 +197,18 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
         ]
         for stage in stages
     ]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    left = len(settings) + 2  # words stand at the left, numbers at the right
-    lines = [
-        "  ".join(
-            f"{cell:<{width}}" if column < left else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [head, *rows]
-    ]
-    told = [stage for stage in stages if stage.status.reason and stage.state != NOT_RUN]
-    reasons = [f"{stage.name}: {stage.status.reason}" for stage in told]
-    return [*lines, *reasons]
+    head = ["POINT" if settings else "STAGE", "STATE", "STEP", "LOSS", "VAL LOSS", "TIME"]
+    lines = table_lines([head, *rows], 2, [stage.settings for stage in stages] if settings else ())
+    told: dict[str, list[str]] = {}
+    for stage in stages:
+        if stage.status.reason and stage.state != NOT_RUN:
+            told.setdefault(stage.status.reason, []).append(stage.name)
+    return [*lines, *(f"{_few(names)}: {reason}" for reason, names in told.items())]
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_TOLD])
+    return f"{shown} and {len(names) - _TOLD} more" if len(names) > _TOLD else shown
 
 
 def _duration(status: RunStatus) -> str:

@@ -1,10 +1,11 @@
 """Running pipelines and sweeps: `nemo-run llava.pipeline`, `nemo-run RECIPE ... --sweep`."""
 
 import argparse
+import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import fiddle as fdl
@@ -13,7 +14,7 @@ from executors.pipeline import Pipeline, Stage
 from executors.sweep import grid, split_choices, sweep
 from neva_recipes.cli._arguments import UsageError, apply_overrides
 from neva_recipes.cli._fields import describe_fields
-from neva_recipes.cli._finish import finish
+from neva_recipes.cli._finish import finish, reference
 from neva_recipes.config import Recipe, RecipeError, field_types, format_value, iterate_fields, replaced_values, suggest
 from neva_recipes.registry import RecipeEntry
 from neva_recipes.secrets import mask, secret_values
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from executors import Executor, PipelineJob, Run
 
 __all__ = ["make_pipeline", "make_sweep", "pipeline_fields", "resume_pipeline", "start"]
+
+_MOST_POINTS = 1000
+"""What one job array of Slurm holds by default (MaxArraySize), and a few minutes of planning."""
 
 
 def make_pipeline(entry: RecipeEntry, overrides: Mapping[str, str]) -> Pipeline:
@@ -60,23 +64,36 @@ def make_sweep(
         make: Returns the recipe with overrides of one value each.
 
     Raises:
-        UsageError: No override has several values.
+        UsageError: No override has several values, there are too many points, or two are the same.
         RecipeError: A point is wrong; the text starts with its values.
     """
     choices = {key: split_choices(text) for key, text in overrides.items()}
     varying = {key: values for key, values in choices.items() if len(values) > 1}
     if not varying:
-        raise UsageError("--sweep: no field has several values: write optim.lr=1e-5,2e-5")
-    for key, values in varying.items():
-        if twice := next((value for value in values if values.count(value) > 1), None):
-            raise UsageError(f"{key}={overrides[key]}: has {twice} twice")
-    points = []
+        raise UsageError(
+            "--sweep: no field of the recipe has several values: write optim.lr=1e-5,2e-5 "
+            "(what is executor.FIELD holds for all points)"
+        )
+    count = math.prod(map(len, varying.values()))
+    if count > _MOST_POINTS:
+        sizes = " x ".join(f"{len(values)} of {key}" for key, values in varying.items())
+        raise UsageError(f"--sweep: {count} points ({sizes}): at most {_MOST_POINTS} are started at once")
+    first = {key: values[0] for key, values in choices.items()}
+    points: list[tuple[dict[str, str], fdl.Buildable[Recipe]]] = []
+    seen: dict[str, str] = {}
     for settings in grid(varying):
+        shown = ", ".join(f"{key}={value}" for key, value in settings.items())
         try:
-            points.append((settings, make({**overrides, **settings})))
+            recipe = make({**first, **settings})
         except RecipeError as error:
-            shown = ", ".join(f"{key}={value}" for key, value in settings.items())
             raise RecipeError(f"point {shown}: {error}") from None
+        # 1e-3 and 0.001 are one value, of a field; of a parameter only the text is known.
+        fields = {field.path: field.value for field in iterate_fields(recipe)}
+        values = repr([fields.get(key, text) for key, text in settings.items()])
+        if values in seen:
+            raise UsageError(f"--sweep: {seen[values]} and {shown} are the same point")
+        seen[values] = shown
+        points.append((settings, recipe))
     return sweep(f"{name}.sweep", points)
 
 
@@ -111,11 +128,17 @@ def resume_pipeline(run: "Run", overrides: Mapping[str, str], *, detached: bool)
         detached: Return once it runs.
     """
     if overrides:
+        from executors._pipeline_directory import read_spec
+
         field, text = next(iter(overrides.items()))
+        names = [stage.name for stage in read_spec(run.path).stages]
         stage, _, path = field.partition(".")
+        if stage not in names:  # it may be meant for every stage
+            stage, path = "STAGE", field
         raise UsageError(
-            f"{field}={text}: a pipeline goes on as it was started; change a stage by itself first: "
-            f"nemo-run resume {shlex.quote(f'{run.path}/stages/{stage}')} {path or 'FIELD'}={shlex.quote(text)}"
+            f"{field}={text}: a pipeline goes on as it was started: change a stage by itself, "
+            f"nemo-run resume {reference(run, stage)} {path or 'FIELD'}={shlex.quote(text)}, "
+            f"then go on: nemo-run resume {reference(run)}"
         )
     run.resume(detach=detached)
     return _finish(run, detached)
@@ -125,7 +148,7 @@ def _finish(run: "Run", detached: bool) -> int:
     """Say how a pipeline stands, and what goes on with one that has failed; return the exit code of the command."""
     code = finish(run, detached)
     if not detached and run.status().state in ("failed", "lost"):
-        print(f"nemo-run resume {shlex.quote(str(run.path))} goes on with what is not done", file=sys.stderr)
+        print(f"nemo-run resume {reference(run)} goes on with what is not done", file=sys.stderr)
     return code
 
 
@@ -175,12 +198,11 @@ def _outline(planned: "PipelineJob") -> list[str]:
     return lines
 
 
-def _points(planned: "PipelineJob") -> list[str]:
-    names = list(planned.stages[0].stage.settings)
-    rows = [["POINT", *names]]
-    rows += [[entry.stage.name, *(entry.stage.settings[name] for name in names)] for entry in planned.stages]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _points(planned: "PipelineJob") -> Iterator[str]:
+    from executors._table import table_lines
+
+    settings = [entry.stage.settings for entry in planned.stages]
+    return table_lines([["POINT"], *([entry.stage.name] for entry in planned.stages)], 1, settings)
 
 
 def _after(names: tuple[str, ...]) -> str:

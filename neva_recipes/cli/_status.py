@@ -34,13 +34,17 @@ class _Row:
     name: str
     status: "RunStatus | None"
 
+    stage_state: str | None = None
+    """Of a stage of a pipeline, how it stands there."""
+
     @property
     def state(self) -> str:
-        return self.status.state if self.status else _UNREADABLE
+        return self.stage_state or (self.status.state if self.status else _UNREADABLE)
 
     @property
     def has_ended(self) -> bool:
-        return self.status is None or self.status.exit_code is not None
+        # What the end of a stage leads to, its pipeline says.
+        return self.status is None or self.status.exit_code is not None or self.stage_state is not None
 
     def cells(self) -> str:
         """Return what stands behind the name."""
@@ -89,21 +93,21 @@ def _watch(name: str | None, runs_dir: Path) -> None:
 def _view(name: str | None, runs_dir: Path) -> tuple[list[str], list[_Row]]:
     """Return lines on one run or all, and the runs themselves."""
     from executors import find_run, list_runs
+    from executors._pipeline_directory import is_pipeline, stage_statuses, stage_table
 
     if name is not None:
         run = find_run(name, runs_dir)
         status = run.status()
-        return [*fact_lines(run_facts(run, status)), *_stages(run)], [_Row(run.name, status)]
+        stages = stage_statuses(run.path) if is_pipeline(run.path) else []
+        rows = [
+            *(_Row(f"{run.name}/{stage.name}", stage.status, stage.state) for stage in stages),
+            _Row(run.name, status),
+        ]
+        return [*fact_lines(run_facts(run, status)), *(["", *stage_table(stages)] if stages else [])], rows
     # Each run of a cluster is a question to it.
     with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
         rows = list(pool.map(_row, list_runs(runs_dir)))
     return (list(_table(rows)) if rows else [f"no runs in {runs_dir}"]), rows
-
-
-def _stages(run: "Run") -> list[str]:
-    from executors._pipeline_directory import is_pipeline, stage_statuses, stage_table
-
-    return ["", *stage_table(stage_statuses(run.path))] if is_pipeline(run.path) else []
 
 
 def _row(run: "Run") -> _Row:

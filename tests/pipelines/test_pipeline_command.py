@@ -61,8 +61,12 @@ def test_a_failed_pipeline_says_what_goes_on_with_it(mine, runs_dir, starts, cap
     ]
     (runs_dir / "fail second").unlink()
     place = ["--runs-dir", str(runs_dir)]
-    assert main(["resume", "mine", "optim.lr=1", *place]) == 2
-    assert "change a stage by itself first" in capfd.readouterr().err
+    for field, stage in (("second.optim.lr", "second"), ("optim.lr", "STAGE")):
+        assert main(["resume", "mine", f"{field}=0.125", *place]) == 2
+        assert capfd.readouterr().err == (
+            f"error: {field}=0.125: a pipeline goes on as it was started: change a stage by itself, nemo-run resume "
+            f"{directory}/{stage} optim.lr=0.125, then go on: nemo-run resume {directory}\n"
+        )
     assert main(["resume", "mine/second", "optim.lr=0.125", *place]) == 0
     assert main(["resume", "mine", *place]) == 0
     assert starts() == ["first", "second", "second", "export"]

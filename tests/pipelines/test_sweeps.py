@@ -5,11 +5,12 @@ import time
 
 import pytest
 
-from executors import LocalExecutor, plan_pipeline, run_pipeline
+from executors import LocalExecutor, find_run, plan_pipeline, run_pipeline
 from executors._pipeline_directory import stage_statuses, stage_table
+from executors._table import table_lines
 from executors.sweep import grid, split_choices, sweep
 from neva_recipes.cli.main import main
-from neva_recipes.config import recipe_to_yaml, set_field
+from neva_recipes.config import load_recipe, recipe_to_yaml, set_field
 from tests.pipelines.recipes import make_recipe
 
 
@@ -33,9 +34,16 @@ def points(**choices):
         ("[1,2]", ["[1,2]"]),
         ("a,", ["a", ""]),
         ("", [""]),
+        ('"a,b.json",c.json', ["a,b.json", "c.json"]),
+        ("c,'d,e'", ["c", "d,e"]),
+        ("'a,b'", ["a,b"]),
+        ('"a",', ["a", ""]),
+        ('"a,b', ['"a', "b"]),
+        ("it's,that's", ["it's", "that's"]),
+        ("[[1,2],[3]],none", ["[[1,2],[3]]", "none"]),
     ],
 )
-def test_commas_part_values_but_not_inside_brackets(text, values):
+def test_commas_part_values_but_not_inside_brackets_and_quotes(text, values):
     assert split_choices(text) == values
 
 
@@ -58,9 +66,17 @@ def test_a_failed_point_does_not_stop_the_others_and_resume_runs_it_alone(runs_d
         ["3", "4e-5", "succeeded", "2", "1.25", "0.75"],
     ]
     (runs_dir / "fail 2").unlink()
+    # The point is mended by itself, as what it has become.
+    point = find_run(f"{run.name}/2", runs_dir)
+    recipe = load_recipe(point.path / "recipe.yaml")
+    set_field(recipe, "optim.lr", "3e-5")
+    point.resume(recipe, detach=True)
+    assert point.wait() == 0
     run.resume(detach=True)
     assert run.wait() == 0
     assert starts() == ["1", "2", "3", "2"]
+    shown = [line.split()[1:3] for line in stage_table(stage_statuses(run.path))[1:]]
+    assert shown == [["1e-5", "succeeded"], ["3e-05", "succeeded"], ["4e-5", "succeeded"]]
     assert "lr: 4.0e-05" in (run.path / "stages" / "3" / "recipe.yaml").read_text()
 
 
@@ -81,20 +97,51 @@ def test_two_hundred_points_are_all_planned_and_written(runs_dir, tmp_path, reco
 
 
 WRONG = {
-    ("optim.lr=1e-5",): "--sweep: no field has several values: write optim.lr=1e-5,2e-5",
+    ("optim.lr=1e-5",): "--sweep: no field of the recipe has several values: write optim.lr=1e-5,2e-5",
+    ("executor.grace_seconds=1,2",): "--sweep: no field of the recipe has several values",
+    ("executor.grace_seconds=1,2", "optim.lr=1,2"): "executor.grace_seconds='1,2': expected",
     ("optim.lr=1e-5,x",): "point optim.lr=x: optim.lr='x': expected a number > 0",
     ("optim.lr=1e-5,",): "point optim.lr=: optim.lr='': expected a number > 0",
-    ("optim.lr=1e-5,1e-5",): "optim.lr=1e-5,1e-5: has 1e-5 twice",
+    ("optim.lr=1e-5,1e-5",): "--sweep: optim.lr=1e-5 and optim.lr=1e-5 are the same point",
+    ("trainer.seed=1,2", "optim.lr=1e-3,0.001"): "--sweep: trainer.seed=1, optim.lr=1e-3 and trainer.seed=1, "
+    "optim.lr=0.001 are the same point",
+    ("size=7b,14b",): "point size=14b: gpt.pretrain size='14b': expected one of",
+    ("optim.lr=" + ",".join(map(str, range(1, 101))), "trainer.seed=" + ",".join(map(str, range(11)))): "--sweep: 1100 "
+    "points (100 of optim.lr x 11 of trainer.seed): at most 1000 are started at once",
     ("optim.lx=1,2",): "point optim.lx=1: optim.lx: no such field",
     ("data.micro_batch_size=1,3", "data.global_batch_size=8", "optim.lr=1,2"): "3 (data.micro_batch_size=3, "
     "optim.lr=1): ",
 }
 
 
-@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+@pytest.mark.parametrize("words", WRONG, ids=lambda words: " ".join(words)[:50])
 def test_a_mistake_in_any_point_stops_all_in_one_line(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["gpt.pretrain", "size=tiny", *words, "--sweep"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {WRONG[words]}") or (len(words) > 1 and "(and " in line)
     assert not (tmp_path / "runs").exists()
+
+
+def test_tables_of_80_columns():
+    head, rows = ["POINT", "STATE", "STEP"], [["1", "succeeded", "3"], ["2", "failed", "13"]]
+    assert list(table_lines([head, *rows], 2, [{"lr": "1e-5", "a": "日本"}, {"lr": "2", "a": "dä"}])) == [
+        "POINT  lr    a     STATE      STEP",
+        "1      1e-5  日本  succeeded     3",
+        "2      2     dä    failed       13",
+    ]
+    long = "/long" * 12
+    assert list(table_lines([head, *rows], 2, [{"lr": "1", "path": long}, {"lr": "1", "path": "/b"}])) == [
+        "POINT  STATE      STEP",
+        "1      succeeded     3",
+        f"       lr=1, path={long}",
+        "2      failed       13",
+        "       lr=1, path=/b",
+    ]
+    name = "name" * 20
+    assert list(table_lines([head, [name, "failed", "1"], ["段階", "failed", "1"]], 2)) == [
+        "POINT  STATE   STEP",
+        name,
+        "       failed     1",
+        "段階   failed     1",
+    ]
