@@ -9,5 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
 @pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])
 def test_nemo_run(check, nemo, tmp_path):
-    (tmp_path / "jobs").mkdir()
-    nemo.drive("conform", cwd=tmp_path, check=check, folder=str(tmp_path / "jobs"))
+    for name in ("jobs", "temporary"):
+        (tmp_path / name).mkdir()
+    environ = {"TMPDIR": str(tmp_path / "temporary")}
+    nemo.drive("conform", cwd=tmp_path, check=check, folder=str(tmp_path / "jobs"), environ=environ)
