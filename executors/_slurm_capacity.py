@@ -1,5 +1,6 @@
 """Whether a Slurm cluster could ever run a job: what would wait for ever is refused before it is submitted."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def require_capacity(executor: "SlurmExecutor", layout: Layout, offered: Sequenc
     names = list(dict.fromkeys(nodes.partition for nodes in offered))
     if not names:
         return
-    chosen = executor.partition.split(",") if executor.partition else [n.partition for n in offered if n.is_default]
+    wanted = executor.partition or os.environ.get("SBATCH_PARTITION")
+    chosen = wanted.split(",") if wanted else [nodes.partition for nodes in offered if nodes.is_default]
     for name in chosen:
         if name not in names:
             hint = suggest(name, names) or f"; expected {', '.join(names)}"

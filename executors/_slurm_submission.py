@@ -1,6 +1,7 @@
 """The batch script of a Slurm job, and its submission through submitit."""
 
 import contextlib
+import io
 import os
 import re
 import secrets
@@ -34,6 +35,20 @@ CODE_FOLDER = "code"
 _PACKAGES = ("executors", "neva_model", "neva_recipes")
 
 _PLAIN_PATH = re.compile(r"[\w./+=:, -]+")
+
+_OWN_VARIABLES = ("ARRAY_INX", "CLUSTERS", "ERROR", "EXPORT", "NO_REQUEUE", "REQUEUE", "WAIT")
+"""Options that users may have set for their own jobs, as `SBATCH_WAIT=1`, and that ours would not bear."""
+
+_VARIABLES = {
+    "gpus-per-node": ("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "GRES"),
+    "gres": ("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "GRES"),
+    "mem": ("MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE"),
+    "time": ("TIMELIMIT",),
+}
+"""Variables, without SBATCH_, that stand against an option of the script, where they have another name than it."""
+
+_PLACE_VARIABLES = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER")
+"""Variables that say where Slurm is, and nothing of a job."""
 
 _LOWEST_PORT, _PORTS = 20000, 10000
 """Below the ports that Linux hands out for outgoing connections (32768 and more)."""
@@ -210,10 +225,12 @@ def submit(job: "Job", executor: "SlurmExecutor", on_submission: Callable[[str],
     folder = job.run_dir / FOLDER
     # submitit would take what was left of an earlier job for its own if numbers of jobs begin anew.
     shutil.rmtree(folder, ignore_errors=True)
-    submitter = _Submitter(folder, batch_script(job, executor), on_submission)
+    script = batch_script(job, executor)
+    submitter = _Submitter(folder, script, on_submission)
     submitter.update_parameters(time=minutes_of(executor.time) if executor.time else None)
     try:
-        with _environment(job.env):
+        # submitit prints what sbatch says, which is told below.
+        with _environment(job.env, script), contextlib.redirect_stderr(io.StringIO()):
             submitter.submit(Task(str(job.run_dir)))
     except (utils.FailedJobError, utils.FailedSubmissionError) as error:
         raise _refusal(str(error)) from None
@@ -238,10 +255,13 @@ def submit_array(
     for job in jobs:
         shutil.rmtree(job.run_dir / FOLDER, ignore_errors=True)
         (job.run_dir / FOLDER).mkdir()
-    script = array.with_suffix(".sh")
-    script.write_text(batch_script(jobs[0], executor, array), encoding="utf-8")
-    with _environment(jobs[0].env):
-        result = subprocess.run(["sbatch", "--parsable", script], capture_output=True, text=True, check=False)
+    script = batch_script(jobs[0], executor, array)
+    path = array.with_suffix(".sh")
+    path.write_text(script, encoding="utf-8")
+    with _environment(jobs[0].env, script):
+        result = subprocess.run(
+            ["sbatch", "--parsable", path], capture_output=True, text=True, errors="replace", check=False
+        )
     if result.returncode:
         raise _refusal(result.stderr or f"sbatch ended with exit code {result.returncode}")
     number = result.stdout.strip().partition(";")[0]
@@ -256,12 +276,26 @@ def submit_array(
 
 
 def _refusal(text: str) -> RunError:
-    said = re.search(r"sbatch: error: (.*)", text)
-    return RunError(f"Slurm refuses the job: {said[1] if said else text.strip().splitlines()[-1]}")
+    said = re.search(r"sbatch: (?:error|fatal): (.*)", text)
+    words = said[1] if said else " ".join(text.split()) or "sbatch has failed without a word"
+    return RunError(f"Slurm refuses the job: {words}")
 
 
 @contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set variables for sbatch, which passes on its environment to the job: secret ones get there by no other way."""
-    with utils.environment_variables(**variables):
-        yield
+def _environment(variables: dict[str, str], script: str) -> Iterator[None]:
+    """Set variables for sbatch, which passes on its environment to the job: secret ones get there by no other way.
+
+    What would replace an option of the script (`SBATCH_PARTITION`) is taken away, and so is, where this process is in a
+    job itself, what Slurm has set for that one: srun takes its options from there.
+    """
+    options = re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)
+    own = {name for option in options for name in _VARIABLES.get(option, (option.upper().replace("-", "_"),))}
+    unwanted = {f"SBATCH_{name}" for name in own.union(_OWN_VARIABLES)}
+    if "SLURM_JOB_ID" in os.environ:
+        unwanted |= {name for name in os.environ if name.startswith("SLURM_") and name not in _PLACE_VARIABLES}
+    removed = {name: os.environ.pop(name) for name in unwanted.intersection(os.environ)}
+    try:
+        with utils.environment_variables(**variables):
+            yield
+    finally:
+        os.environ.update(removed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from executors._gpu import gpu_named
 from executors._script import run_directory_script
 from executors._slurm_capacity import require_capacity
-from executors._slurm_cluster import cancel_job, job_standing, offered_nodes
+from executors._slurm_cluster import cancel_job, job_standing, minutes_of, offered_nodes
 from executors._state import State, read_state, write_state
 from executors.base import Executor
 from neva_recipes.config import RunError
@@ -34,6 +34,9 @@ _OWN_OPTIONS = (
     *("output", "requeue", "signal", "wrap"),
 )
 """Options of sbatch without which runs could not be told apart, followed or continued."""
+
+_ELSEWHERE_OPTIONS = ("clusters", "parsable", "test-only", "wait")
+"""Options of sbatch with which a job is not there, or is not known when sbatch has ended."""
 
 _FIELDS_OF_OPTIONS = {"mem": "memory", "gres": "gpu_request", "gpus-per-node": "gpu_request"}
 
@@ -126,6 +129,17 @@ class SlurmExecutor(Executor):
                 raise RunError(f"executor.sbatch.{name}: is set by a field: executor.{own}")
             if name in _OWN_OPTIONS:
                 raise RunError(f"executor.sbatch.{name}: is set by the executor itself: leave it out")
+            if name in _ELSEWHERE_OPTIONS:
+                raise RunError(
+                    f"executor.sbatch.{name}: such a job could not be followed: leave it out"
+                    f"{', and submit from a machine of that cluster' if name == 'clusters' else ''}"
+                )
+        seconds = 60 * (minutes_of(self.time) or 0) if self.time else 0
+        if 0 < seconds <= self.signal_delay_s:
+            raise RunError(
+                f"executor.signal_delay_s={self.signal_delay_s}: a job of executor.time={self.time} would be told to "
+                f"stop as it starts: take less than {seconds}, or more time"
+            )
         if self.container_image is None:
             for name in ("container_mounts", "container_workdir"):
                 if getattr(self, name):
@@ -136,8 +150,9 @@ class SlurmExecutor(Executor):
 
     def require_ready(self, job: "Job") -> None:
         """Raise `RunError` if there is no Slurm here, or no partition that could ever run the job."""
-        if shutil.which("sbatch") is None:
-            raise RunError("no Slurm here: sbatch is not on PATH")
+        for program in ("sbatch", "srun", "sinfo", "squeue"):
+            if shutil.which(program) is None:
+                raise RunError(f"no Slurm here: {program} is not on PATH")
         if any(mark in str(job.run_dir) for mark in ("%j", "%t", "%A", "%a")):
             raise RunError(f"runs_dir: {str(job.run_dir)!r} has a % before a letter with a meaning to Slurm: rename it")
         if self.container_image is not None and any(mark in f"{job.run_dir}{job.cwd}" for mark in ",:"):

@@ -80,5 +80,5 @@ def test_what_users_set_for_their_own_eyes_hides_no_job(commands, monkeypatch):
 
 def test_words_of_a_site_in_another_encoding(commands):
     commands(scancel="echo 'scancel: error: Zugriff für Sie verboten' >&2; exit 1")
-    with pytest.raises(RunError, match="^Slurm refuses: scancel: error: Zugriff f.r Sie verboten$"):
+    with pytest.raises(RunError, match=r"^Slurm refuses: scancel: error: Zugriff f.r Sie verboten$"):
         cancel_job("7", force=False)
