@@ -20,6 +20,10 @@ _WORKER = """
     print(f"{run.name} works")
     while (runs / f"hold {run.name}").exists():
         time.sleep(0.02)
+    if (runs / f"stop {run.name}").exists():
+        (runs / f"stop {run.name}").unlink()
+        (run / "checkpoints" / f"step-{time.time_ns()}").mkdir(parents=True)
+        sys.exit(75)  # stopped, with its work saved
     if (runs / f"fail {run.name}").exists():
         print(f"{run.name} fails")
         sys.exit(3)

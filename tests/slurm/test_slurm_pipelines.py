@@ -27,7 +27,7 @@ def states(run):
 
 
 def jobs_of(run):
-    output = subprocess.run(["squeue", "--noheader", "--format=%Z|%T"], capture_output=True, text=True, check=True)
+    output = subprocess.run(["squeue", "--noheader", "--format=%o|%T"], capture_output=True, text=True, check=True)
     return [line for line in output.stdout.splitlines() if str(run.path) in line]
 
 
@@ -58,6 +58,50 @@ def test_cancel_takes_all_stages_from_the_queue(cluster, four, runs_dir, starts)
     assert run.status().state == "cancelled"
     assert starts() == ["a"]
     assert wait_for(lambda: not jobs_of(run))
+
+
+def test_what_slurm_has_forgotten_is_told_by_the_stages_before(cluster, runs_dir, tmp_path, starts, monkeypatch):
+    (runs_dir / "fail a").touch()
+    pipeline = Pipeline("p", Stage("a", make_recipe()) >> Stage("b", make_recipe()))
+    run = run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    wait_for(lambda: not jobs_of(run))
+    # MinJobAge has passed, and the cluster has no accounting.
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    told = {
+        "squeue": "slurm_load_jobs error: Invalid job id specified",
+        "sacct": "Slurm accounting storage is disabled",
+    }
+    for name, words in told.items():
+        (programs / name).write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
+        (programs / name).chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        assert run.wait() == 3
+        assert states(run) == {"a": "failed", "b": "not run"}
+        assert run.status().reason == "a failed: rank 0 exited with code 3; not run: b"
+    (runs_dir / "fail a").unlink()
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert starts() == ["a", "a", "b"]
+
+
+@pytest.mark.slow
+def test_a_requeued_stage_is_waited_for_and_can_be_cancelled(cluster, four, runs_dir, starts):
+    (runs_dir / "stop b").touch()
+    run = run_pipeline(four, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    stopped = {"a": "succeeded", "b": "queued", "c": "succeeded", "d": "queued"}
+    wait_for(lambda: "b" in starts() and states(run) == stopped)
+    assert run.status().state == "queued"
+    assert run.status().reason.startswith("b: ")
+    run.cancel()
+    assert run.status().state == "cancelled"
+    wait_for(lambda: not jobs_of(run))
+
+    (runs_dir / "stop b").touch()
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert sorted(starts()[:3]) == ["a", "b", "c"] and starts()[3:] == ["b", "b", "d"]
 
 
 def test_points_of_a_sweep_are_one_array(cluster, runs_dir, starts):
@@ -109,5 +153,5 @@ def test_a_stage_that_the_cluster_refuses_leaves_nothing_in_the_queue(cluster, r
     pipeline = Pipeline("p", Stage("a", make_recipe()) >> Stage("b", make_recipe(num_nodes=12)))
     with pytest.raises(RunError, match=r"^b: "):
         run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir)
-    output = subprocess.run(["squeue", "--noheader", "--format=%Z|%T"], capture_output=True, text=True, check=True)
+    output = subprocess.run(["squeue", "--noheader", "--format=%o|%T"], capture_output=True, text=True, check=True)
     assert not [line for line in output.stdout.splitlines() if str(runs_dir) in line and "COMPLETING" not in line]

@@ -1,0 +1,117 @@
+"""llava.pipeline with tiny sizes by the real command, and what it has to leave behind wherever it runs."""
+
+import functools
+import json
+
+import pytest
+
+from executors import find_run
+from executors._state import read_state
+from tests.end_to_end.world import make_world, nemo_run
+from tests.training._results import tensors
+
+__all__ = ["STAGES", "Kept", "attempts", "check_results", "local_pipeline", "results", "write_inputs"]
+
+STAGES = ("pretrain", "finetune", "export", "evaluate")
+BROKEN = "broken.json"
+
+
+def write_inputs(world):
+    """Write what the stages train on, and return the overrides that name it; conversations for stage 2 are broken."""
+    captions = [
+        {
+            "image": sample["image"],
+            "conversations": [{"from": "human", "value": "<image>"}, sample["conversations"][1]],
+        }
+        for sample in world.samples
+        if "image" in sample
+    ]
+    world.write(
+        BROKEN, [sample | ({"conversations": "Hi"} if n >= 8 else {}) for n, sample in enumerate(world.samples)]
+    )
+    shared = [word for word in world.tiny() if not word.startswith("data.data_path=")]
+    return [
+        *shared,
+        # Stage 2 is laid out in another way than stage 1.
+        "finetune.parallel.tensor_model_parallel_size=2",
+        f"pretrain.data.data_path={world.write('captions.json', captions)}",
+        f"finetune.data.data_path={BROKEN}",
+        f"evaluate.data={world.data.name}",
+        f"evaluate.image_folder={world.images.name}",
+    ]
+
+
+class Kept:
+    """What a stage that is done has left, which going on with the others must not touch."""
+
+    def __init__(self, run, name):
+        self._stage = run.path / "stages" / name
+        self._before = self._look()
+        assert read_state(self._stage).state == "succeeded"
+        assert read_state(self._stage).attempt == 1
+        assert [path for path in self._before if path.match("checkpoints/*/*")]
+
+    def _look(self):
+        return {path: path.stat().st_mtime_ns for path in self._stage.rglob("*") if path.is_file()}
+
+    def check(self):
+        assert self._look() == self._before
+
+
+def attempts(run):
+    """Return how often each stage was started."""
+    return {name: read_state(run.path / "stages" / name).attempt for name in STAGES}
+
+
+def results(run):
+    """Return what a finished pipeline has made: weights, exported files, and the report without its time and paths."""
+    stages = run.path / "stages"
+    exported = stages / "export" / "exported"
+    report = json.loads((stages / "finetune" / "evaluation.json").read_text())
+    for name in ("seconds", "model", "data"):
+        del report[name]
+    return (
+        tensors(find_run(stages / "finetune").newest_checkpoint()),
+        {str(path.relative_to(exported)): path.read_bytes() for path in exported.rglob("*") if path.is_file()},
+        report,
+        (stages / "evaluate" / "predictions.jsonl").read_text(),
+    )
+
+
+def check_results(run, world):
+    """Check what a finished pipeline has made by what it was given."""
+    _, exported, report, answers = results(run)
+    assert json.loads(exported["config.json"])["architectures"] == ["LlavaForConditionalGeneration"]
+    count = sum(len(sample["conversations"]) // 2 for sample in world.samples)
+    assert report["questions"] == count == len(answers.splitlines())
+    log = "\n".join(find_run(run.path / "stages" / "finetune").logs())
+    assert f"{run.path}/stages/pretrain/checkpoints/step-00000003" in log
+    table = nemo_run("status", run.path, cwd=world.folder).stdout.partition("STAGE ")[2].splitlines()[1:]
+    assert [row.split()[:2] for row in table] == [[name, "succeeded"] for name in STAGES]
+
+
+@functools.cache
+def _trained(folder):
+    world = make_world(folder)
+    words = write_inputs(world)
+    nemo_run("llava.pipeline", *words, "trainer.devices=2", "--name", "whole", cwd=world.folder, code=2)
+    run = find_run("whole", world.folder / "runs")
+    reason = run.status().reason
+    assert (
+        reason.startswith("finetune failed: ") and BROKEN in reason and reason.endswith("; not run: export, evaluate")
+    )
+    first = Kept(run, "pretrain")
+    world.write(BROKEN, world.samples)
+    printed = nemo_run("resume", "whole", cwd=world.folder).stdout
+    first.check()
+    assert attempts(run) == {"pretrain": 1, "finetune": 2, "export": 1, "evaluate": 1}
+    return world, run, printed
+
+
+@pytest.fixture(scope="session")
+def local_pipeline(tmp_path_factory):
+    """The world and the run of a pipeline on this machine that a broken record has stopped, and what resuming printed.
+
+    It is made once, whichever modules ask for it.
+    """
+    return _trained(tmp_path_factory.getbasetemp() / "local pipeline")

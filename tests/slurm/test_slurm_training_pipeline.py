@@ -1,0 +1,54 @@
+"""llava.pipeline and a sweep on two nodes by the real command: real training, real tools."""
+
+import subprocess
+
+import pytest
+
+from executors import find_run
+from executors._pipeline_directory import stage_statuses
+from executors._state import read_state
+from tests.end_to_end.world import nemo_run
+from tests.pipelines.training import STAGES, Kept, attempts, check_results, local_pipeline, results, write_inputs
+
+__all__ = ["local_pipeline"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+
+NODES = ["--executor", "slurm", "executor.cpus_per_task=1", "trainer.num_nodes=2", "trainer.devices=1"]
+
+
+def dependencies():
+    """Return what each job in the queue waits for."""
+    output = subprocess.run(["squeue", "--noheader", "--format=%i %E"], capture_output=True, text=True, check=True)
+    return dict(line.split() for line in output.stdout.splitlines())
+
+
+def test_on_two_nodes_it_makes_what_it_makes_on_one_machine(cluster, local_pipeline):
+    world, local, _ = local_pipeline
+    images = world.images.with_name("pictures of stage 2")
+    away = images.with_name("away")
+    images.symlink_to(world.images)
+    words = [*write_inputs(world), f"finetune.data.data_path={world.data.name}", f"finetune.data.image_folder={images}"]
+    nemo_run("llava.pipeline", *words, *NODES, "--name", "nodes", "--detach", cwd=world.folder)
+    run = find_run("nodes", world.folder / "runs")
+    numbers = [read_state(run.path / "stages" / name).supervisor["slurm_job_id"] for name in STAGES]
+    waits = dependencies()
+    assert [waits[number] for number in numbers[1:]] == [f"afterok:{number}(unfulfilled)" for number in numbers[:-1]]
+    images.rename(away)  # stage 1 takes seconds to import torch
+    assert run.wait() == 2, run.status()
+    assert run.status().reason.startswith("finetune failed: ")
+    assert run.status().reason.endswith("; not run: export, evaluate")
+    assert [stage.state for stage in stage_statuses(run.path)] == ["succeeded", "failed", "not run", "not run"]
+
+    first = Kept(run, "pretrain")
+    away.rename(images)
+    nemo_run("resume", "nodes", cwd=world.folder)
+    first.check()
+    assert {name: attempts(run)[name] for name in ("pretrain", "finetune")} == {"pretrain": 1, "finetune": 2}
+    check_results(run, world)
+    weights, *rest = results(run)
+    expected, *expected_rest = results(local)
+    assert rest == expected_rest
+    assert weights.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert tensor.equal(weights[name]), name
