@@ -1,6 +1,8 @@
 """What the tests have done by a Python that has NeMo-Run: `driver.py FUNCTION JSON`; the result is the last line."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -68,6 +70,18 @@ def partial(words, runs_dir):
         experiment.add(task, name="finetune")
         experiment.run()
     return experiment.status(return_dict=True)["finetune"]["status"].name
+
+
+def commands(cases):
+    """Run our command for each case, and return its exit code and what it has printed to each of its two outputs."""
+    from neva_recipes.cli.main import main
+
+    results = []
+    for words in cases:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            results.append([main(words), out.getvalue(), err.getvalue()])
+    return results
 
 
 def loaded(words, watched):

@@ -1,0 +1,101 @@
+"""Whether the place that NeMo-Run is to start a job in is there and takes it; asked before anything is written."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Collection
+from typing import Any
+
+from executors._docker_engine import engine_address
+from neva_recipes.config import RunError
+from neva_recipes.secrets import mask
+
+__all__ = ["require_gpus", "require_place"]
+
+_ANSWER_SECONDS = 60.0
+
+_GPU_FIELDS = ("gpus_per_node", "num_gpus")
+
+
+def require_gpus(options: Collection[str], nemo_executor: Any, processes_per_node: int) -> None:
+    """Raise `RunError` if less than one GPU is asked for each process of a machine.
+
+    Args:
+        options: Names of the options that were set.
+        nemo_executor: NeMo-Run's executor.
+        processes_per_node: Ranks on each machine.
+    """
+    for name in _GPU_FIELDS:
+        count = getattr(nemo_executor, name) if name in options else None
+        if isinstance(count, int) and 0 < count < processes_per_node:
+            raise RunError(
+                f"executor.options.{name}={count}: each of {processes_per_node} processes of a machine needs a GPU; "
+                f"set it to {processes_per_node}, or trainer.devices={count}"
+            )
+
+
+def require_place(backend: str, nemo_executor: Any, request_text: Callable[[], str]) -> None:
+    """Raise `RunError` if a backend that can be asked from here is not there or refuses the job.
+
+    Args:
+        backend: Name of the backend; of those in clouds nothing is asked.
+        nemo_executor: NeMo-Run's executor.
+        request_text: Returns what NeMo-Run would ask for.
+    """
+    if backend == "docker":
+        _require_image(nemo_executor.container_image)
+    elif backend == "slurm":
+        _require_slurm(request_text)
+
+
+def _require_image(image: str) -> None:
+    try:
+        import docker
+    except ImportError:
+        raise RunError(
+            "executor.backend=docker: NeMo-Run needs the Python package docker for it: pip install docker"
+        ) from None
+    from docker.errors import DockerException, ImageNotFound
+    from requests.exceptions import RequestException
+
+    try:
+        client = docker.from_env(timeout=_ANSWER_SECONDS)
+        client.ping()
+    except (DockerException, RequestException, OSError):
+        raise RunError(
+            f"executor.backend=docker: no Docker engine answers at {mask(engine_address(None))}: start it, or name "
+            "another one by DOCKER_HOST"
+        ) from None
+    try:
+        try:
+            client.images.get(image)
+        except ImageNotFound:
+            client.images.get_registry_data(image)  # NeMo-Run would fetch it
+    except (DockerException, RequestException) as error:
+        said = mask(" ".join(str(getattr(error, "explanation", None) or error).split()))
+        raise RunError(
+            f"executor.options.container_image={image}: no such image here, and none can be fetched: {said}"
+        ) from None
+    finally:
+        client.close()
+
+
+def _require_slurm(request_text: Callable[[], str]) -> None:
+    if shutil.which("sbatch") is None:
+        raise RunError("executor.backend=slurm: no Slurm here: sbatch is not on PATH")
+    # NeMo-Run's text is the command, and behind it the script.
+    script = request_text().partition("#!/bin/bash")[2]
+    try:
+        done = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=f"#!/bin/bash{script}",
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"Slurm does not answer: sbatch has waited {_ANSWER_SECONDS:.0f} s") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        said = lines[0] if lines else f"sbatch ended with exit code {done.returncode}"
+        raise RunError(f"executor.options: Slurm refuses the job: {said}")
