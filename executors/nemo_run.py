@@ -76,7 +76,14 @@ class NemoRunExecutor(SupervisedExecutor):
             )
 
     def require_ready(self, job: "Job") -> None:
-        """Raise `RunError` if NeMo-Run would refuse the job, or write down or mangle a part of it."""
+        """Raise `RunError` if NeMo-Run would refuse the job, mangle a part of it, or find no place for it."""
+        from executors._nemo_run_place import require_place
+
+        nemo_executor = self._required(job)
+        require_place(self.backend, nemo_executor, lambda: self._request(job, nemo_executor))
+
+    def _required(self, job: "Job") -> Any:
+        """Return NeMo-Run's executor of a job, or raise `RunError` if it would refuse, write down or mangle a part."""
         if self.backend != "local" and (names := secret_names(self.env)):
             raise RunError(
                 f"executor.env: NeMo-Run would write {', '.join(names)} to files: "
@@ -87,7 +94,12 @@ class NemoRunExecutor(SupervisedExecutor):
                 raise RunError(
                     f"{path!r}: NeMo-Run does not quote paths, and this one holds {found[0]!r}: choose another one"
                 )
-        self.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
+        from executors._nemo_run_place import require_gpus
+
+        nemo_executor = self.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
+        if job.plan is not None and job.plan.recipe.trainer.accelerator != "cpu":
+            require_gpus(self.options, nemo_executor, job.layout.processes_per_node)
+        return nemo_executor
 
     def nemo_executor(self, num_nodes: int, processes_per_node: int, run_dir: Path) -> Any:
         """Return NeMo-Run's executor for a job of this size.
@@ -113,13 +125,14 @@ class NemoRunExecutor(SupervisedExecutor):
         Raises:
             RunError: NeMo-Run would refuse the job, or lacks the package of its backend.
         """
-        self.require_ready(job)
+        text = self._request(job, self._required(job))
+        hidden = [os.environ[text[4:]] for text in self.options.values() if text.startswith("env:")]
+        return mask(text, [*hidden, *secret_values(os.environ)])
+
+    def _request(self, job: "Job", nemo_executor: Any) -> str:
         from executors._nemo_run_task import make_script, request_text
 
-        nemo_executor = self.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
-        hidden = [os.environ[text[4:]] for text in self.options.values() if text.startswith("env:")]
-        text = request_text(nemo_executor, make_script(self.python, job.run_dir))
-        return mask(text, [*hidden, *secret_values(os.environ)])
+        return request_text(nemo_executor, make_script(self.python, job.run_dir))
 
     def gpu_type(self) -> str | None:
         """Return the type of this machine's GPUs for backends that run on it."""
