@@ -2,10 +2,11 @@
 
 import dataclasses
 import os
+import shlex
 import sys
 import tempfile
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pydantic
 import yaml
 
 from executors._nemo_run_rank import plain_path
-from neva_recipes.config import RunError, suggest
+from neva_recipes.config import RunError, check_value, suggest
 from neva_recipes.secrets import is_secret
 
 __all__ = ["TASK", "make_executor", "make_script", "request_text"]
@@ -45,6 +46,9 @@ _SIZES = {
 
 _OWN_FIELDS = {"packager", "launcher", "tunnel", "env_vars", "job_dir", "experiment_id", "dependencies"}
 """Fields of NeMo-Run's classes that are not the user's to set here."""
+
+
+_SHELL_FIELDS = ("container_image", "container_mounts", "container_env", "srun_args")
 
 
 def make_executor(
@@ -96,6 +100,8 @@ def make_executor(
         values["tunnel"] = nemo_run.LocalTunnel(job_dir="")
         if "container_image" in values:
             values["container_mounts"] = [*values.get("container_mounts", []), f"{run_dir}:{run_dir}"]
+        # NeMo-Run puts these into a line of shell as they are.
+        values |= {name: _quoted(values[name]) for name in _SHELL_FIELDS if name in values}
     try:
         return cls(**values)
     except (AssertionError, TypeError, ValueError, ImportError) as error:
@@ -115,11 +121,28 @@ def _value(cls: type[Any], known: Mapping[str, Any], name: str, text: str, envir
         raise RunError(f"{path}: would be written to files: put it into a variable and set {path}=env:VARIABLE")
     annotation = typing.get_type_hints(cls)[name]
     try:
-        value = text if annotation is str else yaml.safe_load(text)
-        return pydantic.TypeAdapter(annotation).validate_python(value, strict=True)
+        is_text = annotation is str or (annotation == str | None and text != "null")
+        value = text if is_text else yaml.safe_load(text)
+        value = pydantic.TypeAdapter(annotation).validate_python(value, strict=True)
     except (yaml.YAMLError, pydantic.ValidationError):
         shown = annotation.__name__ if isinstance(annotation, type) and not typing.get_args(annotation) else annotation
         raise RunError(f"{path}={text}: expected {str(shown).replace('typing.', '')}, written as in YAML") from None
+    for item in _texts(value):
+        check_value(str, item, path)  # in YAML a line break can be written within a line
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _quoted(value: str | list[str] | None) -> str | list[str] | None:
+    return [shlex.quote(text) for text in value] if isinstance(value, list) else value and shlex.quote(value)
 
 
 def make_script(python: str, run_dir: Path) -> Any:
