@@ -1,9 +1,12 @@
 """What NeMo-Run would ask of its backends for our jobs, and the options that are refused before anything is asked."""
 
+import json
 import shlex
 import subprocess
 
 import pytest
+
+from executors.conformance import HOSTILE
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +66,16 @@ WRONG = [
 ]  # fmt: skip
 
 
+# What a value of an option may hold: one line of UTF-8.
+_TEXTS = [text for text in HOSTILE if text and all(character >= " " for character in text) and text.isprintable()]
+_HOSTILE_OPTIONS = {
+    "container_image": " ".join(_TEXTS),
+    "container_mounts": json.dumps([f"/a {text}:/b {text}" for text in _TEXTS], ensure_ascii=False),
+    "container_env": json.dumps(_TEXTS, ensure_ascii=False),
+    "srun_args": json.dumps(_TEXTS, ensure_ascii=False),
+}
+
+
 @pytest.fixture(scope="module")
 def answers(nemo, tmp_path_factory):
     """What the requests of all cases are, asked for at once: NeMo-Run takes seconds to load."""
@@ -81,6 +94,7 @@ def answers(nemo, tmp_path_factory):
             "runs_dir": str(folder / "two words"),
         },
         {"size": 3, "num_nodes": 2, "fields": {"backend": "docker", "options": {"container_image": "neva"}}},
+        {"fields": {"backend": "slurm", "options": {**CLUSTERS["slurm"], **_HOSTILE_OPTIONS}, **python}},
     ]
     cases = [{"runs_dir": str(folder / "runs"), **case} for case in cases]
     return nemo.drive("requests", cwd=folder, cases=cases, environ={"DGX_CLIENT_SECRET": SECRET})
@@ -131,9 +145,24 @@ def test_wrong_options(answers, number):
 
 
 def test_what_nemo_run_would_write_down_or_mangle(answers):
-    token, spaces, machines = [answer["error"] for answer in answers[-3:]]
+    token, spaces, machines = [answer["error"] for answer in answers[-4:-1]]
     assert token == (
         "executor.env: NeMo-Run would write HF_TOKEN to files: set it where the ranks run, or take backend=local"
     )
     assert "NeMo-Run does not quote paths, and this one holds ' ': choose another one" in spaces
     assert machines.startswith("trainer.num_nodes=2: executor.backend=docker runs on one machine")
+
+
+def test_options_that_a_shell_could_act_on(answers, tmp_path):
+    script = answers[-1]["text"].partition("# SBATCH_SCRIPT\n#----------------\n")[2]
+    lines = ["scontrol() { echo node; }", """srun() { printf '%s\\0' "$@" >words; }""", *script.splitlines()]
+    subprocess.run(["bash"], input="\n".join(lines), text=True, cwd=tmp_path, capture_output=True, check=True)
+    words = (tmp_path / "words").read_text().split("\0")
+    run_dir = answers[-1]["run_dir"]
+    assert words[words.index("--container-image") + 1] == " ".join(_TEXTS)
+    mounts = ",".join([*(f"/a {text}:/b {text}" for text in _TEXTS), f"{run_dir}:{run_dir},"])
+    assert words[words.index("--container-mounts") + 1].startswith(mounts)
+    assert words[words.index("--container-env") + 1] == ",".join(_TEXTS)
+    start = words.index(_TEXTS[0])
+    assert words[start : start + len(_TEXTS)] == _TEXTS
+    assert [path.name for path in tmp_path.iterdir()] == ["words"]
