@@ -36,9 +36,11 @@ def table_lines(rows: Sequence[Sequence[str]], words: int, settings: Sequence[Ma
             yield row[0]
             row = ["", *row[1:]]
         cells = [_padded(*pair, column < words) for column, pair in enumerate(zip(row, widths, strict=True))]
-        yield "  ".join(cells).rstrip()
-        if detail:
-            yield f"{'':{widths[0]}}  {detail}"
+        if len(row) > 1:
+            yield "  ".join(cells).rstrip()
+            cells = [" " * widths[0]]
+        if detail or len(row) == 1:
+            yield f"{cells[0]}  {detail}".rstrip()
 
 
 def _padded(cell: str, width: int, is_word: bool) -> str:

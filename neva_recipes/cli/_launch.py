@@ -52,7 +52,7 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     if arguments.sweep and not arguments.help:
         from neva_recipes.cli._pipeline import make_sweep, start
 
-        sweep = make_sweep(Path(name).name, overrides, partial(_recipe_of, name, entry))
+        sweep = make_sweep(Path(name).stem if _is_saved(name) else name, overrides, partial(_recipe_of, name, entry))
         return start(sweep, chosen_executor(arguments, of_executor), arguments)
     recipe = _recipe_of(name, entry, {} if arguments.sweep else overrides)
     if arguments.help:

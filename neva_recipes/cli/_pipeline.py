@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import fiddle as fdl
@@ -180,13 +180,15 @@ def _require_field(entry: RecipeEntry, key: str, names: list[str]) -> None:
 def _outline(planned: "PipelineJob") -> list[str]:
     """Return what would run, as lines: of a pipeline each stage with its inputs, of a sweep a line for each point."""
     if any(entry.stage.settings for entry in planned.stages):
-        return [f"{planned.job.name}: {len(planned.stages)} points", *_points(planned)]
+        sizes = [entry.plan.layout.world_size for entry in planned.stages if entry.plan and entry.plan.layout]
+        each = f", {_processes(sizes)} each" if sizes else ""  # where there is no layout there are errors
+        return [f"{planned.job.name}: {len(planned.stages)} points{each}", *_points(planned)]
     lines = [f"{planned.job.name}: {len(planned.stages)} stages"]
     for entry in planned.stages:
         lines += ["", f"{entry.stage.name}{_after(entry.after)}"]
         if entry.plan is not None and entry.plan.layout is not None:
             recipe, layout = entry.plan.recipe, entry.plan.layout
-            processes = "1 process" if layout.world_size == 1 else f"{layout.world_size} processes"
+            processes = _processes([layout.world_size])
             length = f"{recipe.trainer.max_steps} steps" if recipe.trainer.max_steps else "steps by epochs"
             lines.append(f"  trains {recipe.name}: {processes}, {length}")
         changed = {path for path, _ in entry.stage.inputs()} | set(replaced_values(entry.stage.work))
@@ -196,6 +198,14 @@ def _outline(planned: "PipelineJob") -> list[str]:
         values = {field.path: field.value for field in iterate_fields(entry.stage.work)}
         lines += [f"  {path}={format_value(values[path])}" for path in values if path in changed]
     return lines
+
+
+def _processes(sizes: Sequence[int]) -> str:
+    """Return how many processes something has, or the points of a sweep have."""
+    least, most = min(sizes), max(sizes)
+    if most == 1:
+        return "1 process"
+    return f"{most} processes" if least == most else f"{least} to {most} processes"
 
 
 def _points(planned: "PipelineJob") -> Iterator[str]:

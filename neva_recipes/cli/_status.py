@@ -81,10 +81,11 @@ def _watch(name: str | None, runs_dir: Path) -> None:
             fitting = lines if len(lines) <= height else [*lines[:1], *lines[1 - height :]]
             print("\x1b[H\x1b[J", *(line + "\n" for line in fitting), sep="", end="", flush=True)
         else:
+            width = min(_NAME_WIDTH, max((len(row.name) for row in rows), default=0))
             for row in rows:
                 if shown.get(row.name) != row.state:
                     shown[row.name] = row.state
-                    print(f"{datetime.now():%H:%M:%S}  {row.name}  {row.cells()}", flush=True)
+                    print(f"{datetime.now():%H:%M:%S}  {row.name:<{width}}  {row.cells()}", flush=True)
         if all(row.has_ended for row in rows):
             return
         time.sleep(_WATCH_SECONDS)

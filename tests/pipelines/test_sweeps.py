@@ -96,6 +96,27 @@ def test_two_hundred_points_are_all_planned_and_written(runs_dir, tmp_path, reco
         assert (folder / "recipe.yaml").read_text() == recipe_to_yaml(recipe)
 
 
+def test_a_dry_run_shows_every_point(runs_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(recipe_to_yaml(make_recipe()))
+    words = ["trainer.devices=1,2", "optim.lr=1e-5,2e-5"]
+    assert main(["mine.yaml", *words, "--sweep", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "mine.sweep: 4 points, 1 to 2 processes each",
+        "POINT  trainer.devices  optim.lr",
+        "1      1                1e-5",
+        "2      1                2e-5",
+        "3      2                1e-5",
+        "4      2                2e-5",
+    ]
+    data = f"{__file__},{tmp_path}/{'long' * 20}.txt"
+    assert main(["mine.yaml", f"data.data_path={data}", "--sweep", "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[1:3] == ["POINT", f"1      data.data_path={__file__}"]
+    assert captured.err.splitlines()[1].startswith(f"error: 2 (data.data_path={tmp_path}/long")
+    assert list(runs_dir.iterdir()) == []
+
+
 WRONG = {
     ("optim.lr=1e-5",): "--sweep: no field of the recipe has several values: write optim.lr=1e-5,2e-5",
     ("executor.grace_seconds=1,2",): "--sweep: no field of the recipe has several values",

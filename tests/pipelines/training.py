@@ -10,7 +10,17 @@ from executors._state import read_state
 from tests.end_to_end.world import make_world, nemo_run
 from tests.training._results import tensors
 
-__all__ = ["STAGES", "Kept", "attempts", "check_results", "local_pipeline", "results", "write_inputs"]
+__all__ = [
+    "STAGES",
+    "Kept",
+    "attempts",
+    "check_results",
+    "local_pipeline",
+    "local_sweep",
+    "results",
+    "swept",
+    "write_inputs",
+]
 
 STAGES = ("pretrain", "finetune", "export", "evaluate")
 BROKEN = "broken.json"
@@ -90,6 +100,37 @@ def check_results(run, world):
     assert [row.split()[:2] for row in table] == [[name, "succeeded"] for name in STAGES]
 
 
+def swept(world, name, *place):
+    """Sweep over three learning rates of which one is too high, mend that point, and return the rows of the table."""
+    words = [*world.tiny(), "optim.lr=1e-3,1e30,4e-5", "--sweep", "--name", name, *place]
+    printed = nemo_run("llava.finetune", *words, cwd=world.folder, code=1).stdout
+    failed, reason = _points(world, name)
+    assert reason == "2: rank 0: FloatingPointError: gradient norm is nan"
+    assert [row[:3] for row in failed] == [
+        ["1", "1e-3", "succeeded"],
+        ["2", "1e30", "failed"],
+        ["3", "4e-5", "succeeded"],
+    ]
+    assert printed.splitlines()[-1] == reason
+    assert "FloatingPointError" in nemo_run("logs", f"{name}/2", cwd=world.folder).stdout
+    assert nemo_run("resume", name, "optim.lr=2e-5", cwd=world.folder, code=2).stderr.count("\n") == 1
+    nemo_run("resume", f"{name}/2", "optim.lr=2e-5", cwd=world.folder)
+    nemo_run("resume", name, cwd=world.folder)
+    run = find_run(name, world.folder / "runs")
+    assert [read_state(run.path / "stages" / number).attempt for number in "123"] == [1, 2, 1]
+    rows, reason = _points(world, name)
+    assert reason is None
+    assert [row[1:3] for row in rows] == [["1e-3", "succeeded"], ["2e-05", "succeeded"], ["4e-5", "succeeded"]]
+    assert rows[0] == failed[0] and rows[2] == failed[2]
+    return rows
+
+
+def _points(world, name):
+    """Return the cells of each point, without its time, and the line below the table if there is one."""
+    _, *lines = nemo_run("status", name, cwd=world.folder).stdout.partition("POINT ")[2].splitlines()
+    return [line.split()[:-1] for line in lines[:3]], next(iter(lines[3:]), None)
+
+
 @functools.cache
 def _trained(folder):
     world = make_world(folder)
@@ -115,3 +156,15 @@ def local_pipeline(tmp_path_factory):
     It is made once, whichever modules ask for it.
     """
     return _trained(tmp_path_factory.getbasetemp() / "local pipeline")
+
+
+@functools.cache
+def _swept(folder):
+    world = make_world(folder)
+    return world, swept(world, "rates", "--parallel", "2")
+
+
+@pytest.fixture(scope="session")
+def local_sweep(tmp_path_factory):
+    """The world and the rows of a sweep on this machine, two points at once."""
+    return _swept(tmp_path_factory.getbasetemp() / "local sweep")

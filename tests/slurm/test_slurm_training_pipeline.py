@@ -8,9 +8,19 @@ from executors import find_run
 from executors._pipeline_directory import stage_statuses
 from executors._state import read_state
 from tests.end_to_end.world import nemo_run
-from tests.pipelines.training import STAGES, Kept, attempts, check_results, local_pipeline, results, write_inputs
+from tests.pipelines.training import (
+    STAGES,
+    Kept,
+    attempts,
+    check_results,
+    local_pipeline,
+    local_sweep,
+    results,
+    swept,
+    write_inputs,
+)
 
-__all__ = ["local_pipeline"]
+__all__ = ["local_pipeline", "local_sweep"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -52,3 +62,8 @@ def test_on_two_nodes_it_makes_what_it_makes_on_one_machine(cluster, local_pipel
     assert weights.keys() == expected.keys()
     for name, tensor in expected.items():
         assert tensor.equal(weights[name]), name
+
+
+def test_a_sweep_on_the_cluster_ends_as_on_one_machine(cluster, local_sweep):
+    world, rows = local_sweep
+    assert swept(world, "nodes", "--executor", "slurm", "executor.cpus_per_task=1") == rows
