@@ -1,5 +1,7 @@
 """The contract of executors on the local one, and on ones that break it."""
 
+import os
+import subprocess
 from dataclasses import dataclass
 
 import pytest
@@ -50,10 +52,21 @@ class Unquoting(LocalExecutor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noting(LocalExecutor):
+class Showing(LocalExecutor):
+    def script(self, job):
+        return f"{super().script(job)}# {' '.join(job.env.values())!r}\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaking(LocalExecutor):
     def start(self, job, *, lock, lifeline):
         super().start(job, lock=lock, lifeline=lifeline)
         (job.run_dir / "environment").write_text(repr(job.env))
+        secret = job.env["EXECUTOR_CONFORMANCE_TOKEN"]
+        with (job.run_dir / "logs" / "joined.log").open("a") as log:
+            log.write(f"{secret}\n")
+        waiting = 'while [ ! -e "$1/go" ]; do sleep 0.05; done'
+        subprocess.Popen(["sh", "-c", waiting, secret, job.run_dir])
 
 
 @pytest.mark.parametrize(
@@ -64,9 +77,26 @@ class Noting(LocalExecutor):
         (Telling, "fields_round_trip", "a secret is in the record"),
         (Willing, "impossible_layouts_are_refused", "was not refused"),
         (Unquoting, "script_is_shell", "sh: exit code 2"),
-        (Noting, "secrets_are_nowhere", "in /(?s:.)*/environment"),
+        (Showing, "script_is_shell", "a secret is in the script"),
     ],
 )
 def test_what_breaks_the_contract_is_found(make, check, message, tmp_path):
     with pytest.raises(AssertionError, match=message):
         getattr(conformance, check)(Subject(make=make, folder=tmp_path, refused=TWO_NODES))
+
+
+def test_a_secret_is_found_wherever_it_stands(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+
+    def told(run):
+        elsewhere.write_text(os.environ["EXECUTOR_CONFORMANCE_PASSWORD"])
+        return {"what the place tells": (run.path / "environment").read_text()}
+
+    (tmp_path / "jobs").mkdir()
+    with pytest.raises(AssertionError, match=r"^a secret is in ") as caught:
+        conformance.secrets_are_nowhere(
+            Subject(make=Leaking, folder=tmp_path / "jobs", written=lambda: [elsewhere], told=told)
+        )
+    places = ("the arguments of a process: sh -c ", "/environment", "/joined.log", "what the place tells")
+    for place in (*places, str(elsewhere), "the output of logs "):
+        assert f"{place}" in str(caught.value)

@@ -1,18 +1,19 @@
 """The contract of executors, on a real cluster."""
 
+import dataclasses
 import functools
 import subprocess
 
 import pytest
 
-from executors.conformance import CHECKS, Subject
+from executors.conformance import CHECKS, Subject, secrets_are_nowhere
 from executors.slurm import SlurmExecutor
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_conformance(check, cluster, tmp_path):
+@pytest.fixture
+def subject(cluster, tmp_path):
     def written():
         # The state of the controller holds the environment of each job, readable for its user alone.
         return [path for path in cluster.rglob("*") if path.is_file() and path.name != "environment"]
@@ -30,16 +31,31 @@ def test_conformance(check, cluster, tmp_path):
         ]
         return {" ".join(command): output_of(command) for command in commands}
 
-    check(
-        Subject(
-            make=functools.partial(SlurmExecutor, gpu_request="none"),
-            folder=tmp_path,
-            patience=90,
-            refused_in_paths=("%j %A %t",),
-            written=written,
-            told=told,
-        )
+    return Subject(
+        make=functools.partial(SlurmExecutor, gpu_request="none"),
+        folder=tmp_path,
+        patience=90,
+        refused_in_paths=("%j %A %t",),
+        written=written,
+        told=told,
     )
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_conformance(check, subject):
+    check(subject)
+
+
+def test_a_secret_in_a_field_is_found(subject):
+    def make(env):
+        secret = env["EXECUTOR_CONFORMANCE_TOKEN"]
+        return SlurmExecutor(gpu_request="none", env=env, comment=secret, srun=[f"--job-name={secret}"])
+
+    with pytest.raises(AssertionError, match=r"^a secret is in ") as caught:
+        secrets_are_nowhere(dataclasses.replace(subject, make=make))
+    places = ("the arguments of a process: srun ", "/launch.sh", "/job.json", "/spool/", "scontrol show job", "squeue")
+    for place in (*places, "scontrol write batch_script", "the output of show "):
+        assert place in str(caught.value)
 
 
 def output_of(command):
