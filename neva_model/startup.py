@@ -1,6 +1,8 @@
 """What every process that uses a model does before it imports one."""
 
 import atexit
+import functools
+import gc
 import logging
 import os
 import warnings
@@ -22,9 +24,30 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     # Workers decode images in parallel already; tokenizers would warn about each fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _import_libraries()
     from neva_model.model.cpu_compat import install
 
     install()
+
+
+@functools.cache
+def _import_libraries() -> None:
+    """Import what the model is made of, in a third less time than plain imports take.
+
+    They make a million objects that stay: to look for garbage among them, at every thousand of them and whenever
+    training collects it later, takes a second of each process and finds nothing.
+    """
+    gc.disable()
+    import torch
+
+    if not torch.cuda.is_available():
+        # Core has torch compile its fused functions, which run beside Transformer Engine alone; to promise that takes
+        # another second, for the compiler's import.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    import neva_model.model  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def prepare_command() -> None:
