@@ -90,7 +90,9 @@ class Standing:
     def _ask(self, written: State) -> tuple[bool | None, State | None]:
         """Return whether what should write the next state is alive, and what the place says of the run instead."""
         if written.state == "created" and written.supervisor:
-            return _process.is_alive(written.supervisor), None
+            alive = _process.is_alive(written.supervisor)
+            # Of one that starts it on another machine the lock tells, which it holds.
+            return (self._is_locked() if alive is None else alive), None
         if written.state not in _SUPERVISED:
             return True, None
         executor = self._executor
@@ -101,6 +103,16 @@ class Standing:
             told = executor.outcome(self._path, written.supervisor) if asks_outcome else None
             self._asked, self._asked_at, self._answer = written, time.monotonic(), (alive, told)
         return self._answer
+
+    def _is_locked(self) -> bool | None:
+        """Return whether somebody holds the lock of the run; none if that cannot be known here."""
+        try:
+            lock = acquire_lock(self._path)
+        except OSError:
+            return None
+        if lock is not None:
+            os.close(lock)
+        return lock is None
 
     def _record(self, written: State, told: State) -> State:
         """Return what the place says, completed by what was written; a final state is written down."""

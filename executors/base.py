@@ -148,6 +148,14 @@ class Executor(ConfigNode, ABC):
         return None
 
     @classmethod
+    def place(cls, supervisor: Mapping[str, Any]) -> str | None:
+        """Return what people find a run by in the place, such as "Slurm job 17"; none, the default, for nothing.
+
+        The entry of a run that did not get as far as to be started is not this executor's.
+        """
+        return None
+
+    @classmethod
     @abstractmethod
     def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any], *, force: bool) -> None:
         """Ask for the end of a run and return at once; with `force`, its processes are given no time to end themselves.

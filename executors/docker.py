@@ -195,6 +195,12 @@ class DockerExecutor(Executor):
         return outcome_of(inspected) if inspected else None
 
     @classmethod
+    def place(cls, supervisor: Mapping[str, Any]) -> str | None:
+        """Return the name of the container, which is there as long as the run lives."""
+        name = supervisor.get("container")
+        return name and f"container {name}"
+
+    @classmethod
     def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any], *, force: bool) -> None:
         """Ask the first process of the container to stop the run; with `force` it kills the ranks without grace.
 

@@ -50,9 +50,16 @@ class Profile:
 
 def profile_files() -> list[Path]:
     """Return the paths that profiles are read from, whether or not there are such files, the user's own first."""
-    chosen, home = (Path(os.environ.get(name, "")) for name in ("XDG_CONFIG_HOME", "HOME"))
-    base = chosen if chosen.is_absolute() else home / ".config"
+    chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    base = chosen if chosen.is_absolute() else _home() / ".config"
     return [base / "nemo-run" / "executors.toml", Path("executors.toml")]
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no entry among the users, as in some containers
+        return Path("/")
 
 
 def toml_profiles() -> dict[str, Profile]:
@@ -114,10 +121,21 @@ def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> fd
                 check_value(types[key], {item: value[item]}, key)
             checked = check_value(types[key], value, key)
         except RecipeError as error:
-            raise RecipeError(f"{where}: [{name}] {error}") from None
+            raise RecipeError(f"{where}: [{name}] {error}{_quotes_missing(types[key], key, value)}") from None
         with value_from(str(path), _line_of(text, name, key)):
             setattr(executor, key, checked)
     return executor
+
+
+def _quotes_missing(annotation: Any, key: str, value: Any) -> str:
+    """Return a hint if a number would do as a text: `time = 30` for `time = "30"`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return ""
+    try:
+        check_value(annotation, str(value), key)
+    except RecipeError:
+        return ""
+    return f': put it in quotes, {key} = "{value}"'
 
 
 def _remarks(path: Path, where: str, name: str, table: Mapping[str, Any]) -> Iterator[str]:

@@ -24,8 +24,16 @@ from executors._metrics import last_step
 from executors._standing import ENDED, POLL_SECONDS, Standing
 from executors._state import State, clear_unfinished, reserve_space, write_atomically, write_state
 from executors.base import Executor
-from executors.job import WORKER_ARGV, Job, load_executor, read_job_record
-from neva_recipes.config import Recipe, RunError, load_recipe, recipe_to_yaml, replaced_values, with_absolute_inputs
+from executors.job import WORKER_ARGV, Job, executor_class, load_executor, read_job_record
+from neva_recipes.config import (
+    Recipe,
+    RunError,
+    load_recipe,
+    path_is,
+    recipe_to_yaml,
+    replaced_values,
+    with_absolute_inputs,
+)
 from neva_recipes.plan import plan
 from neva_recipes.plan.serialization import PLAN_SCHEMA, plan_to_json
 
@@ -271,6 +279,14 @@ class Run:
         finally:
             os.close(lock)
 
+    def place(self) -> str | None:
+        """Return what people find it by in the place where it was started last; none if there is nothing to say.
+
+        Raises:
+            RunError: job.json cannot be read.
+        """
+        return executor_class(self.record()).place(self.supervisor())
+
     def supervisor(self) -> dict[str, Any]:
         """Return what the executor knows the run by, as it stands in state.json."""
         return self._standing.state().supervisor
@@ -318,13 +334,15 @@ class Run:
     def _take_lock(self) -> int:
         """Return the lock of the directory; a run that has just ended is given the time to let go of it."""
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        was_lost = self._standing.state().state == "lost"  # which a free lock can show, and cannot once it is ours
         try:
             while (lock := lock_or_warn(self.path)) is None and self.has_ended() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
         except OSError as error:
             raise RunError(f"run {self.name} cannot be resumed: {error}") from None
         state = self._standing.state()
-        if lock is not None and (state.state in ENDED or not state.supervisor):
+        is_free = state.state in ENDED or not state.supervisor or (was_lost and state.state == "created")
+        if lock is not None and is_free:
             return lock
         if lock is not None:
             os.close(lock)
@@ -396,13 +414,13 @@ def find_run(name_or_path: str | Path, runs_dir: str | Path = "runs") -> Run:
     for run in reversed(runs):
         if _given_name(run) == wanted:
             return run
-    path = Path(wanted).resolve()
-    if wanted and (path / "job.json").is_file():
+    path = Path(os.path.realpath(wanted))
+    if wanted and _is_run(path):
         return Run(path)
     whole, _, stage = wanted.rpartition("/")
     if whole and stage:
         stage_path = find_run(whole, runs_dir).path / "stages" / stage
-        if (stage_path / "job.json").is_file():
+        if _is_run(stage_path):
             return Run(stage_path)
         names_of_stages = sorted(found.parent.name for found in stage_path.parent.glob("*/job.json"))
         expected = f"expected one of {', '.join(names_of_stages)}" if names_of_stages else "it is no pipeline"
@@ -416,17 +434,23 @@ def find_run(name_or_path: str | Path, runs_dir: str | Path = "runs") -> Run:
 def list_runs(runs_dir: str | Path = "runs") -> list[Run]:
     """Return the runs of a folder, oldest first; none if the folder does not exist.
 
+    Those in directories that are not for the user's eyes are left out.
+
     Raises:
         RunError: The folder cannot be read.
     """
-    folder = Path(runs_dir).resolve()
+    folder = Path(os.path.realpath(runs_dir))
     try:
-        paths = [path for path in folder.iterdir() if not path.name.startswith(".") and (path / "job.json").is_file()]
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".") and _is_run(path)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise RunError(f"{runs_dir}: cannot be read: {error.strerror}") from None
     return sorted(map(Run, paths), key=lambda run: (_created(run), run.name))
+
+
+def _is_run(path: Path) -> bool:
+    return path_is(path / "job.json", Path.is_file)
 
 
 def _given_name(run: Run) -> str:

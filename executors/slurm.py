@@ -279,6 +279,12 @@ class SlurmExecutor(Executor):
         return State(state="failed", exit_code=code, reason=f"Slurm job {supervisor['slurm_job_id']}: {words}")
 
     @classmethod
+    def place(cls, supervisor: Mapping[str, Any]) -> str | None:
+        """Return the number of the job, and its nodes once it has some."""
+        number, nodes = supervisor.get("slurm_job_id"), supervisor.get("nodes")
+        return number and f"Slurm job {number}{f' on {nodes}' if nodes else ''}"
+
+    @classmethod
     def request_cancel(cls, run_dir: Path, supervisor: Mapping[str, Any], *, force: bool) -> None:
         """Cancel the job; Slurm gives its ranks time to save their work, with `force` none.
 

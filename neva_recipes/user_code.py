@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from neva_recipes.config import RecipeError, UserError
+from neva_recipes.config import RecipeError, UserError, path_is
 
 __all__ = ["load_python_file", "reporting_mistakes"]
 
@@ -64,7 +64,7 @@ def load_python_file(path: Path) -> ModuleType:
     """
     if path.suffix != ".py":
         raise RecipeError(f"{path}: expected a Python file whose name ends in .py")
-    if not path.is_file():
+    if not path_is(path, Path.is_file):
         raise RecipeError(f"{path}: no such file")
     status = path.stat()
     return _load(path.resolve(), status.st_mtime_ns, status.st_size)

@@ -121,7 +121,7 @@ def _overview(recipes: Path | None) -> Iterator[str]:
         yield _row(kind.name, width, f"{meaning}{origin}")
     if not profiles:
         user, project = profile_files()
-        yield f"no profiles: they are written in {project} or {user}"
+        yield wrap(f"no profiles: they are written in {project} or {user}")
         return
     yield "profiles:"
     for profile in profiles:

@@ -25,7 +25,10 @@ def reference(run: "Run", stage: str = "") -> str:
 def finish(run: "Run", detached: bool) -> int:
     """Say how a run that was started stands, and return the exit code of the command."""
     if detached:
-        print(f"{run.name} runs in {run.path}; nemo-run logs -f {reference(run)} follows it")
+        from executors._state import read_state
+
+        stands = "is queued:" if read_state(run.path).state == "queued" else "runs in"
+        print(f"{run.name} {stands} {run.path}; nemo-run logs -f {reference(run)} follows it")
         return 0
     code, status = run.wait(), run.status()
     if code == 0:

@@ -143,6 +143,7 @@ def run_facts(run: "Run", status: "RunStatus | None" = None) -> dict[str, object
         "attempt": status.attempt if status.attempt > 1 else None,
         "started": status.started and f"{status.started:%Y-%m-%d %H:%M:%S}",
         "time": _duration(status),
+        "place": run.place(),
         "directory": run.path,
     }
 

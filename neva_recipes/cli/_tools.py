@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neva_recipes.cli._arguments import StrictParser, add_runs_dir
-from neva_recipes.config import RunError
+from neva_recipes.config import RunError, path_is
 
 __all__ = ["chat_command", "evaluate_command", "export_command"]
 
@@ -77,6 +77,6 @@ def _model_path(run: str, runs_dir: Path) -> str:
     try:
         return str(find_run(run, runs_dir).path)
     except RunError:
-        if Path(run).is_dir():
+        if path_is(Path(run), Path.is_dir):
             return str(Path(run).resolve())
         raise

@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
-from neva_recipes.cli._arguments import HelpShown
+from neva_recipes.cli._arguments import HelpShown, UsageError
 from neva_recipes.cli._launch import launch_command
 from neva_recipes.config import UserError
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to stop
     try:
+        _require_folder()
         code = _dispatch(arguments)
         sys.stdout.flush()
     except HelpShown:
@@ -58,6 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     return code
+
+
+def _require_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError:
+        raise UsageError("the current folder is not there any more: cd to another one") from None
 
 
 def _dispatch(argv: Sequence[str]) -> int:

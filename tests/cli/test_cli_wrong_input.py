@@ -33,6 +33,9 @@ WRONG = [
     (["chat", "x", "--temprature", "1"], ["--temprature: no such flag", "did you mean --temperature"]),
     (["chat", "nowhere"], ["no run 'nowhere' in runs"]),
     (["status", "nowhere"], ["no run 'nowhere' in runs"]),
+    (["status", "n" * 300], ["no run 'nnn"]),
+    (["chat", "n" * 300], ["no run 'nnn"]),
+    (["list", "--recipes", f"{'n' * 300}.py"], ["nnn.py: no such file"]),
     (["cancel", "nowhere", "--runs-dir", "elsewhere"], ["no run 'nowhere' in elsewhere"]),
     # Overrides.
     (["llava.finetune", "optim.lr"], ["optim.lr: expected key=value", "optim.lr=1e-4"]),
@@ -102,3 +105,11 @@ def test_bytes_that_are_no_text(nemo_run):
         b"llava.finetune".decode(), "data.data_path=\udcff", env={"PYTHONUTF8": "0", "LC_ALL": "C"}, check=2
     )
     assert "data.data_path=" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_folder_that_is_gone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err == "error: the current folder is not there any more: cd to another one\n"

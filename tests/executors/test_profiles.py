@@ -1,6 +1,8 @@
 """Executors by name: kinds, profiles in TOML and Python, those of packages, and fields set on the command line."""
 
 import dataclasses
+import os
+import pwd
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import executors
 from executors import LocalExecutor
 from executors.job import executor_class, load_executor
+from executors.profiles import profile_files
 from executors.registry import executor_config, executor_kinds, find_executor, find_profile, list_profiles
 from neva_recipes.cli.main import main
 from neva_recipes.config import UserError, build, config, set_field
@@ -431,3 +434,20 @@ def test_the_command_refuses_in_one_line(words, message, capsys, folder):
     assert printed.out == "" and printed.err.startswith("error: ") and message in printed.err
     assert printed.err.count("\n") == 1
     assert not list((folder / "project").iterdir())
+
+
+def test_numbers_that_should_be_texts(folder):
+    Path("executors.toml").write_text('[a]\nkind = "slurm"\ntime = 30\n\n[b]\nkind = "slurm"\nmemory = true\n')
+    with pytest.raises(UserError) as caught:
+        find_executor("a")
+    assert str(caught.value).startswith("executors.toml, line 3: [a] time=30: expected a time as Slurm writes it")
+    assert str(caught.value).endswith(': put it in quotes, time = "30"')
+    with pytest.raises(UserError, match=r"line 7: \[b\] memory=True: expected an amount of memory[^:]*$"):
+        find_executor("b")
+
+
+def test_user_without_a_home_in_the_environment(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert profile_files()[0] == home / ".config" / "nemo-run" / "executors.toml"

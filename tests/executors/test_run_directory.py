@@ -57,6 +57,7 @@ def test_runs_are_found_by_name_and_path(runs_dir, tmp_path, monkeypatch):
 def test_broken_run_does_not_hide_the_others(runs_dir):
     good, broken = plant(runs_dir, "good"), plant(runs_dir, "broken")
     (broken.path / "job.json").write_text("{")
+    (runs_dir / "unreachable").symlink_to("n" * 300)  # as a directory of somebody else's, it cannot be looked into
     assert {run.name for run in executors.list_runs(runs_dir)} == {"good", "broken"}
     with pytest.raises(RunError, match=r"job\.json: cannot be read as the job of a run"):
         broken.logs()

@@ -14,7 +14,7 @@ import pytest
 import executors
 from executors import Run
 from executors._lock import acquire_lock
-from executors._state import read_state, write_state
+from executors._state import State, read_state, write_state
 from neva_recipes.config import RunError
 
 
@@ -66,6 +66,20 @@ def test_outcome_is_shown_but_not_written_beside_a_starter(place, queued):
     os.close(lock)
     assert Run(queued.path).status().state == "failed"
     assert read_state(queued.path).state == "failed"
+
+
+def test_start_on_another_machine_that_was_killed(place, queued):
+    """The lock, which goes with whoever starts a run, tells of a process that nobody here can see."""
+    starter = {"pid": 4711, "pid_start": 1, "boot_id": "another", "hostname": "login2"}
+    write_state(queued.path, State(state="created", supervisor=starter))
+    lock = acquire_lock(queued.path)
+    assert queued.status().state == "created"
+    os.close(lock)
+    assert queued.status().state == "lost"
+    with pytest.raises(RunError, match="has already ended: lost"):
+        queued.cancel()
+    queued.resume(detach=True)
+    assert queued.status().state == "queued"
 
 
 def test_place_that_knows_nothing(place, queued):

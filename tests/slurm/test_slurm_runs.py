@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,9 @@ def test_cancelled_while_it_runs_and_while_it_waits(cluster, script, tmp_path):
     wait_for(lambda: "Resources" in (waiting.status().reason or "") or "Priority" in (waiting.status().reason or ""))
     assert waiting.status().state == "queued"
     assert (running.status().state, running.status().exit_code) == ("running", None)
+    numbers = [executors._state.read_state(run.path).supervisor["slurm_job_id"] for run in (waiting, running)]
+    assert waiting.place() == f"Slurm job {numbers[0]}"
+    assert re.fullmatch(rf"Slurm job {numbers[1]} on node.*", running.place())
     # From other processes, which know nothing but the run directory.
     for run in (waiting, running):
         done = subprocess.run(
