@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from executors._rank import EXIT_STOPPED
 from executors._slurm_cluster import job_standing, requeue_job
 from executors._slurm_run import await_submission, failure_of, has_stopped, note_requeue, own_job_id
 from executors._state import State, now, write_state
@@ -18,11 +19,15 @@ from neva_recipes.config import RunError
 __all__ = ["main"]
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     """End the job of this environment.
 
     Args:
         arguments: Run directory, and exit code of the batch script.
+
+    Returns:
+        0, or 75 (`EXIT_STOPPED`) where the run has stopped before its end and will not go on: Slurm must not start what
+        waits for its success, though no rank has failed.
     """
     # A requeue ends the batch script by this signal while it is being asked for.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -34,16 +39,17 @@ def main(arguments: list[str]) -> None:
         print(f"{error}: taken as running", file=sys.stderr)
         standing = None
     if standing is not None and standing.state != "RUNNING":
-        return
+        return 0
     if has_stopped(run_dir):
-        _go_on(run_dir, state, job_id)
+        return _go_on(run_dir, state, job_id)
     elif code == 0:
         _finish(run_dir, state, "succeeded", 0, None)
     else:
         _finish(run_dir, state, "failed", *failure_of(run_dir, code))
+    return 0
 
 
-def _go_on(run_dir: Path, state: State, job_id: str) -> None:
+def _go_on(run_dir: Path, state: State, job_id: str) -> int:
     largest = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))["executor"]["max_requeues"]
     count, problem = note_requeue(run_dir)
     if largest is not None and count > largest:
@@ -59,6 +65,8 @@ def _go_on(run_dir: Path, state: State, job_id: str) -> None:
             problem = f"stopped with its work saved, but cannot be requeued: {error}"
     if problem is not None:
         _finish(run_dir, state, "failed", 1, problem)
+        return EXIT_STOPPED
+    return 0
 
 
 def _finish(run_dir: Path, state: State, word: str, code: int, reason: str | None) -> None:
@@ -66,4 +74,4 @@ def _finish(run_dir: Path, state: State, word: str, code: int, reason: str | Non
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ import submitit
 from submitit.core import utils
 from submitit.slurm.slurm import SlurmJob, _make_sbatch_string
 
+from executors._rank import EXIT_STOPPED
 from executors._slurm_cluster import minutes_of
 from executors._slurm_run import FOLDER
 from executors._slurm_task import Task
@@ -127,7 +128,7 @@ def _setup(job: "Job", executor: "SlurmExecutor", array: Path | None) -> list[st
         'exec >>"$run/logs/joined.log" 2>&1',
         "finish() {",
         "    code=$?",
-        f"    {end}",
+        f"    {end} || [ $? -ne {EXIT_STOPPED} ] || code={EXIT_STOPPED}",
         '    exit "$code"',
         "}",
         "trap finish EXIT",

@@ -61,9 +61,10 @@ def test_cancel_takes_all_stages_from_the_queue(cluster, four, runs_dir, starts)
 
 
 def test_what_slurm_has_forgotten_is_told_by_the_stages_before(cluster, runs_dir, tmp_path, starts, monkeypatch):
-    (runs_dir / "fail a").touch()
+    (runs_dir / "stop a").touch()
     pipeline = Pipeline("p", Stage("a", make_recipe()) >> Stage("b", make_recipe()))
-    run = run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    # No rank fails, and yet b must not begin.
+    run = run_pipeline(pipeline, SlurmExecutor(**PLACE, max_requeues=0), runs_dir, detach=True)
     wait_for(lambda: not jobs_of(run))
     # MinJobAge has passed, and the cluster has no accounting.
     programs = tmp_path / "programs"
@@ -77,10 +78,10 @@ def test_what_slurm_has_forgotten_is_told_by_the_stages_before(cluster, runs_dir
         (programs / name).chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        assert run.wait() == 3
+        assert run.wait() == 1
         assert states(run) == {"a": "failed", "b": "not run"}
-        assert run.status().reason == "a failed: rank 0 exited with code 3; not run: b"
-    (runs_dir / "fail a").unlink()
+        stopped = "a failed: stopped with its work saved, and not requeued: executor.max_requeues=0"
+        assert run.status().reason == f"{stopped}; not run: b"
     run.resume(detach=True)
     assert run.wait() == 0
     assert starts() == ["a", "a", "b"]

@@ -14,7 +14,7 @@ run=/scratch/runs/tiny-1
 exec >>"$run/logs/joined.log" 2>&1
 finish() {
     code=$?
-    /venv/bin/python -P -m executors._slurm_end "$run" "$code"
+    /venv/bin/python -P -m executors._slurm_end "$run" "$code" || [ $? -ne 75 ] || code=75
     exit "$code"
 }
 trap finish EXIT

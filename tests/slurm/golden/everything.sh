@@ -32,7 +32,7 @@ run=/scratch/runs/tiny-1
 exec >>"$run/logs/joined.log" 2>&1
 finish() {
     code=$?
-    PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code"
+    PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code" || [ $? -ne 75 ] || code=75
     exit "$code"
 }
 trap finish EXIT
