@@ -9,6 +9,7 @@ import pytest
 
 import executors
 from executors._docker_engine import connect
+from neva_recipes.cli.main import main
 from neva_recipes.config import UserError
 from tests.docker.world import Place
 from tests.end_to_end.world import NEMO_RUN
@@ -108,12 +109,57 @@ def test_the_package_is_missing(place, monkeypatch):
     assert message == "the docker executor needs the Python package docker: pip install 'neva-recipes[docker]'"
 
 
-def test_the_command(place, tmp_path):
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    """A command that trains in a container of an image that is here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text('{"text": "one"}\n')
+    words = [
+        "gpt.pretrain",
+        "size=tiny",
+        "data.data_path=data.jsonl",
+        "data.tokenizer=owner/name",
+        "--executor",
+        "docker",
+    ]
+    return [*words, f"executor.image={Place.IMAGE}", "executor.mount_code=true", "--runs-dir", "runs"]
+
+
+COMMANDS = {
+    "no image": (["executor.image=none"], "executor.image is not set: add executor.image=NAME"),
+    "unknown image": (["executor.image=nowhere/none:1"], "executor.image=nowhere/none:1: no such image here"),
+    "no engine": (
+        ["executor.docker_host=unix:///no/such.sock"],
+        "Docker engine at unix:///no/such.sock: there is none",
+    ),
+    "too many GPUs": (["executor.gpus=8"], "executor.gpus: the engine has no runtime for GPUs"),
+    "too many cores": (["executor.cpus=10000"], "executor.cpus: expected 0.01 to"),
+    "two machines": (["trainer.num_nodes=2"], "trainer.num_nodes=2: the docker executor runs on one machine"),
+    "unwritable run directory": (
+        ["--runs-dir", "/dev/null/runs"],
+        "/dev/null/runs: cannot write a run directory: Not a",
+    ),
+    "missing source": (["executor.mounts=/no/such:/data"], "'/no/such' is not there on the machine of the engine"),
+    "unknown run": (["model.language.from_pretrained=./runs/unknown"], "./runs/unknown: no such file or folder"),
+    "unknown field": (["executor.imgae=x"], "executor.imgae: no such field (did you mean executor.image?)"),
+    "a name with a slash": (["--name", "a/b"], "name='a/b': a run's name cannot hold '/'"),
+}
+
+
+@pytest.mark.parametrize("mistake", COMMANDS)
+def test_the_command_refuses(place, words, tmp_path, capfd, mistake):
+    more, message = COMMANDS[mistake]
+    since = len(place.engine.containers())
+    assert main([*words, "trainer.accelerator=cpu", *more]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+    assert len(place.engine.containers()) == since
+
+
+def test_the_command(place, words, tmp_path):
     """A mistake ends the real command with 2, and a dry run needs no engine."""
-    data = tmp_path / "data.jsonl"
-    data.write_text('{"text": "one"}\n')
-    words = ["gpt.pretrain", "size=tiny", f"data.data_path={data}", "data.tokenizer=owner/name", "--executor", "docker"]
-    words += ["executor.image=nowhere/none:1", "--runs-dir", "runs", "trainer.max_steps=1"]
 
     def command(*more, **env):
         return subprocess.run(
@@ -126,7 +172,7 @@ def test_the_command(place, tmp_path):
             check=False,
         )
 
-    done = command()
+    done = command("executor.image=nowhere/none:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: executor.image=nowhere/none:1: no such image here")
     assert done.stderr.count("\n") == 1

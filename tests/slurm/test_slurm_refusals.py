@@ -5,8 +5,9 @@ import subprocess
 import pytest
 
 from executors._slurm_cluster import minutes_of
+from neva_recipes.cli.main import main
 from neva_recipes.config import UserError
-from tests.end_to_end.world import nemo_run
+from tests.end_to_end.world import contents, nemo_run
 from tests.slurm.slurm_jobs import make_job, start
 
 
@@ -65,15 +66,61 @@ def test_where_there_is_no_slurm(tmp_path, monkeypatch):
     assert not (tmp_path / "runs").exists()
 
 
+COMMANDS = {
+    "unknown partition": (
+        ["executor.partition=gpus"],
+        "executor.partition=gpus: this cluster has no such partition; exp",
+    ),
+    "too many GPUs": (
+        ["trainer.devices=5"],
+        "trainer.devices=5: a node of partition main has",
+    ),
+    "too many nodes": (["trainer.num_nodes=4"], "trainer.num_nodes=4: partition main gives a job 2 such nodes at most"),
+    "unknown feature": (
+        ["executor.constraint=gold"],
+        "Slurm refuses the job: Batch job submission failed: Invalid feat",
+    ),
+    "unknown run": (["executor.dependency=afterok:1"], "executor.dependency=afterok:1: Slurm knows of no job 1"),
+    "unwritable run directory": (
+        ["--runs-dir", "/dev/null/runs"],
+        "/dev/null/runs: cannot write a run directory: Not a",
+    ),
+    "path of Slurm's": (["--runs-dir", "%j"], "has a % before a letter with a meaning to Slurm: rename it"),
+    "wrong field": (["executor.memory=lots"], "executor.memory='lots': expected an amount of memory"),
+    "unknown field": (["executor.partion=main"], "executor.partion: no such field (did you mean executor.partition, "),
+    "a field as an option": (["executor.sbatch.time=3"], "executor.sbatch.time: is set by a field: executor.time"),
+    "a secret": (["executor.comment=hf_" + "a" * 34], "executor.comment: holds a Hugging Face token"),
+    "a name with a slash": (["--name", "a/b"], "name='a/b': a run's name cannot hold '/'"),
+    "no such data": (["data.data_path=no.json"], "data.data_path=no.json: no such file"),
+    "no Slurm": (None, "no Slurm here: sbatch is not on PATH"),
+}
+
+
+@pytest.mark.parametrize("mistake", COMMANDS)
+def test_the_command_refuses(cluster, world, monkeypatch, capfd, mistake):
+    words, message = COMMANDS[mistake]
+    before, files = job_ids(), contents(world.folder)
+    sizes = {"data__global_batch_size": 40, "data__micro_batch_size": 1}
+    with monkeypatch.context() as patch:
+        patch.chdir(world.folder)
+        if words is None:
+            patch.setenv("PATH", str(world.folder))
+        assert main(["llava.finetune", *world.tiny(**sizes), "--executor", "slurm", *(words or ())]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+    assert job_ids() <= before
+    if not message.startswith("Slurm refuses"):
+        assert contents(world.folder) == files
+
+
 @pytest.mark.slow
 def test_the_command(cluster, world):
-    words = world.tiny()
-    refused = nemo_run(
-        "llava.finetune", *words, "--executor", "slurm", "executor.partition=gpus", cwd=world.folder, code=2
-    )
+    words = [*world.tiny(), "--executor", "slurm"]
+    refused = nemo_run("llava.finetune", *words, "executor.partition=gpus", cwd=world.folder, code=2)
     assert refused.stderr.count("\n") == 1
     assert "executor.partition=gpus: this cluster has no such partition; expected main, low" in refused.stderr
-    shown = nemo_run("llava.finetune", *words, "--executor", "slurm", "executor.time=30", "--dry-run", cwd=world.folder)
+    shown = nemo_run("llava.finetune", *words, "executor.time=30", "--dry-run", cwd=world.folder)
     assert "#SBATCH --time=30" in shown.stdout
 
 
