@@ -21,11 +21,16 @@ __all__ = ["Bind", "Container", "container_name", "container_of", "parse_mount"]
 
 NAME_LABEL = "nemo-run.name"
 DIRECTORY_LABEL = "nemo-run.directory"
+HOST_LABEL = "nemo-run.host"
+TRIAL_LABEL = "nemo-run.trial"
 
 _OUR_PACKAGES = ("executors", "neva_model", "neva_recipes")
 
 _STOP_MARGIN_SECONDS = 20
 """What a run may need beside the grace of its ranks before it has written how it ended."""
+
+_GPU_ULIMITS = ("memlock=-1", "stack=67108864")
+"""What NVIDIA's containers ask for: pinned memory without a limit, and a stack of 64 MiB (their release notes)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Container:
         labels: What it is found by.
         user: Numbers of user and group.
         working_dir: Where it starts.
-        gpus: As `docker run --gpus` takes it; none for no GPU.
+        gpus: As `docker run --gpus` takes it, or CDI names as `--device` does; none for no GPU.
         executor: Its limits.
     """
 
@@ -85,6 +90,12 @@ class Container:
         entries = [f"{name}={value}\0" for name, value in self.secrets.items()]
         return ("".join(entries) + "\0").encode("utf-8", "surrogateescape") if entries else b""
 
+    @property
+    def _ulimits(self) -> list[str]:
+        """Limits as `docker run --ulimit` takes them, those of GPUs first; of two of one name the last counts."""
+        limits = [*(() if self.gpus is None else _GPU_ULIMITS), *self.executor.ulimits]
+        return list({limit.partition("=")[0]: limit for limit in limits}.values())
+
     def api(self) -> dict[str, Any]:
         """Return it as the engine's API takes it to create a container (`POST /containers/create`)."""
         place = self.executor
@@ -94,9 +105,11 @@ class Container:
             "NetworkMode": place.network,
             "Memory": place.memory and _bytes(place.memory),
             "NanoCpus": None if place.cpus is None else round(place.cpus * 1e9),
-            "Ulimits": [_ulimit(limit) for limit in place.ulimits],
+            "Ulimits": [_ulimit(limit) for limit in self._ulimits],
             "DeviceRequests": None if self.gpus is None else [_device_request(self.gpus)],
             "Init": False,
+            # An engine that gives containers other users than those of this machine is told not to.
+            "UsernsMode": "host",
             # What its first process has to say if it fails; ranks print to the run directory.
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
         }
@@ -120,17 +133,20 @@ class Container:
         place = self.executor
         words = ["docker", *(["--host", place.docker_host] if place.docker_host else []), "run", "--rm", "--init=false"]
         words += [f"--pull={'missing' if place.pull else 'never'}", f"--name={self.name}", f"--user={self.user}"]
-        words += [f"--workdir={self.working_dir}", f"--stop-timeout={stop_seconds(place)}"]
+        words += ["--userns=host", f"--workdir={self.working_dir}"]
+        words += ["--stop-signal=SIGTERM", f"--stop-timeout={stop_seconds(place)}"]
         words += [f"--label={name}={value}" for name, value in self.labels.items()]
+        cdi = self.gpus.split(",") if self.gpus is not None and _is_cdi(self.gpus) else []
+        words += [f"--device={name}" for name in cdi]
         limits = {
-            "gpus": self.gpus and (f'"{self.gpus}"' if "," in self.gpus else self.gpus),
+            "gpus": None if cdi else self.gpus and (f'"{self.gpus}"' if "," in self.gpus else self.gpus),
             "shm-size": place.shm_size,
             "network": place.network,
             "memory": place.memory,
             "cpus": None if place.cpus is None else f"{place.cpus:g}",
         }
         words += [f"--{name}={value}" for name, value in limits.items() if value is not None]
-        words += [f"--ulimit={limit}" for limit in place.ulimits]
+        words += [f"--ulimit={limit}" for limit in self._ulimits]
         words += [f"--mount={bind.argument()}" for bind in self.binds]
         words += [f"--env={name}={value}" for name, value in self.environment.items()]
         words += ["--interactive"] if self.secrets else []
@@ -164,19 +180,22 @@ def container_of(job: "Job", executor: "DockerExecutor", entry: dict[str, Any]) 
     assert executor.image is not None  # `check` has refused it
     hidden = {name for name, value in job.env.items() if is_secret(name, value) or not _is_utf8(value)}
     start = json.dumps({"supervisor": entry, "interpreter": sys.executable})
+    gpus = _gpus(job, executor)
+    # Where NVIDIA's runtime is the engine's default, it gives all GPUs to an image of NVIDIA's that does not say no.
+    no_gpus = {"NVIDIA_VISIBLE_DEVICES": "void"} if gpus is None else {}
     container = Container(
         name=container_name(job.run_dir),
         image=executor.image,
         program=executor.program,
         arguments=("-P", "-m", "executors._docker_init", start, str(job.run_dir)),
         binds=(*_binds(job, executor), Bind(str(job.run_dir), str(job.run_dir), read_only=False)),
-        environment={name: value for name, value in job.env.items() if name not in hidden},
+        environment=no_gpus | {name: value for name, value in job.env.items() if name not in hidden},
         secrets={name: value for name, value in job.env.items() if name in hidden},
-        labels={NAME_LABEL: job.name, DIRECTORY_LABEL: str(job.run_dir)},
+        labels={NAME_LABEL: job.name, DIRECTORY_LABEL: str(job.run_dir), HOST_LABEL: entry["hostname"]},
         user=executor.user_and_group,
         # The folder the command was given in is not in the container.
         working_dir=str(job.run_dir),
-        gpus=_gpus(job, executor),
+        gpus=gpus,
         executor=executor,
     )
     for text in (job.name, *(path for bind in container.binds for path in (bind.source, bind.target))):
@@ -232,12 +251,19 @@ def _gpus(job: "Job", executor: "DockerExecutor") -> str | None:
 
 
 def _device_request(gpus: str) -> dict[str, Any]:
-    """Return what `--gpus` would ask the engine for."""
+    """Return what `--gpus`, or `--device` with CDI names, would ask the engine for."""
+    if _is_cdi(gpus):
+        return {"Driver": "cdi", "DeviceIDs": gpus.split(",")}
     if gpus.startswith("device="):
         wanted: dict[str, Any] = {"DeviceIDs": gpus.removeprefix("device=").split(",")}
     else:
         wanted = {"Count": -1 if gpus == "all" else int(gpus)}
     return {**wanted, "Capabilities": [["gpu"]]}
+
+
+def _is_cdi(gpus: str) -> bool:
+    """Return whether GPUs are named as in the specifications of the Container Device Interface: vendor/class=name."""
+    return "/" in gpus.partition("=")[0]
 
 
 def _bytes(size: str) -> int:

@@ -35,7 +35,15 @@ _NOT_THERE, _NOT_RUNNING = 404, 409
 
 _REASONS = (
     (
-        r"could not select device driver|nvidia-container-cli|nvidia-container-runtime|unresolvable CDI devices",
+        r"unresolvable CDI devices (?P<what>.*)",
+        "executor.gpus: the engine has no device {what} (no such GPU, or no specification of it: nvidia-ctk cdi list)",
+    ),
+    (
+        r"nvidia-container-cli(\.real)?: (?P<what>.*?)(: unknown)?\.?$",
+        "executor.gpus: the NVIDIA Container Toolkit refuses them: {what}",
+    ),
+    (
+        r"could not select (cdi )?device driver|nvidia-container-runtime",
         "executor.gpus: the engine has no runtime for GPUs (the NVIDIA Container Toolkit and a driver); "
         "executor.gpus=none goes without GPUs",
     ),
@@ -55,6 +63,12 @@ _REASONS = (
     (r"network (?P<what>.*) not found", "executor.network={what}: the engine has no such network"),
     (r"Range of CPUs is from (?P<what>\S+ to \S+),", "executor.cpus: expected {what} on the machine of the engine"),
     (r"(?P<what>Minimum memory limit allowed is \S+)", "executor.memory: {what}"),
+    (r"no space left on device", "the disk of the Docker engine is full: {said}"),
+    (
+        r"error setting rlimit",
+        "executor.ulimits: the engine has no right to raise a limit that far (with GPUs memlock=-1 is asked for): set "
+        "one it may, such as executor.ulimits=memlock=65536",
+    ),
     (r"container name .* is already in use", "its container is still there: the run is in use; cancel it first"),
 )
 """What the engine says, as a pattern, and what it means for the executor."""
@@ -131,7 +145,7 @@ def refusals(address: str, image: str) -> Iterator[None]:
         for pattern, meaning in _REASONS:
             if match := re.search(pattern, said, re.DOTALL):
                 what = match.groupdict().get("what", "").strip()
-                raise RunError(meaning.format(what=what, image=image)) from None
+                raise RunError(meaning.format(what=what, image=image, said=_one_line(said))) from None
         raise RunError(f"the Docker engine refuses the container: {_one_line(said)}") from None
 
 

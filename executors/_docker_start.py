@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executors._docker_container import Container
+from executors import _process
+from executors._docker_container import TRIAL_LABEL, Container
 from executors._docker_watch import Order, hand_over
 from neva_recipes.config import RunError
 
@@ -45,6 +46,7 @@ def probe(client: "docker.DockerClient", container: Container, run_dir: Path) ->
         binds=tuple(bind for bind in container.binds if bind.target != str(run_dir)),
         arguments=("-P", "-c", _PROBE, json.dumps(paths)),
         secrets={},
+        labels={**container.labels, TRIAL_LABEL: json.dumps(_process.identify(os.getpid()))},
         working_dir="/",
     )
     name = client.api.create_container_from_config(trial.api())["Id"]

@@ -17,6 +17,7 @@ __all__ = [
     "identify",
     "is_alive",
     "kill_children",
+    "memory_kills",
     "pick_port",
 ]
 
@@ -106,15 +107,44 @@ def kill_children(limit: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-def describe_exit(code: int) -> str:
-    """Return the words for how a process ended; negative codes are signals, as in `subprocess`."""
+def memory_kills() -> int:
+    """Return how many processes of this one's group (cgroup) the kernel has killed to get memory; 0 if it is not told.
+
+    The counter `oom_kill` of memory.events (cgroup v2) or memory.oom_control (v1). A container sees its own group as
+    the root.
+    """
+    total = 0
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, name = (
+            ("/sys/fs/cgroup/memory", "memory.oom_control") if controllers else ("/sys/fs/cgroup", "memory.events")
+        )
+        for path in (Path(f"{root}{group}", name), Path(root, name)):
+            try:
+                counters = dict(entry.split() for entry in path.read_text(encoding="ascii").splitlines())
+            except OSError:
+                continue
+            total += int(counters.get("oom_kill", 0))
+            break
+    return total
+
+
+def describe_exit(code: int, *, out_of_memory: bool = False) -> str:
+    """Return the words for how a process ended.
+
+    Args:
+        code: Its exit code; negative codes are signals, as in `subprocess`.
+        out_of_memory: Whether a SIGKILL is known to have been the kernel's, for want of memory.
+    """
     if code >= 0:
         return f"exited with code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = "unknown"
-    hint = ": out of memory?" if -code == signal.SIGKILL else ""
+    hint = f": out of memory{'' if out_of_memory else '?'}" if -code == signal.SIGKILL else ""
     return f"was killed by signal {-code} ({name}{hint})"
 
 

@@ -63,12 +63,17 @@ def now() -> str:
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     """Replace a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
-    Of several writers the last one counts. What a killed one leaves, `clear_unfinished` takes away.
+    Of several writers the last one counts. What a killed one leaves, `clear_unfinished` takes away. What root writes
+    belongs to whom the folder belongs: a run can be another user's.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{_UNFINISHED}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            folder = path.parent.stat()
+            if os.geteuid() == 0 and folder.st_uid != 0:
+                with contextlib.suppress(OSError):  # a file system that gives root no such rights
+                    os.fchown(descriptor, folder.st_uid, folder.st_gid)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -27,6 +27,7 @@ from executors._process import (
     die_with_parent,
     identify,
     kill_children,
+    memory_kills,
     pick_port,
 )
 from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Joined, Rank
@@ -80,6 +81,7 @@ class _Supervisor:
         self._failed_rank: int | None = None
         self._killed_rank: int | None = None
         self._killing = False
+        self._memory_kills = memory_kills()
 
     def run(self) -> int:
         """Run the job to its end, and return its exit code."""
@@ -187,7 +189,8 @@ class _Supervisor:
 
     def _judge(self, number: int, code: int) -> None:
         who = f"rank {number}" if self._launcher is None else "what starts the ranks (logs/launcher.log)"
-        failure = (code if code > 0 else 128 - code, f"{who} {describe_exit(code)}")
+        ended = describe_exit(code, out_of_memory=memory_kills() > self._memory_kills)
+        failure = (code if code > 0 else 128 - code, f"{who} {ended}")
         causes = CAUSES[:1] if self._stopping else CAUSES  # a rank may trip over its own end
         if -code in causes and not self._killing and self._killed_rank is None:
             self._killed_rank = number

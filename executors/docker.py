@@ -20,6 +20,7 @@ from executors._docker_engine import (
     refusals,
     signal_container,
 )
+from executors._docker_leftovers import remove_leftovers
 from executors._docker_start import probe, start_watch
 from executors._gpu import local_gpu_type
 from executors._script import run_directory_script
@@ -34,8 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = ["DockerExecutor"]
 
+_ROOT = "0:0"
+
 _Size = Annotated[str, Matches(r"[1-9]\d*[bkmg]", "a size with its unit, such as 16g")]
-_Gpus = Annotated[str, Matches(r"auto|all|device=[\w.:/-]+(,[\w.:/-]+)*", "auto, all, a number, or device=ID,ID,...")]
+_CDI_NAME = r"[a-z][\w.-]*/[a-z][\w-]*=[\w.:-]+"
+_Gpus = Annotated[
+    str,
+    Matches(
+        rf"auto|all|device=[\w.:/-]+(,[\w.:/-]+)*|{_CDI_NAME}(,{_CDI_NAME})*",
+        "auto, all, a number, device=ID,ID,..., or nvidia.com/gpu=ID,nvidia.com/gpu=ID,...",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +66,11 @@ class DockerExecutor(Executor):
     mounts: list[str] = field(default_factory=list)
     """More files and folders, each SOURCE:TARGET or SOURCE:TARGET:ro; what the recipe names is there by itself."""
     gpus: Positive | _Gpus | None = "auto"
-    """GPUs: all, a number, device=0,2, or none; auto takes one per process unless trainer.accelerator=cpu."""
+    """GPUs: all, a number, device=0,2, CDI names (nvidia.com/gpu=0), or none; auto takes one per process unless
+    trainer.accelerator=cpu."""
     user: Annotated[str, Matches(r"\d+(:\d+)?", "numbers of user and group, such as 1000:1000")] | None = None
-    """User and group in the container, by number; none means those who start the run. Others are for root alone."""
+    """User and group in the container, by number; none means those who start the run. Others are for root alone, and
+    0:0 for engines that run as a user."""
     network: Annotated[str, Matches(r"[A-Za-z0-9][\w.:-]*", "the name of a network")] | None = None
     """Network of the container, such as none or host; none means the engine's default."""
     shm_size: _Size = "16g"
@@ -70,7 +82,7 @@ class DockerExecutor(Executor):
     ulimits: list[Annotated[str, Matches(r"[a-z]+=-?\d+(:-?\d+)?", "NAME=SOFT or NAME=SOFT:HARD")]] = field(
         default_factory=list
     )
-    """Limits of each process, such as memlock=-1."""
+    """Limits of each process, such as nofile=65536; with GPUs memlock=-1 and stack=67108864, unless you set them."""
     pass_env: list[Annotated[str, Matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and underscores")]] = (
         field(default_factory=list)
     )
@@ -98,9 +110,9 @@ class DockerExecutor(Executor):
 
     @property
     def _owner(self) -> tuple[int, int] | None:
-        """Whom the run directory is to be given to; none if it is theirs already."""
+        """Whom the run directory is to be given to, which root alone can do; none if it is theirs already."""
         user, group = map(int, self.user_and_group.split(":"))
-        return None if (user, group) == (os.geteuid(), os.getegid()) else (user, group)
+        return None if (user, group) == (os.geteuid(), os.getegid()) or os.geteuid() != 0 else (user, group)
 
     def check(self, layout: Layout) -> None:
         """Raise `RunError` if the job is not for one machine, or the fields ask for what cannot be."""
@@ -115,16 +127,20 @@ class DockerExecutor(Executor):
             parse_mount(mount)
         if kind := secret_in(self.address):
             raise RunError(f"DOCKER_HOST: holds {kind}, and the address of the engine is written down for each run")
-        if self._owner is not None and os.geteuid() != 0:
-            raise RunError(
-                f"executor.user={self.user}: only root can run as others than itself, for files belong to who makes "
-                f"them: leave it out, and it is {os.geteuid()}:{os.getegid()}"
-            )
+        # Of an engine that runs as a user, 0:0 is that user: `require_ready` asks it.
+        if os.geteuid() != 0 and self.user_and_group not in (_ROOT, f"{os.geteuid()}:{os.getegid()}"):
+            raise self._wrong_user()
         if self.mount_code and sys.prefix == sys.base_prefix:
             raise RunError("executor.mount_code: this Python is in no virtual environment that could be mounted")
         for name in self.pass_env:
             if name not in os.environ:
                 raise RunError(f"executor.pass_env: {name} is not set in the environment: set it, or leave it out")
+
+    def _wrong_user(self) -> RunError:
+        return RunError(
+            f"executor.user={self.user}: only root can run as others than itself, for files belong to who makes "
+            f"them: leave it out, and it is {os.geteuid()}:{os.getegid()}"
+        )
 
     def require_ready(self, job: "Job") -> None:
         """Start a container like the job's and see whether it can do the job; then remove it.
@@ -136,9 +152,25 @@ class DockerExecutor(Executor):
         container = self._container(job)
         assert self.image is not None  # `check` has refused it
         with refusals(self.address, self.image):
+            self._require_able(client.info())
+            remove_leftovers(client)
             if self.pull:
                 pull_missing(client, self.image)
             probe(client, container, job.run_dir)
+
+    def _require_able(self, engine: Mapping[str, Any]) -> None:
+        """Raise `RunError` if an engine, by what it says of itself, would make files of others or ignore a limit."""
+        rootless = "name=rootless" in (engine.get("SecurityOptions") or ())
+        if rootless and self.user_and_group != _ROOT:
+            raise RunError(
+                f"executor.user: the Docker engine at {self.address} runs as a user (rootless), whose files belong to "
+                f"{_ROOT} in its containers: set executor.user={_ROOT}"
+            )
+        if not rootless and self.user_and_group == _ROOT and os.geteuid() != 0:
+            raise self._wrong_user()
+        for limit, ability in (("memory", "MemoryLimit"), ("cpus", "CpuCfsQuota")):
+            if getattr(self, limit) is not None and engine.get(ability) is False:
+                raise RunError(f"executor.{limit}: the Docker engine at {self.address} cannot limit it: leave it out")
 
     def gpu_type(self) -> str | None:
         """Return the type of this machine's GPUs, if the engine is here and the driver names one in the table."""

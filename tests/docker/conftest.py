@@ -51,14 +51,40 @@ def engine(engine_folder, root_file_system):
         engine.stop()
 
 
+@pytest.fixture(scope="session")
+def gpu_engine(engine_folder, root_file_system):
+    """Another one, which takes `nvidia_hook.py` for the hook of the NVIDIA Container Toolkit."""
+    hook = engine_folder / "programs" / "nvidia-container-runtime-hook"
+    hook.parent.mkdir()
+    hook.write_text(f"#!{sys.executable}\n{Path(__file__).with_name('nvidia_hook.py').read_text()}")
+    hook.chmod(0o755)
+    engine = Engine(engine_folder / "gpus", hook.parent)
+    try:
+        engine.start()
+        engine.command("import", str(root_file_system), Place.IMAGE)
+        yield engine
+    finally:
+        engine.stop()
+
+
 @pytest.fixture
 def place(engine, tmp_path, monkeypatch):
     """Makes jobs for the engine whose processes are user 1000."""
+    yield from _place(engine, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def gpu_place(gpu_engine, tmp_path, monkeypatch):
+    """Makes jobs for the engine with GPUs, as it believes."""
+    yield from _place(gpu_engine, tmp_path, monkeypatch)
+
+
+def _place(engine, folder, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", engine.address)
     before = set(engine.containers())
-    yield Place(engine, tmp_path)
+    yield Place(engine, folder)
     try:
-        wait_for(lambda: set(engine.containers()) <= before, 10)
+        wait_for(lambda: set(engine.containers()) <= before)
     finally:
         for name in set(engine.containers()) - before:
             engine.command("rm", "--force", name)

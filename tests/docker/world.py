@@ -37,14 +37,16 @@ def wait_for(condition, patience=PATIENCE):
 
 
 class Engine:
-    """A Docker engine of our own."""
+    """A Docker engine of our own, which finds the programs of a folder first."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Path = Path("/usr/sbin")) -> None:
         self.folder = folder
         self.address = f"unix://{folder}/docker.sock"
+        self._programs = programs
 
     def start(self) -> None:
-        subprocess.run([SCRIPTS / "start.sh", self.folder], check=True, timeout=60, stdout=subprocess.DEVNULL)
+        env = {**os.environ, "PATH": f"{self._programs}:{os.environ['PATH']}"}
+        subprocess.run([SCRIPTS / "start.sh", self.folder], check=True, timeout=60, stdout=subprocess.DEVNULL, env=env)
 
     def stop(self) -> None:
         subprocess.run([SCRIPTS / "stop.sh", self.folder], check=True, timeout=60)
