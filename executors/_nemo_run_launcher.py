@@ -2,14 +2,16 @@
 
 Ends with the exit code of the run: 0, that of the rank whose failure ended it, or 1 where NeMo-Run says that the job
 failed before its ranks said how they ended. The last two are explained in failure.json. SIGTERM cancels the job;
-SIGUSR2 is passed on to ranks of this machine, which then save and stop.
+SIGUSR2 is passed on to the ranks, which then save and stop. While a cluster lets the job wait, the run is `queued`.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from executors._failure import CAUSES, read_failure
-from executors._nemo_run_rank import RANKS_FOLDER
-from executors._process import describe_exit, is_alive
+from executors._nemo_run_rank import NEMO_RUN_FOLDER, RANKS_FOLDER, STOP_FILE
+from executors._process import describe_exit
 from executors._rank import EXIT_STOPPED, STOP_SIGNAL
-from executors._state import write_atomically
+from executors._state import now, read_state, write_atomically, write_state
 from executors.job import load_executor, read_job_record
 from neva_recipes.config import UserError
 from neva_recipes.secrets import mask, secret_values
@@ -30,6 +32,8 @@ from neva_recipes.secrets import mask, secret_values
 _CANCELLED_EXIT_CODE = 130
 _POLL_SECONDS = {"local": 0.5, "docker": 0.5}
 _POLL_SECONDS_OF_CLUSTERS = 10.0
+_LAST_POLL_SECONDS = 1.0
+_WAITING = ("UNSUBMITTED", "SUBMITTED", "PENDING")
 _FAILED = ("FAILED", "CANCELLED", "UNKNOWN")
 
 
@@ -80,7 +84,7 @@ def _home(run_dir: Path, options: Mapping[str, str]) -> Path:
     if any(text.startswith("env:") for text in options.values()):
         memory = Path("/dev/shm")
         return Path(tempfile.mkdtemp(prefix="nemo-run-", dir=memory if memory.is_dir() else None))
-    return run_dir / "nemo_run"
+    return run_dir / NEMO_RUN_FOLDER
 
 
 def _run(run_dir: Path, record: Mapping[str, Any], home: Path, requests: _Requests) -> int:
@@ -92,47 +96,86 @@ def _run(run_dir: Path, record: Mapping[str, Any], home: Path, requests: _Reques
         return 2
     import nemo_run
 
-    from executors._nemo_run_task import TASK, make_script
+    from executors._nemo_run_task import TASK, TITLE, make_script
 
+    if executor.backend == "skypilot":
+        _enter_empty_repository(home)
     experiment = nemo_run.Experiment(
-        "run", executor=nemo_executor, base_dir=str(home), skip_status_at_exit=True, enable_goodbye_message=False
+        TITLE, executor=nemo_executor, base_dir=str(home), skip_status_at_exit=True, enable_goodbye_message=False
     )
     with experiment:
-        experiment.add(make_script(executor.python, run_dir), name=TASK)
+        experiment.add(make_script(nemo_executor, executor.python, run_dir), name=TASK)
         experiment.run()
         requests.listen()  # torchx has put its own handlers there
-        wait = _POLL_SECONDS.get(executor.backend, _POLL_SECONDS_OF_CLUSTERS)
-        state = _wait(experiment, TASK, run_dir, record["world_size"], requests, wait)
-        if requests.cancel:
+        state = _Job(experiment, TASK, run_dir, record["world_size"], executor.backend).wait(requests)
+        if requests.cancel or (executor.backend == "slurm" and state != "SUCCEEDED"):  # Slurm may have requeued it
             experiment.cancel(TASK)
+        if requests.cancel:
             return _CANCELLED_EXIT_CODE
     return _judge(run_dir, record["world_size"], state)
 
 
-def _wait(experiment: Any, task: str, run_dir: Path, world_size: int, requests: _Requests, seconds: float) -> str:
-    """Wait until the job and its ranks have ended or a cancel is asked for; return what NeMo-Run says of the job."""
-    disagree_since: float | None = None
-    asked_at, state = -seconds, "UNSUBMITTED"
-    while not requests.cancel:
-        if requests.stop:
-            requests.stop = False
-            _stop_ranks(run_dir)
-        if time.monotonic() - asked_at >= seconds:
-            state = experiment.status(return_dict=True)[task]["status"].name
-            asked_at = time.monotonic()
-        has_ended = state in ("SUCCEEDED", *_FAILED)
-        all_told = len(_exits(run_dir)) == world_size
-        if has_ended and all_told:
-            return state
-        if has_ended or all_told:
-            disagree_since = disagree_since or time.monotonic()
-            # A job that fails keeps no rank from saying how it ended; ranks that were killed cannot.
-            if time.monotonic() - disagree_since > _patience(state, seconds):
+def _enter_empty_repository(folder: Path) -> None:
+    """Work in an empty git repository: NeMo-Run takes along the one it is called in, and ranks need none of it."""
+    folder.mkdir(exist_ok=True)
+    author = ["-c", "user.name=neva", "-c", "user.email=neva@localhost", "-c", "commit.gpgSign=false"]
+    git = ["git", "-C", str(folder), *author]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "nothing"], check=True)
+    os.chdir(folder)
+
+
+class _Job:
+    """A job that NeMo-Run has started."""
+
+    def __init__(self, experiment: Any, task: str, run_dir: Path, world_size: int, backend: str) -> None:
+        self._experiment = experiment
+        self._task = task
+        self._run_dir = run_dir
+        self._world_size = world_size
+        self._backend = backend
+        self._seconds = _POLL_SECONDS.get(backend, _POLL_SECONDS_OF_CLUSTERS)
+        self._waits: str | None = None
+
+    def wait(self, requests: _Requests) -> str:
+        """Wait until job and ranks have ended or a cancel is asked for; return what NeMo-Run says of the job."""
+        disagree_since: float | None = None
+        asked_at, state = -self._seconds, "UNSUBMITTED"
+        while not requests.cancel:
+            if requests.stop:
+                requests.stop = False
+                (self._run_dir / RANKS_FOLDER / STOP_FILE).touch()
+            all_told = len(_exits(self._run_dir)) == self._world_size
+            seconds = min(self._seconds, _LAST_POLL_SECONDS) if all_told else self._seconds
+            if time.monotonic() - asked_at >= seconds:
+                state = self._experiment.status(return_dict=True)[self._task]["status"].name
+                asked_at = time.monotonic()
+            self._show(state)
+            has_ended = state in ("SUCCEEDED", *_FAILED)
+            if has_ended and all_told:
                 return state
-        else:
-            disagree_since = None
-        time.sleep(0.1)
-    return state
+            # Of a job that a cluster has put back into its queue the ranks had their say as well.
+            if has_ended or (all_told and state not in _WAITING):
+                disagree_since = disagree_since or time.monotonic()
+                # A job that fails keeps no rank from saying how it ended; ranks that were killed cannot.
+                if time.monotonic() - disagree_since > _patience(state, self._seconds):
+                    return state
+            else:
+                disagree_since = None
+            time.sleep(0.1)
+        return state
+
+    def _show(self, state: str) -> None:
+        """Have state.json say that the job waits in the queue of a cluster, until a rank has started."""
+        if self._backend in _POLL_SECONDS:
+            return
+        has_started = any((self._run_dir / RANKS_FOLDER).glob("*.started"))
+        waits = None if has_started or state not in _WAITING else f"NeMo-Run says {state} of the job in {self._backend}"
+        if waits != self._waits:
+            self._waits = waits
+            written = read_state(self._run_dir)
+            changes = {"state": "running", "started": now()} if waits is None else {"state": "queued", "started": None}
+            write_state(self._run_dir, dataclasses.replace(written, reason=waits, **changes))
 
 
 def _patience(state: str, poll_seconds: float) -> float:
@@ -143,15 +186,6 @@ def _patience(state: str, poll_seconds: float) -> float:
     if state == "FAILED":
         return 2.0
     return 60 * poll_seconds if state == "UNKNOWN" else 20.0
-
-
-def _stop_ranks(run_dir: Path) -> None:
-    """Ask the ranks of this machine to save and stop."""
-    for path in (run_dir / RANKS_FOLDER).glob("*.process"):
-        with contextlib.suppress(OSError, ValueError):
-            rank = json.loads(path.read_text(encoding="utf-8"))
-            if is_alive(rank):
-                os.kill(rank["pid"], STOP_SIGNAL)
 
 
 def _exits(run_dir: Path) -> dict[int, dict[str, Any]]:
@@ -177,7 +211,9 @@ def _judge(run_dir: Path, world_size: int, state: str) -> int:
         if len(exits) == world_size:
             return 0
         told = f"{len(exits)} of {world_size} ranks said how they ended"
-        _explain(run_dir, 0, "crash", f"NeMo-Run says {state}, and {told}: see logs/launcher.log and nemo_run/")
+        _explain(
+            run_dir, 0, "crash", f"NeMo-Run says {state}, and {told}: see logs/launcher.log and {NEMO_RUN_FOLDER}/"
+        )
         return 1
     report = read_failure(run_dir)
     # Of a rank that was killed, the others can only report that they have lost it.

@@ -18,16 +18,23 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from executors._logs import LogWriter
-from executors._process import become_subreaper, die_with_parent, identify, kill_children
+from executors._process import become_subreaper, die_with_parent, kill_children
 from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Rank
 from executors._state import write_atomically
 from neva_recipes.secrets import secret_values
 
-__all__ = ["RANKS_FOLDER", "main", "plain_path"]
+__all__ = ["NEMO_RUN_FOLDER", "RANKS_FOLDER", "STOP_FILE", "main", "plain_path"]
 
 RANKS_FOLDER = "ranks"
 """Folder of the run directory in which each rank says how it ended."""
 
+NEMO_RUN_FOLDER = "nemo-run"
+"""Folder of the run directory for NeMo-Run's files; in paths with `/nemo_run` it puts another path for that."""
+
+STOP_FILE = "stop"
+"""In that folder, the request to the ranks to save and stop; a file reaches them on every machine."""
+
+_LOOK_SECONDS = 1.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, STOP_SIGNAL)
 
 
@@ -49,10 +56,12 @@ def main(arguments: list[str]) -> int:
     run_dir = Path(os.fsdecode(unquote_to_bytes(arguments[0])))
     job: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
     number = int(os.environ["RANK"])
+    ended_path = run_dir / RANKS_FOLDER / f"{number}.json"
+    ended_path.unlink(missing_ok=True)  # a cluster may start a job a second time
     code = _run(run_dir, job, number)
     kill_children()
     ended = {"code": code, "time": time.time()}
-    write_atomically(run_dir / RANKS_FOLDER / f"{number}.json", json.dumps(ended) + "\n")
+    write_atomically(ended_path, json.dumps(ended) + "\n")
     if code == EXIT_STOPPED:
         return 0
     return code if code >= 0 else 128 - code
@@ -69,17 +78,20 @@ def _run(run_dir: Path, job: Mapping[str, Any], number: int) -> int:
     for caught in (signal.SIGCHLD, *_FORWARDED):
         signal.signal(caught, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP_SIGNAL})
-    own = json.dumps(identify(os.getpid()))
-    write_atomically(run_dir / RANKS_FOLDER / f"{number}.process", own + "\n")
+    (run_dir / RANKS_FOLDER / f"{number}.started").touch()
     prefix = f"[{number}] ".encode() if job["world_size"] > 1 else b""
     joined = LogWriter(run_dir / "logs" / "joined.log")
     rank = Rank(number, LogWriter(run_dir / "logs" / f"rank-{number}.log"), prefix, secret_values(os.environ))
     rank.spawn(_command(job, run_dir), {**os.environ, **job["env"], "NODE_RANK": os.environ.get("GROUP_RANK", "0")})
+    stop_path, is_asked = run_dir / RANKS_FOLDER / STOP_FILE, False
     with selectors.DefaultSelector() as selector:
         selector.register(rank.output, selectors.EVENT_READ)
         selector.register(wakeup, selectors.EVENT_READ)
         while rank.exit_code is None:
-            for key, _ in selector.select():
+            if not is_asked and stop_path.exists():
+                is_asked = True
+                _forward(rank, bytes([STOP_SIGNAL]))
+            for key, _ in selector.select(_LOOK_SECONDS):
                 if key.fd == wakeup:
                     _forward(rank, os.read(wakeup, 4096))
                 elif not rank.read(joined):

@@ -6,6 +6,7 @@ import shlex
 import sys
 import tempfile
 import typing
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,17 @@ from typing import Any
 import nemo_run
 import pydantic
 import yaml
+from nemo_run.run.torchx_backend.schedulers.kubeflow import KubeflowJobRequest
+from nemo_run.run.torchx_backend.schedulers.skypilot import SkypilotRequest
 
-from executors._nemo_run_rank import plain_path
+from executors._nemo_run_rank import NEMO_RUN_FOLDER, plain_path
 from neva_recipes.config import RunError, check_value, suggest
 from neva_recipes.secrets import is_secret
 
-__all__ = ["TASK", "make_executor", "make_script", "request_text"]
+__all__ = ["TASK", "TITLE", "make_executor", "make_script", "request_text"]
+
+TITLE = "run"
+"""What the experiment is called."""
 
 TASK = "ranks"
 """What the one task of the experiment is called."""
@@ -79,6 +85,8 @@ def make_executor(
     for name in filter(None, _SIZES[backend]):
         known.pop(name, None)
     values = {name: _value(cls, known, name, text, environ) for name, text in options.items()}
+    if backend == "slurm" and (secret := next((name for name in options if options[name].startswith("env:")), None)):
+        raise RunError(f"executor.options.{secret}={options[secret]}: NeMo-Run writes options of Slurm into its script")
     missing = [
         name
         for name, field in known.items()
@@ -86,7 +94,11 @@ def make_executor(
     ]
     if missing:
         raise RunError(f"executor.options: {backend} needs {', '.join(missing)}: add executor.options.{missing[0]}=...")
-    values |= {"packager": nemo_run.Packager(), "launcher": "torchrun", processes_field: processes_per_node}
+    # Nothing is to be packed. SkyPilot takes no other packager than this one.
+    packager = nemo_run.GitArchivePackager() if backend == "skypilot" else nemo_run.Packager()
+    # NeMo-Run's text of torchrun's options is for a shell, and Kubeflow has none.
+    launcher = None if backend == "kubeflow" else nemo_run.Torchrun(rdzv_port=_port(run_dir))
+    values |= {"packager": packager, "launcher": launcher, processes_field: processes_per_node}
     if nodes_field is not None:
         values[nodes_field] = num_nodes
     if backend in ("local", "docker"):
@@ -97,14 +109,17 @@ def make_executor(
         own_user = {"user": f"{os.getuid()}:{os.getgid()}"}  # files of the run belong to whoever started it
         values["additional_kwargs"] = own_user | values.get("additional_kwargs", {})
     if backend == "slurm":
-        values["tunnel"] = nemo_run.LocalTunnel(job_dir="")
+        values["tunnel"] = nemo_run.LocalTunnel(job_dir=str(run_dir / NEMO_RUN_FOLDER / "experiments"))
+        values.setdefault("job_name_prefix", f"{run_dir.name}.")
         if "container_image" in values:
             values["container_mounts"] = [*values.get("container_mounts", []), f"{run_dir}:{run_dir}"]
         # NeMo-Run puts these into a line of shell as they are.
         values |= {name: _quoted(values[name]) for name in _SHELL_FIELDS if name in values}
+    if backend == "kubeflow":
+        values.setdefault("train_job_basename", run_dir.name)
     try:
         return cls(**values)
-    except (AssertionError, TypeError, ValueError, ImportError) as error:
+    except Exception as error:  # noqa: BLE001 each package behind NeMo-Run refuses options in its own way
         raise RunError(f"executor.options: {backend}: {' '.join(str(error).split())}") from None
 
 
@@ -141,19 +156,30 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
+def _port(run_dir: Path) -> int:
+    """Return a port for the machines of a job to meet at: by default those of all jobs take the same one."""
+    return 20000 + zlib.crc32(os.fsencode(run_dir)) % 10000
+
+
 def _quoted(value: str | list[str] | None) -> str | list[str] | None:
     return [shlex.quote(text) for text in value] if isinstance(value, list) else value and shlex.quote(value)
 
 
-def make_script(python: str, run_dir: Path) -> Any:
-    """Return what NeMo-Run runs under torchrun, once per rank.
+def make_script(executor: Any, python: str, run_dir: Path) -> Any:
+    """Return what NeMo-Run runs: one rank for its torchrun, or torchrun itself where it has none.
 
     Args:
+        executor: NeMo-Run's executor.
         python: Python interpreter of the place; empty for the one of this process.
         run_dir: The run directory.
     """
+    program = python or sys.executable
     module = ["-P", "-m", "executors._nemo_run_rank", plain_path(run_dir)]
-    return nemo_run.Script(path=python or sys.executable, args=module)
+    if executor.launcher is not None:
+        return nemo_run.Script(path=program, args=module)
+    # The Kubeflow runtime of torch tells torchrun by variables which machine it is and where the first one is.
+    size = ["--nnodes", str(executor.nnodes()), "--nproc-per-node", str(executor.nproc_per_node())]
+    return nemo_run.Script(entrypoint="torchrun", path="--no-python", args=[*size, program, *module])
 
 
 def request_text(executor: Any, script: Any) -> str:
@@ -164,9 +190,18 @@ def request_text(executor: Any, script: Any) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with nemo_run.Experiment("neva", executor=executor, base_dir=folder, clean_mode=True) as experiment:
+            with nemo_run.Experiment(TITLE, executor=executor, base_dir=folder, clean_mode=True) as experiment:
                 experiment.add(script, name=TASK)
                 experiment.dryrun(log=False, delete_exp_dir=False)
-                return str(experiment.jobs[0]._dryrun_info)
+                return _text(experiment.jobs[0]._dryrun_info)
         except (AssertionError, ImportError, AttributeError, NameError) as error:
             raise RunError(f"NeMo-Run cannot make the request: {' '.join(str(error).split())}") from None
+
+
+def _text(dry_run: Any) -> str:
+    request = dry_run.request
+    if isinstance(request, KubeflowJobRequest):  # of this one NeMo-Run shows the command alone
+        return yaml.safe_dump(request.executor.get_job_body(request.name, request.cmd), sort_keys=False)
+    if isinstance(request, SkypilotRequest):  # NeMo-Run calls for the text a function that SkyPilot has not got
+        return yaml.safe_dump(request.task.to_yaml_config(), sort_keys=False)
+    return str(dry_run)

@@ -94,6 +94,10 @@ class NemoRunExecutor(SupervisedExecutor):
                 raise RunError(
                     f"{path!r}: NeMo-Run does not quote paths, and this one holds {found[0]!r}: choose another one"
                 )
+            if self.backend == "slurm" and "/nemo_run" in path:
+                raise RunError(
+                    f"{path!r}: NeMo-Run puts a path of its own for /nemo_run in Slurm's scripts: choose another one"
+                )
         from executors._nemo_run_place import require_gpus
 
         nemo_executor = self.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
@@ -132,7 +136,7 @@ class NemoRunExecutor(SupervisedExecutor):
     def _request(self, job: "Job", nemo_executor: Any) -> str:
         from executors._nemo_run_task import make_script, request_text
 
-        return request_text(nemo_executor, make_script(self.python, job.run_dir))
+        return request_text(nemo_executor, make_script(nemo_executor, self.python, job.run_dir))
 
     def gpu_type(self) -> str | None:
         """Return the type of this machine's GPUs for backends that run on it."""
