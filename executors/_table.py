@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["table_lines"]
+__all__ = ["display_width", "padded", "table_lines"]
 
 _WIDTH = 80
 
@@ -29,13 +29,13 @@ def table_lines(rows: Sequence[Sequence[str]], words: int, settings: Sequence[Ma
         else:
             details = ["", *(", ".join(f"{name}={value}" for name, value in entry.items()) for entry in settings)]
     widths = _widths(rows)
-    room = max(_width(rows[0][0]), _WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
-    widths[0] = max(width for row in rows if (width := _width(row[0])) <= room)
+    room = max(display_width(rows[0][0]), _WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
+    widths[0] = max(width for row in rows if (width := display_width(row[0])) <= room)
     for row, detail in zip(rows, details, strict=True):
-        if _width(row[0]) > room:
+        if display_width(row[0]) > room:
             yield row[0]
             row = ["", *row[1:]]
-        cells = [_padded(*pair, column < words) for column, pair in enumerate(zip(row, widths, strict=True))]
+        cells = [padded(*pair, column < words) for column, pair in enumerate(zip(row, widths, strict=True))]
         if len(row) > 1:
             yield "  ".join(cells).rstrip()
             cells = [" " * widths[0]]
@@ -43,16 +43,17 @@ def table_lines(rows: Sequence[Sequence[str]], words: int, settings: Sequence[Ma
             yield f"{cells[0]}  {detail}".rstrip()
 
 
-def _padded(cell: str, width: int, is_word: bool) -> str:
-    pad = " " * (width - _width(cell))
-    return cell + pad if is_word else pad + cell
+def padded(text: str, width: int, is_word: bool = True) -> str:
+    """Return a text with spaces up to a width, behind a word and before a number."""
+    pad = " " * (width - display_width(text))
+    return text + pad if is_word else pad + text
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    return [max(map(display_width, column)) for column in zip(*rows, strict=True)]
 
 
-def _width(text: str) -> int:
+def display_width(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
     if text.isascii():
         return len(text)

@@ -71,6 +71,8 @@ def status_command(argv: Sequence[str]) -> int:
 
 def _watch(name: str | None, runs_dir: Path) -> None:
     """Repaint a terminal every two seconds; elsewhere print a line for each change of a state."""
+    from executors._table import padded
+
     is_terminal = sys.stdout.isatty()
     shown: dict[str, str] = {}
     while True:
@@ -81,11 +83,11 @@ def _watch(name: str | None, runs_dir: Path) -> None:
             fitting = lines if len(lines) <= height else [*lines[:1], *lines[1 - height :]]
             print("\x1b[H\x1b[J", *(line + "\n" for line in fitting), sep="", end="", flush=True)
         else:
-            width = min(_NAME_WIDTH, max((len(row.name) for row in rows), default=0))
+            width = _name_width(rows)
             for row in rows:
                 if shown.get(row.name) != row.state:
                     shown[row.name] = row.state
-                    print(f"{datetime.now():%H:%M:%S}  {row.name:<{width}}  {row.cells()}", flush=True)
+                    print(f"{datetime.now():%H:%M:%S}  {padded(row.name, width)}  {row.cells()}", flush=True)
         if all(row.has_ended for row in rows):
             return
         time.sleep(_WATCH_SECONDS)
@@ -111,6 +113,12 @@ def _view(name: str | None, runs_dir: Path) -> tuple[list[str], list[_Row]]:
     return (list(_table(rows)) if rows else [f"no runs in {runs_dir}"]), rows
 
 
+def _name_width(rows: Sequence[_Row]) -> int:
+    from executors._table import display_width
+
+    return min(_NAME_WIDTH, max((display_width(row.name) for row in rows), default=0))
+
+
 def _row(run: "Run") -> _Row:
     try:
         return _Row(run.name, run.status())
@@ -119,13 +127,16 @@ def _row(run: "Run") -> _Row:
 
 
 def _table(rows: Sequence[_Row]) -> Iterator[str]:
-    width = min(_NAME_WIDTH, max(len(row.name) for row in rows))
+    from executors._table import display_width, padded
+
+    width = _name_width(rows)
     yield f"{'RUN':<{width}}  {'STATE':<10}  {'STEP':>6}  {'STARTED':<12}  TIME"
     for row in rows:
         # A name is pasted into the next command: it is never cut.
-        if len(row.name) > width:
+        fits = display_width(row.name) <= width
+        if not fits:
             yield row.name
-        yield f"{row.name if len(row.name) <= width else '':<{width}}  {row.cells()}"
+        yield f"{padded(row.name if fits else '', width)}  {row.cells()}"
     counts = Counter(row.state for row in rows)
     total = f"{len(rows)} run{'s' if len(rows) > 1 else ''}"
     yield f"{total}: {', '.join(f'{count} {state}' for state, count in counts.most_common())}"
