@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from neva_recipes.config import RunError
@@ -30,8 +31,8 @@ _ENDED = (
 )
 """States after which nothing comes. Any other, such as one of a later version of Slurm, is that of a job in between."""
 
-_SETTINGS = ("SACCT_", "SCANCEL_", "SINFO_", "SQUEUE_")
-"""Variables with which users have Slurm's commands show them less, or ask before they act."""
+_SETTINGS = ("SACCT_", "SCANCEL_", "SINFO_", "SLURM_TIME_FORMAT", "SQUEUE_")
+"""Variables with which users have Slurm's commands show them less, write differently, or ask before they act."""
 
 _FACTORS = {"days": 24 * 60, "hours": 60, "minutes": 1, "seconds": 1 / 60}
 
@@ -43,11 +44,13 @@ class JobStanding(NamedTuple):
         state: Slurm's word, such as RUNNING.
         reason: Slurm's word for why it waits, such as Resources; "None" where there is none.
         exit_code: Of the batch script; none where it is not known.
+        ended: When it had ended, as state.json holds it; none where that is not known.
     """
 
     state: str
     reason: str = "None"
     exit_code: int | None = None
+    ended: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -95,15 +98,16 @@ def job_standing(job_id: str) -> JobStanding | None:
         RunError: Slurm cannot be asked from here.
     """
     try:
-        output = _run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r")
+        output = _run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r|%e")
     except RunError as error:
         if "Invalid job id" not in str(error):
             raise
         output = ""
     standing = None
     if output:
-        state, _, reason = output.splitlines()[-1].partition("|")
-        standing = JobStanding(state, reason)
+        state, _, rest = output.splitlines()[-1].partition("|")
+        reason, _, end = rest.rpartition("|")
+        standing = JobStanding(state, reason, ended=_moment(end))
         if standing.is_active or standing.is_waiting:
             return standing
     try:
@@ -123,19 +127,35 @@ def _accounted(job_id: str) -> JobStanding | None:
     if shutil.which("sacct") is None:
         return None
     try:
-        output = _run(
-            "sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={job_id}", "--format=State,ExitCode"
-        )
+        if records := _records(job_id):
+            state, code, end = records[-1]
+            # A record that has not caught up with the end of the job says nothing of it.
+            return JobStanding(state, "None", _exit_code(code), _moment(end)) if state in _ENDED else None
+        array, _, index = job_id.partition("_")
+        # A task of an array that was never started has no record of its own. As it does not wait any more either, it
+        # was cancelled.
+        return JobStanding("CANCELLED") if index and _records(array) else None
     except RunError as error:
         if "accounting storage is disabled" in str(error):
             return None
         raise
-    if not output:
+
+
+def _records(job_id: str) -> list[tuple[str, str, str]]:
+    """Return what sacct says of a job, a line for each of its starts: state, exit code and end."""
+    output = _run(
+        *("sacct", "--allocations", "--noheader", "--parsable2"), f"--jobs={job_id}", "--format=State,ExitCode,End"
+    )
+    rows = [line.split("|") for line in output.splitlines() if line.count("|") == 2]
+    return [(state.partition(" ")[0], code, end) for state, code, end in rows]  # CANCELLED by 1000
+
+
+def _moment(text: str) -> str | None:
+    """Return a time of this machine's zone as state.json holds it; none for Unknown and the like."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+    except ValueError:
         return None
-    words, _, code = output.splitlines()[-1].partition("|")
-    state = words.partition(" ")[0]  # CANCELLED by 1000
-    # A record that has not caught up with the end of the job says nothing of it.
-    return JobStanding(state, "None", _exit_code(code)) if state in _ENDED else None
 
 
 def _exit_code(text: str) -> int | None:

@@ -271,12 +271,13 @@ class SlurmExecutor(Executor):
             waits = f" waits: {standing.reason}" if standing.reason != "None" else " waits"
             return State(state="queued", reason=f"Slurm job {supervisor['slurm_job_id']}{waits}")
         if standing.state == "CANCELLED":
-            return State(state="cancelled", reason="the Slurm job was cancelled")
+            return State(state="cancelled", reason="the Slurm job was cancelled", ended=standing.ended)
         if standing.state == "COMPLETED":
-            return State(state="succeeded")
+            return State(state="succeeded", ended=standing.ended)
         code = standing.exit_code or 1
         words = _WORDS.get(standing.state, f"its batch script exited with code {code}, and left no word of why")
-        return State(state="failed", exit_code=code, reason=f"Slurm job {supervisor['slurm_job_id']}: {words}")
+        reason = f"Slurm job {supervisor['slurm_job_id']}: {words}"
+        return State(state="failed", exit_code=code, reason=reason, ended=standing.ended)
 
     @classmethod
     def place(cls, supervisor: Mapping[str, Any]) -> str | None:

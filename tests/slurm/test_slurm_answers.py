@@ -3,11 +3,15 @@
 The commands are stubs whose words are Slurm's own; the answers of this machine's version are in the other tests.
 """
 
+import subprocess
+import time
+
 import pytest
 
 from executors._slurm_cluster import cancel_job, job_standing, offered_nodes
 from executors.slurm import SlurmExecutor
 from neva_recipes.config import RunError
+from tests.slurm.conftest import wait_for
 
 JOB = {"slurm_job_id": "7", "nodes": "node1"}
 DATABASE_DOWN = "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1"
@@ -32,7 +36,7 @@ def commands(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("state", ["EXPEDITING", "POWER_UP_NODE", "STAGE_OUT"])
 def test_a_state_of_a_later_version_is_no_end(commands, tmp_path, state):
-    commands(squeue=f"echo '{state}|None'", sacct="echo 'FAILED|1:0'")
+    commands(squeue=f"echo '{state}|None|N/A'", sacct="echo 'FAILED|1:0|Unknown'")
     assert SlurmExecutor.is_alive(JOB) is True
     assert job_standing("7").is_active
 
@@ -40,17 +44,17 @@ def test_a_state_of_a_later_version_is_no_end(commands, tmp_path, state):
 @pytest.mark.parametrize(
     ("squeue", "sacct", "alive", "told"),
     [
-        (SILENT, "echo 'COMPLETED|0:0'", None, None),
-        (FORGOTTEN, "echo 'CANCELLED by 1000|0:15'", False, "cancelled"),
-        (FORGOTTEN, "printf 'NODE_FAIL|1:0\\nCOMPLETED|0:0\\n'", False, "succeeded"),
-        (FORGOTTEN, "echo 'RUNNING|0:0'", False, None),
+        (SILENT, "echo 'COMPLETED|0:0|Unknown'", None, None),
+        (FORGOTTEN, "echo 'CANCELLED by 1000|0:15|Unknown'", False, "cancelled"),
+        (FORGOTTEN, "printf 'NODE_FAIL|1:0|Unknown\\nCOMPLETED|0:0|Unknown\\n'", False, "succeeded"),
+        (FORGOTTEN, "echo 'RUNNING|0:0|Unknown'", False, None),
         (FORGOTTEN, "true", False, None),
         (FORGOTTEN, NO_DATABASE, False, None),
         (FORGOTTEN, None, False, None),
         (FORGOTTEN, DATABASE_DOWN, None, None),
-        ("echo 'FAILED|NonZeroExitCode'", DATABASE_DOWN, False, "failed"),
-        ("echo 'FAILED|NonZeroExitCode'", NO_DATABASE, False, "failed"),
-        ("printf 'CLUSTER: east\\nRUNNING|None\\n'", "true", True, "running"),
+        ("echo 'FAILED|NonZeroExitCode|N/A'", DATABASE_DOWN, False, "failed"),
+        ("echo 'FAILED|NonZeroExitCode|N/A'", NO_DATABASE, False, "failed"),
+        ("printf 'CLUSTER: east\\nRUNNING|None|N/A\\n'", "true", True, "running"),
     ],
 )
 def test_who_does_not_answer_has_not_said_that_a_job_is_gone(commands, tmp_path, squeue, sacct, alive, told):
@@ -58,6 +62,39 @@ def test_who_does_not_answer_has_not_said_that_a_job_is_gone(commands, tmp_path,
     assert SlurmExecutor.is_alive(JOB) is alive
     state = SlurmExecutor.outcome(tmp_path, JOB)
     assert (state and state.state) == told
+
+
+def test_an_end_is_when_it_was_and_not_when_somebody_looked(commands, tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        commands(squeue=FORGOTTEN, sacct="echo 'TIMEOUT|0:0|2026-03-01T01:00:00'")
+        assert SlurmExecutor.outcome(tmp_path, JOB).ended == "2026-02-28T16:00:00+00:00"
+        commands(squeue="echo 'CANCELLED|None|2026-03-01T02:00:00'", sacct=NO_DATABASE)
+        assert SlurmExecutor.outcome(tmp_path, JOB).ended == "2026-02-28T17:00:00+00:00"
+        commands(squeue="echo 'CANCELLED|None|N/A'", sacct=NO_DATABASE)
+        assert SlurmExecutor.outcome(tmp_path, JOB).ended is None
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_tasks_of_an_array_that_never_started(cluster):
+    """Slurm keeps no record of these by themselves, whether one was cancelled or all that waited."""
+    words = ["sbatch", "--parsable", "--hold", "--array=0-5", "--output=/dev/null", "--wrap", "sleep 600"]
+    array = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+    def states():
+        return [standing and standing.state for standing in (job_standing(f"{array}_{index}") for index in range(6))]
+
+    assert states() == ["PENDING"] * 6
+    subprocess.run(["scontrol", "release", f"{array}_1"], check=True)
+    wait_for(lambda: states()[1] == "RUNNING")
+    subprocess.run(["scancel", f"{array}_3"], check=True)
+    wait_for(lambda: states() == ["PENDING", "RUNNING", "PENDING", "CANCELLED", "PENDING", "PENDING"])
+    for index in (5, 4, 2, 1, 0):
+        subprocess.run(["scancel", f"{array}_{index}"], check=True)
+    wait_for(lambda: states() == ["CANCELLED"] * 6)
 
 
 def test_numbers_are_not_shortened_and_no_partition_is_hidden(commands):
@@ -73,7 +110,7 @@ def test_what_users_set_for_their_own_eyes_hides_no_job(commands, monkeypatch):
     for name in ("SQUEUE_USERS", "SINFO_PARTITION", "SACCT_FORMAT", "SCANCEL_INTERACTIVE"):
         monkeypatch.setenv(name, "true")
     show = 'test -z "$SQUEUE_USERS$SINFO_PARTITION$SACCT_FORMAT$SCANCEL_INTERACTIVE" || exit 1'
-    commands(squeue=f"{show}; echo 'RUNNING|None'", scancel=f"{show}; read answer && exit 1; exit 0")
+    commands(squeue=f"{show}; echo 'RUNNING|None|N/A'", scancel=f"{show}; read answer && exit 1; exit 0")
     assert job_standing("7").state == "RUNNING"
     cancel_job("7", force=False)
 
