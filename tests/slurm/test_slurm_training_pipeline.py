@@ -67,3 +67,9 @@ def test_on_two_nodes_it_makes_what_it_makes_on_one_machine(cluster, local_pipel
 def test_a_sweep_on_the_cluster_ends_as_on_one_machine(cluster, local_sweep):
     world, rows = local_sweep
     assert swept(world, "nodes", "--executor", "slurm", "executor.cpus_per_task=1") == rows
+    run = find_run("nodes", world.folder / "runs")
+    numbers = [read_state(run.path / "stages" / number).supervisor["slurm_job_id"] for number in "123"]
+    # One array, and a job for the point that was mended.
+    array = numbers[0].partition("_")[0]
+    assert (numbers[0], numbers[2]) == (f"{array}_0", f"{array}_2")
+    assert numbers[1].isdigit() and int(numbers[1]) > int(array)
