@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,8 +69,7 @@ class PipelineExecutor(Executor):
                         with contextlib.suppress(RunError):
                             run.request_cancel(force=True)
                     raise RunError(f"{stage.name}: {error}") from None
-        with (job.run_dir / "logs" / "joined.log").open("a", encoding="utf-8") as log:
-            log.writelines(f"--- {run.name} submitted: {run.path}\n" for run in started)
+        _note(job.run_dir, [f"--- {run.name} submitted: {run.path}" for run in started])
         supervisor = {"directory": str(job.run_dir)}
         write_state(job.run_dir, dataclasses.replace(state, state="running", started=now(), supervisor=supervisor))
 
@@ -103,8 +102,8 @@ class PipelineExecutor(Executor):
         if active:
             return State(state="queued", reason=f"{active[0].name}: {active[0].status.reason or 'waits'}")
         code, reason = conclusion(stages)
-        with contextlib.suppress(OSError), (run_dir / "logs" / "joined.log").open("a", encoding="utf-8") as log:
-            log.writelines(f"{line}\n" for line in stage_table(stages))
+        with contextlib.suppress(OSError):
+            _note(run_dir, stage_table(stages))
         if code == 0:
             return State(state="succeeded")
         if all(stage.status.state in ("succeeded", "cancelled") for stage in stages):
@@ -121,3 +120,10 @@ class PipelineExecutor(Executor):
         for stage in reversed(stage_statuses(run_dir, goes_on=True)):
             if stage.status.state in ("queued", "running"):
                 stage.run.request_cancel(force)
+
+
+def _note(run_dir: Path, lines: Iterable[str]) -> None:
+    """Write lines into the log of a pipeline."""
+    log_path = run_dir / "logs" / "joined.log"
+    with log_path.open("a", encoding="utf-8", errors="surrogateescape") as log:
+        log.writelines(f"{line}\n" for line in lines)

@@ -7,10 +7,17 @@ import subprocess
 
 import pytest
 
+from executors import run_pipeline
+from executors._hostile import folder_names
 from executors.conformance import HOSTILE
 from executors.slurm import SlurmExecutor
+from executors.sweep import sweep
 from neva_recipes.config import UserError
+from tests.pipelines.conftest import runs_dir
+from tests.pipelines.recipes import make_recipe
 from tests.slurm.slurm_jobs import start
+
+__all__ = ["runs_dir"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -77,6 +84,17 @@ def test_fields_reach_slurm_as_they_are(cluster, tmp_path, monkeypatch):
     loaded = [word for text in arguments if text for word in ("load", text)]
     assert words_of(run.path / "module") == loaded
     assert not list(tmp_path.rglob("canary"))
+
+
+def test_an_array_in_a_hostile_folder(cluster, runs_dir):
+    """Its run directories are lines of a file."""
+    points = [({"n": number}, make_recipe()) for number in "12"]
+    executor = SlurmExecutor(gpu_request="none", code_snapshot=False)
+    folder = runs_dir.joinpath(*folder_names(["%j %A %t"]))
+    run = run_pipeline(sweep("s", points), executor, folder, detach=True)
+    assert run.wait() == 0
+    assert sorted((folder / "starts").read_text().split()) == ["1", "2"]
+    assert not list(runs_dir.rglob("canary"))
 
 
 @pytest.mark.parametrize("field", ["partition", "account", "qos", "nodelist", "dependency", "mail_user", "constraint"])
