@@ -61,7 +61,7 @@ def batch_script(job: "Job", executor: "SlurmExecutor", array: Path | None = Non
     Args:
         job: The job; any of them where the script is for several of the same layout.
         executor: Its executor.
-        array: File of the run directories of several jobs, a line each.
+        array: File of the run directories of several jobs, a line each, from its own folder on.
     """
     text: str = _make_sbatch_string(
         command=_task_command(job, executor, array),
@@ -152,7 +152,7 @@ def _run_directory(job: "Job", array: Path | None) -> str:
     """Return the shell's words for the run directory of a job, or of the one whose turn it is in an array."""
     if array is None:
         return _quoted(job.run_dir)
-    return f'$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {_quoted(array)})'
+    return f'{_quoted(array.parent)}/$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {_quoted(array)})'
 
 
 def _task_command(job: "Job", executor: "SlurmExecutor", array: Path | None) -> str:
@@ -252,7 +252,8 @@ def submit_array(
         RunError: Slurm refuses them.
     """
     array = folder / f"array-{secrets.token_hex(4)}.txt"
-    array.write_text("".join(f"{job.run_dir}\n" for job in jobs), encoding="utf-8", errors="surrogateescape")
+    lines = [f"{os.path.relpath(job.run_dir, folder)}\n" for job in jobs]
+    array.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
     for job in jobs:
         shutil.rmtree(job.run_dir / FOLDER, ignore_errors=True)
         (job.run_dir / FOLDER).mkdir()
