@@ -214,9 +214,6 @@ class SlurmExecutor(Executor):
         """
         from executors._slurm_submission import CODE_FOLDER, copy_code, submit_array
 
-        if "\n" in str(folder):
-            raise RunError(f"runs_dir: {str(folder)!r} has a line break, and paths of an array are lines: rename it")
-
         def record(job: "Job", job_id: str) -> None:
             state = read_state(job.run_dir)
             write_state(job.run_dir, replace(state, state="queued", supervisor={"slurm_job_id": job_id}))
