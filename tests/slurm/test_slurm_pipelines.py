@@ -100,6 +100,19 @@ def test_a_requeued_stage_is_waited_for_and_can_be_cancelled(cluster, four, runs
     assert sorted(starts()[3:-1]) == ["b", "b", "c"] and starts()[-1] == "d"
 
 
+def test_no_more_points_than_asked_for_are_submitted_at_once(cluster, runs_dir, starts):
+    for number in "12":
+        (runs_dir / f"hold {number}").touch()
+    pipeline = sweep("s", [({"n": number}, make_recipe()) for number in "123"])
+    run = run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True, parallel=2)
+    wait_for(lambda: sorted(starts()) == ["1", "2"])
+    wait_for(lambda: states(run) == {"1": "running", "2": "running", "3": "waiting"})
+    (runs_dir / "hold 2").unlink()
+    wait_for(lambda: starts()[2:] == ["3"])
+    (runs_dir / "hold 1").unlink()
+    assert run.wait() == 0
+
+
 @pytest.mark.slow
 def test_two_hundred_points_by_one_submission(cluster, runs_dir, record_testsuite_property, tmp_path, monkeypatch):
     calls = tmp_path / "calls"
