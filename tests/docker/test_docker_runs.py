@@ -1,18 +1,25 @@
 """Runs in real containers: how they end, who ends them, and what is left."""
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
 import executors
-from tests.docker.world import Engine, Place, contents, owners, wait_for, watchers
+from executors import _process
+from executors._state import State, write_state
+from executors.docker import DockerExecutor
+from neva_recipes.config import UserError
+from tests.docker.world import PATIENCE, Place, contents, owners, wait_for, watchers
 from tests.end_to_end.world import NEMO_RUN
 
 pytestmark = pytest.mark.multiprocess
@@ -21,71 +28,82 @@ MISTAKE = """
 (run_dir / "failure.json").write_text(json.dumps({"rank": rank, "kind": "user", "message": "no such thing"}))
 sys.exit(2)
 """
+SIGHTS = """
+data = sys.argv[1]
+try:
+    Path(data, "file").write_text("changed")
+except OSError as error:
+    print(error.strerror)
+shm = os.statvfs("/dev/shm")
+print(shm.f_blocks * shm.f_bsize, "CANARY" in os.environ, Path(data, "file").read_text())
+print(os.getuid(), os.getgid(), sorted(os.listdir(data)), os.path.expanduser("~"), os.getcwd())
+"""
 ENDINGS = {
-    "succeeded": ("print('done')", "succeeded", 0, None),
+    "succeeded": (SIGHTS, "succeeded", 0, None),
     "crash": ("raise SystemExit('oh')", "failed", 1, "rank 1 exited with code 1"),
     "mistake": (MISTAKE, "failed", 2, "no such thing"),
     "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "failed", 137, "rank 1 was killed by signal 9"),
+    "out of memory": (
+        "held = [bytearray(1 << 20) for _ in range(4096)]",
+        "failed",
+        137,
+        "rank 1 was killed by signal 9 (SIGKILL: out of memory)",
+    ),
 }
 """What rank 1 of two does, and how the run has ended then: state, exit code, start of the reason."""
 
 
+@pytest.fixture(scope="module")
+def endings(engine, tmp_path_factory):
+    """A run for each ending, one beside the other: its name leads to the run and its container, and the time before."""
+    place = Place(engine, tmp_path_factory.mktemp("endings"))
+    data = place.folder / "data"
+    data.mkdir()
+    (data / "file").write_text("content")
+    first = "if rank == 0: (run_dir / 'told').touch(); sys.exit()\nwait('told')\n"
+    since, started = time.time(), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", engine.address)
+        patch.setenv("CANARY", "seen")
+        for ending, (body, *_) in ENDINGS.items():
+            limits = {"shm_size": "96m", "memory": "200m" if ending == "out of memory" else None}
+            body = first + textwrap.dedent(body)
+            run = place.start(body, size=2, arguments=[str(data)], mounts=[f"{data}:{data}:ro"], **limits)
+            started[ending] = (run, place.container(run))
+    return since, started
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_exit_code_of_the_container_is_that_of_the_run(place, engine, ending):
-    body, state, code, reason = ENDINGS[ending]
-    since = time.time()
-    first = "if rank == 0: print(os.getuid(), os.getgid()); (run_dir / 'told').touch(); sys.exit()\nwait('told')\n"
-    run = place.start(first + body, size=2)
-    name = place.container(run)
+def test_the_exit_code_of_the_container_is_that_of_the_run(endings, engine, ending):
+    _, state, code, reason = ENDINGS[ending]
+    since, started = endings
+    run, name = started[ending]
     assert run.wait() == code
     status = run.status()
     assert (status.state, status.exit_code) == (state, code)
     assert (status.reason or "").startswith(reason or "")
-    assert "1000 1000" in list(run.logs(rank=0))
     assert owners(run.path) == {(1000, 1000)}
     wait_for(lambda: name not in engine.containers())
     assert dict(engine.exit_codes(since))[name] == code
 
 
-def test_out_of_memory(place):
-    run = place.start("held = [bytearray(1 << 20) for _ in range(4096)]", memory="200m", shm_size="64m")
-    assert run.wait() == 137
-    assert "out of memory" in run.status().reason
-
-
-def test_what_a_rank_sees(place, tmp_path):
+def test_what_a_rank_sees(endings):
     """Data cannot be written, /dev/shm is as large as asked for, and no variable of the command gets in unasked."""
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "file").write_text("content")
-    run = place.start(
-        f"""
-        try:
-            Path({str(data / "file")!r}).write_text("changed")
-        except OSError as error:
-            print(error.strerror)
-        shm = os.statvfs("/dev/shm")
-        print(shm.f_blocks * shm.f_bsize, "CANARY" in os.environ, Path({str(data / "file")!r}).read_text())
-        print(sorted(os.listdir({str(data)!r})), os.path.expanduser("~"), os.getcwd())
-        """,
-        mounts=[f"{data}:{data}:ro"],
-        shm_size="96m",
-    )
+    run, _ = endings[1]["succeeded"]
     assert run.wait() == 0
-    lines = list(run.logs())
-    assert lines == [
+    assert list(run.logs(rank=1)) == [
         "Read-only file system",
         f"{96 << 20} False content",
-        f"['file'] /tmp {run.path}",
+        f"1000 1000 ['file'] /tmp {run.path}",
     ]
 
 
 def nemo_run(*arguments):
-    return subprocess.run([NEMO_RUN, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([NEMO_RUN, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_cancel_from_another_process(place):
-    """Ranks are given the time they need, and those that want more are killed."""
+    """And by `docker stop`: ranks are given the time they need, and those that want more are killed."""
     patient = """
     def save(*_):
         (run_dir / "saved").touch()
@@ -96,13 +114,16 @@ def test_cancel_from_another_process(place):
     """
     run = place.start(patient)
     deaf = place.start("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); wait('never')", grace_seconds=600)
-    for started in (run, deaf):
+    stopped = place.start(patient)
+    for started in (run, deaf, stopped):
         wait_for(lambda started=started: "up" in list(started.logs()))
+    place.engine.command("stop", place.container(stopped))
     assert nemo_run("status", run.path).stdout.count("running") >= 1
     done = nemo_run("cancel", run.path)
     assert done.returncode == 0, done.stderr
-    assert (run.status().state, run.wait()) == ("cancelled", 130)
-    assert (run.path / "saved").exists()
+    for asked in (run, stopped):
+        assert (asked.status().state, asked.wait()) == ("cancelled", 130)
+        assert (asked.path / "saved").exists()
     executors.find_run(deaf.path).cancel(force=True)
     assert deaf.status().state == "cancelled"
     wait_for(lambda: not place.engine.containers())
@@ -145,15 +166,21 @@ def test_the_command_in_the_foreground(place, tmp_path):
         "run = executors.start_job(place.job(body, name=sys.argv[2]))\n"
         "sys.exit(run.wait())\n"
     )
-    for name, number in (("interrupted", signal.SIGINT), ("killed", signal.SIGKILL)):
-        command = [sys.executable, "-P", str(starter), str(tmp_path), name]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            assert process.stdout.readline() == "up\n"
-            process.send_signal(number)
+    ends = {"interrupted": (signal.SIGINT, 130), "killed": (signal.SIGKILL, -signal.SIGKILL)}
+    commands = {}
+    with contextlib.ExitStack() as stack:
+        for name in ends:
+            command = [sys.executable, "-P", str(starter), str(tmp_path), name]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            commands[name] = stack.enter_context(process)
+            stack.callback(process.kill)
+        for name, (number, code) in ends.items():
+            assert commands[name].stdout.readline() == "up\n"
+            commands[name].send_signal(number)
             run = executors.find_run(name, place.runs_dir)
             assert run.wait() == 130
-            assert process.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        assert run.status().state == "cancelled"
+            assert commands[name].wait(PATIENCE) == code
+            assert run.status().state == "cancelled"
     wait_for(lambda: not place.engine.containers())
 
 
@@ -198,27 +225,81 @@ def _arguments(process: Path) -> bytes:
 
 
 @pytest.mark.slow
-def test_the_engine_is_killed(engine_folder, root_file_system, tmp_path, monkeypatch):
+def test_the_engine_is_killed(gpu_place, gpu_engine):
     """A run outlives its engine; one that the engine ends as it comes back is known to have been killed."""
-    engine = Engine(engine_folder / "second")
-    monkeypatch.setenv("DOCKER_HOST", engine.address)
-    place = Place(engine, tmp_path)
-    try:
-        engine.start()
-        engine.command("import", str(root_file_system), Place.IMAGE)
-        outlives, ended = (place.start("print('up'); wait('go')", name=name) for name in ("outlives", "ended"))
-        for run in (outlives, ended):
-            wait_for(lambda run=run: "up" in list(run.logs()))
-        engine.kill()
-        assert outlives.status().state == "running"
-        (outlives.path / "go").touch()
-        assert (outlives.wait(), outlives.status().state) == (0, "succeeded")
-        engine.start()
-        assert ended.wait() != 0
-        assert ended.status().state in ("failed", "cancelled")
-        wait_for(lambda: not engine.containers())
-    finally:
-        engine.stop()
+    outlives, ended = (gpu_place.start("print('up'); wait('go')", name=name) for name in ("outlives", "ended"))
+    for run in (outlives, ended):
+        wait_for(lambda run=run: "up" in list(run.logs()))
+    gpu_engine.kill()
+    assert outlives.status().state == "running"
+    (outlives.path / "go").touch()
+    assert (outlives.wait(), outlives.status().state) == (0, "succeeded")
+    gpu_engine.start()
+    assert ended.wait() != 0
+    assert ended.status().state in ("failed", "cancelled")
+    wait_for(lambda: not gpu_engine.containers())
+
+
+def test_the_image_goes_between_the_look_and_the_start(place, monkeypatch):
+    """What the run has of it is the reason, and files of its user."""
+    look = DockerExecutor.require_ready
+    place.engine.command("tag", Place.IMAGE, "neva-test:short")
+
+    def look_and_remove(self, job):
+        look(self, job)
+        place.engine.command("rmi", "neva-test:short")
+
+    monkeypatch.setattr(DockerExecutor, "require_ready", look_and_remove)
+    with pytest.raises(UserError, match=r"executor\.image=neva-test:short: no such image here") as caught:
+        place.start("pass", image="neva-test:short")
+    assert "\n" not in str(caught.value)
+    (run,) = executors.list_runs(place.runs_dir)
+    assert (run.status().state, run.status().reason) == ("failed", str(caught.value))
+    assert owners(run.path) == {(1000, 1000)}
+
+
+def test_containers_that_nobody_removed(place, tmp_path):
+    """The next launch removes those with nothing to tell: whose run has ended or is gone, whose command is."""
+    here, me = f"nemo-run.host={socket.gethostname()}", _process.identify(os.getpid())
+    runs = {}
+    for state in ("running", "failed"):
+        (tmp_path / state).mkdir()
+        write_state(tmp_path / state, State(state=state))
+        runs[state] = [here, f"nemo-run.directory={tmp_path / state}"]
+    gone = [here, f"nemo-run.directory={tmp_path / 'gone'}"]
+    stay = {
+        "alien": [],
+        "of-another-machine": ["nemo-run.host=another", *gone[1:]],
+        "not-told-yet": runs["running"],
+        "of-a-command": [*gone, f"nemo-run.trial={json.dumps(me)}"],
+    }
+    go = {
+        "told": runs["failed"],
+        "of-no-run": gone,
+        "of-no-command": [*runs["running"], f"nemo-run.trial={json.dumps(me | {'pid_start': 1})}"],
+    }
+    for name, labels in (stay | go).items():
+        place.engine.command("create", "--name", name, *(f"--label={label}" for label in labels), Place.IMAGE, "true")
+    place.executor().require_ready(place.job("pass"))
+    assert set(place.engine.containers()) == set(stay)
+    place.engine.command("rm", *stay)
+
+
+ROOTLESS = {"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"], "MemoryLimit": False}
+"""What an engine says of itself that runs as a user, on a machine that lets users limit nothing."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [
+        ({"user": "1000:1000"}, r"executor\.user: .* runs as a user \(rootless\).*: set executor\.user=0:0"),
+        ({"user": "0:0", "memory": "1g"}, r"executor\.memory: .* cannot limit it"),
+        ({"user": "0:0"}, None),
+    ],
+)
+def test_an_engine_that_runs_as_a_user(place, fields, refusal):
+    with pytest.raises(UserError, match=refusal) if refusal else contextlib.nullcontext():
+        place.executor(**fields)._require_able(ROOTLESS)
 
 
 def test_the_script_of_a_lost_run(place):
@@ -228,12 +309,12 @@ def test_the_script_of_a_lost_run(place):
     for pid in watchers(run):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not watchers(run))
-    running = subprocess.run(["sh", run.path / "launch.sh"], capture_output=True, text=True, timeout=60, check=False)
+    running = subprocess.run(["sh", run.path / "launch.sh"], capture_output=True, text=True, timeout=120, check=False)
     assert running.returncode != 0
     assert run.status().state == "running"
     place.engine.command("rm", "--force", place.container(run))
     assert (run.wait(), run.status().state) == (1, "lost")
     (run.path / "go").touch()
-    again = subprocess.run(["sh", run.path / "launch.sh"], capture_output=True, text=True, timeout=60, check=False)
+    again = subprocess.run(["sh", run.path / "launch.sh"], capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 3, again.stderr
     assert (run.status().state, run.status().exit_code, run.status().attempt) == ("failed", 3, 2)

@@ -23,7 +23,7 @@ cp "$program" "$root$program"
 for name in python python3; do
     [ -e "$root$base/bin/$name" ] || ln -s "$program" "$root$base/bin/$name"
 done
-tar -C "$library" --exclude=__pycache__ --exclude=./site-packages --exclude=./dist-packages --exclude=./test \
+tar -C "$library" --exclude='*.opt-?.pyc' --exclude=./site-packages --exclude=./dist-packages --exclude=./test \
     --exclude=./idlelib --exclude=./ensurepip --exclude='./config-*' -cf - . | tar -C "$root$library" -xf -
 ln -sf "$program" "$root/usr/bin/python"
 # Names of the C and C++ runtimes that binary wheels ask for although nothing above links to them.

@@ -9,7 +9,7 @@ setsid dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "
     -H "unix://$folder/docker.sock" --storage-driver "${DOCKER_STORAGE_DRIVER:-overlay2}" \
     --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
     </dev/null >>"$folder/dockerd.log" 2>&1 &
-for _ in $(seq 300); do
+for _ in $(seq 1200); do
     if DOCKER_HOST="unix://$folder/docker.sock" docker version >/dev/null 2>&1; then
         echo "unix://$folder/docker.sock"
         exit 0

@@ -9,17 +9,16 @@ fi
 if [ -f "$folder/dockerd.pid" ]; then
     pid=$(cat "$folder/dockerd.pid")
     kill "$pid" 2>/dev/null || true
-    for _ in $(seq 300); do
+    for _ in $(seq 1200); do
         # A zombie whose parent does not reap it is as good as gone.
         case "$(sed 's/.*) //;s/ .*//' "/proc/$pid/stat" 2>/dev/null)" in '' | Z) break ;; esac
         sleep 0.05
     done
 fi
 # Where the engine was killed, its containers are left: each has a parent that names the engine's folder.
-for process in /proc/[0-9]*; do
-    if { tr '\0' ' ' <"$process/cmdline"; } 2>/dev/null | grep -q "^[^ ]*containerd[^ ]* .*$folder/exec/"; then
-        kill -9 $(cat "$process"/task/*/children 2>/dev/null) "${process#/proc/}" 2>/dev/null || true
-    fi
+{ grep -laF -f <(echo "$folder/exec/") /proc/[0-9]*/cmdline 2>/dev/null || true; } | while read -r file; do
+    process=${file%/cmdline}
+    kill -9 $(cat "$process"/task/*/children 2>/dev/null) "${process#/proc/}" 2>/dev/null || true
 done
 sleep 0.1
 # The engine leaves the mount of the host's network namespace behind, and those of containers if it was killed.
