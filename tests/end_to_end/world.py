@@ -126,10 +126,12 @@ def start_nemo_run(*arguments: object, cwd: Path, **options) -> subprocess.Popen
     )
 
 
-def nemo_run(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def nemo_run(
+    *arguments: object, cwd: Path, code: int = 0, patience: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
     """Run the real command and check its exit code."""
     with start_nemo_run(*arguments, cwd=cwd) as process:
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=patience)
     assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -24,6 +24,8 @@ __all__ = [
 
 STAGES = ("pretrain", "finetune", "export", "evaluate")
 BROKEN = "broken.json"
+PATIENCE = 600.0
+"""Seconds for several stages or points on a machine that has other things to do."""
 
 
 def write_inputs(world):
@@ -103,7 +105,7 @@ def check_results(run, world):
 def swept(world, name, *place):
     """Sweep over three learning rates of which one is too high, mend that point, and return the rows of the table."""
     words = [*world.tiny(), "optim.lr=1e-3,1e30,4e-5", "--sweep", "--name", name, *place]
-    printed = nemo_run("llava.finetune", *words, cwd=world.folder, code=1).stdout
+    printed = nemo_run("llava.finetune", *words, cwd=world.folder, code=1, patience=PATIENCE).stdout
     failed, reason = _points(world, name)
     assert reason == "2: rank 0: FloatingPointError: gradient norm is nan"
     assert [row[:3] for row in failed] == [
@@ -135,7 +137,9 @@ def _points(world, name):
 def _trained(folder):
     world = make_world(folder)
     words = write_inputs(world)
-    nemo_run("llava.pipeline", *words, "trainer.devices=2", "--name", "whole", cwd=world.folder, code=2)
+    nemo_run(
+        "llava.pipeline", *words, "trainer.devices=2", "--name", "whole", cwd=world.folder, code=2, patience=PATIENCE
+    )
     run = find_run("whole", world.folder / "runs")
     reason = run.status().reason
     assert (
@@ -143,7 +147,7 @@ def _trained(folder):
     )
     first = Kept(run, "pretrain")
     world.write(BROKEN, world.samples)
-    printed = nemo_run("resume", "whole", cwd=world.folder).stdout
+    printed = nemo_run("resume", "whole", cwd=world.folder, patience=PATIENCE).stdout
     first.check()
     assert attempts(run) == {"pretrain": 1, "finetune": 2, "export": 1, "evaluate": 1}
     return world, run, printed

@@ -92,7 +92,7 @@ def script(tmp_path):
     return write
 
 
-def wait_for(condition, patience=45.0):
+def wait_for(condition, patience=90.0):
     """Return the first true value of `condition()`."""
     deadline = time.monotonic() + patience
     while not (value := condition()):

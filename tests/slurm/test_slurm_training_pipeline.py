@@ -9,6 +9,7 @@ from executors._pipeline_directory import stage_statuses
 from executors._state import read_state
 from tests.end_to_end.world import nemo_run
 from tests.pipelines.training import (
+    PATIENCE,
     STAGES,
     Kept,
     attempts,
@@ -52,7 +53,7 @@ def test_on_two_nodes_it_makes_what_it_makes_on_one_machine(cluster, local_pipel
 
     first = Kept(run, "pretrain")
     away.rename(images)
-    nemo_run("resume", "nodes", cwd=world.folder)
+    nemo_run("resume", "nodes", cwd=world.folder, patience=PATIENCE)
     first.check()
     assert {name: attempts(run)[name] for name in ("pretrain", "finetune")} == {"pretrain": 1, "finetune": 2}
     check_results(run, world)
