@@ -39,8 +39,19 @@ class Rank:
         self._prefix = prefix
         self._secrets = secrets
 
-    def spawn(self, command: list[str], environment: dict[str, str]) -> None:
-        """Start the process; raises OSError if the program cannot be run."""
+    def spawn(
+        self, command: list[str], environment: dict[str, str], *, held: frozenset[signal.Signals] = frozenset()
+    ) -> None:
+        """Start the process.
+
+        Args:
+            command: Program and arguments.
+            environment: All of its environment variables.
+            held: Signals that it and all that it starts are to be spared, beside the one that asks it to stop.
+
+        Raises:
+            OSError: The program cannot be run.
+        """
         parent = os.getpid()
         self.output, write_end = os.pipe()
         os.set_blocking(self.output, False)
@@ -52,7 +63,7 @@ class Rank:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=lambda: _prepare(parent),
+                preexec_fn=lambda: _prepare(parent, held),
             )
         finally:
             os.close(write_end)
@@ -83,10 +94,10 @@ class Rank:
             joined.write(b"".join(self._prefix + line + b"\n" for line in lines))
 
 
-def _prepare(parent: int) -> None:
+def _prepare(parent: int, held: frozenset[signal.Signals]) -> None:
     """Set up the process before its program is loaded, which could be killed by a request to stop that comes early."""
     die_with_parent(signal.SIGKILL, parent)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {STOP_SIGNAL})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {STOP_SIGNAL, *held})
 
 
 def _without_secrets(line: bytes, secrets: list[str]) -> bytes:

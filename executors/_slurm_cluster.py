@@ -18,6 +18,7 @@ __all__ = [
     "minutes_of",
     "offered_nodes",
     "requeue_job",
+    "restarts_of",
 ]
 
 _PATIENCE_SECONDS = 30.0
@@ -56,6 +57,11 @@ class JobStanding(NamedTuple):
     def is_active(self) -> bool:
         """Whether processes of it may exist."""
         return self.state not in (*WAITING, *_ENDED)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its processes are there and get no time."""
+        return self.state in ("STOPPED", "SUSPENDED")
 
     @property
     def is_waiting(self) -> bool:
@@ -187,6 +193,16 @@ def requeue_job(job_id: str) -> None:
         RunError: Slurm refuses, or cannot be asked from here.
     """
     _run("scontrol", "requeue", job_id)
+
+
+def restarts_of(job_id: str) -> int:
+    """Return how often Slurm has restarted a job that it knows.
+
+    Raises:
+        RunError: Slurm cannot be asked from here.
+    """
+    output = _run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--Format=RestartCnt")
+    return int(output.split()[0]) if output else 0
 
 
 def offered_nodes() -> list[Nodes]:

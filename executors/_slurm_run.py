@@ -15,10 +15,13 @@ from executors._state import State, now, read_state, write_atomically, write_sta
 
 __all__ = [
     "FOLDER",
+    "LOOK_SECONDS",
     "await_submission",
     "begin",
     "failure_of",
+    "has_failed",
     "has_stopped",
+    "is_superseded",
     "note_end",
     "note_requeue",
     "own_job_id",
@@ -27,6 +30,9 @@ __all__ = [
 
 FOLDER = "slurm"
 """Folder of the run directory with what submitit and the tasks write."""
+
+LOOK_SECONDS = 5.0
+"""How often a task looks whether the job has been started again without it."""
 
 _PATIENCE_SECONDS = 60.0
 _REQUEUES = "requeues.json"
@@ -68,8 +74,13 @@ def await_submission(run_dir: Path, job_id: str) -> State:
 
 
 def begin(run_dir: Path) -> None:
-    """Write that the ranks run."""
+    """Write that the ranks run, and wait until those of an earlier start know it, if some may be left.
+
+    A node that Slurm has given up need not be dead: what runs there ends itself when it sees that it was replaced.
+    """
     state = read_state(run_dir)
+    # Why an earlier start has failed is not why this one does.
+    (run_dir / "failure.json").unlink(missing_ok=True)
     write_state(
         run_dir,
         dataclasses.replace(
@@ -77,9 +88,24 @@ def begin(run_dir: Path) -> None:
             state="running",
             reason=None,
             started=now(),
-            supervisor={**state.supervisor, "nodes": os.environ["SLURM_JOB_NODELIST"]},
+            supervisor={
+                **state.supervisor,
+                "nodes": os.environ["SLURM_JOB_NODELIST"],
+                "restart": restart_number(),
+            },
         ),
     )
+    if restart_number() and len(_ends(run_dir, restart_number() - 1)) < _record(run_dir)["world_size"]:
+        time.sleep(2 * LOOK_SECONDS)
+
+
+def is_superseded(run_dir: Path, job_id: str) -> bool:
+    """Return whether the run has been started again since this start of the job began."""
+    try:
+        supervisor = read_state(run_dir).supervisor
+    except (OSError, ValueError):
+        return False
+    return supervisor.get("slurm_job_id") != job_id or supervisor.get("restart", 0) > restart_number()
 
 
 def note_end(run_dir: Path, rank: int, code: int, message: str | None = None) -> None:
@@ -91,22 +117,39 @@ def note_end(run_dir: Path, rank: int, code: int, message: str | None = None) ->
         return  # a full disk: the exit code of srun says it too
 
 
-def _ends(run_dir: Path) -> list[_End]:
-    """Return how ranks of this start of the job have ended, the first one first."""
-    paths = (run_dir / FOLDER).glob(f"end-{restart_number()}-*.json")
+def _ends(run_dir: Path, restart: int | None = None) -> list[_End]:
+    """Return how ranks of a start of the job, by default this one, have ended, the first one first."""
+    paths = (run_dir / FOLDER).glob(f"end-{restart_number() if restart is None else restart}-*.json")
     return sorted((_End(**json.loads(path.read_text())) for path in paths), key=lambda end: end.time)
 
 
-def has_stopped(run_dir: Path) -> bool:
+def _record(run_dir: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+    return record
+
+
+def has_failed(run_dir: Path) -> bool:
+    """Return whether a rank of this start of the job has left word that it failed."""
+    return any(end.code not in (0, EXIT_STOPPED, -signal.SIGTERM) for end in _ends(run_dir))
+
+
+def has_stopped(run_dir: Path, code: int) -> bool:
     """Return whether the ranks have stopped as they were asked to, and none has failed before.
 
-    Where Slurm preempts by SIGTERM, all processes get it, and nothing is saved.
+    Programs that save nothing on request end by the SIGTERM of a preemption, which all processes get. So do tasks
+    that have not come far enough to listen.
+
+    Args:
+        run_dir: The run directory.
+        code: Exit code of the batch script.
     """
-    record = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
     ends = _ends(run_dir)
+    if not ends:
+        return code in (128 + signal.SIGUSR2, 128 + signal.SIGTERM)
     failed = [end for end in ends if end.code]
     terminated = [end for end in ends if end.code == -signal.SIGTERM]
-    return (bool(failed) and failed[0].code == EXIT_STOPPED) or len(terminated) == record["world_size"]
+    size = _record(run_dir)["world_size"]
+    return (bool(failed) and failed[0].code == EXIT_STOPPED) or len(terminated) == size
 
 
 def failure_of(run_dir: Path, code: int) -> tuple[int, str]:
@@ -163,7 +206,8 @@ def note_requeue(run_dir: Path) -> tuple[int, str | None]:
     except FileNotFoundError:
         earlier = []
     newest = max((entry.name for entry in run_dir.glob("checkpoints/step-*") if entry.is_dir()), default=None)
-    write_atomically(path, json.dumps([*earlier, {"time": now(), "checkpoint": newest}], indent=2) + "\n")
+    entry = {"time": now(), "checkpoint": newest}
+    write_atomically(path, json.dumps([*earlier, entry], indent=2) + "\n")
     if earlier and earlier[-1]["checkpoint"] == newest:
         where = f"its newest checkpoint is still {newest}" if newest else "there is no checkpoint"
         return len(earlier) + 1, f"no progress between two requeues: {where}; give it more time than that takes"

@@ -132,6 +132,8 @@ def _setup(job: "Job", executor: "SlurmExecutor", array: Path | None) -> list[st
         '    exit "$code"',
         "}",
         "trap finish EXIT",
+        "# What ends the job ends srun too; an srun that this shell leaves behind would end the next start of the job.",
+        "trap : TERM",
         f"cd {_quoted(job.cwd)} || exit 1",
         *(f': "${{{name}:?is not in the environment of the job}}"' for name in secret_names(job.env)),
         *(f"export {name}={_quoted(value)}" for name, value in sorted(job.env.items()) if not is_secret(name, value)),

@@ -5,6 +5,7 @@ import os
 import selectors
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,17 @@ from submitit.helpers import DelayedSubmission
 
 from executors._logs import LogWriter
 from executors._process import become_subreaper, kill_children
-from executors._rank import EXIT_STOPPED, Rank
-from executors._slurm_run import await_submission, begin, note_end, own_job_id
+from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Rank
+from executors._slurm_guard import start_guard
+from executors._slurm_run import (
+    LOOK_SECONDS,
+    await_submission,
+    begin,
+    has_failed,
+    is_superseded,
+    note_end,
+    own_job_id,
+)
 from neva_recipes.secrets import secret_values
 
 __all__ = ["Task"]
@@ -33,11 +43,13 @@ class Task:
         self.run_dir = run_dir
 
     def __call__(self) -> None:
-        """Run the rank to its end, and end this process with its exit code unless that is 0."""
+        """Run the rank to its end, and end this process with its exit code.
+
+        A return would have submitit write a result, for which a full disk has no room.
+        """
         code = _TaskRun(Path(self.run_dir)).run()
-        if code:
-            sys.stdout.flush()
-            sys.exit(code)
+        sys.stdout.flush()
+        sys.exit(code)
 
     def checkpoint(self) -> DelayedSubmission:
         """Return what is to be run if the job is stopped before this task has begun: the same."""
@@ -77,26 +89,35 @@ class _TaskRun:
         log = LogWriter(run_dir / "logs" / f"rank-{self._number}.log")
         self._rank = Rank(self._number, log, prefix, secret_values(os.environ))
         self._selector = selectors.DefaultSelector()
+        # Others than the worker end by SIGTERM, or do with it what they like.
+        self._saves = "neva_model.worker" in self._record["argv"]
         self._asked_to_stop = False
+        self._is_ending = False
+        self._is_killed = False
+        self._look_at = 0.0
 
     def run(self) -> int:
         """Run the rank, and return the exit code of the task."""
+        guard = start_guard()
         self._listen()
         become_subreaper()
         if self._number == 0:
             await_submission(self._run_dir, own_job_id())
             begin(self._run_dir)
         try:
-            self._rank.spawn(self._command(), self._environment())
+            held = frozenset({signal.SIGTERM}) if self._saves else frozenset()
+            self._rank.spawn(self._command(), self._environment(), held=held)
         except OSError as error:
             message = f"rank {self._number} could not be started: {error}"
             self._output.write(message.encode() + b"\n")
             note_end(self._run_dir, self._number, 1, message)
             return 1
+        os.write(guard, str(self._rank.pid).encode())  # it leads a session
         self._selector.register(self._rank.output, selectors.EVENT_READ, self._read)
         while self._rank.exit_code is None:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(1.0 if self._is_ending else LOOK_SECONDS):
                 key.data(key.fd)
+            self._look()
         kill_children()
         self._rank.read(self._output)
         self._rank.finish_log(self._output)
@@ -108,7 +129,8 @@ class _TaskRun:
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         # SIGUSR2 comes before the time limit or a preemption: the rank is to save its work. SIGTERM comes to every
-        # process of the job, the rank among them; this one stays to tell how the rank ends.
+        # process of the job: before a preemption where the cluster sends nothing else, on scancel, and when another
+        # rank has failed. SIGKILL follows it after a while, which is time to save as well.
         for number in (signal.SIGCHLD, signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT):
             signal.signal(number, lambda *_: None)
         self._selector.register(read_end, selectors.EVENT_READ, self._take_signals)
@@ -138,9 +160,29 @@ class _TaskRun:
         numbers = os.read(descriptor, 4096)
         if signal.SIGCHLD in numbers:
             self._reap()
-        if signal.SIGUSR2 in numbers and not self._asked_to_stop and self._rank.pid and self._rank.exit_code is None:
+        if self._saves and signal.SIGTERM in numbers:
+            self._is_ending, self._look_at = True, 0.0
+        if signal.SIGUSR2 in numbers:
+            self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        if not self._asked_to_stop and self._is_running():
             self._asked_to_stop = True
-            os.kill(self._rank.pid, signal.SIGUSR2)
+            os.kill(self._rank.pid, STOP_SIGNAL)
+
+    def _look(self) -> None:
+        """Look what has become of the job: a rank that can come to no good end is killed."""
+        if not self._is_running() or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + (1.0 if self._is_ending else LOOK_SECONDS)
+        if is_superseded(self._run_dir, own_job_id()) or (self._is_ending and has_failed(self._run_dir)):
+            self._is_killed = True
+            os.kill(self._rank.pid, signal.SIGKILL)
+        elif self._is_ending:
+            self._ask_to_stop()
+
+    def _is_running(self) -> bool:
+        return bool(self._rank.pid) and self._rank.exit_code is None
 
     def _reap(self) -> None:
         while True:
@@ -157,6 +199,7 @@ class _TaskRun:
         """Leave word of how the rank has ended, and return the exit code of the task."""
         # A rank that was asked to stop before it could listen has nothing to save.
         stopped = code == EXIT_STOPPED or (self._asked_to_stop and code == -signal.SIGUSR2)
+        code = -signal.SIGTERM if self._is_killed else code
         note_end(self._run_dir, self._number, EXIT_STOPPED if stopped else code)
         if code == EXIT_STOPPED:
             return 0  # any other code would have srun kill ranks that are still on their way

@@ -249,8 +249,8 @@ class SlurmExecutor(Executor):
             return None
         if standing is None:
             return False
-        # One that Slurm has put back into the queue after it had begun is not what state.json says it is.
-        return standing.is_active or (standing.is_waiting and "nodes" not in supervisor)
+        # One that Slurm has suspended, or put back into the queue after it had begun, is not what state.json says.
+        return (standing.is_active and not standing.is_suspended) or (standing.is_waiting and "nodes" not in supervisor)
 
     @classmethod
     def outcome(cls, run_dir: Path, supervisor: Mapping[str, Any]) -> State | None:
@@ -261,6 +261,8 @@ class SlurmExecutor(Executor):
             return None
         if standing is None:
             return None
+        if standing.is_suspended:
+            return State(state="running", reason=f"Slurm job {supervisor['slurm_job_id']} is suspended")
         if standing.is_active:
             # It has been started again since it was found waiting.
             return State(state="running") if "nodes" in supervisor else None

@@ -6,6 +6,7 @@ changes nothing. Whatever a rank starts (data loaders, writers of checkpoints, s
 
 import os
 import signal
+from multiprocessing import resource_tracker
 
 __all__ = ["EXIT_STOPPED", "hold_stop_signal", "is_stop_requested"]
 
@@ -14,8 +15,17 @@ EXIT_STOPPED = os.EX_TEMPFAIL
 
 
 def hold_stop_signal() -> None:
-    """Keep SIGUSR2 waiting in this process and those it will start; to be called before there are other threads."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    """Keep SIGUSR2 waiting in this process and those it will start; to be called before there are other threads.
+
+    Where whoever has started this process holds SIGTERM back, because it asks for the stop itself, that stays so.
+    """
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    if signal.SIGTERM in held:
+        # multiprocessing lets SIGTERM through when it starts its tracker, as it would for the first checkpoint.
+        handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.signal(signal.SIGTERM, handler)
 
 
 def is_stop_requested() -> bool:

@@ -32,9 +32,12 @@ def free_port():
     raise AssertionError("no ports are free")
 
 
-@pytest.fixture(scope="session")
-def cluster_folder(tmp_path_factory):
-    """Start the cluster, and return its folder."""
+@contextlib.contextmanager
+def running_cluster(folder, nodes, gpus, kill_wait=5):
+    """Run a cluster of so many nodes with so many GPUs each, whose files lie in a folder.
+
+    `kill_wait` seconds lie between the SIGTERM and the SIGKILL to a job that is ended.
+    """
     path = f"/usr/sbin:/sbin:{os.environ['PATH']}"
     missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
     if os.geteuid() != 0:
@@ -44,14 +47,21 @@ def cluster_folder(tmp_path_factory):
         if os.environ.get("REQUIRE_SLURM") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
     for parent in folder.parents[:2]:
         parent.chmod(0o755)  # munged and slurmd want to own or share the way to their files
     try:
-        subprocess.run([SCRIPTS / "start.sh", folder, str(free_port()), str(NODES), str(GPUS)], check=True, timeout=120)
+        command = [SCRIPTS / "start.sh", folder, str(free_port()), str(nodes), str(gpus)]
+        subprocess.run(command, check=True, timeout=120, env={**os.environ, "KILL_WAIT": str(kill_wait)})
         yield folder
     finally:
         subprocess.run([SCRIPTS / "stop.sh", folder], check=False, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def cluster_folder(tmp_path_factory):
+    """Start the cluster, and return its folder."""
+    with running_cluster(tmp_path_factory.mktemp("slurm"), NODES, GPUS) as folder:
+        yield folder
 
 
 @pytest.fixture

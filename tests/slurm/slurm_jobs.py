@@ -1,7 +1,9 @@
 """Slurm jobs whose ranks are small Python scripts."""
 
 import dataclasses
+import os
 import sys
+from pathlib import Path
 
 import executors
 from executors.slurm import SlurmExecutor
@@ -25,3 +27,16 @@ def make_job(script, runs_dir, num_nodes=1, devices=1, *, name=None, arguments=(
 def start(script, runs_dir, num_nodes=1, devices=1, **options):
     """Start a script as a detached run."""
     return executors.start_job(make_job(script, runs_dir, num_nodes, devices, **options), detach=True)
+
+
+def left_of(run):
+    """Return the command lines of processes that name the run directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(run.path) in command:
+            found.append(command.replace(b"\0", b" ").decode())
+    return found

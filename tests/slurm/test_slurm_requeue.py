@@ -1,4 +1,4 @@
-"""Jobs that stop before their end, and go on: time limits, preemption, and a rank that saves nothing."""
+"""Jobs that stop before their end, and go on or not: a rank that saves nothing, and a job that may not be requeued."""
 
 import json
 import subprocess
@@ -74,43 +74,3 @@ def test_max_requeues(cluster, script, tmp_path):
     assert run.wait() == 1
     assert "executor.max_requeues=0" in run.status().reason
     assert list((run.path / "checkpoints").iterdir())
-
-
-def test_preempted_by_a_higher_partition(cluster, script, tmp_path):
-    body = script(COUNTING.replace("SAVES_NOTHING", "False"))
-    run = start(body, tmp_path, 2, 1, partition="low", exclusive=True)
-    wait_until_up(run, 0, 2)
-    urgent = start(body, tmp_path, 2, 1, partition="high", exclusive=True, name="urgent")
-    wait_until_up(urgent, 0, 2)
-    assert run.status().state == "queued"
-    (urgent.path / "finish").touch()
-    assert urgent.wait() == 0
-    wait_until_up(run, 1, 2)
-    (run.path / "finish").touch()
-    assert run.wait() == 0
-    (saved,) = (run.path / "checkpoints").iterdir()
-    assert f"[1] start 1 at {int(saved.name[5:])}" in list(run.logs())
-
-
-def test_a_node_that_dies(cluster, script, tmp_path):
-    run = start(script(COUNTING.replace("SAVES_NOTHING", "False")), tmp_path, nodelist="node2")
-    wait_until_up(run, 0, 1)
-    pid = (cluster / "run" / "slurmd.node2.pid").read_text().strip()
-    subprocess.run(["kill", "-9", pid], check=True)
-    try:
-        wait_for(lambda: run.status().state == "queued")
-    finally:
-        subprocess.run(["slurmd", "-N", "node2"], check=True)
-    wait_until_up(run, 1, 1)
-    (run.path / "finish").touch()
-    assert run.wait() == 0
-
-
-def test_a_time_limit_of_one_minute(cluster, script, tmp_path):
-    body = COUNTING.replace("SAVES_NOTHING", "False")
-    run = start(script(body), tmp_path, 2, 1, time="1", signal_delay_s=40)
-    wait_until_up(run, 1, 2)
-    (saved,) = (run.path / "checkpoints").iterdir()
-    assert f"[1] start 1 at {int(saved.name[5:])}" in list(run.logs())
-    (run.path / "finish").touch()
-    assert run.wait() == 0

@@ -1,7 +1,6 @@
 """Runs on a real cluster: started, watched, cancelled and killed from outside."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 
 import executors
 from tests.slurm.conftest import wait_for
-from tests.slurm.slurm_jobs import make_job, start
+from tests.slurm.slurm_jobs import left_of, make_job, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -21,19 +20,6 @@ print("up", flush=True)
 (run_dir / f"up-{rank}").write_text(str(os.getpid()))
 time.sleep(600)
 """
-
-
-def left_of(run):
-    """Return the command lines of processes that name the run directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if os.fsencode(run.path) in command:
-            found.append(command.replace(b"\0", b" ").decode())
-    return found
 
 
 def test_ranks_know_their_places_and_what_they_print_is_kept(cluster, script, tmp_path, monkeypatch):

@@ -36,6 +36,8 @@ finish() {
     exit "$code"
 }
 trap finish EXIT
+# What ends the job ends srun too; an srun that this shell leaves behind would end the next start of the job.
+trap : TERM
 cd /home/me || exit 1
 : "${HF_TOKEN:?is not in the environment of the job}"
 export GREETING='it'"'"'s "me"'

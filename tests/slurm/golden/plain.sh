@@ -19,6 +19,8 @@ finish() {
     exit "$code"
 }
 trap finish EXIT
+# What ends the job ends srun too; an srun that this shell leaves behind would end the next start of the job.
+trap : TERM
 cd /home/me || exit 1
 export PYTHONUNBUFFERED=1
 export PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH}

@@ -3,6 +3,7 @@
 #
 #   usage: start.sh DIR PORT [NODES [GPUS]]      everything lies under DIR; ports PORT to PORT+10+NODES are taken
 #
+# KILL_WAIT is how many seconds lie between the SIGTERM and the SIGKILL to a job that is ended (5).
 # Afterwards SLURM_CONF=DIR/slurm.conf is all that Slurm's commands need. Partitions: main (preempts nothing), low
 # (its jobs are requeued when high wants their nodes), high, and short (no job is longer than two minutes).
 set -euo pipefail
@@ -89,7 +90,7 @@ PropagateResourceLimits=NONE
 JobRequeue=1
 ReturnToService=2
 InactiveLimit=0
-KillWait=5
+KillWait=${KILL_WAIT:-5}
 OverTimeLimit=0
 SlurmdTimeout=10
 MinJobAge=600
@@ -104,7 +105,7 @@ AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 NodeName=node[1-$NODES] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[$((PORT + 11))-$((PORT + 10 + NODES))] CPUs=16 RealMemory=1000000 Gres=gpu:h100:$GPUS State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10
-PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=100 PreemptMode=OFF
 PartitionName=short Nodes=ALL MaxTime=2 State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=closed Nodes=ALL MaxTime=INFINITE State=DOWN PriorityTier=10
