@@ -36,12 +36,18 @@ def split_executor_overrides(overrides: Mapping[str, str]) -> tuple[dict[str, st
     """Return the overrides of the recipe, and those of the executor by the names of its fields.
 
     Raises:
-        UsageError: `executor=NAME` was typed for `--executor NAME`.
+        UsageError: `executor=NAME` was typed for `--executor NAME`, or a variable holds a secret.
     """
     of_recipe, of_executor = {}, {}
     for path, text in overrides.items():
         if path == "executor":
             raise UsageError(f"executor={text}: the executor is chosen by a flag: --executor {shlex.quote(text)}")
+        variable = path.removeprefix(f"{_PREFIX}env.")
+        if variable != path and text and is_secret(variable, text):
+            raise UsageError(
+                f"{path}: a secret on a command line can be seen by everybody on the machine: set {variable} in the "
+                f"environment (the docker executor passes it on by executor.pass_env={variable})"
+            )
         if path.startswith(_PREFIX):
             of_executor[path.removeprefix(_PREFIX)] = text
         else:

@@ -61,13 +61,9 @@ MISTAKES = {
         backend("dgxcloud", client_secret="env:NOT_SET_ANYWHERE"),
         "executor.options.client_secret=env:NOT_SET_ANYWHERE: NOT_SET_ANYWHERE is not set in the environment",
     ),
-    "secret for a place elsewhere": (
+    "secret on the command line": (
         [*backend("slurm"), f"executor.env.HF_TOKEN={SECRET}"],
-        "executor.env: NeMo-Run would write HF_TOKEN to files: set it where the ranks run, or take backend=local",
-    ),
-    "secret under another name": (
-        [*backend("lepton"), f"executor.env.NAME={SECRET}"],
-        "executor.env: NeMo-Run would write NAME to files: set it where the ranks run, or take backend=local",
+        "executor.env.HF_TOKEN: a secret on a command line can be seen by everybody on the machine: set HF_TOKEN in",
     ),
     "unknown field": (["executor.bakend=local"], "executor.bakend: no such field (did you mean executor.backend?)"),
     "wrong field": (
