@@ -14,6 +14,7 @@ for _ in $(seq 1200); do
         echo "unix://$folder/docker.sock"
         exit 0
     fi
+    kill -0 $! 2>/dev/null || break
     sleep 0.05
 done
 tail -n 20 "$folder/dockerd.log" >&2
