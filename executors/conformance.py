@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -54,6 +55,8 @@ __all__ = ["CHECKS", "HOSTILE", "Subject"]
 _MARK = "EXECUTOR_CONFORMANCE_MARK"
 _SECRET = "EXECUTOR_CONFORMANCE_TOKEN"
 _INHERITED = "EXECUTOR_CONFORMANCE_PASSWORD"
+
+_TOLD_LINES = 5
 
 _PREAMBLE = """
 import hashlib, json, os, signal, subprocess, sys, time
@@ -108,8 +111,8 @@ def fields_round_trip(subject: Subject) -> None:
     executor = subject.make(env={"CONFORMANCE": "a 'b'\nc", _SECRET: _secret()})
     record = json.loads(json.dumps({"name": "run", "executor": executor.record()}))
     assert _secret() not in json.dumps(record), "a secret is in the record"
-    assert executor_class(record) is type(executor)
-    assert load_executor(record, {_SECRET: _secret()}) == executor
+    _require_equal("the class that job.json leads to", executor_class(record), type(executor))
+    _require_equal("the executor of job.json", load_executor(record, {_SECRET: _secret()}), executor)
     _refusal(lambda: load_executor(record, {}), _SECRET)
 
 
@@ -128,7 +131,7 @@ def impossible_layouts_are_refused(subject: Subject) -> None:
     if subject.refused is not None:
         refused = subject.refused
         _refusal(lambda: executor.check(refused))
-    assert list(subject.folder.iterdir()) == before
+    _require_equal("what is in the folder after a refusal", list(subject.folder.iterdir()), before)
 
 
 def script_is_shell(subject: Subject) -> None:
@@ -155,7 +158,7 @@ def what_no_job_can_carry_is_refused(subject: Subject) -> None:
     for text in subject.refused_in_paths:
         job = _job(subject, "", runs_dir=subject.folder / text)
         _refusal(functools.partial(start_job, job, detach=True))
-    assert list(subject.folder.iterdir()) == before
+    _require_equal("what is in the folder after a refusal", list(subject.folder.iterdir()), before)
 
 
 def ranks_get_what_was_given(subject: Subject) -> None:
@@ -163,7 +166,7 @@ def ranks_get_what_was_given(subject: Subject) -> None:
     with _in_hostile_folder(subject):
         job = _hostile_job(subject)
         run = _started(job)
-        assert _ended(run, subject) == (0, "succeeded"), run.status()
+        _require_end(run, subject, 0, "succeeded")
     _assert_given(run, job, subject)
 
 
@@ -174,9 +177,10 @@ def script_starts_the_job(subject: Subject) -> None:
     script = _script_file(job, subject)
     _run("sh", str(script), timeout=subject.patience, cwd=subject.folder, env={**os.environ, _SECRET: _secret()})
     run = find_run(str(job.run_dir))
-    assert _ended(run, subject) == (0, "succeeded"), run.status()
+    _require_end(run, subject, 0, "succeeded")
     _assert_given(run, job, subject)
-    assert load_executor(read_job_record(run.path), {_SECRET: _secret()}) == job.executor
+    again = load_executor(read_job_record(run.path), {_SECRET: _secret()})
+    _require_equal("the executor of the job.json that the script writes", again, job.executor)
 
 
 def secrets_are_nowhere(subject: Subject) -> None:
@@ -197,18 +201,19 @@ wait("go")
     try:
         run = _started(_job(subject, body, env={_SECRET: _secret()}))
         try:
-            _wait(lambda: len(list(run.path.glob("told-*.json"))) == subject.world_size, subject, run)
+            _wait(lambda: _all_have_told(run, subject), subject, run, "all ranks to start")
             found = [*in_arguments(values), *in_files(values, written()), *in_texts(values, subject.told(run))]
         finally:
             (run.path / "go").touch()
-        assert _ended(run, subject) == (0, "succeeded"), run.status()
+        _require_end(run, subject, 0, "succeeded")
     finally:
         del os.environ[_INHERITED]
     found += [*in_files(values, written()), *in_commands(secrets, run)]
     assert not found, f"a secret is in {', in '.join(dict.fromkeys(found))}"
     told = json.loads((run.path / "told-0.json").read_text())
     assert told == hashlib.sha256(_secret().encode()).hexdigest(), "the ranks did not get it"
-    assert "it is ***" in (run.path / "logs" / "rank-0.log").read_text(encoding="utf-8")
+    printed = (run.path / "logs" / "rank-0.log").read_text(encoding="utf-8")
+    assert "it is ***" in printed, f"logs/rank-0.log has no *** in place of the secret: {printed!r}"
 
 
 def ends_are_told_apart(subject: Subject) -> None:
@@ -225,10 +230,11 @@ def ends_are_told_apart(subject: Subject) -> None:
         for (body, code, state), name in zip(ends, names, strict=True):
             job = _job(subject, body, name=name)
             run = _started(job)
-            assert _ended(run, subject) == (code, state), f"{body}: {run.status()}"
-            assert (state == "succeeded") == (not run.status().reason), run.status()
-            assert run.path.name.startswith(f"{name}-") and find_run(name, run.path.parent).path == run.path
-            _assert_nothing_left(job, subject)
+            _require_end(run, subject, code, state, body)
+            told = run.status().reason
+            assert (state == "succeeded") == (not told), f"{body}: a run that {state} has the reason {told!r}"
+            _require_equal(f"the run called {name!r}", find_run(name, run.path.parent).path, run.path)
+            _assert_nothing_left(run, job, subject)
     assert not executed_below(subject.folder), "a name was executed"
 
 
@@ -240,19 +246,20 @@ def cancel_leaves_nothing(subject: Subject) -> None:
         body = f"{deaf}subprocess.Popen([sys.executable, '-c', {child!r}])\ntell('up')\nwait('never')"
         job = _job(subject, body)
         run = _started(job)
-        _wait(lambda: len(list(run.path.glob("told-*.json"))) == subject.world_size, subject)  # noqa: B023
+        _wait(lambda: _all_have_told(run, subject), subject, run, "all ranks to start")  # noqa: B023
         supervisor = json.loads((run.path / "state.json").read_text())["supervisor"]
         cls = executor_class(read_job_record(run.path))
-        assert cls.is_alive(supervisor) is True
-        assert run.status().state == "running"
+        _require_equal("is_alive of a job that runs", cls.is_alive(supervisor), True)
+        _require_equal("the state of a job that runs", run.status().state, "running")
         if force:
             Run(run.path).cancel(force=True)
         else:
             code = "import sys; from pathlib import Path; from executors import Run; Run(Path(sys.argv[1])).cancel()"
-            _run(sys.executable, "-c", code, str(run.path))
-        assert _ended(run, subject) == (130, "cancelled"), run.status()
-        _assert_nothing_left(job, subject)
-        _wait(lambda: cls.is_alive(supervisor) is not True, subject)  # noqa: B023
+            _run(sys.executable, "-c", code, str(run.path), timeout=subject.patience)
+        _require_end(run, subject, 130, "cancelled", "cancelled by force" if force else "cancelled")
+        _assert_nothing_left(run, job, subject)
+        gone = "is_alive to be false of a cancelled job"
+        _wait(lambda: cls.is_alive(supervisor) is not True, subject, run, gone)  # noqa: B023
 
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (
@@ -311,14 +318,22 @@ def _assert_given(run: Run, job: Job, subject: Subject) -> None:
     """Look at what the ranks of a hostile job have told."""
     for rank in range(subject.world_size):
         told = json.loads((run.path / f"told-{rank}.json").read_text())
-        assert told["argv"] == [*HOSTILE, str(run.path)]
-        assert told["hostile"] == {name: value for name, value in job.env.items() if name.startswith("HOSTILE_")}
-        assert Path(told["cwd"]) == job.cwd or not subject.in_folder
-        assert [told["env"].get(name) is None for name in RANK_VARIABLES] == [False] * len(RANK_VARIABLES), told["env"]
-        assert (int(told["env"]["RANK"]), int(told["env"]["WORLD_SIZE"])) == (rank, subject.world_size)
-        assert f"rank {rank} was here" in (run.path / "logs" / f"rank-{rank}.log").read_text(encoding="utf-8")
-        assert f"rank {rank} was here" in (run.path / "logs" / "joined.log").read_text(encoding="utf-8")
-    assert run.path == job.run_dir
+        who = f"rank {rank}:"
+        for got, given in zip(told["argv"], [*HOSTILE, str(run.path)], strict=False):
+            _require_equal(f"{who} an argument", got, given)
+        _require_equal(f"{who} the number of its arguments", len(told["argv"]), len(HOSTILE) + 1)
+        for name in (name for name in job.env if name.startswith("HOSTILE_")):
+            _require_equal(f"{who} the variable {name}", told["hostile"].get(name), job.env[name])
+        if subject.in_folder:
+            _require_equal(f"{who} its working directory", Path(told["cwd"]), job.cwd)
+        missing = [name for name in RANK_VARIABLES if told["env"].get(name) is None]
+        assert not missing, f"{who} has no {', '.join(missing)}"
+        _require_equal(f"{who} RANK", told["env"]["RANK"], str(rank))
+        _require_equal(f"{who} WORLD_SIZE", told["env"]["WORLD_SIZE"], str(subject.world_size))
+        for log in (f"rank-{rank}.log", "joined.log"):
+            printed = (run.path / "logs" / log).read_text(encoding="utf-8")
+            assert f"rank {rank} was here" in printed, f"{who} what it printed is not in logs/{log}"
+    _require_equal("the run directory", run.path, job.run_dir)
     assert not executed_below(subject.folder), "a text was executed"
 
 
@@ -374,16 +389,32 @@ def _started(job: Job) -> Run:
     return start_job(job, detach=True)
 
 
-def _ended(run: Run, subject: Subject) -> tuple[int | None, str]:
-    _wait(lambda: run.status().exit_code is not None, subject, run)
+def _require_equal(what: str, got: object, expected: object) -> None:
+    assert got == expected, f"{what} is {got!r}: expected {expected!r}"
+
+
+def _require_end(run: Run, subject: Subject, code: int, state: str, what: str = "the job") -> None:
+    _wait(lambda: run.status().exit_code is not None, subject, run, f"the end of {what}")
     status = run.status()
-    return status.exit_code, status.state
+    ends = f"{what}: is {status.state} with {status.exit_code}, expected {state} with {code}; {_account(run)}"
+    assert (status.exit_code, status.state) == (code, state), ends
 
 
-def _wait(condition: Callable[[], Any], subject: Subject, run: Run | None = None) -> None:
+def _account(run: Run) -> str:
+    """Return what is known of a run that has not done what it should."""
+    log = run.path / "logs" / "joined.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return f"{run.status()}; the last lines of {log.name}: {lines[-_TOLD_LINES:]}"
+
+
+def _all_have_told(run: Run, subject: Subject) -> bool:
+    return len(list(run.path.glob("told-*.json"))) == subject.world_size
+
+
+def _wait(condition: Callable[[], Any], subject: Subject, run: Run, what: str) -> None:
     deadline = time.monotonic() + subject.patience
     while not condition():
-        assert time.monotonic() < deadline, f"waited {subject.patience:g} s in vain{f': {run.status()}' if run else ''}"
+        assert time.monotonic() < deadline, f"waited {subject.patience:g} s in vain for {what}: {_account(run)}"
         time.sleep(0.05)
 
 
@@ -397,12 +428,15 @@ def _refusal(action: Callable[[], Any], words: str = "") -> None:
 
 
 def _run(*command: str, timeout: float = 60.0, **options: Any) -> None:
-    done = subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"has not ended within {timeout:g} s: {shlex.join(command)}") from None
     said = (done.stdout + done.stderr).decode(errors="replace")
     assert done.returncode == 0, f"{command[0]}: exit code {done.returncode}: {said}"
 
 
-def _assert_nothing_left(job: Job, subject: Subject) -> None:
+def _assert_nothing_left(run: Run, job: Job, subject: Subject) -> None:
     """Wait until no process of this machine has the job's mark in its environment."""
     needle = f"{_MARK}={job.env[_MARK]}".encode()
 
@@ -414,4 +448,7 @@ def _assert_nothing_left(job: Job, subject: Subject) -> None:
                     found.append(path.parent.name)
         return found
 
-    _wait(lambda: not left(), subject)
+    deadline = time.monotonic() + subject.patience
+    while processes := left():
+        assert time.monotonic() < deadline, f"its end has left the processes {', '.join(processes)}: {_account(run)}"
+        time.sleep(0.05)

@@ -1,8 +1,11 @@
 """The contract of executors on the local one, and on ones that break it."""
 
+import ast
+import dataclasses
 import os
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,13 @@ class Showing(LocalExecutor):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Forgetting(LocalExecutor):
+    def start(self, job, *, lock, lifeline):
+        env = {name: value for name, value in job.env.items() if name != "HOSTILE_3"}
+        super().start(dataclasses.replace(job, env=env), lock=lock, lifeline=lifeline)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Leaking(LocalExecutor):
     def start(self, job, *, lock, lifeline):
         super().start(job, lock=lock, lifeline=lifeline)
@@ -78,11 +88,19 @@ class Leaking(LocalExecutor):
         (Willing, "impossible_layouts_are_refused", "was not refused"),
         (Unquoting, "script_is_shell", "sh: exit code 2"),
         (Showing, "script_is_shell", "a secret is in the script"),
+        (Forgetting, "ranks_get_what_was_given", "^rank 0: the variable HOSTILE_3 is None: expected '"),
     ],
 )
 def test_what_breaks_the_contract_is_found(make, check, message, tmp_path):
     with pytest.raises(AssertionError, match=message):
         getattr(conformance, check)(Subject(make=make, folder=tmp_path, refused=TWO_NODES))
+
+
+def test_every_finding_is_told_in_words():
+    """The tests of an executor elsewhere see the message of an assertion, and nothing of what was compared."""
+    tree = ast.parse(Path(conformance.__file__).read_text(encoding="utf-8"))
+    wordless = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert) and node.msg is None]
+    assert wordless == []
 
 
 def test_a_secret_is_found_wherever_it_stands(tmp_path):
