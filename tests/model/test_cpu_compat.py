@@ -1,5 +1,6 @@
 """The stand-ins for a GPU and for the fused optimizer."""
 
+import os
 import subprocess
 import sys
 
@@ -22,18 +23,21 @@ def test_another_release_of_core_is_refused(monkeypatch):
 
 def test_nothing_is_patched_where_there_is_a_gpu():
     program = """
+import os
 import torch
 torch.cuda.is_available = lambda: True
 functions = (torch.cuda.current_device, torch.cuda.synchronize, torch.cuda.manual_seed, torch.Tensor.cuda, torch.zeros)
-from neva_model.model import cpu_compat
-cpu_compat.install()
+from neva_model.startup import prepare_process
+prepare_process()
+assert "TORCHDYNAMO_DISABLE" not in os.environ
 from megatron.core.optimizer import clip_grads
 assert clip_grads.torch is torch
 assert functions == (
     torch.cuda.current_device, torch.cuda.synchronize, torch.cuda.manual_seed, torch.Tensor.cuda, torch.zeros
 )
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHDYNAMO_DISABLE"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, env=environment)
 
 
 def test_installing_twice_is_installing_once():
