@@ -62,7 +62,7 @@ if __name__ == "__main__":
     sys.stdout.flush()
     sys.stderr.flush()
     # A failing rank must not wait in an interpreter shutdown for ranks that wait for it in a collective. Its data
-    # loaders and the process that Megatron collects writers' results in would outlive it.
+    # loaders would outlive it.
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(code)

@@ -1,6 +1,7 @@
 """Sharded checkpoints on disk: written whole or not at all, read with one clear line when something is wrong."""
 
 import pickle
+import queue
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from torch.distributed.checkpoint.api import CheckpointException
 
 from neva_model.checkpoints.information import (
@@ -55,6 +57,9 @@ def save_sharded(state: dict[str, Any], target: Path, information: CheckpointInf
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         torch.distributed.barrier()
+        # What has been written is reported to this process alone. Core would start another one to hold the report, in
+        # every rank, which outlives a rank that is killed.
+        filesystem_async._results_queue = queue.Queue()
         dist_checkpointing.save(state, str(temporary))
         if is_main:
             (temporary / RECIPE_FILE).write_text(recipe_yaml, encoding="utf-8")

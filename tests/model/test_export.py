@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 
 import pytest
 import sentencepiece
@@ -295,6 +296,7 @@ def test_the_command_exports_a_checkpoint(tokenizer, tmp_path, capsys):
     )
     state = {"model": model.sharded_state_dict(metadata=sharding_metadata())}
     save_sharded(state, checkpoint, information, recipe_to_yaml(as_graph(recipe)))
+    assert not multiprocessing.active_children(), "a process has been left behind"
     assert main([str(checkpoint), str(tmp_path / "out")]) == 0
     assert str(checkpoint) in capsys.readouterr().out
     oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out")
