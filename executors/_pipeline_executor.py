@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from executors._pipeline_directory import conclusion, read_spec, stage_run, stage_statuses, stage_table
+from executors._pipeline_directory import NOT_RUN, conclusion, read_spec, stage_run, stage_statuses, stage_table
 from executors._script import run_directory_script
 from executors._state import State, now, read_state, write_state
 from executors.base import Executor
@@ -106,7 +106,7 @@ class PipelineExecutor(Executor):
             _note(run_dir, stage_table(stages))
         if code == 0:
             return State(state="succeeded")
-        if all(stage.status.state in ("succeeded", "cancelled") for stage in stages):
+        if all(stage.state in ("succeeded", "cancelled", NOT_RUN) for stage in stages):
             return State(state="cancelled", reason=reason)
         return State(state="failed", exit_code=code, reason=reason)
 
