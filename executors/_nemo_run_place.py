@@ -97,5 +97,5 @@ def _require_slurm(request_text: Callable[[], str]) -> None:
         raise RunError(f"Slurm does not answer: sbatch has waited {_ANSWER_SECONDS:.0f} s") from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        said = lines[0] if lines else f"sbatch ended with exit code {done.returncode}"
+        said = lines[0].removeprefix("sbatch: error: ") if lines else f"sbatch ended with exit code {done.returncode}"
         raise RunError(f"executor.options: Slurm refuses the job: {said}")

@@ -49,3 +49,16 @@ def test_exit_codes_and_logs(nemo, address, tmp_path, monkeypatch, code):
     assert all("$(touch canary) 'x'" in line for line in run.logs(rank=1))
     left = subprocess.run(["docker", "ps", "--all", "--quiet"], capture_output=True, check=True).stdout
     assert left == b""
+
+
+def test_an_image_that_is_nowhere(nemo, address, tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", address)
+    (tmp_path / "data.jsonl").write_text('{"text": "one"}\n')
+    words = ["gpt.pretrain", "size=tiny", "data.data_path=data.jsonl", "data.tokenizer=owner/name"]
+    words += ["--executor", "nemo_run", "executor.backend=docker", "executor.options.container_image=nowhere/none:1"]
+    ((code, out, err),) = nemo.drive("commands", cwd=tmp_path, cases=[words])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (
+        "error: executor.options.container_image=nowhere/none:1: no such image here, and none can be fetched: " in err
+    )
+    assert not (tmp_path / "runs").exists()
