@@ -8,6 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from executors._script import run_directory_script
+    from executors._state import State, read_state, write_state
     from executors.base import Executor
     from executors.cleanup import Leftover, find_leftovers, remove_leftover
     from executors.docker import DockerExecutor
@@ -36,6 +38,7 @@ __all__ = [
     "RunStatus",
     "SlurmExecutor",
     "Stage",
+    "State",
     "find_executor",
     "find_leftovers",
     "find_run",
@@ -43,11 +46,14 @@ __all__ = [
     "list_runs",
     "plan_job",
     "plan_pipeline",
+    "read_state",
     "remove_leftover",
     "run",
+    "run_directory_script",
     "run_pipeline",
     "start_job",
     "start_pipeline",
+    "write_state",
 ]
 
 _HOMES = {
@@ -65,6 +71,7 @@ _HOMES = {
     "RunStatus": "runs",
     "SlurmExecutor": "slurm",
     "Stage": "pipeline",
+    "State": "_state",
     "find_executor": "registry",
     "find_leftovers": "cleanup",
     "find_run": "runs",
@@ -72,11 +79,14 @@ _HOMES = {
     "list_runs": "runs",
     "plan_job": "launch",
     "plan_pipeline": "pipeline_launch",
+    "read_state": "_state",
     "remove_leftover": "cleanup",
     "run": "launch",
+    "run_directory_script": "_script",
     "run_pipeline": "pipeline_launch",
     "start_job": "launch",
     "start_pipeline": "pipeline_launch",
+    "write_state": "_state",
 }
 
 

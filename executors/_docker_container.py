@@ -209,7 +209,7 @@ def _binds(job: "Job", executor: "DockerExecutor") -> Iterable[Bind]:
     own = [] if job.recipe_yaml is None else input_paths(recipe_from_yaml(job.recipe_yaml))
     code = _code_paths() if executor.mount_code else []
     binds = {str(path): Bind(str(path), str(path), read_only=True) for path in (*own, *code)}
-    binds |= {bind.target: bind for bind in map(parse_mount, executor.mounts)}
+    binds |= {bind.target: bind for bind in (parse_mount(mount, job.cwd) for mount in executor.mounts)}
     binds.pop(str(job.run_dir), None)
     return binds.values()
 
@@ -226,8 +226,12 @@ def _code_paths() -> list[Path]:
     return found
 
 
-def parse_mount(text: str) -> Bind:
+def parse_mount(text: str, folder: Path) -> Bind:
     """Return what SOURCE:TARGET[:ro] stands for.
+
+    Args:
+        text: What was given.
+        folder: Absolute path of the folder it was given in, from wherever the run is resumed.
 
     Raises:
         RunError: It is not of this form.
@@ -237,7 +241,7 @@ def parse_mount(text: str) -> Bind:
     if not separator or not source or not target:
         raise RunError(f"executor.mounts: {text!r}: expected SOURCE:TARGET[:ro], the target an absolute path")
     try:
-        return Bind(str(Path(source).expanduser().absolute()), f"/{target}", read_only)
+        return Bind(str(folder / Path(source).expanduser()), f"/{target}", read_only)
     except RuntimeError:
         raise RunError(f"executor.mounts: {text!r}: there is no such user as the one of {source!r}") from None
 

@@ -124,7 +124,7 @@ class DockerExecutor(Executor):
         if self.image is None:
             raise RunError("executor.image is not set: add executor.image=NAME, the image to run in")
         for mount in self.mounts:
-            parse_mount(mount)
+            parse_mount(mount, Path.cwd())
         if kind := secret_in(self.address):
             raise RunError(f"DOCKER_HOST: holds {kind}, and the address of the engine is written down for each run")
         # Of an engine that runs as a user, 0:0 is that user: `require_ready` asks it.

@@ -137,3 +137,9 @@ def test_foreground_of_a_run_elsewhere(place, runs_dir, tmp_path, end):
             command.kill()
             command.wait()
             assert run.status().state == "queued"
+
+
+def test_what_an_executor_elsewhere_needs_is_public():
+    assert executors.State is State
+    assert (executors.read_state, executors.write_state) == (read_state, write_state)
+    assert executors.run_directory_script.__module__ == "executors._script"
