@@ -15,7 +15,7 @@ from typing import Any
 
 from executors._metrics import last_values
 from executors._table import table_lines
-from executors.runs import Run, RunStatus
+from executors.runs import Run, RunStatus, ask_together
 from neva_recipes.config import RunError, format_value, iterate_fields, load_recipe
 
 __all__ = [
@@ -142,8 +142,10 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
     """
     goes_on = not Run(run_dir).has_ended() if goes_on is None else goes_on
     found: dict[str, StageStatus] = {}
-    for stage in read_spec(run_dir).stages:
-        run = stage_run(run_dir, stage.name)
+    specs = read_spec(run_dir).stages
+    runs = [stage_run(run_dir, stage.name) for stage in specs]
+    ask_together(runs)
+    for stage, run in zip(specs, runs, strict=True):
         status = run.status()
         state: str = status.state
         is_blocked = any(found[name].is_lost for name in stage.after)

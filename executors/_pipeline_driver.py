@@ -17,7 +17,7 @@ from pathlib import Path
 
 from executors._logs import LogReader
 from executors._pipeline_directory import StageSpec, conclusion, read_spec, stage_run, stage_statuses, stage_table
-from executors._standing import ENDED, POLL_SECONDS, Standing
+from executors._standing import ENDED, POLL_SECONDS, Standing, ask_together
 from executors._state import State, now, write_state
 from executors.base import RANK_VARIABLES
 from executors.job import read_job_record
@@ -33,11 +33,11 @@ class _Stage:
     def __init__(self, spec: StageSpec, directory: Path) -> None:
         self.name, self.after = spec.name, spec.after
         self.run = stage_run(directory, spec.name)
-        self._standing = Standing(self.run.path)
+        self.standing = Standing(self.run.path)
         self._log = self.run.path / "logs" / "joined.log"
         self._reader = LogReader(self._log)
         self._cancel_asked = False
-        written = self._standing.state()
+        written = self.standing.state()
         # What is there when the pipeline begins: done, still under way, or to be started (again).
         self.is_active = written.state in ("queued", "running") or (
             written.state == "created" and bool(written.supervisor)
@@ -63,11 +63,11 @@ class _Stage:
         if not self._cancel_asked:
             self._cancel_asked = True
             with contextlib.suppress(RunError):  # it has just ended by itself
-                self._standing.request_cancel(False)
+                self.standing.request_cancel(False)
 
     def look(self) -> Iterator[str]:
         """Yield what it has printed, and take notice of its end."""
-        state = self._standing.state()
+        state = self.standing.state()
         yield from self._reader.read_lines()
         if state.state in ENDED:
             yield from self._reader.read_rest()
@@ -77,7 +77,7 @@ class _Stage:
                 self.failure = f"{state.state}: {state.reason}" if state.reason else state.state
 
     def _fail_to_start(self, reason: str) -> None:
-        before = self._standing.state()
+        before = self.standing.state()
         failed = State(state="failed", attempt=before.attempt, exit_code=2, reason=reason, ended=now())
         write_state(self.run.path, dataclasses.replace(failed, started=failed.ended))
 
@@ -100,6 +100,7 @@ class _Driver:
             active = [stage for stage in self._stages.values() if stage.is_active]
             if not active:
                 break
+            ask_together(stage.standing for stage in active)
             for stage in active:
                 if self._is_cancelled:
                     stage.cancel()

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from executors._lock import lock_or_warn
 from executors._pipeline_directory import NOT_RUN, conclusion, read_spec, stage_run, stage_statuses, stage_table
 from executors._script import run_directory_script
 from executors._state import State, now, read_state, write_state
-from executors.base import Executor
+from executors.base import Executor, RefusedError
 from executors.job import load_executor, read_job_record
-from executors.runs import Run
+from executors.runs import Run, ask_together
 from neva_recipes.config import RunError, UserError
 from neva_recipes.plan import Layout
 
@@ -49,15 +50,19 @@ class PipelineExecutor(Executor):
         """Start every stage that is not done; those that still wait or run are left as they are.
 
         Raises:
-            RunError: A stage is refused; those that were started for this are cancelled.
+            RefusedError: The place does not take a stage; those that were started for this are cancelled.
+            RunError: A stage cannot be started; the same.
         """
         state, spec = read_state(job.run_dir), read_spec(job.run_dir)
         runs = {stage.name: stage_run(job.run_dir, stage.name) for stage in spec.stages}
+        ask_together(runs.values())
         states = {name: run.status().state for name, run in runs.items()}
         due = [stage for stage in spec.stages if states[stage.name] not in ("succeeded", "queued", "running")]
         started = [runs[stage.name] for stage in due]
         is_chain = any(stage.after for stage in spec.stages)
-        if len(due) > 1 and not is_chain and (executor := self._executor_of(started[0])).starts_together:
+        if job.stages:
+            self._start_written(job)
+        elif len(due) > 1 and not is_chain and (executor := self._executor_of(started[0])).starts_together:
             self._start_together(started, executor, job.run_dir)
         else:
             for number, stage in enumerate(due):
@@ -68,13 +73,21 @@ class PipelineExecutor(Executor):
                     for run in reversed(started[:number]):
                         with contextlib.suppress(RunError):
                             run.request_cancel(force=True)
-                    raise RunError(f"{stage.name}: {error}") from None
+                    kind = RefusedError if isinstance(error, RefusedError) else RunError
+                    raise kind(f"{stage.name}: {error}") from None
         _note(job.run_dir, [f"--- {run.name} submitted: {run.path}" for run in started])
         supervisor = {"directory": str(job.run_dir)}
         write_state(job.run_dir, dataclasses.replace(state, state="running", started=now(), supervisor=supervisor))
 
     def _executor_of(self, run: Run) -> Executor:
         return load_executor(read_job_record(run.path), {**os.environ, **self.env})
+
+    def _start_written(self, job: "Job") -> None:
+        """Start stages that have just been written, and are as they were planned, by one submission."""
+        with contextlib.ExitStack() as locks:
+            for stage in job.stages:
+                locks.callback(os.close, _lock_of_new(stage))
+            job.stages[0].executor.start_together(job.stages, job.run_dir)
 
     def _start_together(self, runs: Sequence[Run], executor: Executor, folder: Path) -> None:
         """Start runs that wait for nothing by one submission."""
@@ -127,3 +140,14 @@ def _note(run_dir: Path, lines: Iterable[str]) -> None:
     log_path = run_dir / "logs" / "joined.log"
     with log_path.open("a", encoding="utf-8", errors="surrogateescape") as log:
         log.writelines(f"{line}\n" for line in lines)
+
+
+def _lock_of_new(job: "Job") -> int:
+    """Return the lock of a stage that has just been written."""
+    try:
+        lock = lock_or_warn(job.run_dir)
+    except OSError as error:
+        raise RunError(f"{job.name}: cannot be started: {error}") from None
+    if lock is None:
+        raise RunError(f"{job.name}: is in use: somebody has started it by itself")
+    return lock

@@ -1,11 +1,15 @@
 """What Slurm's own commands say and do."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 from neva_recipes.config import RunError
 
@@ -13,6 +17,7 @@ __all__ = [
     "WAITING",
     "JobStanding",
     "Nodes",
+    "asked_together",
     "cancel_job",
     "job_standing",
     "minutes_of",
@@ -69,6 +74,13 @@ class JobStanding(NamedTuple):
         return self.state in WAITING
 
 
+_Answer: TypeAlias = JobStanding | RunError | None
+"""How a job stands; none if Slurm does not know it; or why it cannot be asked."""
+
+_known: ContextVar[Mapping[str, _Answer]] = ContextVar("known", default=MappingProxyType({}))
+"""What `asked_together` has asked."""
+
+
 class Nodes(NamedTuple):
     """Nodes of one kind in one partition.
 
@@ -103,57 +115,95 @@ def job_standing(job_id: str) -> JobStanding | None:
     Raises:
         RunError: Slurm cannot be asked from here.
     """
+    known = _known.get()
+    answer = known[job_id] if job_id in known else _job_standings([job_id])[job_id]
+    if isinstance(answer, RunError):
+        raise answer
+    return answer
+
+
+@contextlib.contextmanager
+def asked_together(job_ids: Sequence[str]) -> Iterator[None]:
+    """Ask Slurm once how jobs stand; within this context `job_standing` of them goes by that."""
+    token = _known.set(_job_standings(job_ids))
     try:
-        output = _run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r|%e")
+        yield
+    finally:
+        _known.reset(token)
+
+
+def _job_standings(job_ids: Sequence[str]) -> dict[str, _Answer]:
+    """Return how jobs stand, by one call of squeue, and one of sacct for those that have ended or are forgotten."""
+    numbers = ",".join(dict.fromkeys(map(_number_of, job_ids)))
+    try:
+        rows = _rows("squeue", "--states=all", "--array", f"--jobs={numbers}", "--format=%i|%T|%r|%e")
     except RunError as error:
         if "Invalid job id" not in str(error):
-            raise
-        output = ""
-    standing = None
-    if output:
-        state, _, rest = output.splitlines()[-1].partition("|")
-        reason, _, end = rest.rpartition("|")
-        standing = JobStanding(state, reason, ended=_moment(end))
-        if standing.is_active or standing.is_waiting:
-            return standing
+            return dict.fromkeys(job_ids, error)
+        rows = []
+    queue = _by_job((job_id, JobStanding(state, reason, ended=_moment(end))) for job_id, state, reason, end in rows)
+    ended = [job_id for job_id in job_ids if job_id not in queue or queue[job_id].state in _ENDED]
+    found: dict[str, _Answer] = {job_id: queue.get(job_id) for job_id in job_ids}
     try:
-        return _accounted(job_id) or standing
-    except RunError:
-        if standing is None:  # a database that is out of reach has not forgotten it
-            raise
-        return standing
+        accounts = _accounts(ended) if ended else None
+    except RunError as error:
+        # A database that is out of reach has not forgotten them.
+        return {job_id: standing or error for job_id, standing in found.items()}
+    if accounts is not None:
+        found.update({job_id: _concluded(job_id, queue, accounts) for job_id in ended})
+    return found
 
 
-def _accounted(job_id: str) -> JobStanding | None:
-    """Return what the accounting holds of a job that has ended, which it forgets later than the queue does.
+def _concluded(
+    job_id: str, queue: Mapping[str, JobStanding], accounts: Mapping[str, JobStanding]
+) -> JobStanding | None:
+    """Return how a job stands that neither waits nor runs, by what the queue and the accounting hold of all jobs."""
+    record, number = accounts.get(job_id), _number_of(job_id)
+    if record is not None:
+        # A record that has not caught up with the end of the job says nothing of it.
+        return record if record.state in _ENDED else queue.get(job_id)
+    # A task of an array that was never started has no record of its own. As it does not wait any more either, it was
+    # cancelled.
+    was_cancelled = job_id != number and (number in queue or number in accounts)
+    return queue.get(job_id) or (JobStanding("CANCELLED") if was_cancelled else None)
+
+
+def _accounts(job_ids: Sequence[str]) -> dict[str, JobStanding] | None:
+    """Return what the accounting holds of jobs, which it forgets later than the queue does; none if there is none.
 
     Raises:
         RunError: There is one, and it cannot be asked.
     """
     if shutil.which("sacct") is None:
         return None
+    numbers = ",".join(dict.fromkeys(map(_number_of, job_ids)))
+    columns = "--format=JobID,State,ExitCode,End"
     try:
-        if records := _records(job_id):
-            state, code, end = records[-1]
-            # A record that has not caught up with the end of the job says nothing of it.
-            return JobStanding(state, "None", _exit_code(code), _moment(end)) if state in _ENDED else None
-        array, _, index = job_id.partition("_")
-        # A task of an array that was never started has no record of its own. As it does not wait any more either, it
-        # was cancelled.
-        return JobStanding("CANCELLED") if index and _records(array) else None
+        rows = _rows("sacct", "--allocations", "--parsable2", f"--jobs={numbers}", columns)
     except RunError as error:
         if "accounting storage is disabled" in str(error):
             return None
         raise
-
-
-def _records(job_id: str) -> list[tuple[str, str, str]]:
-    """Return what sacct says of a job, a line for each of its starts: state, exit code and end."""
-    output = _run(
-        *("sacct", "--allocations", "--noheader", "--parsable2"), f"--jobs={job_id}", "--format=State,ExitCode,End"
+    return _by_job(
+        (job_id, JobStanding(words.partition(" ")[0], "None", _exit_code(code), _moment(end)))  # CANCELLED by 1000
+        for job_id, words, code, end in rows
     )
-    rows = [line.split("|") for line in output.splitlines() if line.count("|") == 2]
-    return [(state.partition(" ")[0], code, end) for state, code, end in rows]  # CANCELLED by 1000
+
+
+def _number_of(job_id: str) -> str:
+    """Return the number of a job, which is that of its array if it is of one."""
+    return re.split("[_+]", job_id)[0]
+
+
+def _rows(*command: str) -> list[tuple[str, str, str, str]]:
+    """Return the rows of a table of four columns; between them may stand words such as the name of a cluster."""
+    rows = (line.split("|") for line in _run(*command, "--noheader").splitlines())
+    return [(row[0], row[1], row[2], row[3]) for row in rows if len(row) == 4]
+
+
+def _by_job(rows: Iterable[tuple[str, JobStanding]]) -> dict[str, JobStanding]:
+    """Return the last row of each job, and under the number of its array the last one of that."""
+    return {name: standing for job_id, standing in rows for name in (_number_of(job_id), job_id)}
 
 
 def _moment(text: str) -> str | None:

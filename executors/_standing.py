@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from executors._lock import acquire_lock
 from executors._state import FINAL, State, now, read_state, write_state
 from executors.base import Executor
 from executors.job import executor_class, read_job_record
-from neva_recipes.config import RunError
+from neva_recipes.config import RunError, UserError
 
-__all__ = ["ENDED", "POLL_SECONDS", "Standing"]
+__all__ = ["ENDED", "POLL_SECONDS", "Standing", "ask_together"]
 
 ENDED = (*FINAL, "lost")
 """States after which there is nothing to wait for."""
@@ -96,7 +97,7 @@ class Standing:
         if written.state not in _SUPERVISED:
             return True, None
         executor = self._executor
-        if written != self._asked or time.monotonic() - self._asked_at >= executor.answer_seconds:
+        if self._is_due(written):
             alive = executor.is_alive(written.supervisor)
             # Of a run that waits only the place knows for what.
             asks_outcome = alive is False or written.state == "queued"
@@ -113,6 +114,10 @@ class Standing:
         if lock is not None:
             os.close(lock)
         return lock is None
+
+    def _is_due(self, written: State) -> bool:
+        """Return whether the place is to be asked again of a run that it supervises."""
+        return written != self._asked or time.monotonic() - self._asked_at >= self._executor.answer_seconds
 
     def _record(self, written: State, told: State) -> State:
         """Return what the place says, completed by what was written; a final state is written down."""
@@ -141,3 +146,21 @@ class Standing:
     @cached_property
     def _executor(self) -> type[Executor]:
         return executor_class(read_job_record(self._path))
+
+
+def ask_together(standings: Iterable[Standing]) -> None:
+    """Ask each place that can tell of many runs at once how some stand; `state` then goes by that.
+
+    A run whose job.json cannot be read is passed over: `state` tells of it.
+    """
+    places: dict[type[Executor], list[tuple[Standing, State]]] = {}
+    for standing in standings:
+        written = standing._read()
+        with contextlib.suppress(UserError):
+            if written.state in _SUPERVISED and standing._is_due(written):
+                places.setdefault(standing._executor, []).append((standing, written))
+    for executor, due in places.items():
+        if context := executor.asking_together([written.supervisor for _, written in due]):
+            with context:
+                for standing, written in due:
+                    standing._ask(written)

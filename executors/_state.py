@@ -11,12 +11,15 @@ from typing import Any
 
 __all__ = [
     "FINAL",
+    "REMOVED",
     "STATES",
     "State",
     "clear_unfinished",
+    "first_files",
     "now",
     "read_state",
     "reserve_space",
+    "sync_tree",
     "write_atomically",
     "write_state",
 ]
@@ -27,8 +30,13 @@ FINAL = ("succeeded", "failed", "cancelled")
 STATES = ("created", "queued", "running", *FINAL)
 """What state.json may hold."""
 
+REMOVED = ".removed-"
+"""What the name of a directory begins with that is being removed."""
+
 _RESERVE = ".reserve"
 _UNFINISHED = ".new"
+_RESERVED_TEXT = "reserved for the final state of the run, should the disk be full\n" * 150
+_SYNCS_AT_ONCE = 16
 _STALE_TRIES = 3
 
 
@@ -81,11 +89,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    _sync(path.parent)
 
 
 def clear_unfinished(directory: Path) -> None:
@@ -96,18 +100,50 @@ def clear_unfinished(directory: Path) -> None:
 
 def reserve_space(run_dir: Path) -> None:
     """Set aside the disk space that the final state will need if the run fills the disk."""
-    write_atomically(run_dir / _RESERVE, "reserved for the final state of the run, should the disk be full\n" * 150)
+    write_atomically(run_dir / _RESERVE, _RESERVED_TEXT)
+
+
+def first_files(state: State) -> dict[str, str]:
+    """Return what is written here into a run directory that nobody sees yet: name and text of each file."""
+    return {_RESERVE: _RESERVED_TEXT, "state.json": _text_of(state)}
+
+
+def sync_tree(folder: Path) -> None:
+    """Return when everything below a folder is on the disk, however a crash of the machine may follow.
+
+    Several files at a time, so that the file system can put them into one write of its journal.
+
+    Raises:
+        OSError: Something could not be written.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    paths = [path for place, _, names in os.walk(folder) for path in (place, *(f"{place}/{name}" for name in names))]
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+        list(pool.map(_sync, paths))
+
+
+def _sync(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_state(run_dir: Path, state: State) -> None:
     """Write state.json; on a full disk, into the space that was reserved."""
-    text = json.dumps(asdict(state), indent=2) + "\n"
+    text = _text_of(state)
     try:
         write_atomically(run_dir / "state.json", text)
     except OSError:
         with contextlib.suppress(OSError):
             (run_dir / _RESERVE).unlink()
         write_atomically(run_dir / "state.json", text)
+
+
+def _text_of(state: State) -> str:
+    return json.dumps(asdict(state), indent=2) + "\n"
 
 
 def read_state(run_dir: Path) -> State:

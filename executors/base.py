@@ -4,6 +4,7 @@ import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from executors._state import State
     from executors.job import Job
 
-__all__ = ["RANK_VARIABLES", "Executor"]
+__all__ = ["RANK_VARIABLES", "Executor", "RefusedError"]
 
 RANK_VARIABLES = (
     "RANK",
@@ -28,6 +29,10 @@ RANK_VARIABLES = (
     "MASTER_PORT",
 )
 """What every executor sets for every process."""
+
+
+class RefusedError(RunError):
+    """The place does not take a job as it is asked for, and nothing of it has been started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +107,7 @@ class Executor(ConfigNode, ABC):
                 which the run is to be cancelled; none for a detached run.
 
         Raises:
+            RefusedError: The place does not take it; of a first start the run directory is removed.
             RunError: The job could not be started.
         """
 
@@ -118,6 +124,7 @@ class Executor(ConfigNode, ABC):
             folder: Where to put what they share.
 
         Raises:
+            RefusedError: The place does not take them, and none has been started.
             RunError: They could not be started.
         """
         raise NotImplementedError
@@ -130,6 +137,18 @@ class Executor(ConfigNode, ABC):
 
         Returns:
             None, the default, if the place cannot wait by itself.
+        """
+        return None
+
+    @classmethod
+    def asking_together(cls, supervisors: Sequence[Mapping[str, Any]]) -> AbstractContextManager[None] | None:
+        """Return a context in which `is_alive` and `outcome` of several runs go by one question to the place.
+
+        Args:
+            supervisors: The entries of those runs in state.json.
+
+        Returns:
+            None, the default, if each has to be asked about by itself.
         """
         return None
 

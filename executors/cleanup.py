@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from executors._lock import NoLocksError, acquire_lock
+from executors._state import REMOVED
 from executors.runs import Run, list_runs
 from neva_recipes.config import CheckpointError, RunError, UserError, load_recipe, recipe_to_plain
 from neva_recipes.plan.checkpoints import find_checkpoint
@@ -18,7 +19,6 @@ from neva_recipes.plan.checkpoints import find_checkpoint
 __all__ = ["Leftover", "find_leftovers", "remove_leftover"]
 
 _LAUNCH_AGE = timedelta(hours=1)
-_REMOVED = ".removed-"
 _STAGES = "stages"
 
 
@@ -53,7 +53,7 @@ def find_leftovers(runs_dir: str | Path = "runs", older_than: timedelta | None =
     found = [*_dead_launches(Path(runs_dir).resolve())]
     for run in (one for outer, stages in runs.items() for one in (outer, *stages)):
         for place in (run.path, run.path / "checkpoints"):
-            found += [_leftover(path, "removal cut short", run) for path in sorted(place.glob(f"{_REMOVED}*"))]
+            found += [_leftover(path, "removal cut short", run) for path in sorted(place.glob(f"{REMOVED}*"))]
     if older_than is None:
         return found
     old = [one for run in runs if _ended_before(run, older_than) for one in (run, *runs[run])]
@@ -74,8 +74,8 @@ def remove_leftover(leftover: Leftover) -> bool:
                 return False
             # Under another name first: half a checkpoint must not have the name of a whole one.
             path = leftover.path
-            if not path.name.startswith(_REMOVED):
-                path = path.rename(path.with_name(f"{_REMOVED}{path.name}"))
+            if not path.name.startswith(REMOVED):
+                path = path.rename(path.with_name(f"{REMOVED}{path.name}"))
             shutil.rmtree(path)
     except FileNotFoundError:  # somebody else has removed it
         return True
@@ -85,7 +85,7 @@ def remove_leftover(leftover: Leftover) -> bool:
 
 
 def _dead_launches(folder: Path) -> Iterator[Leftover]:
-    for path in sorted([*folder.glob(".new-*"), *folder.glob(f"{_REMOVED}*")]):
+    for path in sorted([*folder.glob(".new-*"), *folder.glob(f"{REMOVED}*")]):
         with contextlib.suppress(OSError):
             # A launch takes its lock a moment after it has made the directory.
             if path.is_dir() and time.time() - path.stat().st_mtime > _LAUNCH_AGE.total_seconds() and _is_free(path):

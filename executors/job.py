@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Job:
         command_line: Fields of the recipe that were set on the command line, by dotted path, each with the value it had
             before.
         inputs: Other files of the run directory that the program reads: name and text of each.
+        stages: Of a pipeline, the jobs of stages whose directories have been written with its own and are complete; the
+            others are read from theirs.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Job:
     cwd: Path
     command_line: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict, repr=False)
+    stages: "tuple[Job, ...]" = field(default=(), repr=False)
 
     @property
     def layout(self) -> Layout:
@@ -78,7 +82,7 @@ class Job:
         errors = self.plan.errors if self.plan is not None else ()
         return tuple(finding.line() for finding in errors if finding.about == "files")
 
-    @property
+    @cached_property
     def files(self) -> dict[str, str]:
         """What its processes read in the run directory: name and text of each file."""
         recipe = {} if self.recipe_yaml is None else {"recipe.yaml": self.recipe_yaml}

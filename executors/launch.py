@@ -1,5 +1,6 @@
 """From a recipe and an executor to a run."""
 
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -14,8 +15,8 @@ from executors import _process
 from executors._checks import require_files, require_possible
 from executors._foreground import start
 from executors._lock import lock_or_warn
-from executors._state import State, reserve_space, write_atomically, write_state
-from executors.base import Executor
+from executors._state import REMOVED, State, first_files, sync_tree
+from executors.base import Executor, RefusedError
 from executors.job import Job
 from executors.local import LocalExecutor
 from executors.runs import Run
@@ -24,7 +25,7 @@ from neva_recipes.plan import Plan, plan
 from neva_recipes.plan.checks import LONGEST_NAME, name_problem
 from neva_recipes.secrets import secret_in
 
-__all__ = ["check_name", "job_of", "plan_job", "run", "start_job"]
+__all__ = ["check_name", "job_of", "plan_job", "run", "start_job", "write_run_directory"]
 
 
 def plan_job(
@@ -95,13 +96,14 @@ def job_of(
     )
 
 
-def start_job(job: Job, *, detach: bool = False, fill: Callable[[Path, Path], None] | None = None) -> Run:
-    """Write the run directory of a job and start it.
+def start_job(job: Job, *, detach: bool = False, fill: Callable[[Path, Job], Job] | None = None) -> Run:
+    """Write the run directory of a job and start it; where the place refuses the job, nothing of it is left.
 
     Args:
         job: What to start; where its directory is taken, a number is put behind its name.
         detach: Return once it runs instead of showing its log until it has ended.
-        fill: Writes what else belongs into the directory, given the folder to write and the path it will have.
+        fill: Writes what else belongs into the directory, given the folder to write and the job with the path that the
+            folder will have, and returns the job with what is known of it then.
 
     Raises:
         RunError: The directory cannot be written, or the job cannot be started.
@@ -114,6 +116,9 @@ def start_job(job: Job, *, detach: bool = False, fill: Callable[[Path, Path], No
         raise RunError(f"{job.run_dir.parent}: cannot write a run directory: {error.strerror}: {where}") from None
     try:
         start(placed, lock, detach=detach)
+    except RefusedError:
+        _remove(placed.run_dir)
+        raise
     finally:
         os.close(lock)
     return Run(placed.run_dir)
@@ -155,7 +160,25 @@ def check_name(name: str) -> None:
         raise RunError(f"name={shown}: {problem}")
 
 
-def _create_run_directory(job: Job, fill: Callable[[Path, Path], None] | None) -> tuple[Job, int]:
+def write_run_directory(folder: Path, job: Job, state: State) -> None:
+    """Write all that a run directory holds before its first start into a folder that nobody sees yet.
+
+    Nothing is synced: `sync_tree` does that for all that is written before the folder gets its name.
+    """
+    (folder / "logs").mkdir(exist_ok=True)
+    files = {**job.files, "logs/joined.log": "", **first_files(state), "job.json": job.to_json()}
+    for name, text in files.items():
+        _write(folder / name, text)
+    _write(folder / "launch.sh", job.script(), mode=0o777)
+
+
+def _write(path: Path, text: str, mode: int = 0o666) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def _create_run_directory(job: Job, fill: Callable[[Path, Job], Job] | None) -> tuple[Job, int]:
     """Write the directory under a hidden name and rename it, so that it is whole as soon as it can be seen."""
     folder = job.run_dir.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,14 +186,8 @@ def _create_run_directory(job: Job, fill: Callable[[Path, Path], None] | None) -
     hidden.mkdir()
     lock = None
     try:
-        (hidden / "logs").mkdir()
         lock = lock_or_warn(hidden)
         assert lock is not None  # nobody else knows the directory
-        for name, text in job.files.items():
-            write_atomically(hidden / name, text)
-        write_atomically(hidden / "logs" / "joined.log", "")
-        reserve_space(hidden)
-        write_state(hidden, State(state="created", supervisor=_process.identify(os.getpid())))
         number = 1
         while True:
             suffix = f"-{number}" if number > 1 else ""
@@ -178,10 +195,10 @@ def _create_run_directory(job: Job, fill: Callable[[Path, Path], None] | None) -
             number += 1
             if placed.run_dir.exists():
                 continue
-            write_atomically(hidden / "job.json", placed.to_json())
-            write_atomically(hidden / "launch.sh", placed.script(), mode=0o777)
+            write_run_directory(hidden, placed, State(state="created", supervisor=_process.identify(os.getpid())))
             if fill is not None:
-                fill(hidden, placed.run_dir)
+                placed = fill(hidden, placed)
+            sync_tree(hidden)
             try:
                 hidden.rename(placed.run_dir)
             except OSError:
@@ -194,3 +211,11 @@ def _create_run_directory(job: Job, fill: Callable[[Path, Path], None] | None) -
             os.close(lock)
         shutil.rmtree(hidden, ignore_errors=True)
         raise
+
+
+def _remove(run_dir: Path) -> None:
+    """Take a run directory away; what cannot be removed has no name of a run, and `cleanup` finds it."""
+    removed = run_dir.with_name(f"{REMOVED}{run_dir.name}")
+    with contextlib.suppress(OSError):
+        run_dir.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,14 +14,15 @@ import fiddle as fdl
 
 from executors._pipeline_directory import PipelineSpec, StageSpec
 from executors._pipeline_executor import PipelineExecutor
+from executors._state import State
 from executors.base import Executor
 from executors.job import Job
-from executors.launch import check_name, job_of, start_job
+from executors.launch import check_name, job_of, start_job, write_run_directory
 from executors.local import LocalExecutor
 from executors.pipeline import Pipeline, Stage, Tool
 from executors.runs import Run
 from neva_recipes.config import RecipeError, RunError, UserError, build, expand_path, path_is
-from neva_recipes.plan import Finding, Plan, plan
+from neva_recipes.plan import Finding, Plan, Planner
 from neva_recipes.secrets import secret_in
 
 __all__ = ["PipelineJob", "StagePlan", "plan_pipeline", "run_pipeline", "start_pipeline"]
@@ -96,17 +97,34 @@ class PipelineJob:
         )
         return dataclasses.replace(job, env=self.executor.job_environment(job.layout))
 
-    def write_stages(self, folder: Path, directory: Path) -> None:
+    def stage_jobs(self, directory: Path) -> tuple[Job, ...]:
+        """Return the jobs of all stages.
+
+        Args:
+            directory: Absolute path of the pipeline.
+        """
+        return tuple(self.stage_job(entry, directory) for entry in self.stages)
+
+    @property
+    def starts_together(self) -> bool:
+        """Whether all stages are started at once, as they are planned."""
+        waits = any(entry.after for entry in self.stages)
+        return isinstance(self.job.executor, PipelineExecutor) and self.executor.starts_together and not waits
+
+    def write_stages(self, folder: Path, directory: Path, jobs: Sequence[Job] | None = None) -> None:
         """Write the run directory of every stage.
 
         Args:
             folder: Where.
             directory: Absolute path that the folder will have.
+            jobs: The jobs of the stages in that directory, if they are known.
         """
-        for entry in self.stages:
-            job = self.stage_job(entry, directory)
-            target = folder / "stages" / entry.stage.name
+        for job in self.stage_jobs(directory) if jobs is None else jobs:
+            target = folder / "stages" / job.name
             target.mkdir(parents=True, exist_ok=True)
+            if self.starts_together:
+                write_run_directory(target, job, State(state="created"))
+                continue
             # What only a start needs, such as plan.json, is written by it.
             files = job.inputs | {"job.json": job.to_json()}
             if job.recipe_yaml is not None:
@@ -150,8 +168,9 @@ def plan_pipeline(
     moment = datetime.now().astimezone()
     directory = Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}"
     outputs = _outputs(pipeline.stages, directory)
+    planner = Planner(executor)
     stages = tuple(
-        _plan_stage(stage, tuple(before.name for before in pipeline.after(stage)), outputs, executor)
+        _plan_stage(stage, tuple(before.name for before in pipeline.after(stage)), outputs, planner)
         for stage in pipeline.stages
     )
     specs = tuple(StageSpec(entry.stage.name, entry.after, dict(entry.stage.settings)) for entry in stages)
@@ -183,7 +202,26 @@ def start_pipeline(planned: PipelineJob, *, detach: bool = False) -> Run:
     if problems := planned.problems:
         more = f" (and {len(problems) - 1} more: --dry-run lists them)" if len(problems) > 1 else ""
         raise RecipeError(f"{problems[0]}{more}")
-    return start_job(planned.job, detach=detach, fill=planned.write_stages)
+    jobs = planned.stage_jobs(planned.job.run_dir)
+    _require_ready(planned.executor, jobs)
+
+    def fill(folder: Path, placed: Job) -> Job:
+        is_elsewhere = placed.run_dir != planned.job.run_dir
+        found = planned.stage_jobs(placed.run_dir) if is_elsewhere else jobs
+        planned.write_stages(folder, placed.run_dir, found)
+        return dataclasses.replace(placed, stages=found) if planned.starts_together else placed
+
+    return start_job(planned.job, detach=detach, fill=fill)
+
+
+def _require_ready(executor: Executor, jobs: Sequence[Job]) -> None:
+    """Raise `RunError` if the place cannot take the stages; one of each number of processes is asked for."""
+    shapes = {(job.layout.num_nodes, job.layout.processes_per_node): job for job in reversed(jobs)}
+    for job in reversed(shapes.values()):
+        try:
+            executor.require_ready(job)
+        except RunError as error:
+            raise RunError(f"{job.name}: {error}") from None
 
 
 def run_pipeline(
@@ -215,11 +253,11 @@ def run_pipeline(
     )
 
 
-def _plan_stage(stage: Stage, after: tuple[str, ...], outputs: Mapping[str, str], executor: Executor) -> StagePlan:
+def _plan_stage(stage: Stage, after: tuple[str, ...], outputs: Mapping[str, str], planner: Planner) -> StagePlan:
     work = _resolved(stage, outputs)
     try:
         if stage.trains:
-            planned = plan(work, executor)
+            planned = planner.plan(work)
             problems = tuple(finding.line() for finding in _errors(stage, planned))
             return StagePlan(stage, after, planned, problems)
     except UserError as error:
@@ -260,8 +298,11 @@ def _outputs(stages: Iterable[Stage], directory: Path) -> dict[str, str]:
 
 def _resolved(stage: Stage, outputs: Mapping[str, str]) -> Any:
     """Return what a stage does with paths in the fields that take what other stages make."""
+    inputs = list(stage.inputs())
+    if stage.trains and not inputs:
+        return stage.work
     work: Any = copy.deepcopy(stage.work)
-    for path, output in stage.inputs():
+    for path, output in inputs:
         *groups, name = path.split(".")
         node = work
         for group in groups:

@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import fiddle as fdl
 
-from executors import _process
+from executors import _process, _standing
 from executors._checks import require_files, require_possible
 from executors._folding import FOLDING_SECONDS, LineFolder
 from executors._foreground import start
@@ -37,7 +37,7 @@ from neva_recipes.config import (
 from neva_recipes.plan import plan
 from neva_recipes.plan.serialization import PLAN_SCHEMA, plan_to_json
 
-__all__ = ["Run", "RunState", "RunStatus", "find_run", "list_runs"]
+__all__ = ["Run", "RunState", "RunStatus", "ask_together", "find_run", "list_runs"]
 
 RunState = Literal["created", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
@@ -396,6 +396,11 @@ def _new_lines(reader: LogReader, folder: LineFolder | None) -> Iterator[str]:
         yield from batch if folder is None else folder.feed(batch)
     if folder is not None:
         yield from folder.flush()
+
+
+def ask_together(runs: Iterable[Run]) -> None:
+    """Ask the places of runs how they stand, once each place that can tell of many; `status` then goes by that."""
+    _standing.ask_together(run._standing for run in runs)
 
 
 def find_run(name_or_path: str | Path, runs_dir: str | Path = "runs") -> Run:

@@ -1,9 +1,11 @@
 """Runs a job on a Slurm cluster: one task per rank, started by srun."""
 
+import contextlib
 import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from executors._gpu import gpu_named
 from executors._script import run_directory_script
 from executors._slurm_capacity import require_capacity
-from executors._slurm_cluster import cancel_job, job_standing, minutes_of, offered_nodes
+from executors._slurm_cluster import asked_together, cancel_job, job_standing, minutes_of, offered_nodes
 from executors._state import State, read_state, write_state
 from executors.base import Executor
 from neva_recipes.config import RunError
@@ -185,9 +187,10 @@ class SlurmExecutor(Executor):
         """Submit the job; it lives on when the command in the foreground is gone.
 
         Raises:
-            RunError: Slurm refuses it.
+            RefusedError: Slurm refuses it.
+            RunError: It cannot be submitted.
         """
-        from executors._slurm_submission import copy_code, submit
+        from executors._slurm_submission import submit, write_code
 
         def record(job_id: str) -> None:
             state = read_state(job.run_dir)
@@ -196,7 +199,7 @@ class SlurmExecutor(Executor):
 
         try:
             if self.code_snapshot:
-                copy_code(job.run_dir)
+                write_code(job.run_dir)
             submit(job, self, record)
         except OSError as error:
             raise RunError(f"run {job.run_dir.name} cannot be submitted: {error}") from None
@@ -210,9 +213,10 @@ class SlurmExecutor(Executor):
         """Submit the jobs as one array for each layout that there is among them.
 
         Raises:
-            RunError: Slurm refuses them.
+            RefusedError: Slurm refuses them; arrays that it had taken before are cancelled.
+            RunError: They cannot be submitted.
         """
-        from executors._slurm_submission import CODE_FOLDER, copy_code, submit_array
+        from executors._slurm_submission import CODE_FILE, submit_array, write_code
 
         def record(job: "Job", job_id: str) -> None:
             state = read_state(job.run_dir)
@@ -220,15 +224,18 @@ class SlurmExecutor(Executor):
 
         try:
             if self.code_snapshot:
-                copy_code(folder)
+                write_code(folder)
                 for job in jobs:
-                    shutil.rmtree(job.run_dir / CODE_FOLDER, ignore_errors=True)
-                    (job.run_dir / CODE_FOLDER).unlink(missing_ok=True)
-                    (job.run_dir / CODE_FOLDER).symlink_to(folder / CODE_FOLDER)
-            shapes = dict.fromkeys((job.layout.num_nodes, job.layout.processes_per_node) for job in jobs)
-            for shape in shapes:
-                alike = [job for job in jobs if (job.layout.num_nodes, job.layout.processes_per_node) == shape]
-                submit_array(alike, self, folder, record)
+                    (job.run_dir / CODE_FILE).unlink(missing_ok=True)
+                    (job.run_dir / CODE_FILE).symlink_to(folder / CODE_FILE)
+            shapes: dict[tuple[int, int], list[Job]] = {}
+            for job in jobs:
+                shapes.setdefault((job.layout.num_nodes, job.layout.processes_per_node), []).append(job)
+            with contextlib.ExitStack() as taken:
+                for alike in shapes.values():
+                    number = submit_array(alike, self, folder, record)
+                    taken.callback(_cancel_quietly, number)
+                taken.pop_all()
         except OSError as error:
             raise RunError(f"{folder}: cannot be submitted: {error}") from None
 
@@ -239,6 +246,11 @@ class SlurmExecutor(Executor):
             return self
         dependency = ",".join(filter(None, [self.dependency, f"afterok{ids}"]))
         return replace(self, dependency=dependency, sbatch={**self.sbatch, "kill-on-invalid-dep": "yes"})
+
+    @classmethod
+    def asking_together(cls, supervisors: Sequence[Mapping[str, Any]]) -> AbstractContextManager[None]:
+        """Return a context that begins with one question to Slurm about all of the runs."""
+        return asked_together([supervisor["slurm_job_id"] for supervisor in supervisors])
 
     @classmethod
     def is_alive(cls, supervisor: Mapping[str, Any]) -> bool | None:
@@ -292,3 +304,8 @@ class SlurmExecutor(Executor):
             RunError: Slurm refuses, or cannot be asked from here.
         """
         cancel_job(supervisor["slurm_job_id"], force=force)
+
+
+def _cancel_quietly(number: str) -> None:
+    with contextlib.suppress(RunError):  # it is the refusal of another that is told
+        cancel_job(number, force=True)

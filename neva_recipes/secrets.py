@@ -93,11 +93,12 @@ def secret_in(text: str, environ: Mapping[str, str] | None = None) -> str | None
         if shape.hint in text and shape.pattern.search(text):
             return shape.kind
     for name, value in (environ or {}).items():
-        if any(line in text for line in secret_values({name: value})):
+        if is_secret(name, value) and any(line in text for line in secret_values({name: value})):
             return f"the value of the environment variable {name}"
     return None
 
 
+@lru_cache(maxsize=1024)
 def is_secret(name: str, value: str) -> bool:
     """Return whether the value of an environment variable must not be written or shown."""
     return is_secret_name(name) or secret_in(value) is not None

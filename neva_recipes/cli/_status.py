@@ -97,19 +97,23 @@ def _view(name: str | None, runs_dir: Path) -> tuple[list[str], list[_Row]]:
     """Return lines on one run or all, and the runs themselves."""
     from executors import find_run, list_runs
     from executors._pipeline_directory import is_pipeline, stage_statuses, stage_table
+    from executors.runs import ask_together
 
     if name is not None:
         run = find_run(name, runs_dir)
         status = run.status()
-        stages = stage_statuses(run.path) if is_pipeline(run.path) else []
+        is_going_on = status.exit_code is None
+        stages = stage_statuses(run.path, goes_on=is_going_on) if is_pipeline(run.path) else []
         rows = [
             *(_Row(f"{run.name}/{stage.name}", stage.status, stage.state) for stage in stages),
             _Row(run.name, status),
         ]
         return [*fact_lines(run_facts(run, status)), *(["", *stage_table(stages)] if stages else [])], rows
-    # Each run of a cluster is a question to it.
+    runs = list_runs(runs_dir)
+    ask_together(runs)
+    # A place that does not tell of many runs at once is asked about several at a time.
     with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
-        rows = list(pool.map(_row, list_runs(runs_dir)))
+        rows = list(pool.map(_row, runs))
     return (list(_table(rows)) if rows else [f"no runs in {runs_dir}"]), rows
 
 

@@ -22,12 +22,12 @@ _MODEL_INPUTS = ("tokenizer", "from_pretrained")
 
 
 def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]:
-    """Return a copy of a recipe in which every file and folder that is there has its absolute path.
+    """Return a recipe in which every file and folder that is there has its absolute path; groups may be the same ones.
 
     A run can then be resumed, chatted with and exported from any folder. Names of what is not there may be names of the
     Hugging Face hub, and stay.
     """
-    resolved = copy.deepcopy(recipe)
+    resolved = copy.copy(recipe)
     for field in iterate_fields(recipe):
         *groups, name = field.path.split(".")
         if name not in _INPUTS or not isinstance(field.value, str):
@@ -36,6 +36,7 @@ def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]
         if path_is(path) and not Path(field.value).is_absolute():
             node: Any = resolved
             for group in groups:
+                setattr(node, group, copy.copy(getattr(node, group)))
                 node = getattr(node, group)
             setattr(node, name, str(path.absolute()))
     return resolved

@@ -105,8 +105,13 @@ def build(recipe: fdl.Buildable[T], path: str = "") -> T:  # type: ignore[type-v
             raise RecipeError(
                 f"{where} is a finished {kind}: write config({kind}, ...), which can be changed and saved"
             )
-        values[name] = check_value(annotation, value, where)
-    built: T = cls(**values)
+        values[name] = value
+    try:
+        built: T = cls(**values)
+    except RecipeError:
+        for name, value in values.items():  # the same, with the path of the field
+            check_value(field_types(cls)[name], value, f"{path}.{name}" if path else name)
+        raise
     return built
 
 

@@ -4,7 +4,7 @@ from neva_recipes.plan.checks import check_recipe, require_valid
 from neva_recipes.plan.findings import Finding
 from neva_recipes.plan.fit import Candidate, fit
 from neva_recipes.plan.layout import Coordinates, Layout, Stage, layout_of
-from neva_recipes.plan.plan import Plan, plan
+from neva_recipes.plan.plan import Plan, Planner, plan
 
 __all__ = [
     "Candidate",
@@ -12,6 +12,7 @@ __all__ = [
     "Finding",
     "Layout",
     "Plan",
+    "Planner",
     "Stage",
     "check_recipe",
     "fit",

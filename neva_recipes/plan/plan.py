@@ -13,13 +13,14 @@ from neva_recipes.plan.files import check_files
 from neva_recipes.plan.findings import About, Finding
 from neva_recipes.plan.gpus import Gpu, find_gpu
 from neva_recipes.plan.layout import Layout, layout_of
-from neva_recipes.plan.lengths import Lengths, lengths_of, sample_lengths
+from neva_recipes.plan.lengths import Lengths, SampleLengths, lengths_of, sample_lengths
 from neva_recipes.plan.memory import StageMemory, memory_of
 from neva_recipes.plan.memory_check import check_memory
 from neva_recipes.plan.parameters import PartParameters, count_parameters
+from neva_recipes.plan.rows import row_multiple
 from neva_recipes.plan.waste_check import check_waste
 
-__all__ = ["Place", "Plan", "plan"]
+__all__ = ["Place", "Plan", "Planner", "plan"]
 
 
 class Place(Protocol):
@@ -75,25 +76,58 @@ def plan(recipe: fdl.Buildable[Recipe] | Recipe, executor: Place | None = None, 
     Raises:
         RecipeError: A field holds a value of the wrong type or out of range, or there is no such GPU type.
     """
-    built = recipe if isinstance(recipe, Recipe) else build(recipe)
-    known = gpu or (executor.gpu_type() if executor is not None else None)
-    card, assumed = find_gpu(known), known is None
-    rules = check_recipe(built, None if assumed else card)
-    findings = [*rules, *_about("files", check_files(built))]
-    samples = sample_lengths(built)
-    lengths = lengths_of(built, samples)
-    parameters = count_parameters(built)
-    if any(finding.severity == "error" for finding in rules):
-        return Plan(built, card, assumed, _sorted(findings), parameters, lengths)
-    layout = layout_of(built)
-    memory = memory_of(built, layout)
-    if built.trainer.accelerator != "cpu":
-        findings += _about("memory", check_memory(built, memory, lengths, card, assumed=assumed))
-    findings += check_waste(built, samples, card)
-    if executor is not None:
-        findings += _about("executor", _ask(executor, layout))
-    cost = cost_of(built, layout, lengths, card)
-    return Plan(built, card, assumed, _sorted(findings), parameters, lengths, layout, memory, cost)
+    return Planner(executor, gpu=gpu).plan(recipe)
+
+
+class Planner:
+    """Plans recipes that are to be started together: files that several of them name are looked at once.
+
+    Args:
+        executor: Where; none asks no executor whether it can.
+        gpu: Name of a GPU type, such as `h100-80g`; none means the executor's, or that one if it does not know.
+
+    Raises:
+        RecipeError: There is no such GPU type.
+    """
+
+    def __init__(self, executor: Place | None = None, *, gpu: str | None = None) -> None:
+        self._executor = executor
+        known = gpu or (executor.gpu_type() if executor is not None else None)
+        self._card, self._assumed = find_gpu(known), known is None
+        self._files: dict[str, tuple[list[Finding], SampleLengths]] = {}
+        self._lengths: dict[tuple[str, int], Lengths] = {}
+
+    def plan(self, recipe: fdl.Buildable[Recipe] | Recipe) -> Plan:
+        """Return the plan of a recipe; reads the files it names, starts and writes nothing.
+
+        Raises:
+            RecipeError: A field holds a value of the wrong type or out of range.
+        """
+        built = recipe if isinstance(recipe, Recipe) else build(recipe)
+        card, assumed = self._card, self._assumed
+        rules = check_recipe(built, None if assumed else card)
+        # What the files of a recipe say depends on no other field of it.
+        named = repr((built.data, built.model))
+        if named not in self._files:
+            self._files[named] = check_files(built), sample_lengths(built)
+        found, samples = self._files[named]
+        findings = [*rules, *_about("files", found)]
+        key = named, row_multiple(built, on_gpu=built.trainer.accelerator != "cpu")
+        if key not in self._lengths:
+            self._lengths[key] = lengths_of(built, samples)
+        lengths = self._lengths[key]
+        parameters = count_parameters(built)
+        if any(finding.severity == "error" for finding in rules):
+            return Plan(built, card, assumed, _sorted(findings), parameters, lengths)
+        layout = layout_of(built)
+        memory = memory_of(built, layout)
+        if built.trainer.accelerator != "cpu":
+            findings += _about("memory", check_memory(built, memory, lengths, card, assumed=assumed))
+        findings += check_waste(built, samples, lengths, card)
+        if self._executor is not None:
+            findings += _about("executor", _ask(self._executor, layout))
+        cost = cost_of(built, layout, lengths, card)
+        return Plan(built, card, assumed, _sorted(findings), parameters, lengths, layout, memory, cost)
 
 
 def _about(subject: About, findings: Iterable[Finding]) -> list[Finding]:

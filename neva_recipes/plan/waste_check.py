@@ -7,7 +7,7 @@ from neva_recipes.plan.checks import is_valid, with_values
 from neva_recipes.plan.findings import Finding, Remedy, warning
 from neva_recipes.plan.gpus import Gpu
 from neva_recipes.plan.layout import layout_of
-from neva_recipes.plan.lengths import SampleLengths, lengths_of
+from neva_recipes.plan.lengths import Lengths, SampleLengths, lengths_of
 from neva_recipes.plan.memory import GIB, memory_of
 
 __all__ = ["check_waste"]
@@ -24,21 +24,22 @@ _TENSOR = "parallel.tensor_model_parallel_size"
 _SEQUENCE = "parallel.sequence_parallel"
 
 
-def check_waste(recipe: Recipe, samples: SampleLengths, gpu: Gpu) -> list[Finding]:
+def check_waste(recipe: Recipe, samples: SampleLengths, lengths: Lengths, gpu: Gpu) -> list[Finding]:
     """Return what a recipe wastes.
 
     Args:
         recipe: A recipe without errors of its own.
         samples: How long some samples of its data are.
+        lengths: How long its rows are, made of them.
         gpu: The GPU it is to run on.
     """
-    return [*_padding(recipe, samples), *_tensor_parallel(recipe, gpu)]
+    return [*_padding(recipe, samples, lengths), *_tensor_parallel(recipe, gpu)]
 
 
-def _padding(recipe: Recipe, samples: SampleLengths) -> Iterator[Finding]:
+def _padding(recipe: Recipe, samples: SampleLengths, lengths: Lengths) -> Iterator[Finding]:
     """Rows of a microbatch are of like length."""
     data = recipe.data
-    share = _padding_share(recipe, samples)
+    share = _padding_share(lengths)
     if not samples.measured or not isinstance(data, LlavaDataConfig) or share <= _PADDING:
         return
     ways: tuple[list[Remedy], ...] = (
@@ -58,11 +59,10 @@ def _padding(recipe: Recipe, samples: SampleLengths) -> Iterator[Finding]:
 
 def _pads_less(recipe: Recipe, change: Remedy, samples: SampleLengths) -> bool:
     changed = _changed(recipe, change)
-    return changed is not None and _padding_share(changed, samples) <= _PADDING
+    return changed is not None and _padding_share(lengths_of(changed, samples)) <= _PADDING
 
 
-def _padding_share(recipe: Recipe, samples: SampleLengths) -> float:
-    lengths = lengths_of(recipe, samples)
+def _padding_share(lengths: Lengths) -> float:
     return 1.0 - lengths.tokens / lengths.padded
 
 

@@ -1,5 +1,6 @@
 """The files of a run directory: state, logs, metrics; and finding runs. No process is started but small Python ones."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import executors
 from executors import Run
 from executors._logs import LineAssembler, LogReader
 from executors._state import State, clear_unfinished, read_state, write_state
+from executors.sweep import sweep
 from neva_recipes.config import RunError
 
 
@@ -183,3 +185,49 @@ def test_supervisor_and_launcher_load_no_more_than_they_need():
     supervisor, launcher = run("executors._supervisor"), run("executors.launch")
     assert not {"torch", "fiddle", "yaml", "neva_recipes.config", "executors.launch"} & set(supervisor)
     assert not {"torch", "transformers", "megatron", "lightning", "neva_model"} & set(launcher)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Nowhere(executors.LocalExecutor):
+    """Starts nothing, as many at a time as there are."""
+
+    starts_together = True
+
+    def after(self, supervisors):
+        return self
+
+    def start(self, job, *, lock, lifeline):
+        raise RunError("nothing is started here")
+
+    def start_together(self, jobs, folder):
+        raise RunError("nothing is started here")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_directory_is_on_the_disk_before_it_has_its_name(runs_dir, monkeypatch, together):
+    synced, named = set(), {}
+    fsync, rename = os.fsync, Path.rename
+
+    def note_sync(descriptor):
+        fsync(descriptor)
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def note_rename(path, target):
+        if path.name.startswith(".new-"):
+            named.update({str(entry): str(entry) in synced for entry in [path, *path.rglob("*")]})
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    recipe = make_recipe()
+    recipe.data.data_path = __file__
+    with pytest.raises(RunError, match="nothing is started here"):
+        if together:
+            points = sweep("s", [({"n": number}, recipe) for number in "123"])
+            executors.run_pipeline(points, _Nowhere(), runs_dir)
+        else:
+            executors.start_job(executors.plan_job(recipe, _Nowhere(), runs_dir=runs_dir))
+    names = [Path(path).name for path in named]
+    for name in ("job.json", "state.json", "launch.sh", "recipe.yaml", "plan.json", "joined.log", "logs"):
+        assert names.count(name) == (1 if not together else 3 if name in ("recipe.yaml", "plan.json") else 4)
+    assert [path for path, was_synced in named.items() if not was_synced and not path.endswith(".lock")] == []

@@ -36,7 +36,7 @@ def commands(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("state", ["EXPEDITING", "POWER_UP_NODE", "STAGE_OUT"])
 def test_a_state_of_a_later_version_is_no_end(commands, tmp_path, state):
-    commands(squeue=f"echo '{state}|None|N/A'", sacct="echo 'FAILED|1:0|Unknown'")
+    commands(squeue=f"echo '7|{state}|None|N/A'", sacct="echo '7|FAILED|1:0|Unknown'")
     assert SlurmExecutor.is_alive(JOB) is True
     assert job_standing("7").is_active
 
@@ -44,17 +44,17 @@ def test_a_state_of_a_later_version_is_no_end(commands, tmp_path, state):
 @pytest.mark.parametrize(
     ("squeue", "sacct", "alive", "told"),
     [
-        (SILENT, "echo 'COMPLETED|0:0|Unknown'", None, None),
-        (FORGOTTEN, "echo 'CANCELLED by 1000|0:15|Unknown'", False, "cancelled"),
-        (FORGOTTEN, "printf 'NODE_FAIL|1:0|Unknown\\nCOMPLETED|0:0|Unknown\\n'", False, "succeeded"),
-        (FORGOTTEN, "echo 'RUNNING|0:0|Unknown'", False, None),
+        (SILENT, "echo '7|COMPLETED|0:0|Unknown'", None, None),
+        (FORGOTTEN, "echo '7|CANCELLED by 1000|0:15|Unknown'", False, "cancelled"),
+        (FORGOTTEN, "printf '7|NODE_FAIL|1:0|Unknown\\n7|COMPLETED|0:0|Unknown\\n'", False, "succeeded"),
+        (FORGOTTEN, "echo '7|RUNNING|0:0|Unknown'", False, None),
         (FORGOTTEN, "true", False, None),
         (FORGOTTEN, NO_DATABASE, False, None),
         (FORGOTTEN, None, False, None),
         (FORGOTTEN, DATABASE_DOWN, None, None),
-        ("echo 'FAILED|NonZeroExitCode|N/A'", DATABASE_DOWN, False, "failed"),
-        ("echo 'FAILED|NonZeroExitCode|N/A'", NO_DATABASE, False, "failed"),
-        ("printf 'CLUSTER: east\\nRUNNING|None|N/A\\n'", "true", True, "running"),
+        ("echo '7|FAILED|NonZeroExitCode|N/A'", DATABASE_DOWN, False, "failed"),
+        ("echo '7|FAILED|NonZeroExitCode|N/A'", NO_DATABASE, False, "failed"),
+        ("printf 'CLUSTER: east\\n7|RUNNING|None|N/A\\n'", "true", True, "running"),
     ],
 )
 def test_who_does_not_answer_has_not_said_that_a_job_is_gone(commands, tmp_path, squeue, sacct, alive, told):
@@ -68,11 +68,11 @@ def test_an_end_is_when_it_was_and_not_when_somebody_looked(commands, tmp_path, 
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        commands(squeue=FORGOTTEN, sacct="echo 'TIMEOUT|0:0|2026-03-01T01:00:00'")
+        commands(squeue=FORGOTTEN, sacct="echo '7|TIMEOUT|0:0|2026-03-01T01:00:00'")
         assert SlurmExecutor.outcome(tmp_path, JOB).ended == "2026-02-28T16:00:00+00:00"
-        commands(squeue="echo 'CANCELLED|None|2026-03-01T02:00:00'", sacct=NO_DATABASE)
+        commands(squeue="echo '7|CANCELLED|None|2026-03-01T02:00:00'", sacct=NO_DATABASE)
         assert SlurmExecutor.outcome(tmp_path, JOB).ended == "2026-02-28T17:00:00+00:00"
-        commands(squeue="echo 'CANCELLED|None|N/A'", sacct=NO_DATABASE)
+        commands(squeue="echo '7|CANCELLED|None|N/A'", sacct=NO_DATABASE)
         assert SlurmExecutor.outcome(tmp_path, JOB).ended is None
     finally:
         monkeypatch.undo()
@@ -110,7 +110,7 @@ def test_what_users_set_for_their_own_eyes_hides_no_job(commands, monkeypatch):
     for name in ("SQUEUE_USERS", "SINFO_PARTITION", "SACCT_FORMAT", "SCANCEL_INTERACTIVE"):
         monkeypatch.setenv(name, "true")
     show = 'test -z "$SQUEUE_USERS$SINFO_PARTITION$SACCT_FORMAT$SCANCEL_INTERACTIVE" || exit 1'
-    commands(squeue=f"{show}; echo 'RUNNING|None|N/A'", scancel=f"{show}; read answer && exit 1; exit 0")
+    commands(squeue=f"{show}; echo '7|RUNNING|None|N/A'", scancel=f"{show}; read answer && exit 1; exit 0")
     assert job_standing("7").state == "RUNNING"
     cancel_job("7", force=False)
 

@@ -15,7 +15,7 @@ run=/scratch/runs/tiny-1
 exec >>"$run/logs/joined.log" 2>&1
 finish() {
     code=$?
-    PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code" || [ $? -ne 75 ] || code=75
+    PYTHONPATH="$run"/code.zip${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code" || [ $? -ne 75 ] || code=75
     exit "$code"
 }
 trap finish EXIT
@@ -23,7 +23,7 @@ trap finish EXIT
 trap : TERM
 cd /home/me || exit 1
 export PYTHONUNBUFFERED=1
-export PYTHONPATH="$run"/code${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH="$run"/code.zip${PYTHONPATH:+:$PYTHONPATH}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A node's name need not be known to the resolver; its address is known to Slurm.
 getent hosts "$MASTER_ADDR" >/dev/null ||

@@ -5,7 +5,8 @@
 #
 # KILL_WAIT is how many seconds lie between the SIGTERM and the SIGKILL to a job that is ended (5).
 # Afterwards SLURM_CONF=DIR/slurm.conf is all that Slurm's commands need. Partitions: main (preempts nothing), low
-# (its jobs are requeued when high wants their nodes), high, and short (no job is longer than two minutes).
+# (its jobs are requeued when high wants their nodes), high, and short (no job is longer than two minutes). There is
+# one account, lab; jobs of another one are refused.
 set -euo pipefail
 export PATH=/usr/sbin:/sbin:$PATH
 DIR=$(realpath -m "$1") PORT=$2 NODES=${3:-2} GPUS=${4:-4}
@@ -102,6 +103,7 @@ AccountingStorageHost=localhost
 AccountingStoragePort=$((PORT + 1))
 AccountingStoragePass=$MUNGE
 AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=associations,qos
 GresTypes=gpu
 NodeName=node[1-$NODES] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[$((PORT + 11))-$((PORT + 10 + NODES))] CPUs=16 RealMemory=1000000 Gres=gpu:h100:$GPUS State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10
@@ -119,6 +121,8 @@ for ((i = 0; i < 100; i++)); do
     sleep 0.05
 done
 sacctmgr -i -Q add cluster testbed >/dev/null
+sacctmgr -i -Q add account lab >/dev/null
+sacctmgr -i -Q add user root account=lab >/dev/null
 slurmctld
 for ((i = 1; i <= NODES; i++)); do
     mkdir -p "$DIR/spool/node$i"
