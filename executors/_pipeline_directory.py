@@ -201,11 +201,14 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
     ]
     head = ["POINT" if settings else "STAGE", "STATE", "STEP", "LOSS", "VAL LOSS", "TIME"]
     lines = table_lines([head, *rows], 2, [stage.settings for stage in stages] if settings else ())
+    # Jobs of a cluster wait for one thing, each in words of its own.
+    quiet = [stage.name for stage in stages if stage.state == "queued"][_TOLD:]
     told: dict[str, list[str]] = {}
     for stage in stages:
-        if stage.status.reason and stage.state != NOT_RUN:
+        if stage.status.reason and stage.state != NOT_RUN and stage.name not in quiet:
             told.setdefault(stage.status.reason, []).append(stage.name)
-    return [*lines, *(f"{_few(names)}: {reason}" for reason, names in told.items())]
+    reasons = [f"{_few(names)}: {reason}" for reason, names in told.items()]
+    return [*lines, *reasons, *([f"{len(quiet)} more are queued"] if quiet else [])]
 
 
 def _few(names: Sequence[str]) -> str:

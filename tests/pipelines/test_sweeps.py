@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from executors import LocalExecutor, find_run, plan_pipeline, run_pipeline
-from executors._pipeline_directory import stage_statuses, stage_table
+from executors import LocalExecutor, Run, RunStatus, find_run, plan_pipeline, run_pipeline
+from executors._pipeline_directory import StageStatus, stage_statuses, stage_table
 from executors._table import table_lines
 from executors.sweep import grid, split_choices, sweep
 from neva_recipes.cli.main import main
@@ -142,6 +142,23 @@ def test_a_mistake_in_any_point_stops_all_in_one_line(words, tmp_path, monkeypat
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {WRONG[words]}") or (len(words) > 1 and "(and " in line)
     assert not (tmp_path / "runs").exists()
+
+
+def test_reasons_that_many_points_share_are_told_once(tmp_path):
+    def stage(number, state, reason):
+        status = RunStatus(state, None, reason, None, None, None, 1)
+        return StageStatus(f"{number:03}", {"n": str(number)}, state, Run(tmp_path), status, None, None)
+
+    failed = [stage(number, "failed", "rank 0: no space left") for number in range(1, 101)]
+    queued = [stage(number, "queued", f"Slurm job 7_{number} waits: Resources") for number in range(101, 201)]
+    assert stage_table([*failed, stage(0, "lost", "gone"), *queued])[202:] == [
+        "001, 002, 003 and 97 more: rank 0: no space left",
+        "000: gone",
+        "101: Slurm job 7_101 waits: Resources",
+        "102: Slurm job 7_102 waits: Resources",
+        "103: Slurm job 7_103 waits: Resources",
+        "97 more are queued",
+    ]
 
 
 def test_tables_of_80_columns():
