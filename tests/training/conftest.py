@@ -5,6 +5,7 @@ import importlib.util
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,19 +59,30 @@ def make_recipe(digits: Path) -> Callable[..., fdl.Config[Recipe]]:
     return make
 
 
+def first_free_port(count: int) -> int:
+    """The first of so many free ports in a row, outside the range that the system gives away by itself."""
+    while True:
+        first = random.randrange(20000, 30000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+
+
 class Worker:
-    """All ranks of one run, or of several that are trained one after the other, the first one's logs being theirs."""
+    """All ranks of one run, or of several that are trained one after the other."""
 
     def __init__(self, recipe: fdl.Config[Recipe], run_directory: Path, **others: fdl.Config[Recipe]) -> None:
         """Start the worker on `run_directory`, and on others beside it, named after their recipes."""
         self.run_directory = run_directory
         runs = {run_directory: recipe} | {run_directory.parent / name: other for name, other in others.items()}
+        self.run_directories = list(runs)
         for directory, wanted in runs.items():
             directory.mkdir(parents=True, exist_ok=True)
             (directory / "recipe.yaml").write_text(recipe_to_yaml(wanted))
         world_size = max(layout_of(build(wanted)).world_size for wanted in runs.values())
         module = "tests.training.several_runs" if others else "neva_model.worker"
-        port = str(random.randrange(20000, 30000))
+        port = str(first_free_port(len(runs)))
         self.processes = []
         for rank in range(world_size):
             environment = {
@@ -91,8 +103,8 @@ class Worker:
             )
 
     def log(self) -> str:
-        """What all ranks have printed."""
-        return "".join(path.read_text() for path in sorted(self.run_directory.glob("rank-*.log")))
+        """What all ranks of all runs have printed."""
+        return "".join(path.read_text() for run in self.run_directories for path in sorted(run.glob("rank-*.log")))
 
     def kill(self) -> None:
         """SIGKILL every rank and what it has started."""

@@ -24,16 +24,22 @@ def finished(make_recipe: MakeRecipe, train: Any, tmp_path_factory: pytest.TempP
     return train(make_recipe("pretrain", **SETTINGS), tmp_path_factory.mktemp("finished") / "run")
 
 
+def error_of(run: Path) -> str:
+    """Return the one line with which a run has failed."""
+    log = (run / "rank-0.log").read_text()
+    lines = [line for line in log.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, log
+    assert "Traceback" not in log
+    failure = json.loads((run / "failure.json").read_text())
+    assert failure == {"rank": 0, "kind": "user", "message": lines[0].removeprefix("error: ")}
+    return lines[0]
+
+
 def fails(start_worker: Any, recipe: fdl.Config[Recipe], run: Path) -> str:
     """Run a worker that must stop with exit code 2 and return its one line of error."""
     worker = start_worker(recipe, run)
     assert worker.wait() == 2, worker.log()
-    lines = [line for line in worker.log().splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, worker.log()
-    assert "Traceback" not in worker.log()
-    failure = json.loads((run / "failure.json").read_text())
-    assert failure == {"rank": 0, "kind": "user", "message": lines[0].removeprefix("error: ")}
-    return lines[0]
+    return error_of(run)
 
 
 def truncate_shard(checkpoint: Path) -> str:
@@ -64,42 +70,53 @@ def break_information(checkpoint: Path) -> str:
     return "cannot be read"
 
 
+DAMAGES = {
+    damage.__name__: damage
+    for damage in (truncate_shard, remove_shard, remove_information, remove_metadata, break_information)
+}
+# Fields of another model, and what is said of them.
+OTHERS = {
+    "narrower": (
+        {"model__language__hidden_size": 64},
+        "model.language.hidden_size is 128 there and 64 in the recipe",
+    ),
+    "projector": (
+        {"model__projector__mm_projector_type": "linear"},
+        "mm_projector_type is mlp2x_gelu there and linear",
+    ),
+    "optimizer": (
+        {"parallel__use_distributed_optimizer": "false"},
+        "use_distributed_optimizer is True there and False",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def resumed(
+    finished: Path, make_recipe: MakeRecipe, start_worker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, str]]:
+    """Every run that must fail, and what it must say, after all of them were tried in one process."""
+    folder = tmp_path_factory.mktemp("resumed")
+    recipes, expected = {}, {}
+    for name in (*DAMAGES, *OTHERS):
+        shutil.copytree(finished / "checkpoints", folder / name / "checkpoints")
+        fields, expected[name] = OTHERS.get(name, ({"trainer__max_steps": 6}, ""))
+        recipes[name] = make_recipe("pretrain", **{**SETTINGS, **fields})
+    for name, damage in DAMAGES.items():
+        expected[name] = damage(folder / name / "checkpoints" / "step-00000004")
+    first, *others = recipes
+    worker = start_worker(recipes[first], folder / first, **{name: recipes[name] for name in others})
+    assert worker.wait() == 2, worker.log()
+    return {name: (folder / name, expected[name]) for name in recipes}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "damage", [truncate_shard, remove_shard, remove_information, remove_metadata, break_information]
-)
-def test_resuming_from_a_damaged_checkpoint(
-    damage: Callable[[Path], str], finished: Path, make_recipe: MakeRecipe, start_worker: Any, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished / "checkpoints", run / "checkpoints")
-    expected = damage(run / "checkpoints" / "step-00000004")
-    recipe = make_recipe("pretrain", **{**SETTINGS, "trainer__max_steps": 6})
-    line = fails(start_worker, recipe, run)
-    assert expected in line
+@pytest.mark.parametrize("name", [*DAMAGES, *OTHERS])
+def test_resuming_from_a_checkpoint_that_cannot_be(name: str, resumed: dict[str, tuple[Path, str]]) -> None:
+    run, expected = resumed[name]
+    assert (run / "exit-code-0").read_text() == "2"
+    assert expected in error_of(run)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"model__language__hidden_size": 64}, "model.language.hidden_size is 128 there and 64 in the recipe"),
-        ({"model__projector__mm_projector_type": "linear"}, "mm_projector_type is mlp2x_gelu there and linear"),
-        ({"parallel__use_distributed_optimizer": "false"}, "use_distributed_optimizer is True there and False"),
-    ],
-)
-def test_resuming_another_model(
-    fields: dict[str, object],
-    expected: str,
-    finished: Path,
-    make_recipe: MakeRecipe,
-    start_worker: Any,
-    tmp_path: Path,
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished / "checkpoints", run / "checkpoints")
-    assert expected in fails(start_worker, make_recipe("pretrain", **{**SETTINGS, **fields}), run)
 
 
 @pytest.mark.slow
