@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from executors.docker import DockerExecutor
     from executors.job import Job
 
-__all__ = ["Bind", "Container", "container_name", "container_of", "parse_mount"]
+__all__ = [
+    "Bind",
+    "Container",
+    "DIRECTORY_LABEL",
+    "HOST_LABEL",
+    "TRIAL_LABEL",
+    "container_name",
+    "container_of",
+    "parse_mount",
+]
 
 NAME_LABEL = "nemo-run.name"
 DIRECTORY_LABEL = "nemo-run.directory"

@@ -80,9 +80,12 @@ def _show(job: Job, reader: LogReader) -> None:
                 _cancel(standing, name, force=interrupts > 1)
             while (state := standing.state()).state not in ENDED:
                 waiting = _waiting(name, state)
-                if waiting and waiting != told:
+                # A place that does not say for a moment what a run waits for is no news.
+                if waiting and waiting != told and (state.reason or not told):
                     print(waiting, file=sys.stderr, flush=True)
-                told = waiting
+                    told = waiting
+                elif not waiting:
+                    told = ""
                 screen.show(reader.read_lines())
                 time.sleep(POLL_SECONDS)
             screen.show(reader.read_lines() + reader.read_rest(), is_last=True)

@@ -34,6 +34,8 @@ from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Joined, Rank
 from executors._state import now, read_state, write_state
 from neva_recipes.secrets import secret_values
 
+__all__ = ["supervise_as_init"]
+
 _CANCELLED_EXIT_CODE = 130
 _CANCEL_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _KILL_SIGNAL = signal.SIGQUIT

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import executor_jobs
@@ -121,6 +122,12 @@ def test_foreground_of_a_run_elsewhere(place, runs_dir, tmp_path, end):
         assert command.stderr.readline().endswith(" is queued: waits for Priority\n")
         (run,) = executors.list_runs(runs_dir)
         if end == "succeeds":
+            place.tell("queued")
+            asked = place.times_asked()
+            while place.times_asked() < asked + 3:
+                time.sleep(0.05)
+            place.tell("queued", reason="waits for Resources")
+            assert command.stderr.readline().endswith(" is queued: waits for Resources\n")
             with (run.path / "logs" / "joined.log").open("a") as log:
                 log.write("a line\n")
             assert command.stdout.readline() == "a line\n"
