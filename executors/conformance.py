@@ -227,25 +227,24 @@ def ends_are_told_apart(subject: Subject) -> None:
     # Between them they have names of every text that a name can hold.
     names = run_names(len(ends), subject.refused_in_paths)
     with _in_hostile_folder(subject):
-        for (body, code, state), name in zip(ends, names, strict=True):
-            job = _job(subject, body, name=name)
-            run = _started(job)
+        jobs = [_job(subject, body, name=name) for (body, _, _), name in zip(ends, names, strict=True)]
+        runs = [_started(job) for job in jobs]  # all at once: a job may take long to start
+        for (body, code, state), job, run in zip(ends, jobs, runs, strict=True):
             _require_end(run, subject, code, state, body)
             told = run.status().reason
             assert (state == "succeeded") == (not told), f"{body}: a run that {state} has the reason {told!r}"
-            _require_equal(f"the run called {name!r}", find_run(name, run.path.parent).path, run.path)
+            _require_equal(f"the run called {job.name!r}", find_run(job.name, run.path.parent).path, run.path)
             _assert_nothing_left(run, job, subject)
     assert not executed_below(subject.folder), "a name was executed"
 
 
 def cancel_leaves_nothing(subject: Subject) -> None:
     """A running job is known to be alive, and is gone with its children when it is cancelled, from any process."""
-    for force in (False, True):
-        deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if force else ""
-        child = "import time; time.sleep(600)"
-        body = f"{deaf}subprocess.Popen([sys.executable, '-c', {child!r}])\ntell('up')\nwait('never')"
-        job = _job(subject, body)
-        run = _started(job)
+    child = "import time; time.sleep(600)"
+    body = f"subprocess.Popen([sys.executable, '-c', {child!r}])\ntell('up')\nwait('never')"
+    jobs = [_job(subject, body), _job(subject, f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{body}")]
+    runs = [_started(job) for job in jobs]
+    for job, run, force in zip(jobs, runs, (False, True), strict=True):
         _wait(lambda: _all_have_told(run, subject), subject, run, "all ranks to start")  # noqa: B023
         supervisor = json.loads((run.path / "state.json").read_text())["supervisor"]
         cls = executor_class(read_job_record(run.path))
