@@ -188,7 +188,8 @@ class Run:
         if since is not None and log.exists() and log.stat().st_size:
             found = position_of_time(log, since.timestamp())
             if found is None:
-                raise RunError(f"{log}: the times of its lines were not kept: ask for the last N lines instead")
+                instead = "the last N lines" if rank is not None else "one rank's lines, or for the last N"
+                raise RunError(f"{log}: the times of its lines were not kept: ask for {instead} instead")
             start = found
         if tail is not None:
             start = max(start, position_of_tail(log, tail))

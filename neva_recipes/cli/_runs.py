@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -200,7 +201,11 @@ def _choose(
     if not (run.path / "recipe.yaml").is_file():
         raise UsageError(f"{run.name} trains no recipe: {parser.prog} has nothing to change in it")
     recipe = load_recipe(run.path / "recipe.yaml")
-    of_recipe, of_executor = split_executor_overrides(split_overrides(arguments.overrides))
+    overrides = split_overrides(arguments.overrides)
+    if (executor := overrides.get("executor")) is not None:
+        elsewhere = shlex.join([str(run.path / "recipe.yaml"), "--executor", executor])
+        raise UsageError(f"executor={executor}: a run keeps its executor: nemo-run {elsewhere} starts its recipe there")
+    of_recipe, of_executor = split_executor_overrides(overrides)
     apply_overrides(recipe, of_recipe)
     if arguments.help:
         parser.epilog = "\n".join(["fields, with what they hold in the run:", *describe_fields(recipe)])

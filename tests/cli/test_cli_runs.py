@@ -156,6 +156,9 @@ def test_rerun(nemo_run, start):
     help_text = nemo_run("rerun", "my dïgits", "optim.lr=0.25", "--help", check=0).stdout
     assert "  optim.lr=0.25\n" in help_text
     assert nemo_run("rerun", check=2).stderr == "error: nemo-run rerun needs a RUN; nemo-run status lists them\n"
+    elsewhere = nemo_run("rerun", old.name, "executor=slurm", check=2).stderr
+    assert elsewhere.startswith("error: executor=slurm: a run keeps its executor: nemo-run '/")
+    assert elsewhere.endswith("/recipe.yaml' --executor slurm starts its recipe there\n")
     # What a rerun starts is the worker; this recipe's tokenizer is not there for it.
     nemo_run("rerun", old.name, "optim.lr=0.125", "--name", "again", "--detach")
     new = executors.find_run("again")

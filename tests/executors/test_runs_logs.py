@@ -127,7 +127,7 @@ def test_logs_of_a_run(runs_dir):
     assert list(run.logs(fold=True, rank=0)) == ["[1] looks like a prefix", "[0] so does this"]
     now = _logs.time.time()
     moment = datetime.fromtimestamp(now, UTC)
-    with pytest.raises(RunError, match="the times of its lines were not kept"):
+    with pytest.raises(RunError, match="times of its lines were not kept: ask for one rank's lines, or for the last N"):
         run.logs(since=moment)
     (log.with_suffix(".times")).write_text(f"{now - 100:.3f} 0\n{now + 50:.3f} 6\n{now}")
     assert list(run.logs(since=moment)) == ["[1] a", "[1] b"]
