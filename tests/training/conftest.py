@@ -13,12 +13,19 @@ from pathlib import Path
 
 import fiddle as fdl
 import pytest
+import torch
 
 from neva_recipes import llava
 from neva_recipes.config import Recipe, build, recipe_to_yaml, set_field
 from neva_recipes.plan import layout_of
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "digits" / "prepare.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Several would wait for each other, spinning, wherever the machine has other things to do."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,10 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
-@pytest.mark.slow
-def test_bf16_with_everything_on(digits: Path, make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
-    settings = {
+@pytest.fixture(scope="module")
+def bf16(digits: Path) -> dict[str, object]:
+    """Fields of a run that uses as much of the trainer as goes together."""
+    return {
         "precision__precision": "bf16",
         "model__recompute_granularity": "full",
         "model__recompute_method": "uniform",
@@ -38,7 +39,58 @@ def test_bf16_with_everything_on(digits: Path, make_recipe: MakeRecipe, train: A
         "checkpoint__monitor": "val_loss",
         "checkpoint__mode": "max",
     }
-    run = train(make_recipe(**settings, checkpoint__save_top_k=2), tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def folder(
+    digits: Path,
+    bf16: dict[str, object],
+    make_recipe: MakeRecipe,
+    train: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of the runs of all tests, which one process has trained."""
+    folder = tmp_path_factory.mktemp("trainer")
+    few = folder / "few.jsonl"
+    samples = json.loads(Path(str(make_recipe().data.data_path)).read_text())[:20]
+    few.write_text("\n".join(json.dumps(sample) for sample in samples))
+    stopping_early = make_recipe(
+        data__validation_data_path=digits / "held_out.json",
+        trainer__val_check_interval=1,
+        trainer__limit_val_batches=2,
+        trainer__max_steps=20,
+        trainer__early_stopping_patience=2,
+        checkpoint__monitor="val_loss",
+        # The loss falls, so by this measure nothing ever improves.
+        checkpoint__mode="max",
+        optim__warmup_ratio=0,
+    )
+    saving_often = make_recipe(
+        checkpoint__train_time_interval_minutes=1e-9, checkpoint__save_top_k=-1, trainer__max_steps=3
+    )
+    epoch_with_marks = make_recipe(
+        data__data_path=few,
+        data__group_by_modality_length="false",
+        trainer__max_steps="none",
+        trainer__max_epochs=1,
+        model__use_im_start_end="true",
+        model__language__vocab_size=642,
+    )
+    train(
+        make_recipe(**bf16, checkpoint__save_top_k=2),
+        folder / "bf16",
+        stopping_early=stopping_early,
+        saving_often=saving_often,
+        epoch_with_marks=epoch_with_marks,
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_bf16_with_everything_on(
+    bf16: dict[str, object], folder: Path, make_recipe: MakeRecipe, train: Any, tmp_path: Path
+) -> None:
+    run = folder / "bf16"
     validation = losses(run, "val_loss")
     assert len(validation) == 3
     # Worst first: the loss falls, so with mode=max the two earliest are best, and the last is kept too.
@@ -55,7 +107,7 @@ def test_bf16_with_everything_on(digits: Path, make_recipe: MakeRecipe, train: A
     again = tmp_path / "again"
     for name in ("step-00000002", "step-00000004"):
         shutil.copytree(run / "checkpoints" / name, again / "checkpoints" / name)
-    train(make_recipe(**settings, checkpoint__save_top_k=1), again)
+    train(make_recipe(**bf16, checkpoint__save_top_k=1), again)
     assert checkpoints(again) == ["step-00000002", "step-00000006"]
     ours, theirs = (tensors(path / "checkpoints" / "step-00000006") for path in (again, run))
     assert ours.keys() == theirs.keys()
@@ -65,48 +117,17 @@ def test_bf16_with_everything_on(digits: Path, make_recipe: MakeRecipe, train: A
 
 
 @pytest.mark.slow
-def test_early_stopping(digits: Path, make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
-    run = train(
-        make_recipe(
-            data__validation_data_path=digits / "held_out.json",
-            trainer__val_check_interval=1,
-            trainer__limit_val_batches=2,
-            trainer__max_steps=20,
-            trainer__early_stopping_patience=2,
-            checkpoint__monitor="val_loss",
-            # The loss falls, so by this measure nothing ever improves.
-            checkpoint__mode="max",
-            optim__warmup_ratio=0,
-        ),
-        tmp_path,
-    )
+def test_early_stopping(folder: Path) -> None:
+    run = folder / "stopping_early"
     assert len(losses(run)) == 3
     assert checkpoints(run)[-1] == "step-00000003"
 
 
 @pytest.mark.slow
-def test_a_checkpoint_every_few_seconds(make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
-    run = train(
-        make_recipe(checkpoint__train_time_interval_minutes=1e-9, checkpoint__save_top_k=-1, trainer__max_steps=3),
-        tmp_path,
-    )
-    assert checkpoints(run) == ["step-00000001", "step-00000002", "step-00000003"]
+def test_a_checkpoint_every_few_seconds(folder: Path) -> None:
+    assert checkpoints(folder / "saving_often") == ["step-00000001", "step-00000002", "step-00000003"]
 
 
 @pytest.mark.slow
-def test_one_epoch_with_marks_around_images(make_recipe: MakeRecipe, train: Any, tmp_path: Path) -> None:
-    few = tmp_path / "few.jsonl"
-    samples = json.loads(Path(str(make_recipe().data.data_path)).read_text())[:20]
-    few.write_text("\n".join(json.dumps(sample) for sample in samples))
-    run = train(
-        make_recipe(
-            data__data_path=few,
-            data__group_by_modality_length="false",
-            trainer__max_steps="none",
-            trainer__max_epochs=1,
-            model__use_im_start_end="true",
-            model__language__vocab_size=642,
-        ),
-        tmp_path / "run",
-    )
-    assert len(losses(run)) == 3  # 20 samples in batches of 8, rounded up
+def test_one_epoch_with_marks_around_images(folder: Path) -> None:
+    assert len(losses(folder / "epoch_with_marks")) == 3  # 20 samples in batches of 8, rounded up

@@ -10,7 +10,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from neva_model.data import build_train_loader
 from neva_model.tokenizers import load_recipe_tokenizer
-from neva_recipes.config import Recipe, build
+from neva_recipes.config import Recipe, build, load_recipe
 from tests.model.model_cases import hf_llava
 from tests.training._results import losses
 
@@ -63,21 +63,29 @@ def plain_loop(recipe: Recipe, directory: Path, stage: str, cache: Path) -> list
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["finetune", "pretrain"])
-def test_losses_equal_a_plain_loop_with_transformers(
-    stage: str,
+@pytest.fixture(scope="module")
+def folder(
     make_recipe: Callable[..., fdl.Config[Recipe]],
-    train: Callable[[fdl.Config[Recipe], Path], Path],
-    tmp_path: Path,
-) -> None:
-    directory = tmp_path / "hf"
-    source = {f"model__{part}__from_pretrained": directory for part in ("language", "vision", "projector")}
-    recipe = make_recipe(stage, trainer__max_steps=STEPS, **source)
-    built = build(recipe)
-    hf_llava(built).save_pretrained(directory)
-    expected = plain_loop(built, directory, stage, tmp_path / "cache")
-    ours = losses(train(recipe, tmp_path / "run"))
+    train: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of a run of each stage, and of the transformers model that it begins with."""
+    folder, recipes = tmp_path_factory.mktemp("trajectory"), {}
+    for stage in TRAINED:
+        directory = folder / f"hf-{stage}"
+        source = {f"model__{part}__from_pretrained": directory for part in ("language", "vision", "projector")}
+        recipes[stage] = make_recipe(stage, trainer__max_steps=STEPS, **source)
+        hf_llava(build(recipes[stage])).save_pretrained(directory)
+    train(recipes["finetune"], folder / "finetune", pretrain=recipes["pretrain"])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", TRAINED)
+def test_losses_equal_a_plain_loop_with_transformers(stage: str, folder: Path, tmp_path: Path) -> None:
+    recipe = build(load_recipe(folder / stage / "recipe.yaml"))
+    expected = plain_loop(recipe, folder / f"hf-{stage}", stage, tmp_path)
+    ours = losses(folder / stage)
     assert len(ours) == STEPS
     assert ours[-1] < ours[0] - 0.1
     difference = max(abs(a - b) for a, b in zip(ours, expected, strict=True))
