@@ -51,7 +51,8 @@ class RunStatus:
     Attributes:
         state: created, queued (waiting for resources), running, succeeded, failed, cancelled, or lost (its supervisor
             is gone without a final state).
-        exit_code: The run's exit code; none until it has ended. 130 when cancelled, 1 when lost.
+        exit_code: The run's exit code; none until it has ended. 130 when cancelled, 75 if it was asked to save its work
+            first, 1 when lost.
         reason: One line on why it failed, was cancelled or lost, or what it waits for; none otherwise.
         started: When its processes were last started.
         ended: When they had ended.
