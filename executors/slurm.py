@@ -1,6 +1,7 @@
 """Runs a job on a Slurm cluster: one task per rank, started by srun."""
 
 import contextlib
+import os
 import re
 import shutil
 import sys
@@ -272,7 +273,7 @@ class SlurmExecutor(Executor):
         except RunError:
             return None
         if standing is None:
-            return None
+            return _unseen(run_dir)
         if standing.is_suspended:
             return State(state="running", reason=f"Slurm job {supervisor['slurm_job_id']} is suspended")
         if standing.is_active:
@@ -309,3 +310,13 @@ class SlurmExecutor(Executor):
 def _cancel_quietly(number: str) -> None:
     with contextlib.suppress(RunError):  # it is the refusal of another that is told
         cancel_job(number, force=True)
+
+
+def _unseen(run_dir: Path) -> State | None:
+    """Return how a run of another user stands whose job Slurm does not show; none if there is no such job.
+
+    Clusters can keep jobs from all but their users (PrivateData), and then say nothing of them.
+    """
+    if os.geteuid() in (0, run_dir.stat().st_uid):
+        return None
+    return State(state=read_state(run_dir).state, reason="Slurm does not show you the jobs of the user whose run it is")

@@ -3,12 +3,14 @@
 The commands are stubs whose words are Slurm's own; the answers of this machine's version are in the other tests.
 """
 
+import os
 import subprocess
 import time
 
 import pytest
 
 from executors._slurm_cluster import cancel_job, job_standing, offered_nodes
+from executors._state import State, write_state
 from executors.slurm import SlurmExecutor
 from neva_recipes.config import RunError
 from tests.slurm.conftest import wait_for
@@ -62,6 +64,16 @@ def test_who_does_not_answer_has_not_said_that_a_job_is_gone(commands, tmp_path,
     assert SlurmExecutor.is_alive(JOB) is alive
     state = SlurmExecutor.outcome(tmp_path, JOB)
     assert (state and state.state) == told
+
+
+def test_a_job_of_another_user_that_slurm_does_not_show_is_not_lost(commands, tmp_path, monkeypatch):
+    """Clusters with PrivateData=jobs say nothing of it."""
+    commands(squeue=FORGOTTEN, sacct="true")
+    write_state(tmp_path, State(state="running", supervisor=JOB))
+    assert SlurmExecutor.outcome(tmp_path, JOB) is None
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    told = SlurmExecutor.outcome(tmp_path, JOB)
+    assert (told.state, told.reason) == ("running", "Slurm does not show you the jobs of the user whose run it is")
 
 
 def test_an_end_is_when_it_was_and_not_when_somebody_looked(commands, tmp_path, monkeypatch):
