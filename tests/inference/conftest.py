@@ -3,6 +3,7 @@ import json
 import pytest
 import sentencepiece
 import tokenizers
+import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
@@ -68,6 +69,8 @@ def tokenizers_by_kind(llama_tokenizer_directory, byte_level_tokenizer_directory
 @pytest.fixture(scope="session", autouse=True)
 def one_process():
     """Process groups of a world of one, for every test here that builds a model."""
+    # Several threads would wait for each other, spinning, wherever the machine has other things to do.
+    torch.set_num_threads(1)
     prepare_process()
     from neva_model.checkpoints.load import initialize_single_process
 

@@ -11,6 +11,8 @@ from neva_model.model import cpu_compat
 
 @pytest.fixture(scope="session", autouse=True)
 def one_process():
+    # Several threads would wait for each other, spinning, wherever the machine has other things to do.
+    torch.set_num_threads(1)
     cpu_compat.install()
     from megatron.core import parallel_state, tensor_parallel
 
