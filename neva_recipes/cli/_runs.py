@@ -44,7 +44,11 @@ def logs_command(argv: Sequence[str]) -> int:
 
     from executors import find_run
 
-    lines = find_run(arguments.run, arguments.runs_dir).logs(
+    run = find_run(arguments.run, arguments.runs_dir)
+    if arguments.follow and (status := run.status()).state == "queued":
+        reason = f": {status.reason}" if status.reason else ""
+        print(f"run {run.name} is queued{reason}", file=sys.stderr, flush=True)
+    lines = run.logs(
         follow=arguments.follow,
         rank=arguments.rank,
         since=None if arguments.since is None else _moment(arguments.since),

@@ -146,6 +146,23 @@ def test_foreground_of_a_run_elsewhere(place, runs_dir, tmp_path, end):
             assert run.status().state == "queued"
 
 
+@pytest.mark.multiprocess
+def test_logs_of_a_queued_run_say_what_it_waits_for(place, queued):
+    place.tell("queued", reason="waits for Priority")
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent)])
+    words = [Path(sys.executable).with_name("nemo-run"), "logs", "-f", queued.path]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as command:
+        assert command.stderr.readline() == f"run {queued.name} is queued: waits for Priority\n"
+        with (queued.path / "logs" / "joined.log").open("a") as log:
+            log.write("a line\n")
+        assert command.stdout.readline() == "a line\n"
+        place.tell("succeeded")
+        place.set_alive(False)
+        assert command.wait(executor_jobs.PATIENCE) == 0
+
+
 def test_what_an_executor_elsewhere_needs_is_public():
     assert executors.State is State
     assert (executors.read_state, executors.write_state) == (read_state, write_state)
