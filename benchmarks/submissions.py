@@ -3,9 +3,10 @@
     python benchmarks/submissions.py                            # starts the cluster of the tests, which needs root
     SLURM_CONF=FILE python benchmarks/submissions.py            # a cluster that runs
 
-Everything is submitted with --hold and cancelled at the end: jobs that run would take the cores that are measured.
-Programs of Slurm are called through a wrapper that counts the calls and times sbatch. Memory is the largest resident
-size of the process, as the kernel counts it. The exit code is 1 if a requirement is missed.
+Everything is submitted with --hold, and all jobs of the user are cancelled at the end: jobs that run would take the
+cores that are measured. Wrappers of Slurm's programs count the calls and time sbatch. CPU time is user and system time
+with that of children, memory the largest resident size of the command, both as the kernel counts them. The exit code is
+1 if a requirement is missed.
 """
 
 import argparse
@@ -21,81 +22,103 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import fiddle as fdl
 import sentencepiece
 
 import executors
 from executors.slurm import SlurmExecutor
-from neva_recipes import llava
 from neva_recipes.cli._opening import make_recipe
 from neva_recipes.cli._pipeline import make_sweep
-from neva_recipes.config import set_field
+from neva_recipes.config import Recipe
 from neva_recipes.registry import find_recipe
 
 SCRIPTS = Path(__file__).parent.parent / "tests" / "testbed" / "slurm"
 PROGRAMS = ("sbatch", "squeue", "sacct", "sinfo", "scontrol")
+RECIPE = "llava.finetune"
 RUNS, POINTS, REPEATS = 100, 200, 3
 
-MOST_SECONDS_OF_RUNS, MOST_SECONDS_OF_A_SUBMISSION = 3.0, 1.0
+MOST_SECONDS_OF_RUNS, MOST_SECONDS_OF_A_SWEEP = 3.0, 1.0
 
-WRAPPER = """#!/bin/sh
-before=$(date +%s.%N)
+STARTED_RUNS, STARTED_SWEEP = f"{RUNS} runs: start", f"{POINTS} points: write and submit"
+
+WRAPPER = """#!/bin/bash
+before=$EPOCHREALTIME
 {real} "$@"
 code=$?
-echo "{name} $before $(date +%s.%N)" >>{calls}
+echo "{name} $before $EPOCHREALTIME" >>{calls}
 exit $code
 """
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one command or call took.
+    """What a command, or a part of one in this process, took.
 
     Attributes:
         seconds: Wall time.
+        cpu_seconds: CPU time, that of children included.
         calls: How often each program of Slurm was called.
         sbatch_seconds: Wall time of the calls of sbatch.
-        mib: Largest resident size of a command; none of a call in this process.
+        mib: Largest resident size of a command; none of what runs in this process.
     """
 
     seconds: float
-    calls: Counter[str]
-    sbatch_seconds: float
+    cpu_seconds: float
+    calls: Counter[str] = field(default_factory=Counter)
+    sbatch_seconds: float = 0.0
     mib: float | None = None
 
 
-class Calls:
-    """Wrappers of Slurm's programs, first on PATH, that write down their calls.
+class Stopwatch:
+    """Measures, with Slurm's programs behind wrappers that write down their calls.
 
     Args:
-        folder: Where to put them.
+        folder: Where to put these.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "calls"
+        self._calls = folder / "calls"
         programs = folder / "programs"
         programs.mkdir()
         for name in PROGRAMS:
-            text = WRAPPER.format(real=shutil.which(name), name=name, calls=self._file)
+            text = WRAPPER.format(real=shutil.which(name), name=name, calls=self._calls)
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
 
-    def clear(self) -> None:
-        """Forget the calls so far."""
-        self._file.write_text("")
+    def call(self, function: Callable[[], Any]) -> tuple[Any, Measured]:
+        """Return what a function returns, and what it took."""
+        self._calls.write_text("")
+        before, started = os.times(), time.perf_counter()
+        result = function()
+        seconds, after = time.perf_counter() - started, os.times()
+        return result, self._measured(seconds, sum(after[:4]) - sum(before[:4]))
 
-    def counts(self) -> Counter[str]:
-        """Return how often each program was called."""
-        return Counter(line.split()[0] for line in self._file.read_text().splitlines())
+    def command(self, *words: str, cwd: Path) -> Measured:
+        """Return what `nemo-run` with these words took."""
+        self._calls.write_text("")
+        command = [sys.executable, str(Path(sys.executable).with_name("nemo-run")), *words]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            sys.exit(f"nemo-run {' '.join(words)} exited with {process.returncode}: {errors}")
+        return self._measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
-    def seconds(self, name: str) -> float:
-        """Return how long the calls of a program took, one behind the other."""
-        lines = (line.split() for line in self._file.read_text().splitlines())
-        return sum(float(after) - float(before) for program, before, after in lines if program == name)
+    def _measured(self, seconds: float, cpu_seconds: float, mib: float | None = None) -> Measured:
+        rows = [line.split() for line in self._calls.read_text().splitlines()]
+        in_sbatch = sum(float(after) - float(before) for name, before, after in rows if name == "sbatch")
+        return Measured(seconds, cpu_seconds, Counter(row[0] for row in rows), in_sbatch, mib)
 
 
 def free_port() -> int:
@@ -113,9 +136,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[None]:
-    """Have a cluster: the one that SLURM_CONF names, or that of the tests."""
+    """Have a cluster: the one that SLURM_CONF names, or that of the tests. Jobs are cancelled at the end."""
     if "SLURM_CONF" in os.environ:
-        yield
+        try:
+            yield
+        finally:
+            subprocess.run(["scancel", "--user", str(os.getuid())], check=False)
         return
     path = folder / "slurm"
     path.mkdir()
@@ -147,68 +173,48 @@ def make_data(folder: Path) -> dict[str, str]:
     return {"size": "tiny"} | {name: str(path) for name, path in paths.items()}
 
 
-def timed_command(calls: Calls, *words: str, cwd: Path) -> Measured:
-    """Run `nemo-run` and return what it took."""
-    calls.clear()
-    script = str(Path(sys.executable).with_name("nemo-run"))
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, script, *words], cwd=cwd, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"nemo-run {' '.join(words)} exited with {process.returncode}")
-    return Measured(seconds, calls.counts(), calls.seconds("sbatch"), usage.ru_maxrss / 1024)
+def start_runs(recipe: fdl.Buildable[Recipe], executor: SlurmExecutor, runs_dir: Path, watch: Stopwatch) -> Measured:
+    """Start runs one by one, of ranks that do nothing, and return what that took once they were planned."""
+    jobs = [executors.plan_job(recipe, executor, name=f"run {number}", runs_dir=runs_dir) for number in range(RUNS)]
+    jobs = [dataclasses.replace(job, argv=("/bin/true",)) for job in jobs]
+
+    def start() -> None:
+        for job in jobs:
+            executors.start_job(job, detach=True)
+
+    return watch.call(start)[1]
 
 
-def submit_runs(calls: Calls, folder: Path, data: dict[str, str], executor: SlurmExecutor) -> tuple[Measured, Measured]:
-    """Start runs one by one, and return what planning and what starting them took.
+def measure(folder: Path, watch: Stopwatch) -> dict[str, Measured]:
+    """Return what each thing took, by its name.
 
     Args:
-        calls: Counts the calls of Slurm.
         folder: Where to put the runs.
-        data: Overrides of the recipe.
-        executor: Where.
+        watch: What measures.
     """
-    recipe = llava.finetune("tiny")
-    for path, text in data.items():
-        if "." in path:
-            set_field(recipe, path, text)
-    calls.clear()
-    started = time.perf_counter()
-    jobs = [executors.plan_job(recipe, executor, name=f"run {number}", runs_dir=folder) for number in range(RUNS)]
-    # Ranks that do nothing: were they started, they would not train.
-    jobs = [dataclasses.replace(job, argv=("/bin/true",)) for job in jobs]
-    planned = time.perf_counter()
-    for job in jobs:
-        executors.start_job(job, detach=True)
-    ended = time.perf_counter()
-    nothing: Counter[str] = Counter()
-    return Measured(planned - started, nothing, 0.0), Measured(ended - planned, calls.counts(), calls.seconds("sbatch"))
+    data = make_data(folder)
+    rates = ",".join(f"{number}e-6" for number in range(1, POINTS + 1))
+    overrides = {**data, "optim.lr": rates}
+    words = [f"{path}={text}" for path, text in data.items()]
+    place = ["--executor", "slurm", "executor.gpu_request=none", "executor.sbatch.hold="]
+    make = partial(make_recipe, find_recipe(RECIPE))
+    held = SlurmExecutor(gpu_request="none", sbatch={"hold": ""})
+    bare = dataclasses.replace(held, code_snapshot=False)
 
-
-def sweep_by_parts(calls: Calls, folder: Path, words: dict[str, str], executor: SlurmExecutor) -> dict[str, Measured]:
-    """Make, plan and start the sweep in this process, and return what each took."""
-    entry = find_recipe("llava.finetune")
-    nothing: Counter[str] = Counter()
-    calls.clear()
-    started = time.perf_counter()
-    pipeline = make_sweep("llava.finetune", words, lambda overrides: make_recipe(entry, overrides))
-    made = time.perf_counter()
-    planned = executors.plan_pipeline(pipeline, executor, runs_dir=folder)
-    ready = time.perf_counter()
-    executors.start_pipeline(planned, detach=True)
-    ended = time.perf_counter()
-    return {
-        "recipes": Measured(made - started, nothing, 0.0),
-        "plans": Measured(ready - made, nothing, 0.0),
-        "writing and submission": Measured(ended - ready, calls.counts(), calls.seconds("sbatch")),
-    }
-
-
-def best(measured: list[Measured]) -> Measured:
-    """Return the one of median time."""
-    return sorted(measured, key=lambda entry: entry.seconds)[(len(measured) - 1) // 2]
+    found = {STARTED_RUNS: start_runs(make(data), held, folder / "runs", watch)}
+    found[f"{RUNS} runs: start, without code"] = start_runs(make(data), bare, folder / "bare", watch)
+    found[f"{RUNS} runs: nemo-run status"] = watch.command("status", "--runs-dir", "runs", cwd=folder)
+    found["1 point: nemo-run --dry-run"] = watch.command(RECIPE, *words, *place, "--dry-run", cwd=folder)
+    sweep_words = [*words, f"optim.lr={rates}", *place, "--sweep", "--detach", "--runs-dir", "sweep"]
+    found[f"{POINTS} points: nemo-run --sweep"] = watch.command(RECIPE, *sweep_words, cwd=folder)
+    pipeline, found[f"{POINTS} points: recipes"] = watch.call(lambda: make_sweep(RECIPE, overrides, make))
+    planned, found[f"{POINTS} points: plans"] = watch.call(
+        lambda: executors.plan_pipeline(pipeline, held, runs_dir=folder / "parts")
+    )
+    _, found[STARTED_SWEEP] = watch.call(lambda: executors.start_pipeline(planned, detach=True))
+    status = ("status", f"{RECIPE}.sweep", "--runs-dir", "sweep")
+    found[f"{POINTS} points: nemo-run status SWEEP"] = watch.command(*status, cwd=folder)
+    return found
 
 
 def main() -> int:
@@ -216,66 +222,42 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", metavar="N", type=int, default=REPEATS, help=f"measurements of each ({REPEATS})")
     arguments = parser.parse_args()
-    measured: dict[str, list[Measured]] = {}
+    measured: list[dict[str, Measured]] = []
     with tempfile.TemporaryDirectory() as name, cluster(Path(name)):
+        # Munge and Slurm want to own or share the way to their files.
         folder = Path(name)
         folder.chmod(0o755)
-        data, calls = make_data(folder), Calls(folder)
-        held = {"gpu_request": "none", "sbatch": {"hold": ""}}
-        points = ",".join(f"{number}e-6" for number in range(1, POINTS + 1))
-        words = [*(f"{path}={text}" for path, text in data.items()), f"optim.lr={points}"]
-        place = ["--executor", "slurm", "executor.gpu_request=none", "executor.sbatch.hold="]
-
-        def add(what: str, entry: Measured) -> None:
-            measured.setdefault(what, []).append(entry)
-
-        try:
-            for number in range(arguments.repeats):
-                for what, snapshot in (("with", True), ("without", False)):
-                    runs_dir = folder / f"runs {number} {what}"
-                    planned, started = submit_runs(calls, runs_dir, data, SlurmExecutor(**held, code_snapshot=snapshot))
-                    if snapshot:
-                        add(f"plans of {RUNS} runs", planned)
-                    add(f"start of {RUNS} runs, {what} code", started)
-                    if snapshot:
-                        status = timed_command(calls, "status", "--runs-dir", str(runs_dir), cwd=folder)
-                        add(f"nemo-run status, {RUNS} runs", status)
-                runs_dir = folder / f"sweep {number}"
-                add(
-                    "nemo-run RECIPE --dry-run",
-                    timed_command(calls, "llava.finetune", *words[:-1], "--dry-run", cwd=folder),
-                )
-                sweep = ["llava.finetune", *words, *place, "--sweep", "--detach", "--runs-dir", str(runs_dir)]
-                add(f"nemo-run --sweep, {POINTS} points", timed_command(calls, *sweep, cwd=folder))
-                add(
-                    "nemo-run status SWEEP",
-                    timed_command(calls, "status", "llava.finetune.sweep", "--runs-dir", str(runs_dir), cwd=folder),
-                )
-                parts = sweep_by_parts(
-                    calls, folder / f"parts {number}", {**data, "optim.lr": points}, SlurmExecutor(**held)
-                )
-                for what, entry in parts.items():
-                    add(f"  of a sweep: {what}", entry)
-                subprocess.run(["scancel", "--user", str(os.getuid())], check=False)
-        finally:
-            subprocess.run(["scancel", "--user", str(os.getuid())], check=False)
+        watch = Stopwatch(folder)
+        for number in range(arguments.repeats):
+            (folder / str(number)).mkdir()
+            measured.append(measure(folder / str(number), watch))
+            subprocess.run(["scancel", "--user", str(os.getuid())], check=True)
     return report(measured)
 
 
-def report(measured: dict[str, list[Measured]]) -> int:
+def report(measured: list[dict[str, Measured]]) -> int:
     """Print the figures and return 1 if a requirement is missed."""
-    print(f"{'':36}{'s: min':>7}{'median':>8}{'max':>7}{'MiB':>5}  calls of Slurm")
-    for what, entries in measured.items():
-        seconds = [entry.seconds for entry in entries]
-        mib = entries[0].mib
-        calls = ", ".join(f"{count} {name}" for name, count in entries[0].calls.items())
-        print(
-            f"{what:36}{min(seconds):7.2f}{statistics.median(seconds):8.2f}{max(seconds):7.2f}"
-            f"{'' if mib is None else f'{mib:.0f}':>5}  {calls}"
-        )
-        if entries[0].sbatch_seconds:
-            print(f"{'    sbatch':36}{'':7}{statistics.median(entry.sbatch_seconds for entry in entries):8.2f}")
-    return 0
+    print(f"{'':36}{'s: min':>8}{'median':>8}{'CPU s':>7}{'MiB':>5}  calls of Slurm")
+    best: dict[str, Measured] = {}
+    for what in measured[0]:
+        entries = [figures[what] for figures in measured]
+        best[what] = min(entries, key=lambda entry: entry.seconds)
+        median = statistics.median(entry.seconds for entry in entries)
+        mib = "" if best[what].mib is None else f"{max(entry.mib or 0 for entry in entries):.0f}"
+        calls = ", ".join(f"{count} {name}" for name, count in best[what].calls.items())
+        if best[what].sbatch_seconds:
+            calls += f" ({best[what].sbatch_seconds:.2f} s in sbatch)"
+        print(f"{what:36}{best[what].seconds:8.2f}{median:8.2f}{best[what].cpu_seconds:7.2f}{mib:>5}  {calls}")
+    arrays = best[STARTED_SWEEP].calls["sbatch"]
+    requirements = {
+        f"{RUNS} submissions in {MOST_SECONDS_OF_RUNS:g} s": best[STARTED_RUNS].seconds <= MOST_SECONDS_OF_RUNS,
+        f"{POINTS} points as one array": arrays == 1,
+        f"submitted in {MOST_SECONDS_OF_A_SWEEP:g} s": best[STARTED_SWEEP].seconds <= MOST_SECONDS_OF_A_SWEEP,
+    }
+    print(f"\n{len(measured)} measurements of each; requirements are of the shortest")
+    for requirement, met in requirements.items():
+        print(f"{'ok    ' if met else 'MISSED'}  {requirement}")
+    return 0 if all(requirements.values()) else 1
 
 
 if __name__ == "__main__":

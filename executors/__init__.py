@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from executors._script import run_directory_script
     from executors._state import State, read_state, write_state
-    from executors.base import Executor
+    from executors.base import Executor, RefusedError
     from executors.cleanup import Leftover, find_leftovers, remove_leftover
     from executors.docker import DockerExecutor
     from executors.job import Job
@@ -34,6 +34,7 @@ __all__ = [
     "NemoRunExecutor",
     "Pipeline",
     "PipelineJob",
+    "RefusedError",
     "Run",
     "RunStatus",
     "SlurmExecutor",
@@ -67,6 +68,7 @@ _HOMES = {
     "NemoRunExecutor": "nemo_run",
     "Pipeline": "pipeline",
     "PipelineJob": "pipeline_launch",
+    "RefusedError": "base",
     "Run": "runs",
     "RunStatus": "runs",
     "SlurmExecutor": "slurm",

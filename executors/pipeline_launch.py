@@ -71,14 +71,17 @@ class PipelineJob:
         """What keeps it from running, a line each; every line starts with the name of its stage."""
         return tuple(f"{_label(entry.stage)}: {line}" for entry in self.stages for line in entry.problems)
 
-    def stage_job(self, entry: StagePlan, directory: Path) -> Job:
-        """Return the job of a stage.
+    def stage_jobs(self, directory: Path) -> tuple[Job, ...]:
+        """Return the jobs of all stages.
 
         Args:
-            entry: The stage.
             directory: Absolute path of the pipeline.
         """
-        work = _resolved(entry.stage, self._outputs(directory))
+        outputs = _outputs([entry.stage for entry in self.stages], directory)
+        return tuple(self._stage_job(entry, directory, outputs) for entry in self.stages)
+
+    def _stage_job(self, entry: StagePlan, directory: Path, outputs: Mapping[str, str]) -> Job:
+        work = _resolved(entry.stage, outputs)
         run_dir = directory / "stages" / entry.stage.name
         if entry.plan is not None:
             job = job_of(work, entry.plan, self.executor, name=entry.stage.name, runs_dir=directory)
@@ -96,14 +99,6 @@ class PipelineJob:
             inputs={"tool.json": json.dumps({"module": tool.module, "arguments": argv}, indent=2)},
         )
         return dataclasses.replace(job, env=self.executor.job_environment(job.layout))
-
-    def stage_jobs(self, directory: Path) -> tuple[Job, ...]:
-        """Return the jobs of all stages.
-
-        Args:
-            directory: Absolute path of the pipeline.
-        """
-        return tuple(self.stage_job(entry, directory) for entry in self.stages)
 
     @property
     def starts_together(self) -> bool:
@@ -131,9 +126,6 @@ class PipelineJob:
                 files["recipe.yaml"] = job.recipe_yaml
             for name, text in files.items():
                 (target / name).write_text(text, encoding="utf-8", errors="surrogateescape")
-
-    def _outputs(self, directory: Path) -> dict[str, str]:
-        return _outputs([entry.stage for entry in self.stages], directory)
 
 
 def plan_pipeline(

@@ -135,9 +135,15 @@ def field_types(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(cls)}
 
 
+# There are some hundred annotations, and each is taken apart again for every value.
+_origin = functools.cache(typing.get_origin)
+_arguments = functools.cache(typing.get_args)
+
+
+@functools.cache
 def _members(annotation: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(annotation) in (Union, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)
+    is_union = _origin(annotation) in (Union, types.UnionType)
+    return _arguments(annotation) if is_union else (annotation,)
 
 
 def node_types(annotation: Any) -> tuple[type, ...]:
@@ -145,6 +151,7 @@ def node_types(annotation: Any) -> tuple[type, ...]:
     return tuple(member for member in _members(annotation) if isinstance(member, type) and is_dataclass(member))
 
 
+@functools.cache
 def table_type(annotation: Any) -> tuple[Any, Any] | None:
     """Return the types of the names and values of a field that holds a table; none for another field."""
     for member in _members(annotation):
@@ -225,7 +232,7 @@ def _require_showable(value: Any, path: str) -> None:
 
 
 def _accept(member: Any, value: Any) -> tuple[bool, Any]:
-    origin, arguments = typing.get_origin(member), typing.get_args(member)
+    origin, arguments = _origin(member), _arguments(member)
     if origin is Annotated:
         accepted, result = _accept(arguments[0], value)
         return accepted and all(rule.accepts(result) for rule in member.__metadata__), result
