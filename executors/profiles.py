@@ -208,14 +208,19 @@ def _returns_executor(function: Callable[..., Any]) -> bool:
     except (NameError, TypeError, AttributeError):
         return False
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    is_config = isinstance(origin, type) and issubclass(origin, fdl.Buildable)
-    return is_config and all(isinstance(cls, type) and issubclass(cls, Executor) for cls in arguments)
+    if not (isinstance(origin, type) and issubclass(origin, fdl.Buildable)):
+        arguments = (annotation,)  # an executor itself: a slip, which is told when the profile is used
+    return all(isinstance(cls, type) and issubclass(cls, Executor) for cls in arguments)
 
 
 def _call(function: Callable[..., Any], name: str) -> fdl.Config[Any]:
     file = inspect.getfile(function)
-    with reporting_mistakes(file):
-        executor = function()
+    try:
+        with reporting_mistakes(file):
+            executor = function()
+    except UserError as error:
+        text = str(error)
+        raise RecipeError(text if text.startswith(file) else f"{file}: {name}: {text}") from None
     cls = fdl.get_callable(executor) if isinstance(executor, fdl.Buildable) else None
     if not (isinstance(cls, type) and issubclass(cls, Executor)):
         kind = f"a value of type {type(executor).__name__}" if cls is None else f"a Config of {cls.__name__}"

@@ -36,6 +36,9 @@ def wrong() -> fdl.Config[LocalExecutor]:
 def failing() -> fdl.Config[LocalExecutor]:
     return config(LocalExecutor, grace=1)
 
+def built() -> LocalExecutor:
+    return LocalExecutor()
+
 def _hidden() -> fdl.Config[LocalExecutor]:
     return config(LocalExecutor)
 
@@ -163,7 +166,7 @@ def test_a_function_of_the_recipes_file_is_a_profile(write, folder):
     assert find_executor("patient", recipes=file) == LocalExecutor(grace_seconds=77.0)
     assert find_executor("patient", {"grace_seconds": "1"}, recipes=file) == LocalExecutor(grace_seconds=1.0)
     assert find_executor("patient") == LocalExecutor()
-    assert {profile.name for profile in list_profiles(file)} == {"patient", "wrong", "failing"}
+    assert {profile.name for profile in list_profiles(file)} == {"patient", "wrong", "failing", "built"}
 
 
 def test_a_file_of_profiles_alone_goes_with_built_in_recipes(folder, capsys):
@@ -275,7 +278,8 @@ def test_a_folder_of_others_is_no_mistake(folder, monkeypatch):
     ("name", "message"),
     [
         ("wrong", r"lab.py: wrong returned a value of type LocalExecutor: expected a Config of an executor"),
-        ("failing", "LocalExecutor has no field grace"),
+        ("failing", r"lab.py: failing: LocalExecutor has no field grace"),
+        ("built", r"lab.py: built returned a value of type LocalExecutor: expected a Config of an executor"),
         ("_hidden", "no such kind or profile"),
         ("other", "no such kind or profile"),
         ("patien", r"did you mean patient\?"),
