@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from neva_model.startup import prepare_process
+
 TENSOR = {"tensor_model_parallel_size": 2}
 PIPELINE = {"pipeline_model_parallel_size": 2}
 CONTEXT = {"context_parallel_size": 2}
@@ -144,12 +146,11 @@ def draws():
 
 
 def main():
+    prepare_process()
+    from megatron.core import parallel_state
     from model_cases import changed, llava_recipe
 
-    from neva_model.model import cpu_compat, initialize_model_parallel
-
-    cpu_compat.install()
-    from megatron.core import parallel_state
+    from neva_model.model import initialize_model_parallel
 
     directory, output = sys.argv[1], Path(sys.argv[2])
     torch.distributed.init_process_group("gloo")

@@ -55,7 +55,7 @@ def ranks(directory, tmp_path_factory):
         for rank in range(4)
     ]
     try:
-        logs = [process.communicate(timeout=240)[0] for process in processes]
+        logs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

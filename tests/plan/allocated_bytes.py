@@ -14,15 +14,16 @@ from types import SimpleNamespace
 
 import torch
 
-from neva_model.model import build_chunks, cpu_compat, model_parallel_sizes
+from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe
 from tests.plan.state_cases import CASES, recipe_of
 
-cpu_compat.install()
+prepare_process()
 
 from megatron.core import parallel_state, tensor_parallel  # noqa: E402
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 
+from neva_model.model import build_chunks, model_parallel_sizes  # noqa: E402
 from neva_model.training.average import AverageWeights  # noqa: E402
 from neva_model.training.optimizer import build_optimizer, wrap_data_parallel  # noqa: E402
 

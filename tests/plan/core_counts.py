@@ -11,14 +11,16 @@ import sys
 import torch
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from neva_model.model import build_chunks, cpu_compat, model_parallel_sizes
+from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe
 from neva_recipes.plan import layout_of
 from tests.plan.model_shapes import random_recipes
 
-cpu_compat.install()
+prepare_process()
 
 from megatron.core import parallel_state, tensor_parallel  # noqa: E402
+
+from neva_model.model import build_chunks, model_parallel_sizes  # noqa: E402
 
 Counts = dict[str, list[int]]
 

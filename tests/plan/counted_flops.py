@@ -11,13 +11,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
-from neva_model.model import build_model, cpu_compat
+from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe
 from tests.plan.model_shapes import small_recipe
 
-cpu_compat.install()
+prepare_process()
 
 from megatron.core import parallel_state, tensor_parallel  # noqa: E402
+
+from neva_model.model import build_model  # noqa: E402
 
 
 def count(recipe: Recipe, rows: int, length: int) -> int:

@@ -10,13 +10,15 @@ import sys
 import torch
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from neva_model.model import build_chunks, cpu_compat, model_parallel_sizes
+from neva_model.startup import prepare_process
 from tests.plan.model_shapes import small_recipe
 
-cpu_compat.install()
+prepare_process()
 
 from megatron.core import parallel_state, tensor_parallel  # noqa: E402
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
+
+from neva_model.model import build_chunks, model_parallel_sizes  # noqa: E402
 
 ROWS, LENGTH = 1, 8
 
