@@ -74,7 +74,7 @@ def _go_on(run_dir: Path, state: State, job_id: str) -> int:
     try:
         count, problem = note_requeue(run_dir)
         if largest is not None and count > largest:
-            problem = f"stopped with its work saved, and not requeued: executor.max_requeues={largest}"
+            problem = f"stopped to go on later, and not requeued: executor.max_requeues={largest}"
         if problem is None:
             # Written first: the requeue may end this process.
             supervisor = {"slurm_job_id": job_id}
@@ -82,7 +82,7 @@ def _go_on(run_dir: Path, state: State, job_id: str) -> int:
             write_state(run_dir, dataclasses.replace(state, state="queued", reason=reason, supervisor=supervisor))
             requeue_job(job_id)
     except (RunError, OSError) as error:
-        problem = f"stopped with its work saved, but cannot be requeued: {error}"
+        problem = f"stopped to go on later, but cannot be requeued: {error}"
     if problem is not None:
         _finish(run_dir, state, "failed", 1, problem)
         return EXIT_STOPPED

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ FOLDER = "slurm"
 LOOK_SECONDS = 5.0
 """How often a task looks whether the job has been started again without it."""
 
+_LITTLE_SPACE = 64 * 1024
 _PATIENCE_SECONDS = 60.0
 _REQUEUES = "requeues.json"
 
@@ -144,7 +146,7 @@ def has_stopped(run_dir: Path, code: int) -> bool:
         code: Exit code of the batch script.
     """
     ends = _ends(run_dir)
-    if not ends:
+    if not ends and not (run_dir / "failure.json").exists():
         return code in (128 + signal.SIGUSR2, 128 + signal.SIGTERM)
     failed = [end for end in ends if end.code]
     terminated = [end for end in ends if end.code == -signal.SIGTERM]
@@ -173,6 +175,9 @@ def failure_of(run_dir: Path, code: int) -> tuple[int, str]:
     cause = killed or next(iter(ends), None)
     if cause is not None:
         return _shell_code(cause.code), cause.message or f"rank {cause.rank} {describe_exit(cause.code)}"
+    if shutil.disk_usage(run_dir).free < _LITTLE_SPACE:
+        # Of several exit codes srun tells the largest, which may be that of a rank that was ended with the others.
+        return (code if code < 128 else 1), "the disk is full, and took no word of why the ranks have ended"
     lines = _last_lines(run_dir)
     for line in lines:
         if line.startswith("srun: error: ") and line.endswith((": Killed", ": Out Of Memory")):

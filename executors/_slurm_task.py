@@ -98,8 +98,8 @@ class _TaskRun:
 
     def run(self) -> int:
         """Run the rank, and return the exit code of the task."""
-        guard = start_guard()
         self._listen()
+        guard = start_guard()
         become_subreaper()
         if self._number == 0:
             await_submission(self._run_dir, own_job_id())

@@ -317,20 +317,28 @@ class Scenes:
         return run, killed, cancelled
 
     def full_disk(self):
-        """The disk has room for one checkpoint; it is made larger, and the run resumed."""
+        """The disk has room for one checkpoint; then for all, until somebody else fills it to the last byte."""
         self.is_calm.wait(PATIENCE)
         disk = self.machinery.cluster / "disk"
         disk.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk], check=True)
         run = self.machinery.launch("full disk", "executor.nodelist=node[1-2]", folder=disk)
         run.wait()
-        full = run.status()
+        too_small = run.status()
         check_nothing_is_left(run)
-        saved = run.newest_checkpoint().name
+        assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00000002"]
         subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
         self.machinery.resume(run)
+        ranks = hold(run, 2, 3)
+        fill(disk / "of somebody else")
+        send(signal.SIGCONT, ranks)
+        run.wait()
+        filled = run.status()
+        check_nothing_is_left(run)
+        (disk / "of somebody else").unlink()
+        self.machinery.resume(run)
         assert run.wait() == 0, run.status()
-        return run, full, saved
+        return run, too_small, filled
 
     def administrated(self):
         """An administrator suspends the job, requeues it, and requeues it to be held."""
@@ -359,6 +367,13 @@ class Scenes:
         return run, suspended, held
 
 
+def fill(path):
+    """Write to a file until its disk takes no more."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+
+
 def check_no_process_is_left(run):
     wait_for(lambda: not left_of(run) and not processes("SLURM_JOB_ID", job_id(run)))
 
@@ -382,7 +397,7 @@ def scenes(tmp_path_factory, world):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             ends = {name: pool.submit(getattr(played, name)) for name in (*names, "administrated", "full_disk")}
             yield lambda name: ends[name].result()
-        subprocess.run(["umount", cluster / "disk"], check=False)
+        subprocess.run(["umount", "--lazy", cluster / "disk"], check=False)
 
 
 @pytest.fixture(scope="module")
@@ -443,9 +458,11 @@ def test_a_rank_that_is_killed_and_a_job_that_is_cancelled(scenes, check_same):
 
 
 def test_a_full_disk(scenes, check_same):
-    run, full, saved = scenes("full_disk")
-    assert (full.state, full.exit_code, saved) == ("failed", 2, "step-00000002")
-    assert "the disk is full" in full.reason and "earlier checkpoints are untouched" in full.reason
+    run, too_small, filled = scenes("full_disk")
+    for status in (too_small, filled):
+        assert (status.state, status.exit_code) == ("failed", 2)
+        assert "the disk is full" in status.reason
+    assert "earlier checkpoints are untouched" in too_small.reason
     check_same(run)
 
 

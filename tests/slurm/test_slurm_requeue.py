@@ -67,6 +67,22 @@ def test_goes_on_where_it_stopped_and_ends_without_progress(cluster, script, tmp
     assert "Restarts=1" in shown
 
 
+def test_asked_to_stop_before_any_rank_could_listen(cluster, script, tmp_path):
+    slow = tmp_path / "slow python"
+    slow.write_text(f"#!/bin/sh\ntouch '{tmp_path}/begun'\nexec sleep 100\n")
+    slow.chmod(0o755)
+    run = start(script("pass"), tmp_path, python=str(slow), max_requeues=0)
+    wait_for((tmp_path / "begun").exists)
+
+    def has_ended():
+        # Slurm loses what it is to send to a step that is still being started.
+        subprocess.run(["scancel", "--signal=USR2", job_id(run)], capture_output=True, check=False)
+        return run.has_ended()
+
+    wait_for(has_ended)
+    assert run.status().reason == "stopped to go on later, and not requeued: executor.max_requeues=0"
+
+
 def test_max_requeues(cluster, script, tmp_path):
     run = start(script(COUNTING.replace("SAVES_NOTHING", "False")), tmp_path, max_requeues=0)
     wait_until_up(run, 0, 1)
