@@ -34,7 +34,7 @@ _POLL_SECONDS = {"local": 0.5, "docker": 0.5}
 _POLL_SECONDS_OF_CLUSTERS = 10.0
 _LAST_POLL_SECONDS = 1.0
 _WAITING = ("UNSUBMITTED", "SUBMITTED", "PENDING")
-_FAILED = ("FAILED", "CANCELLED", "UNKNOWN")
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "UNKNOWN")
 
 
 class _Requests:
@@ -107,9 +107,12 @@ def _run(run_dir: Path, record: Mapping[str, Any], home: Path, requests: _Reques
         experiment.add(make_script(nemo_executor, executor.python, run_dir), name=TASK)
         experiment.run()
         requests.listen()  # torchx has put its own handlers there
-        state = _Job(experiment, TASK, run_dir, record["world_size"], executor.backend).wait(requests)
+        job = _Job(experiment, TASK, run_dir, record["world_size"], executor.backend)
+        state = job.wait(requests)
         if requests.cancel or (executor.backend == "slurm" and state != "SUCCEEDED"):  # Slurm may have requeued it
-            experiment.cancel(TASK)
+            job.cancel()
+        if executor.backend not in _POLL_SECONDS:
+            experiment.detach = True  # NeMo-Run would wait for a job that it has not seen end
         if requests.cancel:
             return _CANCELLED_EXIT_CODE
     return _judge(run_dir, record["world_size"], state)
@@ -135,7 +138,7 @@ class _Job:
         self._world_size = world_size
         self._backend = backend
         self._seconds = _POLL_SECONDS.get(backend, _POLL_SECONDS_OF_CLUSTERS)
-        self._waits: str | None = None
+        self._waits = False
 
     def wait(self, requests: _Requests) -> str:
         """Wait until job and ranks have ended or a cancel is asked for; return what NeMo-Run says of the job."""
@@ -148,10 +151,10 @@ class _Job:
             all_told = len(_exits(self._run_dir)) == self._world_size
             seconds = min(self._seconds, _LAST_POLL_SECONDS) if all_told else self._seconds
             if time.monotonic() - asked_at >= seconds:
-                state = self._experiment.status(return_dict=True)[self._task]["status"].name
+                state = self._state()
                 asked_at = time.monotonic()
             self._show(state)
-            has_ended = state in ("SUCCEEDED", *_FAILED)
+            has_ended = state in _ENDED
             if has_ended and all_told:
                 return state
             # Of a job that a cluster has put back into its queue the ranks had their say as well.
@@ -165,17 +168,33 @@ class _Job:
             time.sleep(0.1)
         return state
 
+    def cancel(self) -> None:
+        """Have NeMo-Run stop the job."""
+        self._experiment.cancel(self._task)
+        # NeMo-Run leaves a job alone that Slurm's accounting does not know yet.
+        while self._backend == "slurm" and self._state() not in ("SUCCEEDED", "FAILED", "CANCELLED"):
+            time.sleep(_LAST_POLL_SECONDS)
+            self._experiment.cancel(self._task)
+
+    def _state(self) -> str:
+        return str(self._experiment.status(return_dict=True)[self._task]["status"].name)
+
     def _show(self, state: str) -> None:
         """Have state.json say that the job waits in the queue of a cluster, until a rank has started."""
         if self._backend in _POLL_SECONDS:
             return
         has_started = any((self._run_dir / RANKS_FOLDER).glob("*.started"))
-        waits = None if has_started or state not in _WAITING else f"NeMo-Run says {state} of the job in {self._backend}"
+        waits = not has_started and state in _WAITING
         if waits != self._waits:
             self._waits = waits
             written = read_state(self._run_dir)
-            changes = {"state": "running", "started": now()} if waits is None else {"state": "queued", "started": None}
-            write_state(self._run_dir, dataclasses.replace(written, reason=waits, **changes))
+            if waits:
+                changed = dataclasses.replace(
+                    written, state="queued", reason=f"waits for {self._backend}", started=None
+                )
+            else:
+                changed = dataclasses.replace(written, state="running", reason=None, started=now())
+            write_state(self._run_dir, changed)
 
 
 def _patience(state: str, poll_seconds: float) -> float:

@@ -55,6 +55,8 @@ class _RecipeContext(RunContext):
         if not self._should_continue(self.skip_confirmation):
             return 1
         if self.executor is None:
+            if self.plugins:
+                raise UsageError("run.plugins: changes what run.executor gets, so set run.executor=... too")
             return finish(executors.run(recipe, name=name, detach=self.detach), self.detach)
         return self._run_experiment(recipe, name or entry.name)
 
@@ -68,7 +70,7 @@ class _RecipeContext(RunContext):
     def _run_experiment(self, recipe: fdl.Buildable[Recipe], name: str) -> int:
         """Run the recipe on NeMo-Run's executor, and return 1 unless NeMo-Run says that it succeeded."""
         with Experiment(name, executor=self.executor) as experiment:
-            experiment.add(to_nemo_run(recipe), name=_TASK, tail_logs=self.tail_logs)
+            experiment.add(to_nemo_run(recipe), name=_TASK, plugins=self.plugins or None, tail_logs=self.tail_logs)
             experiment.run(detach=self.detach)
         if getattr(experiment, "detach", False):
             return 0
@@ -76,8 +78,10 @@ class _RecipeContext(RunContext):
 
 
 def _refuse_flags(words: Sequence[str], context: RunContext) -> None:
-    """Raise `UsageError` for unknown flags, which NeMo-Run's command lets pass, and for those without a use here."""
+    """Raise `UsageError` for unknown flags, which NeMo-Run's command lets pass, and for words without a use here."""
     for word in words:
+        if word.partition("=")[0].partition(".")[0] in ("executor", "plugins"):
+            raise UsageError(f"{word}: not of the recipe; NeMo-Run's own is set by run.{word}")
         if word.startswith("-"):
             raise UsageError(f"{word}: no such flag of nemorun{suggest(word, _FLAGS) or ': --help shows them'}")
     for name in ("factory", "load", "repl", "to_toml", "to_json"):
@@ -97,7 +101,7 @@ def _register(entry: RecipeEntry) -> None:
 
     function: Callable[..., None] = recipe
     function.__name__ = function.__qualname__ = _command_name(entry)
-    function.__doc__ = entry.description
+    function.__doc__ = f"{entry.description}\n\nFields: nemo-run {entry.name} --help"
     function.recipe_entry = entry  # type: ignore[attr-defined]
     entrypoint(function, namespace=entry.name.rpartition(".")[0], run_ctx_cls=_RecipeContext)
 

@@ -14,14 +14,19 @@ from neva_recipes.config import UserError
 from tests.executors.executor_jobs import make_recipe
 
 
-def make_job(runs_dir, size=2, num_nodes=1, fields=None):
+def make_job(runs_dir, size=2, num_nodes=1, name=None, fields=None):
     recipe = make_recipe(size, num_nodes=num_nodes)
-    return executors.plan_job(recipe, NemoRunExecutor(**(fields or {})), runs_dir=runs_dir)
+    return executors.plan_job(recipe, NemoRunExecutor(**(fields or {})), name=name, runs_dir=runs_dir)
 
 
 def start(script, **arguments):
     job = dataclasses.replace(make_job(**arguments), argv=(sys.executable, "-S", script))
     return str(executors.start_job(job, detach=True).path)
+
+
+def start_all(script, cases, **arguments):
+    """Start a job for each case; NeMo-Run takes seconds to load."""
+    return [start(script, **arguments, **case) for case in cases]
 
 
 def resume(path):
@@ -40,6 +45,24 @@ def requests(cases):
         except UserError as error:
             answers.append({"error": str(error)})
     return answers
+
+
+def packed(**case):
+    """Return what NeMo-Run would send to SkyPilot along with a job: the files below its folder for code."""
+    import nemo_run
+
+    from executors._nemo_run_launcher import _enter_empty_repository
+    from executors._nemo_run_task import make_script
+
+    job, home = make_job(**case), Path.cwd() / "home"
+    nemo_executor = job.executor.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
+    _enter_empty_repository(home)
+    with nemo_run.Experiment("run", executor=nemo_executor, base_dir=str(home)) as experiment:
+        experiment.add(make_script(nemo_executor, "", job.run_dir), name="ranks")
+        experiment.dryrun(log=False, delete_exp_dir=False)
+        assigned = experiment.jobs[0].executor
+        assigned.package(assigned.packager, job_name=assigned.job_name)
+    return [str(path) for path in Path(assigned.job_dir, "code").iterdir()]
 
 
 def conform(check, folder):

@@ -28,6 +28,10 @@ def test_recipes_of_nemorun_are_ours(nemo, world):
     ("words", "message"),
     [
         (["--yes", "--dry-run"], "error: --dry-run: no such flag of nemorun (did you mean --dryrun?)"),
+        (
+            ["--yes", "executor=here"],
+            "error: executor=here: not of the recipe; NeMo-Run's own is set by run.executor=here",
+        ),
         (["--yes", "optm.lr=1"], "error: optm.lr: no such field (did you mean optim.lr?)"),
         (["--yes", "optim.lr=fast"], "error: optim.lr='fast': expected a number > 0"),
         (["--yes", "data.data_path=no.json"], "error: data.data_path=no.json: no such file; "),
@@ -41,18 +45,40 @@ def test_mistakes_in_nemorun(nemo, world, words, message):
     assert contents(world.folder).keys() == before.keys()
 
 
+WORKSPACE = """
+import nemo_run as run
+from plugin_of_mine import Plugin
+
+@run.cli.factory
+@run.autoconvert
+def here() -> run.Executor:
+    return run.LocalExecutor()
+
+@run.cli.factory
+def mine() -> run.Config[run.Plugin]:
+    return run.Config(Plugin)
+"""
+
+PLUGIN = """
+import nemo_run as run
+
+class Plugin(run.Plugin):
+    def setup(self, task, executor):
+        task.recipe.data.data_path = "no.json"
+"""
+
+
 @pytest.mark.multiprocess
-def test_exit_code_of_a_failed_task_in_nemorun(nemo, world):
+def test_plugin_and_exit_code_of_a_failed_task_in_nemorun(nemo, world, tmp_path):
     """NeMo-Run's own command ends with 0 when the task has failed."""
-    (world.folder / "workspace.py").write_text(
-        "import nemo_run as run\n\n@run.cli.factory\n@run.autoconvert\n"
-        "def here() -> run.Executor:\n    return run.LocalExecutor()\n"
-    )
+    (world.folder / "workspace.py").write_text(WORKSPACE)
+    (tmp_path / "plugin_of_mine.py").write_text(PLUGIN)
     try:
-        words = world.tiny(data__data_path="no.json")
-        nemo.nemorun("llava", "finetune", *words, "--yes", "run.executor=here", cwd=world.folder, code=1)
+        words = [*world.tiny(), "--yes", "--tail-logs", "run.executor=here", "run.plugins=mine"]
+        done = nemo.nemorun("llava", "finetune", *words, cwd=world.folder, code=1, PYTHONPATH=str(tmp_path))
     finally:
         (world.folder / "workspace.py").unlink()
+    assert "error: data.data_path=no.json: no such file" in done.stdout + done.stderr
 
 
 def test_nemo_run_is_loaded_by_nothing_else(nemo, world):

@@ -29,15 +29,25 @@ class Nemo:
     """
 
     def __init__(self, prefix):
+        self.prefix = prefix
         self.bin = Path(prefix) / "bin"
         self.python = self.bin / "python"
 
+    @property
+    def path(self):
+        """PATH with its programs, and with torchrun, which lies beside the Python that has torch."""
+        return os.pathsep.join([str(self.bin), os.environ["PATH"], str(Path(sys.executable).parent)])
+
     def run(self, *command, cwd, code=0, **environ):
         """Run a command of that environment in a folder and check its exit code."""
-        # torchrun lies beside the Python that has torch.
-        path = os.pathsep.join([str(self.bin), os.environ["PATH"], str(Path(sys.executable).parent)])
         home = str(cwd / "nemo-run home")
-        fixed = {"PATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NEMORUN_HOME": home, "COLUMNS": "80"}
+        fixed = {
+            "PATH": self.path,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "NEMORUN_HOME": home,
+            "COLUMNS": "80",
+        }
         done = subprocess.run(
             [str(word) for word in command],
             cwd=cwd,
@@ -54,9 +64,9 @@ class Nemo:
         """Run our command."""
         return self.run(self.python, "-P", "-c", NEMO_RUN, *arguments, cwd=cwd, code=code)
 
-    def nemorun(self, *arguments, cwd, code=0):
+    def nemorun(self, *arguments, cwd, code=0, **environ):
         """Run NeMo-Run's command."""
-        return self.run(self.bin / "nemorun", *arguments, cwd=cwd, code=code)
+        return self.run(self.bin / "nemorun", *arguments, cwd=cwd, code=code, **environ)
 
     def drive(self, task, *, cwd, environ=None, **arguments):
         """Run a function of driver.py and return its result."""
@@ -69,10 +79,15 @@ class Nemo:
 
     def start(self, body, *, cwd, size=2, **fields):
         """Start a job whose ranks run a few lines of Python, and return its run."""
+        (run,) = self.start_all(body, [{"size": size, "fields": fields}], cwd=cwd)
+        return run
+
+    def start_all(self, body, cases, *, cwd):
+        """Start jobs of that kind, each with arguments of the driver's `start`, and return their runs."""
         script = cwd / "rank.py"
         script.write_text(PREAMBLE + textwrap.dedent(body), encoding="utf-8")
-        path = self.drive("start", cwd=cwd, script=str(script), size=size, runs_dir=str(cwd / "runs"), fields=fields)
-        return executors.find_run(path)
+        paths = self.drive("start_all", cwd=cwd, script=str(script), cases=cases, runs_dir=str(cwd / "runs"))
+        return [executors.find_run(path) for path in paths]
 
 
 def contents(folder):
