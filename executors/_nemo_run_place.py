@@ -1,5 +1,7 @@
 """Whether the place that NeMo-Run is to start a job in is there and takes it; asked before anything is written."""
 
+import contextlib
+import io
 import shutil
 import subprocess
 from collections.abc import Callable, Collection
@@ -82,8 +84,9 @@ def _require_image(image: str) -> None:
 def _require_slurm(request_text: Callable[[], str]) -> None:
     if shutil.which("sbatch") is None:
         raise RunError("executor.backend=slurm: no Slurm here: sbatch is not on PATH")
-    # NeMo-Run's text is the command, and behind it the script.
-    script = request_text().partition("#!/bin/bash")[2]
+    with contextlib.redirect_stdout(io.StringIO()):  # NeMo-Run says there how it understands its options
+        text = request_text()
+    script = text.partition("#!/bin/bash")[2]  # before it stands the command
     try:
         done = subprocess.run(
             ["sbatch", "--test-only"],

@@ -1,11 +1,13 @@
 """What cannot be started by NeMo-Run: one line that says why, exit code 2, nothing written, nothing started."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.world import contents
 from tests.nemo_run.test_requests import CLUSTERS
+from tests.slurm.conftest import cluster, cluster_folder  # noqa: F401 fixtures
 
 pytestmark = pytest.mark.slow
 
@@ -134,3 +136,22 @@ def test_mistakes(answers, mistake):
 def test_nothing_was_written(answers):
     assert answers[1] == []
     assert not Path(ELSEWHERE).exists()
+
+
+def test_what_a_cluster_refuses(nemo, world, cluster):  # noqa: F811 the fixture
+    """Slurm itself is asked, by `sbatch --test-only`."""
+    mistakes = {
+        "partition=gpus": "executor.options: Slurm refuses the job: invalid partition specified: gpus",
+        "gpus_per_node=9": "executor.options: Slurm refuses the job: allocation failure: Requested node config",
+        "account=nobody": "executor.options: Slurm refuses the job: allocation failure: Invalid account or",
+        "time=soon": "executor.options: Slurm refuses the job: Invalid --time specification",
+    }
+    words = ["llava.finetune", *world.tiny(), "--executor", "nemo_run", "--runs-dir", ELSEWHERE]
+    words += ["executor.backend=slurm", "executor.options.account=lab"]
+    cases = [[*words, f"executor.options.{option}"] for option in mistakes]
+    told = nemo.drive("commands", cwd=world.folder, cases=cases)
+    for (code, out, err), message in zip(told, mistakes.values(), strict=True):
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert err.startswith(f"error: {message}")
+    assert not Path(ELSEWHERE).exists()
+    assert subprocess.run(["squeue", "--noheader"], capture_output=True, check=True).stdout == b""
