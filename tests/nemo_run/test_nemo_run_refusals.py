@@ -1,6 +1,5 @@
 """What cannot be started by NeMo-Run: one line that says why, exit code 2, nothing written, nothing started."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from tests.end_to_end.world import contents
 from tests.nemo_run.test_requests import CLUSTERS
 from tests.slurm.conftest import cluster, cluster_folder  # noqa: F401 fixtures
+from tests.slurm.test_slurm_refusals import job_ids
 
 pytestmark = pytest.mark.slow
 
@@ -149,9 +149,10 @@ def test_what_a_cluster_refuses(nemo, world, cluster):  # noqa: F811 the fixture
     words = ["llava.finetune", *world.tiny(), "--executor", "nemo_run", "--runs-dir", ELSEWHERE]
     words += ["executor.backend=slurm", "executor.options.account=lab"]
     cases = [[*words, f"executor.options.{option}"] for option in mistakes]
+    before = job_ids()
     told = nemo.drive("commands", cwd=world.folder, cases=cases)
     for (code, out, err), message in zip(told, mistakes.values(), strict=True):
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert err.startswith(f"error: {message}")
     assert not Path(ELSEWHERE).exists()
-    assert subprocess.run(["squeue", "--noheader"], capture_output=True, check=True).stdout == b""
+    assert job_ids() <= before
