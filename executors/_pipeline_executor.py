@@ -17,7 +17,7 @@ from executors.base import Executor, RefusedError
 from executors.job import load_executor, read_job_record
 from executors.runs import Run, ask_together
 from neva_recipes.config import RunError, UserError
-from neva_recipes.plan import Layout
+from neva_recipes.plan import Layout, Planner
 
 if TYPE_CHECKING:
     from executors.job import Job
@@ -91,11 +91,20 @@ class PipelineExecutor(Executor):
 
     def _start_together(self, runs: Sequence[Run], executor: Executor, folder: Path) -> None:
         """Start runs that wait for nothing by one submission."""
+        planner, asked = Planner(executor), set()
+
+        def require_ready(job: "Job") -> None:
+            shape = job.layout.num_nodes, job.layout.processes_per_node
+            if shape not in asked:
+                executor.require_ready(job)
+                asked.add(shape)
+
         with contextlib.ExitStack() as locks:
             jobs = []
             for run in runs:
+                prepared = run.prepared(executor=executor, planner=planner, require_ready=require_ready)
                 try:
-                    jobs.append(locks.enter_context(run.prepared(executor=executor))[0])
+                    jobs.append(locks.enter_context(prepared)[0])
                 except UserError as error:
                     raise RunError(f"{run.name}: {error}") from None
             executor.start_together(jobs, folder)

@@ -215,7 +215,7 @@ def _create_run_directory(job: Job, fill: Callable[[Path, Job], Job] | None) -> 
 
 def _remove(run_dir: Path) -> None:
     """Take a run directory away; what cannot be removed has no name of a run, and `cleanup` finds it."""
-    removed = run_dir.with_name(f"{REMOVED}{run_dir.name}")
+    removed = run_dir.with_name(f"{REMOVED}{secrets.token_hex(8)}")
     with contextlib.suppress(OSError):
         run_dir.rename(removed)
     shutil.rmtree(removed, ignore_errors=True)

@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from neva_recipes.config import (
     replaced_values,
     with_absolute_inputs,
 )
-from neva_recipes.plan import plan
+from neva_recipes.plan import Planner
 from neva_recipes.plan.serialization import PLAN_SCHEMA, plan_to_json
 
 __all__ = ["Run", "RunState", "RunStatus", "ask_together", "find_run", "list_runs"]
@@ -264,13 +264,22 @@ class Run:
         *,
         executor: Executor | None = None,
         after: "Sequence[Run] | None" = None,
+        planner: Planner | None = None,
+        require_ready: Callable[[Job], None] | None = None,
     ) -> Iterator[tuple[Job, int]]:
         """Hold the lock of the run, ready to be started: yields its job, and the descriptor of the lock.
 
-        Args and errors are those of `resume`.
+        Errors are those of `resume`.
+
+        Args:
+            recipe: As for `resume`.
+            executor: As for `resume`.
+            after: As for `resume`.
+            planner: Plans it among others that are started with it; none plans it by itself.
+            require_ready: Raises `RunError` if the place cannot take the job; none asks the executor.
         """
-        job = self._job_again(recipe, executor, None if after is None else self.path.parent)
-        job.executor.require_ready(job)
+        job = self._job_again(recipe, executor, None if after is None else self.path.parent, planner)
+        (require_ready or job.executor.require_ready)(job)
         lock = self._take_lock()
         try:
             try:
@@ -293,13 +302,20 @@ class Run:
         """Return what the executor knows the run by, as it stands in state.json."""
         return self._standing.state().supervisor
 
-    def _job_again(self, changed: fdl.Buildable[Recipe] | None, executor: Executor | None, due: Path | None) -> Job:
+    def _job_again(
+        self,
+        changed: fdl.Buildable[Recipe] | None,
+        executor: Executor | None,
+        due: Path | None,
+        planner: Planner | None,
+    ) -> Job:
         """Return the job of the directory, with another recipe and executor if they are given.
 
         Args:
             changed: The other recipe.
             executor: The other executor.
             due: Folder whose files are still to be made.
+            planner: Plans it; none plans it by itself.
         """
         record = read_job_record(self.path)
         executor = executor or load_executor(record, os.environ)
@@ -317,7 +333,7 @@ class Run:
         if not recipe_file.exists() and job.argv != WORKER_ARGV:  # a program without a recipe
             return dataclasses.replace(job, env=executor.job_environment(job.layout))
         old = load_recipe(recipe_file)
-        planned = plan(old if changed is None else changed, executor)
+        planned = (planner or Planner(executor)).plan(old if changed is None else changed)
         require_possible(planned)
         require_files(planned, due)
         assert planned.layout is not None  # where there is no layout there are errors

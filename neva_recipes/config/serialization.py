@@ -19,12 +19,13 @@ __all__ = ["load_recipe", "recipe_from_plain", "recipe_from_yaml", "recipe_to_pl
 _CLASS_KEY = "class"
 
 
-# That of libyaml, where PyYAML was built with it, is several times as fast.
+# Those of libyaml, where PyYAML was built with it, are several times as fast.
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads YAML as people mean it: 2e-5 is a number, yes and 2024-01-01 are text, a key stands once."""
+class _KeysOnce(yaml.constructor.SafeConstructor):
+    """Refuses a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -34,6 +35,14 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _Loader(_KeysOnce, yaml.SafeLoader):
+    """Reads YAML as people mean it: 2e-5 is a number, yes and 2024-01-01 are text, a key stands once."""
+
+
+class _FastLoader(_KeysOnce, _SafeLoader):
+    """Reads the same; of what is wrong the other says more."""
 
 
 class _Dumper(_SafeDumper):
@@ -49,6 +58,7 @@ for _tag, _pattern, _first in (
     ("float", _NUMBER + r"|[-+]?\.inf|\.nan", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+_FastLoader.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER + "$"), list("-+.0123456789"))
 
 
@@ -95,13 +105,20 @@ def recipe_from_yaml(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
     Raises:
         RecipeError: The text is not YAML, or a field is unknown, missing, or holds a wrong value.
     """
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        plain = None if node is None else loader.construct_document(node)
+        try:
+            node, plain = _read(_FastLoader(text))  # type: ignore[call-arg]
+        except yaml.YAMLError:
+            node, plain = _read(_Loader(text))
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not valid YAML: {_first_line(error)}") from None
     return recipe_from_plain(plain, source, dict(_lines(node, "")))
+
+
+def _read(loader: Any) -> tuple[yaml.Node | None, Any]:
+    """Return the one document of a text, as it is written and as plain data."""
+    node = loader.get_single_node()
+    return node, None if node is None else loader.construct_document(node)
 
 
 def recipe_from_plain(plain: Any, source: str = "recipe", lines: Mapping[str, int] | None = None) -> fdl.Config[Recipe]:

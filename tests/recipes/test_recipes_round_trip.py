@@ -178,3 +178,8 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
     with pytest.raises(RecipeError, match=r"latin\.yaml: cannot be read"):
         load_recipe(tmp_path / "latin.yaml")
+
+
+def test_a_file_with_a_character_that_is_no_text():
+    with pytest.raises(RecipeError, match=r"^f.yaml: not valid YAML: .*special characters are not allowed"):
+        recipe_from_yaml("name: \x01", "f.yaml")

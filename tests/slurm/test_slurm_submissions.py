@@ -46,7 +46,7 @@ def programs(tmp_path, monkeypatch):
 @pytest.fixture
 def calls(programs, tmp_path):
     """Count the questions to Slurm since the last time."""
-    for name in ("squeue", "sacct"):
+    for name in ("squeue", "sacct", "sinfo"):
         programs(name, f'echo {name} >>{tmp_path}/calls\nexec "$real" "$@"')
 
     def count():
@@ -146,6 +146,12 @@ def test_many_points_are_one_question(cluster, tmp_path, calls):
     assert run.status().state == "queued"
     run.cancel(force=True)
     assert run.status().state == "cancelled"
+    calls()
+    run.resume(detach=True)
+    assert calls()["sinfo"] == 1
+    stages = stage_statuses(run.path, goes_on=True)
+    assert [(stage.status.state, stage.status.attempt) for stage in stages] == [("queued", 2)] * 6
+    assert len({stage.run.supervisor()["slurm_job_id"].partition("_")[0] for stage in stages} - {array}) == 1
 
 
 def test_a_job_runs_the_code_of_its_directory(cluster, tmp_path, script):
