@@ -50,7 +50,7 @@ from neva_recipes.config import (
 from neva_recipes.plan import Layout
 from neva_recipes.plan.checks import LONGEST_NAME
 
-__all__ = ["CHECKS", "HOSTILE", "Subject"]
+__all__ = ["CHECKS", "HOSTILE", "Subject", "tiny_recipe"]
 
 _MARK = "EXECUTOR_CONFORMANCE_MARK"
 _SECRET = "EXECUTOR_CONFORMANCE_TOKEN"
@@ -98,6 +98,39 @@ class Subject:
     refused_in_paths: tuple[str, ...] = ()
     written: Callable[[], Iterable[Path]] = tuple
     told: Callable[[Run], Mapping[str, str]] = lambda _: {}
+
+
+def tiny_recipe(name: str = "tiny", **trainer: Any) -> Any:
+    """Return a recipe that any plan accepts and that names files that are there, for jobs that do not train.
+
+    Args:
+        name: The recipe's.
+        **trainer: Fields of its `trainer`; `devices`, per node, and `num_nodes` are the layout.
+    """
+    language = config(
+        LanguageConfig,
+        num_layers=1,
+        hidden_size=8,
+        ffn_hidden_size=8,
+        num_attention_heads=1,
+        num_query_groups=1,
+        vocab_size=16,
+        max_position_embeddings=16,
+    )
+    return config(
+        Recipe,
+        name=name,
+        model=config(ModelConfig, language=language),
+        data=config(
+            TextDataConfig, data_path=__file__, tokenizer="owner/name", sequence_length=16, global_batch_size=24
+        ),
+        parallel=config(ParallelConfig),
+        precision=config(PrecisionConfig),
+        optim=config(OptimConfig),
+        trainer=config(TrainerConfig, **{"max_steps": 1, "devices": 1, **trainer}),
+        checkpoint=config(CheckpointConfig),
+        logging=config(LoggingConfig),
+    )
 
 
 def kind_is_registered(subject: Subject) -> None:
@@ -348,40 +381,13 @@ def _job(
     """Return a job whose ranks run some lines of Python; its run directory lies in a hostile folder."""
     mark = uuid.uuid4().hex
     job = plan_job(
-        _recipe(subject.world_size),
+        tiny_recipe(devices=subject.world_size, accelerator="cpu"),
         subject.make(env={_MARK: mark, **(env or {})}),
         name=name,
         runs_dir=runs_dir or _hostile_folder(subject, "runs"),
     )
     # The program is an argument, so that a place which sees the run directory alone can run it too.
     return dataclasses.replace(job, argv=(subject.python, "-c", _PREAMBLE + body, *arguments))
-
-
-def _recipe(world_size: int) -> Any:
-    language = config(
-        LanguageConfig,
-        num_layers=1,
-        hidden_size=8,
-        ffn_hidden_size=8,
-        num_attention_heads=1,
-        num_query_groups=1,
-        vocab_size=16,
-        max_position_embeddings=16,
-    )
-    return config(
-        Recipe,
-        name="conformance",
-        model=config(ModelConfig, language=language),
-        data=config(
-            TextDataConfig, data_path=__file__, tokenizer="owner/name", sequence_length=16, global_batch_size=8
-        ),
-        parallel=config(ParallelConfig),
-        precision=config(PrecisionConfig),
-        optim=config(OptimConfig),
-        trainer=config(TrainerConfig, max_steps=1, devices=world_size, accelerator="cpu"),
-        checkpoint=config(CheckpointConfig),
-        logging=config(LoggingConfig),
-    )
 
 
 def _started(job: Job) -> Run:

@@ -7,22 +7,10 @@ import time
 from pathlib import Path
 
 import executors
-from neva_recipes.config import (
-    CheckpointConfig,
-    LanguageConfig,
-    LoggingConfig,
-    ModelConfig,
-    OptimConfig,
-    ParallelConfig,
-    PrecisionConfig,
-    Recipe,
-    TextDataConfig,
-    TrainerConfig,
-    UserError,
-    config,
-)
+from executors.conformance import tiny_recipe
+from neva_recipes.config import UserError
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 # What a rank does to leave processes behind: one child in its group, one in a session of its own, both deaf to SIGTERM.
 GRANDCHILDREN = """
@@ -35,31 +23,8 @@ for new_session in (False, True):
 
 
 def make_recipe(world_size=1, name="tiny", **trainer):
-    """Return a valid recipe that needs `world_size` processes and names files that are there."""
-    language = config(
-        LanguageConfig,
-        num_layers=1,
-        hidden_size=8,
-        ffn_hidden_size=8,
-        num_attention_heads=1,
-        num_query_groups=1,
-        vocab_size=16,
-        max_position_embeddings=16,
-    )
-    return config(
-        Recipe,
-        name=name,
-        model=config(ModelConfig, language=language),
-        data=config(
-            TextDataConfig, data_path=__file__, tokenizer="owner/name", sequence_length=16, global_batch_size=12
-        ),
-        parallel=config(ParallelConfig),
-        precision=config(PrecisionConfig),
-        optim=config(OptimConfig),
-        trainer=config(TrainerConfig, **{"max_steps": 1, "devices": world_size, **trainer}),
-        checkpoint=config(CheckpointConfig),
-        logging=config(LoggingConfig),
-    )
+    """Return a valid recipe that needs `world_size` processes."""
+    return tiny_recipe(name, **{"devices": world_size, **trainer})
 
 
 def make_job(script, runs_dir, world_size=1, *, name=None, arguments=(), grace=20.0, env=None):

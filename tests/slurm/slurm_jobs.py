@@ -12,9 +12,7 @@ from tests.pipelines import recipes
 
 def make_recipe(num_nodes=1, devices=1):
     """Return a valid recipe for so many processes that names files that are there."""
-    recipe = recipes.make_recipe(num_nodes=num_nodes, devices=devices)
-    recipe.data.global_batch_size = 24
-    return recipe
+    return recipes.make_recipe(num_nodes=num_nodes, devices=devices)
 
 
 def make_job(script, runs_dir, num_nodes=1, devices=1, *, name=None, arguments=(), **fields):
