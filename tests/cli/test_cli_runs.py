@@ -106,7 +106,7 @@ def test_cancelling_and_leaving(nemo_run, start):
         assert "says" in follower.stdout.readline()
         time.sleep(0.2)
         os.kill(follower.pid, signal.SIGINT)
-        assert follower.wait(timeout=30) == 130
+        assert follower.wait(timeout=120) == 130
         assert follower.stderr.read() == ""
     assert nemo_run("cancel", run.name, check=0).stdout == f"{run.name} cancelled\n"
     assert "exit code: 130\n" in nemo_run("status", run.name, check=0).stdout

@@ -328,5 +328,5 @@ def test_workers_ignore_their_ranks_signals_and_end_with_it(tmp_path, make_recip
     finally:
         rank.kill()
         rank.wait()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=120)
     assert not alive

@@ -41,7 +41,7 @@ class Processes:
         assert not left, f"processes left behind: {left}"
 
     def wait_until_gone(self):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + executor_jobs.PATIENCE
         while (left := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not left, f"processes left behind: {left}"

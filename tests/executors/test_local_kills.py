@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from executor_jobs import GRANDCHILDREN, unfold, wait_for
+from executor_jobs import GRANDCHILDREN, PATIENCE, unfold, wait_for
 
 import executors
 from neva_recipes.config import RunError
@@ -133,7 +133,7 @@ def test_interrupt_in_the_foreground(script, command, only_run, processes):
     run = only_run()
     wait_until_up(run, 2)
     os.killpg(launcher.pid, signal.SIGINT)
-    out, err = launcher.communicate(timeout=30)
+    out, err = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 130, err
     assert unfold(out.splitlines()) == {0: ["up"], 1: ["up"]}
     assert "Ctrl-C again" in err and "Traceback" not in err
@@ -148,7 +148,7 @@ def test_second_interrupt_kills_at_once(script, command, only_run):
     os.killpg(launcher.pid, signal.SIGINT)
     assert "Ctrl-C again" in launcher.stderr.readline()
     os.killpg(launcher.pid, signal.SIGINT)
-    launcher.communicate(timeout=30)
+    launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 130
     assert run.status().state == "cancelled"
 
@@ -178,7 +178,7 @@ def test_reader_that_has_seen_enough_ends_the_run(script, command, only_run, pro
 
 def test_exit_code_of_the_command_is_the_runs(script, command):
     launcher = command(script("print('bye'); sys.exit(9)"))
-    out, _ = launcher.communicate(timeout=30)
+    out, _ = launcher.communicate(timeout=PATIENCE)
     assert (out, launcher.returncode) == ("bye\n", 9)
 
 
@@ -280,7 +280,7 @@ def test_logs_are_followed_from_another_process(script, start):
     assert follower.stdout.readline() == "second\n"
     assert follower.poll() is None
     (run.path / "end").touch()
-    assert follower.communicate(timeout=30)[0] == "last\n"
+    assert follower.communicate(timeout=PATIENCE)[0] == "last\n"
     assert follower.returncode == 0
     with pytest.raises(RunError, match="has no rank 2: expected 0 to 1"):
         run.logs(rank=2)
