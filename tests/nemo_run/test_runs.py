@@ -55,49 +55,42 @@ def test_training_is_that_of_the_local_executor(nemo, world):
 
 
 def test_failure_environment_and_secrets(nemo, tmp_path):
-    run = nemo.start(
+    env = {"ODD": HOSTILE + "\n${img_root}", "HF_TOKEN": TOKEN}
+    failing, killed = nemo.start_all(
         """
-        print("the token is", os.environ["HF_TOKEN"])
+        print("the token is", os.environ["HF_TOKEN"], flush=True)
         names = ("ODD", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
         seen = {name: os.environ[name] for name in names} | {"token": len(os.environ["HF_TOKEN"])}
         (run_dir / f"seen-{rank}.json").write_text(json.dumps(seen))
         if rank == 1:
-            sys.exit(7)
-        time.sleep(600)
-        """,
-        cwd=tmp_path,
-        env={"ODD": HOSTILE + "\n${img_root}", "HF_TOKEN": TOKEN},
-    )
-    assert run.wait() == 7
-    status = run.status()
-    assert (status.state, status.reason) == ("failed", "rank 1: exited with code 7")
-    for rank in range(2):
-        assert json.loads((run.path / f"seen-{rank}.json").read_text()) == {
-            "ODD": HOSTILE + "\n${img_root}",
-            "NODE_RANK": "0",
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "token": len(TOKEN),
-        }
-        assert list(run.logs(rank=rank)) == ["the token is ***"]
-    assert sorted(run.logs()) == ["[0] the token is ***", "[1] the token is ***"]
-    assert TOKEN.encode() not in contents(tmp_path)
-    assert processes_of(run) == []
-
-
-def test_killed_rank_is_told(nemo, tmp_path):
-    run = nemo.start(
-        """
-        if rank == 1:
+            while len(list(run_dir.glob("seen-*"))) < 2:
+                time.sleep(0.01)
+            if os.environ["END"] == "exit":
+                sys.exit(7)
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
         """,
+        [{"name": end, "fields": {"env": {**env, "END": end}}} for end in ("exit", "kill")],
         cwd=tmp_path,
     )
-    assert run.wait() == 137
-    assert run.status().reason == "rank 1: was killed by signal 9 (SIGKILL: out of memory?)"
-    assert processes_of(run) == []
+    assert failing.wait() == 7
+    assert (failing.status().state, failing.status().reason) == ("failed", "rank 1: exited with code 7")
+    assert killed.wait() == 137
+    assert killed.status().reason == "rank 1: was killed by signal 9 (SIGKILL: out of memory?)"
+    for run in (failing, killed):
+        for rank in range(2):
+            assert json.loads((run.path / f"seen-{rank}.json").read_text()) == {
+                "ODD": HOSTILE + "\n${img_root}",
+                "NODE_RANK": "0",
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+                "token": len(TOKEN),
+            }
+            assert list(run.logs(rank=rank)) == ["the token is ***"]
+        assert sorted(run.logs()) == ["[0] the token is ***", "[1] the token is ***"]
+        assert processes_of(run) == []
+    assert TOKEN.encode() not in contents(tmp_path)
 
 
 def test_stopped_then_resumed_then_cancelled(nemo, tmp_path):
