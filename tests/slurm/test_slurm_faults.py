@@ -459,10 +459,11 @@ def test_a_rank_that_is_killed_and_a_job_that_is_cancelled(scenes, check_same):
 
 def test_a_full_disk(scenes, check_same):
     run, too_small, filled = scenes("full_disk")
-    for status in (too_small, filled):
-        assert (status.state, status.exit_code) == ("failed", 2)
-        assert "the disk is full" in status.reason
-    assert "earlier checkpoints are untouched" in too_small.reason
+    assert (too_small.state, too_small.exit_code) == ("failed", 2)
+    assert "the disk is full" in too_small.reason and "earlier checkpoints are untouched" in too_small.reason
+    # A rank could not even say that it has failed by itself, so it may be taken for one that was ended with the other.
+    assert filled.state == "failed" and filled.exit_code in (1, 2)
+    assert "the disk is full" in filled.reason
     check_same(run)
 
 
