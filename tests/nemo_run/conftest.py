@@ -34,7 +34,7 @@ def nemo(tmp_path_factory):
 
     NeMo-Run wants older versions of packages that others here use too, so it does not go into this environment.
     """
-    if importlib.util.find_spec("nemo_run") is not None:
+    if all(importlib.util.find_spec(name) for name in ("nemo_run", "kubernetes")):
         return Nemo(sys.prefix)
     _, _, *packages = shlex.split(INSTALL)
     return _installed(tmp_path_factory, "NeMo-Run", [sys.prefix], [*packages, *_KUBEFLOW])

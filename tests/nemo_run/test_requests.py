@@ -63,6 +63,12 @@ WRONG = [
     ),
     ("docker", {"container_image": "neva", "volumes": "{"}, "executor.options.volumes={: expected list[str], "
      "written as in YAML"),
+    (
+        "slurm",
+        {"account": "env:DGX_CLIENT_SECRET"},
+        "executor.options.account=env:DGX_CLIENT_SECRET: NeMo-Run writes options of Slurm into its script",
+    ),
+    ("kubeflow", {}, "executor.options: kubeflow: Invalid kube-config file. No configuration found."),
 ]  # fmt: skip
 
 
@@ -94,10 +100,11 @@ def answers(nemo, tmp_path_factory):
             "runs_dir": str(folder / "two words"),
         },
         {"size": 3, "num_nodes": 2, "fields": {"backend": "docker", "options": {"container_image": "neva"}}},
+        {"fields": {"backend": "slurm", "options": CLUSTERS["slurm"], "python": "/opt/nemo_run/bin/python"}},
         {"fields": {"backend": "slurm", "options": {**CLUSTERS["slurm"], **_HOSTILE_OPTIONS}, **python}},
     ]
     cases = [{"runs_dir": str(folder / "runs"), **case} for case in cases]
-    return nemo.drive("requests", cwd=folder, cases=cases, environ={"DGX_CLIENT_SECRET": SECRET})
+    return nemo.drive("requests", cwd=folder, cases=cases, environ={"DGX_CLIENT_SECRET": SECRET, "KUBECONFIG": "none"})
 
 
 def rank_command(run_dir, nodes, processes):
@@ -145,12 +152,13 @@ def test_wrong_options(answers, number):
 
 
 def test_what_nemo_run_would_write_down_or_mangle(answers):
-    token, spaces, machines = [answer["error"] for answer in answers[-4:-1]]
+    token, spaces, machines, replaced = [answer["error"] for answer in answers[-5:-1]]
     assert token == (
         "executor.env: NeMo-Run would write HF_TOKEN to files: set it where the ranks run, or take backend=local"
     )
     assert "NeMo-Run does not quote paths, and this one holds ' ': choose another one" in spaces
     assert machines.startswith("trainer.num_nodes=2: executor.backend=docker runs on one machine")
+    assert replaced.startswith("'/opt/nemo_run/bin/python': NeMo-Run puts a path of its own for /nemo_run in Slurm's ")
 
 
 def test_options_that_a_shell_could_act_on(answers, tmp_path):
