@@ -143,6 +143,7 @@ def cluster(folder: Path) -> Iterator[None]:
         finally:
             subprocess.run(["scancel", "--user", str(os.getuid())], check=False)
         return
+    folder.chmod(0o755)  # Munge and Slurm want to own or share the way to their files
     path = folder / "slurm"
     path.mkdir()
     try:
@@ -224,9 +225,7 @@ def main() -> int:
     arguments = parser.parse_args()
     measured: list[dict[str, Measured]] = []
     with tempfile.TemporaryDirectory() as name, cluster(Path(name)):
-        # Munge and Slurm want to own or share the way to their files.
         folder = Path(name)
-        folder.chmod(0o755)
         watch = Stopwatch(folder)
         for number in range(arguments.repeats):
             (folder / str(number)).mkdir()
