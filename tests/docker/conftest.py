@@ -1,5 +1,6 @@
 """A real Docker engine on this machine, an image made without a registry, and jobs for it; shared by the tests."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -39,16 +40,22 @@ def root_file_system(engine_folder):
     return packed
 
 
-@pytest.fixture(scope="session")
-def engine(engine_folder, root_file_system):
-    """A running engine that has the image."""
-    engine = Engine(engine_folder / "engine")
+@contextlib.contextmanager
+def running(engine, root_file_system):
+    """Run an engine that has the image."""
     try:
         engine.start()
         engine.command("import", str(root_file_system), Place.IMAGE)
         yield engine
     finally:
         engine.stop()
+
+
+@pytest.fixture(scope="session")
+def engine(engine_folder, root_file_system):
+    """A running engine that has the image."""
+    with running(Engine(engine_folder / "engine"), root_file_system) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +65,8 @@ def gpu_engine(engine_folder, root_file_system):
     hook.parent.mkdir()
     hook.write_text(f"#!{sys.executable}\n{Path(__file__).with_name('nvidia_hook.py').read_text()}")
     hook.chmod(0o755)
-    engine = Engine(engine_folder / "gpus", hook.parent)
-    try:
-        engine.start()
-        engine.command("import", str(root_file_system), Place.IMAGE)
+    with running(Engine(engine_folder / "gpus", hook.parent), root_file_system) as engine:
         yield engine
-    finally:
-        engine.stop()
 
 
 @pytest.fixture
