@@ -1,7 +1,8 @@
 #!/bin/bash
 # Starts a Slurm cluster of several nodes on this machine's loopback, as root and without systemd.
 #
-#   usage: start.sh DIR PORT [NODES [GPUS]]      everything lies under DIR; ports PORT to PORT+10+NODES are taken
+#   usage: start.sh DIR PORT [NODES [GPUS]]      everything lies under DIR; ports PORT to PORT+10+NODES are taken,
+#                                                or free ones if PORT is `any`
 #
 # KILL_WAIT is how many seconds lie between the SIGTERM and the SIGKILL to a job that is ended (5).
 # Afterwards SLURM_CONF=DIR/slurm.conf is all that Slurm's commands need. Partitions: main (preempts nothing), low
@@ -11,6 +12,7 @@ set -euo pipefail
 export PATH=/usr/sbin:/sbin:$PATH
 DIR=$(realpath -m "$1") PORT=$2 NODES=${3:-2} GPUS=${4:-4}
 HOST=$(hostname -s)
+[ "$PORT" != any ] || PORT=$(python3 "$(dirname "$0")/free_ports.py")
 
 mkdir -p "$DIR"/{log,run,state,spool,devices,munge}
 chmod 755 "$DIR" "$DIR"/*
