@@ -33,7 +33,7 @@ def test_stopped_on_the_way_it_ends_with_the_weights_of_a_local_run(cluster, wor
     assert run.wait() == 0, run.status()
     out, err = follower.communicate(timeout=60)
     assert follower.returncode == 0
-    assert all(" is queued: " in line for line in err.splitlines()), err  # it may have begun before the ranks
+    assert all(" is queued" in line for line in err.splitlines()), err  # it may have begun before the ranks
     assert "[0] resuming from " in out
     assert f"step {STEPS}/{STEPS}  loss " in out
 
