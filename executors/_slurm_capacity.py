@@ -30,11 +30,14 @@ def require_capacity(executor: "SlurmExecutor", layout: Layout, offered: Sequenc
     if not names:
         return
     wanted = executor.partition or os.environ.get("SBATCH_PARTITION")
-    chosen = wanted.split(",") if wanted else [nodes.partition for nodes in offered if nodes.is_default]
+    # Slurm passes over what is empty between commas.
+    chosen = [*filter(None, wanted.split(","))] if wanted else [node.partition for node in offered if node.is_default]
     for name in chosen:
         if name not in names:
             hint = suggest(name, names) or f"; expected {', '.join(names)}"
             raise RunError(f"executor.partition={name}: this cluster has no such partition{hint}")
+    if wanted and not chosen:
+        raise RunError(f"executor.partition={wanted}: names no partition; expected {', '.join(names)}")
     if not chosen:
         raise RunError(f"executor.partition: this cluster has no default; expected {', '.join(names)}")
 
