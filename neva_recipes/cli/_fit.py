@@ -18,7 +18,7 @@ __all__ = ["fit_command"]
 
 _WIDTH = 80
 _GIB = 2**30
-_COLUMNS = "{:>4} {:>8} {:>8} {:>7} {:>4} {:>4} {:>4} {:>5} {:>6}  {}"
+_COLUMNS = "{:>4} {:>8} {:>8} {:>7} {:>4} {:>4} {:>4} {:>4} {:>5} {:>6}  {}"
 
 
 def fit_command(argv: Sequence[str]) -> int:
@@ -86,7 +86,7 @@ def _report(
     lengths = found.lengths
     yield wrap(f"lengths: {lengths.tokens:,.0f} tokens a sample; {lengths.source}")
     yield ""
-    yield _COLUMNS.format("rank", "s/step", "hours", "GiB", "TP", "PP", "CP", "DP", "micro", "recompute")
+    yield _COLUMNS.format("rank", "s/step", "hours", "GiB", "TP", "PP", "VP", "CP", "DP", "micro", "recompute")
     for rank, candidate in enumerate(found.candidates[:limit], start=1):
         yield _row(rank, candidate)
         settings = _settings(candidate.overrides) or ["(the recipe as it is)"]
@@ -112,6 +112,7 @@ def _row(rank: int, candidate: "Candidate") -> str:
         f"{candidate.peak / _GIB:.1f}",
         parallel.tensor_model_parallel_size,
         parallel.pipeline_model_parallel_size,
+        parallel.virtual_pipeline_model_parallel_size or "-",
         parallel.context_parallel_size,
         candidate.layout.data_parallel_size,
         candidate.recipe.data.micro_batch_size,

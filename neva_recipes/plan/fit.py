@@ -23,6 +23,9 @@ _LARGEST_MICRO_BATCH = 64
 _SHORTEST_PART = 4096
 """Tokens of a sequence that each context-parallel GPU must at least get; with fewer it costs more than it saves."""
 
+_NEXT_TO_NO_LONGER = 1.02
+"""How much longer a step may take with fewer virtual stages, whose messages cost more than their bytes."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -55,7 +58,8 @@ class Fit:
     Attributes:
         gpu: The type of GPU.
         lengths: How long samples are taken to be, and how that is known, in the recipe as it is.
-        candidates: What fits, fastest first; of every layout with and without recomputation the fastest micro batch.
+        candidates: What fits, fastest first; of every tensor-, pipeline- and context-parallel size, with and without
+            recomputation, the fastest micro batch and the number of virtual stages that goes with it.
         nearest: What fits least badly where nothing fits; none where something does, or no layout is possible at all.
         obstacle: Why no layout is possible at all; none where one is.
     """
@@ -94,8 +98,8 @@ def search_layouts(
     """Return the layouts of a recipe that fit on some GPUs, or what is nearest to fitting.
 
     Tensor parallelism stays inside of a machine and goes with sequence parallelism. Layers are divided evenly over the
-    pipeline stages, without virtual stages. Context parallelism is tried for long sequences only. The optimizer state
-    is sharded. The global batch and everything else stay as they are.
+    pipeline stages, and those of a stage over its virtual stages. Context parallelism is tried for long sequences only.
+    The optimizer state is sharded. The global batch and everything else stay as they are.
 
     Args:
         recipe: What to train.
@@ -160,7 +164,7 @@ def _layouts(recipe: Recipe, nodes: int, devices: int) -> Iterator[dict[str, Any
     longest = max(1, recipe.data.sequence_length // _SHORTEST_PART)
     for context in (size for size in _divisors(world) if size <= longest):
         for tensor in _divisors(devices):
-            for pipeline in _divisors(layers):
+            for pipeline, pieces in _stages_and_pieces(layers):
                 if world % (tensor * pipeline * context) == 0:
                     yield {
                         "trainer.num_nodes": nodes,
@@ -168,12 +172,20 @@ def _layouts(recipe: Recipe, nodes: int, devices: int) -> Iterator[dict[str, Any
                         "parallel.tensor_model_parallel_size": tensor,
                         "parallel.sequence_parallel": tensor > 1,
                         "parallel.pipeline_model_parallel_size": pipeline,
-                        "parallel.virtual_pipeline_model_parallel_size": None,
+                        "parallel.virtual_pipeline_model_parallel_size": pieces,
                         "parallel.num_layers_in_first_pipeline_stage": None,
                         "parallel.num_layers_in_last_pipeline_stage": None,
                         "parallel.context_parallel_size": context,
                         "parallel.use_distributed_optimizer": True,
                     }
+
+
+def _stages_and_pieces(layers: int) -> Iterator[tuple[int, int | None]]:
+    """Yield numbers of pipeline stages, each with none and with every number of virtual stages."""
+    for stages in _divisors(layers):
+        yield stages, None
+        if stages > 1:
+            yield from ((stages, pieces) for pieces in _divisors(layers // stages) if pieces > 1)
 
 
 def _micro_batches(recipe: Recipe, layout: Mapping[str, Any], world: int) -> Iterator[int]:
@@ -192,13 +204,28 @@ def _divisors(number: int) -> list[int]:
 
 
 def _fastest_of_each_layout(candidates: list[Candidate]) -> tuple[Candidate, ...]:
-    """Return the fastest candidate of each layout and kind of recomputation, the fastest of all first."""
-    chosen: dict[tuple[Any, ...], Candidate] = {}
-    for candidate in sorted(candidates, key=lambda candidate: (candidate.cost.step_seconds, candidate.peak)):
+    """Return one candidate of each set of sizes and kind of recomputation, the fastest of all first.
+
+    It is the fastest one, unless fewer virtual stages take next to no longer: each of them sends more messages.
+    """
+    groups: dict[tuple[Any, ...], list[Candidate]] = {}
+    for candidate in candidates:
         parallel, recompute = candidate.recipe.parallel, candidate.recipe.model.recompute_granularity
         sizes = (parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size)
-        chosen.setdefault((*sizes, parallel.context_parallel_size, recompute), candidate)
-    return tuple(chosen.values())
+        groups.setdefault((*sizes, parallel.context_parallel_size, recompute), []).append(candidate)
+    chosen = []
+    for group in groups.values():
+        limit = min(candidate.cost.step_seconds for candidate in group) * _NEXT_TO_NO_LONGER
+        chosen.append(min((one for one in group if one.cost.step_seconds <= limit), key=_pieces_then_speed))
+    return tuple(sorted(chosen, key=_speed))
+
+
+def _pieces_then_speed(candidate: Candidate) -> tuple[float, ...]:
+    return (candidate.recipe.parallel.virtual_pipeline_model_parallel_size or 1, *_speed(candidate))
+
+
+def _speed(candidate: Candidate) -> tuple[float, float]:
+    return candidate.cost.step_seconds, candidate.peak
 
 
 def _obstacle(recipe: Recipe, nodes: int, devices: int, gpu: Gpu) -> str:

@@ -77,6 +77,34 @@ def test_pasted_overrides_give_the_promised_plan(name, gpus, gpu, tmp_path, monk
     assert shown["plan"]["cost"]["step_seconds"] == pytest.approx(candidates[0].cost.step_seconds)
 
 
+def test_virtual_stages_where_they_pay():
+    """Each candidate with virtual stages leaves the hardware's share of the bubble that the schedule has, and pays."""
+    recipe = llava.finetune("13b")
+    candidates = fit(recipe, gpus=64)
+    interleaved = [one for one in candidates if one.recipe.parallel.virtual_pipeline_model_parallel_size]
+    assert interleaved[0] is candidates[0]
+    assert {one.layout.pipeline_model_parallel_size for one in interleaved} >= {2, 4, 8}
+    for candidate in interleaved:
+        layout, parallel = candidate.layout, candidate.recipe.parallel
+        stages, pieces = layout.pipeline_model_parallel_size, parallel.virtual_pipeline_model_parallel_size
+        # 40 layers: as many in each piece, dealt out in turn.
+        size = 40 // (stages * pieces)
+        starts = [[(piece * stages + stage) * size for piece in range(pieces)] for stage in range(stages)]
+        assert [[chunk.start for chunk in stage.chunks] for stage in layout.stages] == starts
+        microbatches = 128 // layout.data_parallel_size // candidate.recipe.data.micro_batch_size
+        assert microbatches % stages == 0
+        assert layout.bubble == pytest.approx((stages - 1) / (pieces * microbatches + stages - 1))
+        plainer = {**candidate.overrides, "parallel.virtual_pipeline_model_parallel_size": "none"}
+        changed = llava.finetune("13b")
+        for path, value in plainer.items():
+            set_field(changed, path, str(value).lower())
+        plain = plan(changed, gpu="h100-80g")
+        assert plain.cost.step_seconds_of["bubble"] == pytest.approx(
+            pieces * candidate.cost.step_seconds_of["bubble"], rel=0.1
+        )
+        assert plain.cost.step_seconds > 1.02 * candidate.cost.step_seconds
+
+
 def test_what_must_not_fit():
     """Bytes by hand: a trained 13B takes 6 + 12/8 bytes a weight where it is not split over 8 GPUs, 98 GB."""
     sizes = {candidate.layout.model_parallel_size for candidate in fit(llava.finetune("13b"), gpus=8, gpu="a100-40g")}
@@ -99,14 +127,14 @@ def test_other_settings_stay(capsys, monkeypatch, tmp_path):
     """What was asked for is in the pasted command, but not twice; a setting that no layout uses is taken back."""
     monkeypatch.chdir(tmp_path)
     words = ["size=13b", "data.micro_batch_size=3", "name=it's", "parallel.pipeline_model_parallel_size=2"]
-    words += ["parallel.virtual_pipeline_model_parallel_size=2"]
+    words += ["parallel.num_layers_in_first_pipeline_stage=18"]
     assert main(["fit", "llava.finetune", *words, "--gpus", "16", "--gpu", "h100-80g"]) == 0
     pasted = shlex.split(
         capsys.readouterr().out.partition(":\n")[2].rpartition("starts nothing):\n")[2].replace("\\\n", " ")
     )
     keys = [word.partition("=")[0] for word in pasted[2:]]
     assert len(keys) == len(set(keys)) and "name=it's" in pasted and "size=13b" in pasted
-    assert "parallel.virtual_pipeline_model_parallel_size=none" in pasted and "trainer.num_nodes=2" in pasted
+    assert "parallel.num_layers_in_first_pipeline_stage=none" in pasted and "trainer.num_nodes=2" in pasted
 
 
 def test_a_layout_that_needs_no_change():
