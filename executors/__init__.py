@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from executors._finding import find_run, list_runs
     from executors._script import run_directory_script
     from executors._state import State, read_state, write_state
     from executors.base import Executor, RefusedError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from executors.pipeline import Evaluate, Export, Pipeline, Stage
     from executors.pipeline_launch import PipelineJob, plan_pipeline, run_pipeline, start_pipeline
     from executors.registry import find_executor
-    from executors.runs import Run, RunStatus, find_run, list_runs
+    from executors.runs import Run, RunStatus
     from executors.slurm import SlurmExecutor
 
 __all__ = [
@@ -76,9 +77,9 @@ _HOMES = {
     "State": "_state",
     "find_executor": "registry",
     "find_leftovers": "cleanup",
-    "find_run": "runs",
+    "find_run": "_finding",
     "job_of": "launch",
-    "list_runs": "runs",
+    "list_runs": "_finding",
     "plan_job": "launch",
     "plan_pipeline": "pipeline_launch",
     "read_state": "_state",

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from executors._finding import list_runs
 from executors._lock import NoLocksError, acquire_lock
 from executors._state import REMOVED
-from executors.runs import Run, list_runs
+from executors.runs import Run
 from neva_recipes.config import CheckpointError, RunError, UserError, load_recipe, recipe_to_plain
 from neva_recipes.plan.checkpoints import find_checkpoint
 
@@ -50,6 +51,9 @@ def find_leftovers(runs_dir: str | Path = "runs", older_than: timedelta | None =
         RunError: The folder cannot be read.
     """
     runs = {run: _stages(run) for run in list_runs(runs_dir)}
+    # A link in the folder can lead to one of them.
+    stages = {os.path.realpath(stage.path) for parts in runs.values() for stage in parts}
+    runs = {run: parts for run, parts in runs.items() if os.path.realpath(run.path) not in stages}
     found = [*_dead_launches(Path(runs_dir).resolve())]
     for run in (one for outer, stages in runs.items() for one in (outer, *stages)):
         for place in (run.path, run.path / "checkpoints"):

@@ -25,13 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from executors._finding import find_run
 from executors._hostile import HOSTILE, executed_below, folder_names, run_names
 from executors._leaks import in_arguments, in_commands, in_files, in_texts
 from executors.base import RANK_VARIABLES, Executor
 from executors.job import Job, executor_class, load_executor, read_job_record
 from executors.launch import plan_job, start_job
 from executors.registry import kind_class
-from executors.runs import Run, find_run
+from executors.runs import Run
 from neva_recipes.config import (
     CheckpointConfig,
     LanguageConfig,
