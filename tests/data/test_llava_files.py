@@ -46,7 +46,8 @@ def test_every_record_of_an_array_is_found(tmp_path_factory, records, indent, as
 @settings(max_examples=50, deadline=None)
 @given(records=RECORDS, ascii_only=st.booleans(), end=st.sampled_from(["\n", "\r\n", "\n\n"]))
 def test_every_record_of_lines_is_found(tmp_path_factory, records, ascii_only, end):
-    folder = tmp_path_factory.getbasetemp()
+    # A folder for each: what was made of another file of this name, size and tick of the clock would be taken.
+    folder = tmp_path_factory.mktemp("lines")
     path = folder / "lines.jsonl"
     path.write_bytes(end.join(json.dumps(record, ensure_ascii=ascii_only) for record in records).encode())
     index = SampleIndex(path, folder)

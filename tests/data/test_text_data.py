@@ -20,7 +20,8 @@ DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=
 @settings(max_examples=60, deadline=None)
 @given(documents=DOCUMENTS, sequence_length=st.integers(1, 40))
 def test_windows_predict_every_token_once(tmp_path_factory, sentencepiece_tokenizer, documents, sequence_length):
-    folder = tmp_path_factory.getbasetemp()
+    # A folder for each: what was made of another file of this name, size and tick of the clock would be taken.
+    folder = tmp_path_factory.mktemp("documents")
     path = folder / "documents.jsonl"
     path.write_text("\n".join(json.dumps({"text": document}) for document in documents))
     dataset = TextDataset(str(path), sequence_length, sentencepiece_tokenizer, folder)
