@@ -8,9 +8,11 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
+    "IDENTITY",
     "become_subreaper",
     "describe_exit",
     "die_with_parent",
@@ -20,6 +22,9 @@ __all__ = [
     "memory_kills",
     "pick_port",
 ]
+
+IDENTITY = MappingProxyType({"pid": int, "pid_start": int, "boot_id": str, "hostname": str})
+"""What `identify` returns."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

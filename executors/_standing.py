@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from executors._lock import acquire_lock
 from executors._state import FINAL, State, now, read_state, write_state
 from executors.base import Executor
 from executors.job import executor_class, read_job_record
-from neva_recipes.config import RunError, UserError
+from neva_recipes.config import Matches, RunError, UserError, describe_type
 
 __all__ = ["ENDED", "POLL_SECONDS", "Standing", "ask_together"]
 
@@ -55,8 +55,7 @@ class Standing:
                 break  # else it went on between the two looks
         if told is not None:
             return self._record(written, told)
-        reason = "its supervisor is gone: killed, or the machine went down"
-        return dataclasses.replace(written, state="lost", exit_code=_EXIT_CODES["lost"], reason=reason)
+        return _lost(written, "its supervisor is gone: killed, or the machine went down")
 
     def has_ended(self) -> bool:
         """Return whether nothing of the run is left to wait for.
@@ -77,16 +76,37 @@ class Standing:
         if state.state == "created":
             raise RunError(f"run {self._path.name} has not been started")
         if state.state not in _SUPERVISED:
-            raise RunError(f"run {self._path.name} has already ended: {state.state}")
+            why = f": {state.reason}" if state.state == "lost" else ""
+            raise RunError(f"run {self._path.name} has already ended: {state.state}{why}")
         self._executor.request_cancel(self._path, state.supervisor, force=force)
 
     def _read(self) -> State:
         try:
-            return read_state(self._path)
+            state = read_state(self._path)
         except FileNotFoundError:
             return State(state="created")
         except (OSError, ValueError) as error:
-            return State(state="lost", exit_code=_EXIT_CODES["lost"], reason=f"state.json cannot be read: {error}")
+            return _lost(State(state="lost"), f"state.json cannot be read: {error}")
+        problem = self._problem(state)
+        return _lost(state, f"state.json is damaged: {problem}") if problem else state
+
+    def _problem(self, written: State) -> str | None:
+        """Return what is wrong with the entry by which whoever supervises the run is known; none if it will do."""
+        entries: Mapping[str, type | Matches] = {}
+        if written.state == "created" and written.supervisor:
+            entries = _process.IDENTITY
+        elif written.state in _SUPERVISED:
+            entries = self._executor.supervisor_entries
+        for name, expected in entries.items():
+            value = written.supervisor.get(name)
+            if isinstance(expected, Matches):
+                is_right = isinstance(value, str) and expected.accepts(value)
+            else:
+                is_right = type(value) is expected
+            if not is_right:
+                words = expected if isinstance(expected, Matches) else describe_type(expected)
+                return f"supervisor.{name}: expected {words}"
+        return None
 
     def _ask(self, written: State) -> tuple[bool | None, State | None]:
         """Return whether what should write the next state is alive, and what the place says of the run instead."""
@@ -148,6 +168,10 @@ class Standing:
         return executor_class(read_job_record(self._path))
 
 
+def _lost(state: State, reason: str) -> State:
+    return dataclasses.replace(state, state="lost", exit_code=_EXIT_CODES["lost"], reason=reason)
+
+
 def ask_together(standings: Iterable[Standing]) -> None:
     """Ask each place that can tell of many runs at once how some stand; `state` then goes by that.
 
@@ -155,8 +179,8 @@ def ask_together(standings: Iterable[Standing]) -> None:
     """
     places: dict[type[Executor], list[tuple[Standing, State]]] = {}
     for standing in standings:
-        written = standing._read()
         with contextlib.suppress(UserError):
+            written = standing._read()
             if written.state in _SUPERVISED and standing._is_due(written):
                 places.setdefault(standing._executor, []).append((standing, written))
     for executor, due in places.items():

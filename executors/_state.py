@@ -158,13 +158,13 @@ def read_state(run_dir: Path) -> State:
         state = State(**json.loads(text))
         for moment in (state.started, state.ended):
             if moment is not None:
-                datetime.fromisoformat(moment)
+                datetime.fromisoformat(moment).astimezone()
         kinds = ((state.attempt, int), (state.exit_code, int | None), (state.reason, str | None))
         if state.state not in STATES or not all(isinstance(value, kind) for value, kind in kinds):
             raise TypeError(f"state {state.state!r}")
         if not isinstance(state.supervisor, dict):
             raise TypeError("supervisor")
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"not the state of a run: {error}") from None
     return state
 

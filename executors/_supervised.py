@@ -29,6 +29,7 @@ class SupervisedExecutor(Executor):
             this machine.
     """
 
+    supervisor_entries: ClassVar[Mapping[str, type]] = _process.IDENTITY
     launcher: ClassVar[str | None] = None
 
     grace_seconds: Annotated[float, Range(minimum=0, maximum=3600)] = 10.0

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from neva_recipes.config import ConfigNode, Environment, RunError
+from neva_recipes.config import ConfigNode, Environment, Matches, RunError
 from neva_recipes.plan import Layout
 from neva_recipes.secrets import is_secret, secret_in, secret_names
 
@@ -58,6 +59,9 @@ class Executor(ConfigNode, ABC):
 
     outlives_command: ClassVar[bool] = False
     """Whether a run goes on when the command that shows it is gone; Ctrl-C cancels it all the same."""
+
+    supervisor_entries: ClassVar[Mapping[str, type | Matches]] = MappingProxyType({})
+    """What the entry of a run in state.json holds at least, by name; a run of which it does not is `lost`."""
 
     env: Environment = field(default_factory=dict, repr=False)
     """Environment variables for every process; secret values are passed on but written nowhere."""

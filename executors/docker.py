@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from executors._docker_container import Container, container_name, container_of, parse_mount
@@ -54,6 +55,9 @@ class DockerExecutor(Executor):
 
     kind: ClassVar[str] = "docker"
     answer_seconds: ClassVar[float] = 0.5
+    supervisor_entries: ClassVar[Mapping[str, type]] = MappingProxyType(
+        {"container": str, "docker_host": str, "hostname": str}
+    )
 
     image: Annotated[str, Matches(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", "the name of an image")] | None = None
     """Image to run in, such as neva-recipes:latest; it must be there, unless pull is set."""

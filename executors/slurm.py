@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from executors._gpu import gpu_named
@@ -65,6 +66,9 @@ class SlurmExecutor(Executor):
     kind: ClassVar[str] = "slurm"
     answer_seconds: ClassVar[float] = 2.0
     outlives_command: ClassVar[bool] = True
+    supervisor_entries: ClassVar[Mapping[str, Matches]] = MappingProxyType(
+        {"slurm_job_id": Matches(r"\d+([_+]\d+)?", "the number of a Slurm job")}
+    )
 
     partition: _Word | None = None
     """Partition, or several with commas; none for the cluster's default."""
