@@ -1,8 +1,9 @@
 """Why ranks failed, as they say themselves. Standard library only."""
 
-import json
 import signal
 from pathlib import Path
+
+from executors._state import read_json
 
 __all__ = ["CAUSES", "read_failure"]
 
@@ -15,7 +16,7 @@ _LONGEST_MESSAGE = 1000
 def read_failure(run_dir: Path) -> tuple[int, str, str] | None:
     """Return rank, kind and message of the failure.json that a rank has written, if it is a whole one."""
     try:
-        failure = json.loads((run_dir / "failure.json").read_text(encoding="utf-8"))
+        failure = read_json(run_dir / "failure.json")
         number, kind, message = int(failure["rank"]), failure["kind"], " ".join(failure["message"].split())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

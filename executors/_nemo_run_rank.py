@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote_to_bytes
 from executors._logs import LogWriter
 from executors._process import become_subreaper, die_with_parent, kill_children
 from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Rank
-from executors._state import write_atomically
+from executors._state import read_json, write_atomically
 from neva_recipes.secrets import secret_values
 
 __all__ = ["NEMO_RUN_FOLDER", "RANKS_FOLDER", "STOP_FILE", "main", "plain_path"]
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         would be a reason to kill the others.
     """
     run_dir = Path(os.fsdecode(unquote_to_bytes(arguments[0])))
-    job: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+    job: dict[str, Any] = read_json(run_dir / "job.json")
     number = int(os.environ["RANK"])
     ended_path = run_dir / RANKS_FOLDER / f"{number}.json"
     ended_path.unlink(missing_ok=True)  # a cluster may start a job a second time

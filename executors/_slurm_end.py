@@ -5,7 +5,6 @@ that Slurm itself is ending, or has started again elsewhere, is left alone: whoe
 """
 
 import dataclasses
-import json
 import shutil
 import signal
 import sys
@@ -22,7 +21,7 @@ from executors._slurm_run import (
     own_job_id,
     restart_number,
 )
-from executors._state import State, now, write_state
+from executors._state import State, now, read_json, write_state
 from neva_recipes.config import RunError
 
 __all__ = ["main"]
@@ -70,7 +69,7 @@ def _is_mine(job_id: str) -> bool:
 
 
 def _go_on(run_dir: Path, state: State, job_id: str) -> int:
-    largest = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))["executor"]["max_requeues"]
+    largest = read_json(run_dir / "job.json")["executor"]["max_requeues"]
     try:
         count, problem = note_requeue(run_dir)
         if largest is not None and count > largest:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from executors._failure import CAUSES, read_failure
 from executors._process import describe_exit
 from executors._rank import EXIT_STOPPED
-from executors._state import State, now, read_state, write_atomically, write_state
+from executors._state import State, now, read_json, read_state, write_atomically, write_state
 
 __all__ = [
     "FOLDER",
@@ -126,7 +126,7 @@ def _ends(run_dir: Path, restart: int | None = None) -> list[_End]:
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+    record: dict[str, Any] = read_json(run_dir / "job.json")
     return record
 
 
@@ -207,7 +207,7 @@ def note_requeue(run_dir: Path) -> tuple[int, str | None]:
     """
     path = run_dir / FOLDER / _REQUEUES
     try:
-        earlier: list[dict[str, Any]] = json.loads(path.read_text())
+        earlier: list[dict[str, Any]] = read_json(path)
     except FileNotFoundError:
         earlier = []
     newest = max((entry.name for entry in run_dir.glob("checkpoints/step-*") if entry.is_dir()), default=None)

@@ -1,6 +1,5 @@
 """What submitit starts in every task of a Slurm job: one rank, its signals and its output."""
 
-import json
 import os
 import selectors
 import signal
@@ -24,6 +23,7 @@ from executors._slurm_run import (
     note_end,
     own_job_id,
 )
+from executors._state import read_json
 from neva_recipes.secrets import secret_values
 
 __all__ = ["Task"]
@@ -81,7 +81,7 @@ class _TaskRun:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._record: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+        self._record: dict[str, Any] = read_json(run_dir / "job.json")
         self._number = int(os.environ["SLURM_PROCID"])
         size = self._record["world_size"]
         prefix = f"[{self._number}] ".encode() if size > 1 else b""

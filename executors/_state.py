@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = [
     "clear_unfinished",
     "first_files",
     "now",
+    "read_json",
     "read_state",
     "reserve_space",
     "sync_tree",
@@ -127,6 +129,10 @@ def _sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no such thing for a folder, and nothing else to offer.
+        if error.errno != errno.EINVAL or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
     finally:
         os.close(descriptor)
 
@@ -153,9 +159,9 @@ def read_state(run_dir: Path) -> State:
         OSError: It cannot be read.
         ValueError: It is not what `write_state` writes.
     """
-    text = _read_fresh(run_dir / "state.json")
+    content = read_json(run_dir / "state.json")
     try:
-        state = State(**json.loads(text))
+        state = State(**content)
         for moment in (state.started, state.ended):
             if moment is not None:
                 datetime.fromisoformat(moment).astimezone()
@@ -169,12 +175,17 @@ def read_state(run_dir: Path) -> State:
     return state
 
 
-def _read_fresh(path: Path) -> str:
-    """Return the text of a file that is replaced now and then, which a network file system may deny for a moment."""
+def read_json(path: Path) -> Any:
+    """Return the content of a file that is replaced now and then, which a network file system may deny for a moment.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not JSON.
+    """
     for _ in range(_STALE_TRIES):
         try:
-            return path.read_text(encoding="utf-8")
+            return json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-    return path.read_text(encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))

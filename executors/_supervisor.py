@@ -10,7 +10,6 @@ run. Nothing but the standard library is loaded.
 
 import contextlib
 import dataclasses
-import json
 import os
 import selectors
 import signal
@@ -31,7 +30,7 @@ from executors._process import (
     pick_port,
 )
 from executors._rank import EXIT_STOPPED, STOP_SIGNAL, Joined, Rank
-from executors._state import now, read_state, write_state
+from executors._state import now, read_json, read_state, write_state
 from neva_recipes.secrets import secret_values
 
 __all__ = ["supervise_as_init"]
@@ -67,7 +66,7 @@ class _Supervisor:
         self._attached = attached
         self._guard = guard
         self._entry = identify(os.getpid()) if entry is None else entry
-        self._job: dict[str, Any] = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))
+        self._job: dict[str, Any] = read_json(run_dir / "job.json")
         program, *arguments = self._job["argv"]
         self._argv = [sys.executable if program == interpreter else program, *arguments]
         self._state = read_state(run_dir)

@@ -11,6 +11,7 @@ from typing import Any
 
 from executors._code_version import code_version
 from executors._kinds import kind_class
+from executors._state import read_json
 from executors.base import Executor
 from neva_recipes.config import RunError
 from neva_recipes.plan import Layout, Plan
@@ -126,7 +127,7 @@ def read_job_record(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "job.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         kinds = {"name": str, "created": str, "argv": list, "cwd": str, "world_size": int, "executor": dict}
         if not all(isinstance(record[name], kind) for name, kind in kinds.items()):
             raise ValueError("not a job description")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from executors._lock import lock_or_warn
 from executors._logs import LogReader, position_of_tail, position_of_time
 from executors._metrics import last_step
 from executors._standing import ENDED, POLL_SECONDS, Standing
-from executors._state import State, clear_unfinished, reserve_space, write_atomically, write_state
+from executors._state import State, clear_unfinished, read_json, reserve_space, write_atomically, write_state
 from executors.base import Executor
 from executors.job import WORKER_ARGV, Job, executor_class, load_executor, read_job_record
 from neva_recipes.config import (
@@ -128,7 +127,7 @@ class Run:
         """
         path = self.path / "plan.json"
         try:
-            saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            saved: dict[str, Any] = read_json(path)
             if saved["schema"] != PLAN_SCHEMA:
                 raise ValueError(f"schema {saved['schema']!r}, expected {PLAN_SCHEMA}")
         except FileNotFoundError:
