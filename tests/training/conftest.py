@@ -79,8 +79,18 @@ def first_free_port(count: int) -> int:
 class Worker:
     """All ranks of one run, or of several that are trained one after the other."""
 
-    def __init__(self, recipe: fdl.Config[Recipe], run_directory: Path, **others: fdl.Config[Recipe]) -> None:
-        """Start the worker on `run_directory`, and on others beside it, named after their recipes."""
+    def __init__(
+        self,
+        recipe: fdl.Config[Recipe],
+        run_directory: Path,
+        *,
+        pause: tuple[int, *tuple[str, ...]] | None = None,
+        **others: fdl.Config[Recipe],
+    ) -> None:
+        """Start the worker on `run_directory`, and on others beside it, named after their recipes.
+
+        With `pause`, a rank and patterns, that rank of the one run stops itself at a moment (see paused_worker.py).
+        """
         self.run_directory = run_directory
         runs = {run_directory: recipe} | {run_directory.parent / name: other for name, other in others.items()}
         self.run_directories = list(runs)
@@ -89,6 +99,10 @@ class Worker:
             (directory / "recipe.yaml").write_text(recipe_to_yaml(wanted))
         world_size = max(layout_of(build(wanted)).world_size for wanted in runs.values())
         module = "tests.training.several_runs" if others else "neva_model.worker"
+        pausing = {}
+        if pause is not None:
+            module = "tests.training.paused_worker"
+            pausing = {"PAUSE_RANK": str(pause[0]), "PAUSE_AT": "\n".join(pause[1:])}
         port = str(first_free_port(len(runs)))
         self.processes = []
         for rank in range(world_size):
@@ -102,6 +116,7 @@ class Worker:
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": port,
                 "OMP_NUM_THREADS": "1",
+                **pausing,
             }
             log = (run_directory / f"rank-{rank}.log").open("ab")
             command = [sys.executable, "-m", module, *map(str, runs)]
@@ -120,12 +135,16 @@ class Worker:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def wait(self, timeout: float = 240) -> int:
+    def wait(self, timeout: float = 900) -> int:
         """The first non-zero exit code, or zero; a failing rank ends the others, as an executor does."""
-        codes = [process.wait(timeout) for process in self.processes[:1]]
-        if codes[0]:
+        try:
+            codes = [process.wait(timeout) for process in self.processes[:1]]
+            if codes[0]:
+                self.kill()
+            codes += [process.wait(timeout) for process in self.processes[1:]]
+        except subprocess.TimeoutExpired:
             self.kill()
-        codes += [process.wait(timeout) for process in self.processes[1:]]
+            raise AssertionError(f"not done after {timeout} s:\n{self.log()}") from None
         return next((code for code in codes if code), 0)
 
 
