@@ -10,6 +10,12 @@ import pytest
 NEMO_RUN = Path(sys.executable).with_name("nemo-run")
 
 
+@pytest.fixture(autouse=True)
+def no_gpus(monkeypatch):
+    """A plan goes by the GPUs of the machine, where there are any."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty current directory whose name needs quoting everywhere."""

@@ -82,6 +82,11 @@ def gpu_place(gpu_engine, tmp_path, monkeypatch):
 
 
 def _place(engine, folder, monkeypatch):
+    # The docker command hands on what its user has set: proxies to containers, another engine, certificates.
+    for name in [*os.environ]:
+        if name.lower().endswith("_proxy") or name in ("DOCKER_CERT_PATH", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder / "of no user"))
     monkeypatch.setenv("DOCKER_HOST", engine.address)
     before = set(engine.containers())
     yield Place(engine, folder)

@@ -114,6 +114,7 @@ def start_nemo_run(*arguments: object, cwd: Path, **options) -> subprocess.Popen
     """Start the real command."""
     # One thread for each process: the machine is shared, and torch's threads spin while they wait.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "COLUMNS": "80"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # what is expected of these runs is said of processors
     return subprocess.Popen(
         [NEMO_RUN, *map(str, arguments)],
         cwd=cwd,
