@@ -28,11 +28,10 @@ class Processes:
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                # The environment of a zombie reads empty.
+                # Both read empty of a process that has ended: of one that ends in between the environment does.
+                command = (entry / "cmdline").read_bytes()
                 if self._needle in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (
-                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    )
+                    found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
         return found
 
     def assert_only_supervision(self):
@@ -52,6 +51,7 @@ def processes(monkeypatch):
     """Mark everything the test starts, and fail it if any of it is still there at the end."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("EXECUTOR_TEST_MARK", mark)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a plan goes by the GPUs of the machine
     for name in ("OMP_NUM_THREADS", "PYTHONUNBUFFERED"):
         monkeypatch.delenv(name, raising=False)
     found = Processes(mark)

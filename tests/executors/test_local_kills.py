@@ -39,6 +39,16 @@ def supervisor_pid(run):
     return json.loads((run.path / "state.json").read_text())["supervisor"]["pid"]
 
 
+def wait_until_shown(launcher, world_size=1):
+    """Wait until the command has printed what every rank has: only then is its run in the foreground."""
+    said = {}
+    while len(said) < world_size:
+        line = launcher.stdout.readline().rstrip("\n")
+        assert line, launcher.stderr.read()
+        said |= unfold([line]) if world_size > 1 else {0: [line]}
+    return said
+
+
 def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[1])
 
@@ -130,12 +140,11 @@ def test_rank_that_ends_well_when_cancelled_does_not_make_a_success(script, star
 
 def test_interrupt_in_the_foreground(script, command, only_run, processes):
     launcher = command(script(BUSY), "--world-size", "2")
+    assert wait_until_shown(launcher, 2) == {0: ["up"], 1: ["up"]}
     run = only_run()
-    wait_until_up(run, 2)
     os.killpg(launcher.pid, signal.SIGINT)
     out, err = launcher.communicate(timeout=PATIENCE)
-    assert launcher.returncode == 130, err
-    assert unfold(out.splitlines()) == {0: ["up"], 1: ["up"]}
+    assert (launcher.returncode, out) == (130, ""), err
     assert "Ctrl-C again" in err and "Traceback" not in err
     assert run.status().state == "cancelled"
     processes.wait_until_gone()
@@ -143,8 +152,8 @@ def test_interrupt_in_the_foreground(script, command, only_run, processes):
 
 def test_second_interrupt_kills_at_once(script, command, only_run):
     launcher = command(script(DEAF), "--grace", "600")
+    wait_until_shown(launcher)
     run = only_run()
-    wait_until_up(run, 1)
     os.killpg(launcher.pid, signal.SIGINT)
     assert "Ctrl-C again" in launcher.stderr.readline()
     os.killpg(launcher.pid, signal.SIGINT)
