@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import executors
+from executors._state import read_state
 from neva_recipes.config import load_recipe
 from tests.end_to_end.world import PATIENCE, nemo_run, start_nemo_run
 
@@ -26,14 +27,15 @@ def wait_for(condition):
 
 
 def worker_pid(run, rank):
-    """Return the process number of a rank, found by its environment and command line."""
+    """Return the process number of a rank: a child of the supervisor, found by its environment."""
+    supervisor = str(read_state(run.path).supervisor["pid"])
     for entry in Path("/proc").iterdir():
         try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
             environment = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"neva_model.worker" in command and os.fsencode(run.path) in command and b"RANK=%d" % rank in environment:
+        if parent == supervisor and b"RANK=%d" % rank in environment:
             return int(entry.name)
     raise AssertionError(f"rank {rank} is not running")
 
@@ -92,7 +94,7 @@ def _live(run, place, cwd):
     before = steps(run)
     overrides = ["trainer.devices=1", "optim.lr=0.0005"]
     nemo_run("resume", NAME, *overrides, "--detach", *place, cwd=cwd)
-    wait_for(lambda: (steps(run) > before + 1 and len(checkpoints(run)) > 1) or run.has_ended())
+    wait_for(lambda: (steps(run) > before + 1 and checkpoints(run)[-1] > saved) or run.has_ended())
     assert f"resuming from {run.path}/checkpoints/{saved} after {int(saved[-8:])} steps\n" in logged(run)
     assert nemo_run("cancel", NAME, *place, cwd=cwd).stdout == f"{run.name} cancelled\n"
     assert (run.status().state, run.status().exit_code) == ("cancelled", 130)
