@@ -66,7 +66,9 @@ def in_files(secrets: Sequence[str], places: Iterable[Path]) -> list[str]:
 
 def _files(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
-        yield from filter(Path.is_file, place.rglob("*") if place.is_dir() else [place])
+        # A walk passes over folders that go in between, such as those of jobs that end.
+        below = (Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+        yield from filter(Path.is_file, below if place.is_dir() else [place])
 
 
 def in_texts(secrets: Sequence[str], texts: Mapping[str, str]) -> list[str]:
