@@ -158,14 +158,15 @@ def _concluded(
     job_id: str, queue: Mapping[str, JobStanding], accounts: Mapping[str, JobStanding]
 ) -> JobStanding | None:
     """Return how a job stands that neither waits nor runs, by what the queue and the accounting hold of all jobs."""
-    record, number = accounts.get(job_id), _number_of(job_id)
+    queued, record, number = queue.get(job_id), accounts.get(job_id), _number_of(job_id)
     if record is not None:
-        # A record that has not caught up with the end of the job says nothing of it.
-        return record if record.state in _ENDED else queue.get(job_id)
+        # A record that has not caught up with the end of the job, or is that of an earlier start, says nothing of it.
+        has_caught_up = record.state in _ENDED if queued is None else record.state == queued.state
+        return record if has_caught_up else queued
     # A task of an array that was never started has no record of its own. As it does not wait any more either, it was
     # cancelled.
     was_cancelled = job_id != number and (number in queue or number in accounts)
-    return queue.get(job_id) or (JobStanding("CANCELLED") if was_cancelled else None)
+    return queued or (JobStanding("CANCELLED") if was_cancelled else None)
 
 
 def _accounts(job_ids: Sequence[str]) -> dict[str, JobStanding] | None:

@@ -56,6 +56,8 @@ def test_a_state_of_a_later_version_is_no_end(commands, tmp_path, state):
         (FORGOTTEN, DATABASE_DOWN, None, None),
         ("echo '7|FAILED|NonZeroExitCode|N/A'", DATABASE_DOWN, False, "failed"),
         ("echo '7|FAILED|NonZeroExitCode|N/A'", NO_DATABASE, False, "failed"),
+        # The accounting has not heard of the second start.
+        ("echo '7|CANCELLED|None|N/A'", "echo '7|NODE_FAIL|1:0|Unknown'", False, "cancelled"),
         ("printf 'CLUSTER: east\\n7|RUNNING|None|N/A\\n'", "true", True, "running"),
     ],
 )
