@@ -7,6 +7,7 @@ import difflib
 import functools
 import os
 import re
+import sys
 import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass
@@ -103,6 +104,9 @@ Positive = Annotated[int, Range(minimum=1)]
 NonNegative = Annotated[int, Range(minimum=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(minimum=0)]
+
+_LARGEST = 2**63 - 1
+"""The largest integer of a field: torch has no wider ones, and what is computed from a few of these has a float."""
 
 _UNSUITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SCALAR_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "none"}
@@ -211,10 +215,23 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
             return result
     choices = [str(c) for m in _members(annotation) if typing.get_origin(m) is Literal for c in typing.get_args(m)]
     hint = suggest(value, choices) if isinstance(value, str) else ""
-    shown = type(value).__name__ if is_dataclass(value) else repr(value)
+    shown = _shown(value)
     if is_passed_on and is_secret_name(path.rpartition(".")[2]):
         shown = MASK
     raise RecipeError(f"{path}={shown}: expected {describe_type(annotation)}{hint}")
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message: what is nested may be endless, or too deep to be printed."""
+    if is_dataclass(value):
+        return type(value).__name__
+    if isinstance(value, dict):
+        return "{...}"
+    if isinstance(value, list):
+        return f"[{', '.join('[...]' if isinstance(item, list) else _shown(item) for item in value)}]"
+    if isinstance(value, int) and value.bit_length() > _LARGEST.bit_length():
+        return f"(an integer of {value.bit_length()} bits)"
+    return repr(value)
 
 
 def _require_showable(value: Any, path: str) -> None:
@@ -247,10 +264,10 @@ def _accept(member: Any, value: Any) -> tuple[bool, Any]:
         return False, value  # `check_value` looks into tables
     if member is float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        finite = is_number and value == value and abs(value) != float("inf")
+        finite = is_number and value == value and abs(value) <= sys.float_info.max
         return finite, float(value) if finite else value
     if member is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST, value
     return isinstance(value, member), value
 
 

@@ -110,9 +110,12 @@ def recipe_from_yaml(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
             node, plain = _read(_FastLoader(text))  # type: ignore[call-arg]
         except yaml.YAMLError:
             node, plain = _read(_Loader(text))
+        lines = dict(_lines(node, ""))
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not valid YAML: {_first_line(error)}") from None
-    return recipe_from_plain(plain, source, dict(_lines(node, "")))
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a group that holds itself
+        raise RecipeError(f"{source}: cannot be read as YAML: {error}") from None
+    return recipe_from_plain(plain, source, lines)
 
 
 def _read(loader: Any) -> tuple[yaml.Node | None, Any]:

@@ -1,5 +1,6 @@
 """Layouts of a recipe that fit on some GPUs, fastest first."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -200,7 +201,8 @@ def _micro_batches(recipe: Recipe, layout: Mapping[str, Any], world: int) -> Ite
 
 
 def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return sorted({*small, *(number // divisor for divisor in small)})
 
 
 def _fastest_of_each_layout(candidates: list[Candidate]) -> tuple[Candidate, ...]:
