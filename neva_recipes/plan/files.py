@@ -117,11 +117,12 @@ def _template(recipe: Recipe, data: LlavaDataConfig, field: str, tokenizer: Loca
 
 def _missing(recipe: Recipe, field: str, kind: Callable[[Path], bool], expected: str, advice: str) -> Iterator[Finding]:
     name = field_value(recipe, field)
-    if name is None or path_is(expand_path(name), kind):
+    if name is None or path_is(path := expand_path(name), kind):
         return
-    other = {"file": "folder", "folder": "file"}[expected]
-    if path_is(expand_path(name)):
-        yield error("file-missing", f"is a {other}, expected a {expected}", recipe, field, advice=advice)
+    if path_is(path):
+        kinds = {"folder": Path.is_dir, "file": Path.is_file}
+        found = next((found for found, is_kind in kinds.items() if path_is(path, is_kind)), "pipe or device")
+        yield error("file-missing", f"is a {found}, expected a {expected}", recipe, field, advice=advice)
     else:
         yield _not_there(recipe, field, f"no such {expected}", advice)
 

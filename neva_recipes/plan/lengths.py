@@ -91,14 +91,15 @@ def sample_lengths(recipe: Recipe) -> SampleLengths:
     """Return how long some samples of a recipe's data are; a file that cannot be read is as good as none."""
     name = recipe.data.data_path
     path = expand_path(name) if name is not None else None
+    reason = "there is no data file"
     if path is not None and path_is(path, Path.is_file):
         try:
             return _measure(recipe, path)
         except DataError:
-            pass  # check_files says what is wrong with it
+            reason = "the data file cannot be used"  # check_files says why
     if isinstance(recipe.data, LlavaDataConfig):
         samples, words = assumed_samples(recipe, recipe.data)
-        return SampleLengths(tuple(samples), None, f"{words}: assumed, as there is no data file", False)
+        return SampleLengths(tuple(samples), None, f"{words}: assumed, as {reason}", False)
     return SampleLengths((), None, "full sequences", False)
 
 

@@ -1,6 +1,7 @@
 """Each way in which a recipe's files can be wrong has its code, and good files have none."""
 
 import json
+import os
 
 import pytest
 import tokenizers
@@ -145,6 +146,7 @@ FAULTS = [
     (field("data.validation_data_path", "tokens/tokenizer.json"), "data-format", ["expected a JSON array"]),
     (text("chats.json", b"[]"), "data-format", ["holds no sample"]),
     (text("chats.json", b'[{"a": 1}, {'), "data-format", ["after 1 samples", "truncated"]),
+    (text("chats.json", json.dumps([sample(0)] * 8).encode()[:-9]), "data-format", ["ends before the ]", "truncated"]),
     (text("chats.json", b"\xff\xfe[]"), "data-format", ["not UTF-8"]),
     (samples({"id": 1}), "bad-sample", ["sample 0: conversations is empty or missing"]),
     (
@@ -161,6 +163,13 @@ FAULTS = [
     (field("data.conv_template", "plain"), None, []),
     (samples(sample(0), sample(9)), "image-missing", ["1 of the first 2 images", "images/9.png"]),
     (field("data.image_folder", "images"), "image-missing", ["data.image_folder=images", "5 of the first 5"]),
+    (text("images/1.png", b""), "image-unusable", ["1 of the first 5", "images/1.png: it is empty"]),
+    (
+        text("images/1.png", b"<html>Not found</html>"),
+        "image-unusable",
+        ["images/1.png: it is of no known image format"],
+    ),
+    (text("images/1.png", b"version https://git-lfs.github.com/spec/v1"), "image-unusable", ["no known image format"]),
     (smaller_vocabulary, "vocabulary-size", ["has 258 tokens", "set model.language.vocab_size=258"]),
     (field("data.conv_template", "chatml"), "template-tokens", ["<|im_start|>", "data.conv_template=v1"]),
     (text("tokens/tokenizer.json", b"{"), "tokenizer-unusable", ["tokens/tokenizer.json: cannot be read"]),
@@ -226,7 +235,9 @@ def test_a_fault(world, fault, code, parts):
         assert all(part in line for part in parts), line
 
 
-@pytest.mark.parametrize("fault", [samples(sample(0), {"id": 1}), samples(sample(0), sample(9))])
+@pytest.mark.parametrize(
+    "fault", [samples(sample(0), {"id": 1}), samples(sample(0), sample(9)), text("images/0.png", b"")]
+)
 def test_what_is_skipped_is_a_warning(world, fault):
     folder, recipe = world
     fault(folder, recipe)
@@ -234,6 +245,43 @@ def test_what_is_skipped_is_a_warning(world, fault):
     assert [severity for _, severity, _ in found(recipe)] == ["warning"]
     (folder / "chats.json").write_text(json.dumps([{"id": 1}]))
     assert [severity for _, severity, _ in found(recipe)] == ["error"]
+
+
+@pytest.mark.parametrize("format_name", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
+def test_images_of_every_format_are_images(format_name, world):
+    folder, recipe = world
+    Image.init()
+    if format_name not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {format_name}")
+    Image.new("RGB", (8, 8)).save(folder / "images/0.png", format=format_name)
+    assert found(recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "codes"),
+    [
+        (b"\n".join([json.dumps(sample(0)).encode()] * 8) + b"\n\n", []),
+        (b"\r\n".join([json.dumps(sample(0)).encode()] * 8), []),
+        (b"\n".join([json.dumps(sample(0)).encode()] * 8)[:-9], ["data-format"]),
+        (b"\xef\xbb\xbf" + json.dumps(sample(0)).encode(), []),
+        (b"\n", ["data-format"]),
+        # A line longer than what is read of the end tells nothing.
+        (json.dumps(sample(0, id="x" * 2**17)).encode(), []),
+    ],
+)
+def test_the_end_of_a_file_of_lines(content, codes, world):
+    folder, recipe = world
+    (folder / "chats.jsonl").write_bytes(content)
+    recipe.data.data_path = "chats.jsonl"
+    assert [code for code, _, _ in found(recipe)] == codes
+
+
+def test_a_pipe_is_no_file(world):
+    folder, recipe = world
+    os.mkfifo(folder / "pipe.json")
+    recipe.data.validation_data_path = "pipe.json"
+    ((code, _, line),) = found(recipe)
+    assert code == "file-missing" and "is a pipe or device, expected a file" in line
 
 
 def test_the_tokens_around_images_count(world):
