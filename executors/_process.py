@@ -154,11 +154,11 @@ def describe_exit(code: int, *, out_of_memory: bool = False) -> str:
 
 
 def pick_port() -> int:
-    """Return a TCP port that can be bound and that the kernel does not hand out for outgoing connections."""
+    """Return a TCP port that can be bound, if possible one that the kernel hands out for no outgoing connection."""
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
-    candidates = [port for port in range(10000, 65536) if not low <= port <= high]
     # Another supervisor may be choosing at this moment, so the order must differ between processes.
-    for port in random.SystemRandom().sample(candidates, len(candidates)):
+    candidates = random.Random().sample(range(10000, 65536), 65536 - 10000)
+    for port in sorted(candidates, key=lambda port: low <= port <= high):
         with socket.socket() as probe:
             try:
                 probe.bind(("", port))
