@@ -89,8 +89,11 @@ class SupervisedExecutor(Executor):
         Raises:
             RunError: The supervisor is on another machine or belongs to another user.
         """
-        if _process.is_alive(supervisor) is None:
+        alive = _process.is_alive(supervisor)
+        if alive is None:
             raise RunError(f"run {run_dir.name} runs on {supervisor.get('hostname')}: cancel it there")
+        if not alive:  # another process may have its number by this time
+            return
         try:
             os.kill(supervisor["pid"], signal.SIGQUIT if force else signal.SIGTERM)
         except ProcessLookupError:
