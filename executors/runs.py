@@ -34,11 +34,11 @@ from neva_recipes.config import (
 from neva_recipes.plan import Planner
 from neva_recipes.plan.serialization import PLAN_SCHEMA, plan_to_json
 
-__all__ = ["Run", "RunState", "RunStatus", "ask_together"]
+__all__ = ["Run", "RunState", "RunStatus", "ask_together", "cancel_together", "request_cancel_together"]
 
 RunState = Literal["created", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
-_LOCK_PATIENCE_SECONDS = 5.0
+_LOCK_PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -416,3 +416,28 @@ def _new_lines(reader: LogReader, folder: LineFolder | None) -> Iterator[str]:
 def ask_together(runs: Iterable[Run]) -> None:
     """Ask the places of runs how they stand, once each place that can tell of many; `status` then goes by that."""
     _standing.ask_together(run._standing for run in runs)
+
+
+def cancel_together(runs: Sequence[Run], force: bool = False) -> Iterator[tuple[Run, RunError | None]]:
+    """Stop runs, those of one place by as few requests as it takes; yield each when all its processes have ended.
+
+    Those that cannot be stopped come at the end, each with the reason.
+
+    Args:
+        runs: The runs.
+        force: Give the ranks no time to end by themselves.
+    """
+    refused = request_cancel_together(runs, force)
+    left = [run for run in runs if run.path not in refused]
+    while left:
+        ask_together(left)
+        for run in [run for run in left if run.has_ended()]:
+            yield run, None
+            left.remove(run)
+        time.sleep(POLL_SECONDS if left else 0)
+    yield from ((run, refused[run.path]) for run in runs if run.path in refused)
+
+
+def request_cancel_together(runs: Sequence[Run], force: bool = False) -> dict[Path, RunError]:
+    """Ask runs to stop, and return at once: with why it cannot be asked, by run directory, where it cannot."""
+    return _standing.request_cancel_together([run._standing for run in runs], force)
