@@ -94,7 +94,7 @@ class Subject:
     refused: Layout | None = None
     python: str = sys.executable
     world_size: int = 2
-    patience: float = 60.0
+    patience: float = 120.0
     in_folder: bool = True
     refused_in_paths: tuple[str, ...] = ()
     written: Callable[[], Iterable[Path]] = tuple
