@@ -1,7 +1,6 @@
 """Process groups of one process, for every test here that builds a model."""
 
 import os
-import socket
 
 import pytest
 import torch
@@ -17,10 +16,8 @@ def one_process():
     from megatron.core import parallel_state, tensor_parallel
 
     if not torch.distributed.is_initialized():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     if not parallel_state.is_initialized():
         parallel_state.initialize_model_parallel()
     tensor_parallel.model_parallel_cuda_manual_seed(1234)

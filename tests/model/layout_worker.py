@@ -153,7 +153,9 @@ def main():
     from neva_model.model import initialize_model_parallel
 
     directory, output = sys.argv[1], Path(sys.argv[2])
-    torch.distributed.init_process_group("gloo")
+    rank = int(os.environ["RANK"])
+    # Ranks that meet in a file need no port that is free.
+    torch.distributed.init_process_group("gloo", init_method=f"file://{output}/ranks", rank=rank, world_size=4)
     results = {}
     for layout, fields in LAYOUTS.items():
         recipe = changed(llava_recipe(), {f"parallel.{name}": value for name, value in fields.items()})
@@ -162,7 +164,7 @@ def main():
         for case, changes in cases(directory):
             results[layout, case] = measure(changed(recipe, changes), overlap=layout in ("TP2", "CP2 PP2 VP2"))
         parallel_state.destroy_model_parallel()
-    torch.save(results, output / f"rank-{os.environ['RANK']}.pt")
+    torch.save(results, output / f"rank-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

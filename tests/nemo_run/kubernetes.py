@@ -10,9 +10,11 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
+
+from executors._process import pick_port
+from tests.nemo_run.world import PATIENCE
 
 PREFIX = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/default/trainjobs"
 
@@ -54,10 +56,8 @@ class Cluster:
     def start(self, body):
         name, trainer = body["metadata"]["name"], body["spec"]["trainer"]
         assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name), name
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._pods[name] = []
+        port = pick_port()
+        pods = []
         for number in range(trainer["numNodes"]):
             env = {entry["name"]: entry["value"] for entry in trainer["env"]} | {
                 "PET_NNODES": str(trainer["numNodes"]),
@@ -69,25 +69,33 @@ class Cluster:
             command = [_expanded(word, env) for word in trainer["command"]]
             whole = {**self._environ, **env}
             pod = subprocess.Popen(command, env=whole, start_new_session=True, stdin=subprocess.DEVNULL)
-            self._pods[name].append(pod)
-        self.jobs[name] = body
+            pods.append(pod)
+        self._pods[name], self.jobs[name] = pods, body
 
     def status(self, name):
+        """Return a TrainJob with its status, or none without one."""
+        body = self.jobs.get(name)
+        if body is None:
+            return None
         codes = [pod.poll() for pod in self._pods[name]]
         counts = {"active": codes.count(None), "succeeded": int(set(codes) == {0})}
         counts["failed"] = int(any(code not in (None, 0) for code in codes))
-        return {**self.jobs[name], "status": {"jobsStatus": [{"name": "node", "ready": 0, **counts}]}}
+        return {**body, "status": {"jobsStatus": [{"name": "node", "ready": 0, **counts}]}}
 
     def delete(self, name):
+        """End a TrainJob and say so, or return none without one."""
+        if self.jobs.pop(name, None) is None:
+            return None
         self.deleted.append(name)
-        del self.jobs[name]
         self._end(name)
+        return {"kind": "Status", "status": "Success"}
 
     def _end(self, name):
-        for pod in self._pods.pop(name):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pod.pid, signal.SIGTERM)
-            pod.wait(60)
+        for pod in self._pods[name]:
+            if pod.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pod.pid, signal.SIGTERM)
+                pod.wait(PATIENCE)
 
     def _handler(cluster):
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -103,12 +111,12 @@ class Cluster:
                 self._about_one(cluster.status)
 
             def do_DELETE(self):
-                self._about_one(lambda name: cluster.delete(name) or {"kind": "Status", "status": "Success"})
+                self._about_one(cluster.delete)
 
             def _about_one(self, function):
-                name = self.path.partition("?")[0].removeprefix(f"{PREFIX}/")
-                if name in cluster.jobs:
-                    self._answer(200, function(name))
+                found = function(self.path.partition("?")[0].removeprefix(f"{PREFIX}/"))
+                if found is not None:
+                    self._answer(200, found)
                 else:
                     self._answer(404, {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})
 
