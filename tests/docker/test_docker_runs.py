@@ -112,9 +112,9 @@ def test_cancel_from_another_process(place):
     print("up")
     wait("never")
     """
-    run = place.start(patient)
+    run = place.start(patient, grace_seconds=600)
     deaf = place.start("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); wait('never')", grace_seconds=600)
-    stopped = place.start(patient)
+    stopped = place.start(patient, grace_seconds=600)
     for started in (run, deaf, stopped):
         wait_for(lambda started=started: "up" in list(started.logs()))
     place.engine.command("stop", place.container(stopped))
@@ -144,9 +144,9 @@ def test_a_killed_container(place):
         assert run.wait() == 137
         assert (run.status().state, run.status().exit_code) == ("failed", 137)
         assert "container was killed" in run.status().reason
-    assert owners(watched.path) == {(1000, 1000)}
     # What nobody removed goes when the run is resumed.
-    assert place.engine.containers() == [place.container(alone)]
+    wait_for(lambda: place.engine.containers() == [place.container(alone)])
+    assert owners(watched.path) == {(1000, 1000)}
     (alone.path / "never").touch()
     alone.resume(detach=True)
     assert (alone.wait(), alone.status().attempt) == (0, 2)
@@ -237,6 +237,8 @@ def test_the_engine_is_killed(gpu_place, gpu_engine):
     gpu_engine.start()
     assert ended.wait() != 0
     assert ended.status().state in ("failed", "cancelled")
+    # What could not be removed while there was no engine goes with the next launch.
+    gpu_place.executor().require_ready(gpu_place.job("pass"))
     wait_for(lambda: not gpu_engine.containers())
 
 

@@ -17,7 +17,8 @@ def test_same_loss_as_local(place, tmp_path):
     before = {path: path.lstat().st_mtime_ns for path in world.folder.rglob("*")}
     words = [*world.tiny(), "trainer.accelerator=cpu", "trainer.devices=2"]
     container = [f"executor.image={Place.IMAGE}", "executor.mount_code=true", "executor.user=1000:1000"]
-    container += ["executor.network=none", "executor.shm_size=1g"]
+    # As many threads as `start_nemo_run` gives the local run: they sum in their own order.
+    container += ["executor.network=none", "executor.shm_size=1g", "executor.env.OMP_NUM_THREADS=1"]
     commands, folders = {}, {}
     with contextlib.ExitStack() as stack:
         for kind, settings in {"local": [], "docker": container}.items():

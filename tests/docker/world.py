@@ -1,5 +1,6 @@
 """An engine and jobs in it whose ranks are small Python scripts."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ from executors.docker import DockerExecutor
 from tests.executors.executor_jobs import make_recipe
 
 SCRIPTS = Path(__file__).parent.parent / "testbed" / "docker"
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 PREAMBLE = """
 import hashlib, json, os, signal, sys, time
@@ -124,7 +125,13 @@ class Place:
 
 def contents(folder: Path) -> bytes:
     """Return all that the files below a folder hold."""
-    return b"\0".join(path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    found = []
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):  # the engine has just removed it
+                if path.is_file() and not path.is_symlink():
+                    found.append(path.read_bytes())
+    return b"\0".join(found)
 
 
 def owners(folder: Path) -> set[tuple[int, int]]:
