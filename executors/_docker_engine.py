@@ -96,6 +96,8 @@ def connect(address: str) -> "docker.DockerClient":
         return docker.DockerClient.from_env(timeout=_ANSWER_SECONDS, environment={**os.environ, "DOCKER_HOST": address})
     except engine_errors() as error:
         raise RunError(_unreachable(address, error)) from None
+    except ValueError as error:  # a port that is no number, a bracket that is not closed
+        raise RunError(_unreachable(address, error)) from None
 
 
 def engine_errors() -> tuple[type[Exception], ...]:

@@ -208,7 +208,7 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
         if stage.status.reason and stage.state != NOT_RUN and stage.name not in quiet:
             told.setdefault(stage.status.reason, []).append(stage.name)
     reasons = [f"{_few(names)}: {reason}" for reason, names in told.items()]
-    return [*lines, *reasons, *([f"{len(quiet)} more are queued"] if quiet else [])]
+    return [*lines, *reasons, *([f"{len(quiet)} more {'are' if len(quiet) > 1 else 'is'} queued"] if quiet else [])]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -55,8 +55,10 @@ def _problem(executor: "SlurmExecutor", layout: Layout, name: str, kinds: list[N
     if not any(nodes.is_up for nodes in kinds):
         return f"executor.partition={name}: is closed"
     limit, minutes = kinds[0].minutes, minutes_of(executor.time) if executor.time else None
-    if limit is not None and minutes is not None and minutes > limit:
-        return f"executor.time={executor.time}: partition {name} allows {limit} minutes; the job is requeued as needed"
+    if limit is not None and minutes is not None and (minutes > limit or minutes == 0):
+        none = " is no limit to Slurm, and" if minutes == 0 else ":"
+        allowed = f"partition {name} allows {limit} minutes; the job is requeued as needed"
+        return f"executor.time={executor.time}{none} {allowed}"
     count = layout.processes_per_node
 
     def short_of(field: str, wanted: int, unit: str, has: Callable[[Nodes], int]) -> str | None:

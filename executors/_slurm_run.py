@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -31,6 +32,15 @@ __all__ = [
 
 FOLDER = "slurm"
 """Folder of the run directory with what submitit and the tasks write."""
+
+_SLURM = re.compile(r'srun: |slurmstepd|Try "srun --help"')
+"""How lines of Slurm's own begin."""
+
+_ALL_ENDS = re.compile(
+    r"srun: (error: \S+: tasks? [\d,-]+: (Exited with exit code|Terminated)|launch/slurm: _step_signal|Terminating"
+    r'|Job step aborted|Force Terminated)|slurmstepd\S*: error: \*\*\* (JOB|STEP)|Try "srun --help"'
+)
+"""What it says when tasks have ended, whyever."""
 
 LOOK_SECONDS = 5.0
 """How often a task looks whether the job has been started again without it."""
@@ -182,7 +192,16 @@ def failure_of(run_dir: Path, code: int) -> tuple[int, str]:
     for line in lines:
         if line.startswith("srun: error: ") and line.endswith((": Killed", ": Out Of Memory")):
             return 128 + signal.SIGKILL, line.removeprefix("srun: error: ")
-    return code, f"the batch script exited with code {code}" + (f": {lines[-1]}" if lines else "")
+    return code, f"the batch script exited with code {code}" + (f": {_telling_line(lines)}" if lines else "")
+
+
+def _telling_line(lines: list[str]) -> str:
+    """Return the line that says why srun has ended, among and before those that it has for whatever end."""
+    first = len(lines)
+    while first > 0 and _SLURM.match(lines[first - 1]):
+        first -= 1
+    telling = [line for line in lines[first:] if not _ALL_ENDS.match(line)]
+    return next(iter([*telling, *lines[:first][-1:], *lines[first:]]))
 
 
 def _shell_code(code: int) -> int:

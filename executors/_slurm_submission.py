@@ -331,7 +331,9 @@ def _refusal(text: str) -> RefusedError:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str], script: str) -> Iterator[None]:
-    """Set variables for sbatch, which passes on its environment to the job: secret ones get there by no other way.
+    """Set the secret ones of some variables for sbatch, which passes on its environment to the job.
+
+    The script sets the others, for the ranks: a PATH of theirs is not one to find sbatch by.
 
     What would replace an option of the script (`SBATCH_PARTITION`) is taken away, and so is, where this process is in a
     job itself, what Slurm has set for that one: srun takes its options from there.
@@ -343,7 +345,7 @@ def _environment(variables: dict[str, str], script: str) -> Iterator[None]:
         unwanted |= {name for name in os.environ if name.startswith("SLURM_") and name not in _PLACE_VARIABLES}
     removed = {name: os.environ.pop(name) for name in unwanted.intersection(os.environ)}
     try:
-        with utils.environment_variables(**variables):
+        with utils.environment_variables(**{name: variables[name] for name in secret_names(variables)}):
             yield
     finally:
         os.environ.update(removed)

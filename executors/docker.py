@@ -129,6 +129,10 @@ class DockerExecutor(Executor):
             raise RunError("executor.image is not set: add executor.image=NAME, the image to run in")
         for mount in self.mounts:
             parse_mount(mount, Path.cwd())
+        for limit in self.ulimits:
+            soft, _, hard = limit.partition("=")[2].partition(":")
+            if hard and int(hard) != -1 and not -1 < int(soft) <= int(hard):
+                raise RunError(f"executor.ulimits: {limit}: the first number is more than the second, its bound")
         if kind := secret_in(self.address):
             raise RunError(f"DOCKER_HOST: holds {kind}, and the address of the engine is written down for each run")
         # Of an engine that runs as a user, 0:0 is that user: `require_ready` asks it.

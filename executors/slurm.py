@@ -31,6 +31,7 @@ _Word = Annotated[str, Matches(r"[^\s\\'\"]+", "a word without spaces, quotes an
 _Time = Annotated[str, Matches(r"(\d+-)?\d+(:\d+){0,2}", "a time as Slurm writes it, such as 30, 4:00:00 or 2-12")]
 _Memory = Annotated[str, Matches(r"\d+[KMGT]?", "an amount of memory as Slurm writes it, such as 64G")]
 _Text = Annotated[str, Matches(r"[^\\'\"]*", "a text without quotes and backslashes")]
+_Image = Annotated[str, Matches(r"[\s\S]+", "the name of an image, or the path of its file")]
 _OptionName = Annotated[str, Matches(r"[a-z][a-z0-9-]*", "the long name of an option of sbatch, without its dashes")]
 
 _OWN_OPTIONS = (
@@ -43,6 +44,11 @@ _ELSEWHERE_OPTIONS = ("clusters", "parsable", "test-only", "wait")
 """Options of sbatch with which a job is not there, or is not known when sbatch has ended."""
 
 _FIELDS_OF_OPTIONS = {"mem": "memory", "gres": "gpu_request", "gpus-per-node": "gpu_request"}
+
+_VARIABLES_OF_A_JOB = re.compile(
+    r"SLURM_(JOB|ARRAY|STEP|SUBMIT|NTASKS).*|SLURM_(LOCALID|NNODES|NODEID|NODELIST|NPROCS|PROCID|RESTART_COUNT|TASKS_PER_NODE)"
+)
+"""By these a job knows itself."""
 
 _WORDS = {
     "TIMEOUT": "its time limit was reached before it could stop",
@@ -116,7 +122,7 @@ class SlurmExecutor(Executor):
     """Further options of sbatch by their long names; an empty value is a flag."""
     srun: list[str] = field(default_factory=list)
     """Further arguments of srun."""
-    container_image: str | None = None
+    container_image: _Image | None = None
     """Image to run the ranks in, by pyxis and enroot."""
     container_mounts: list[str] = field(default_factory=list)
     """Paths in the container beside the run directory and the working directory, as SOURCE:TARGET[:ro]."""
@@ -129,6 +135,9 @@ class SlurmExecutor(Executor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self.env:
+            if _VARIABLES_OF_A_JOB.fullmatch(name):
+                raise RunError(f"executor.env: {name} is set by Slurm for every job: leave it out")
         for name in self.sbatch:
             own = name.replace("-", "_")
             own = own if own in self.__dataclass_fields__ else _FIELDS_OF_OPTIONS.get(name, "")
