@@ -16,7 +16,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 def run_chat(*arguments, given=""):
     words = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(words, input=given.encode(), capture_output=True, env=ENVIRONMENT, timeout=120, check=False)
+    return subprocess.run(words, input=given.encode(), capture_output=True, env=ENVIRONMENT, timeout=300, check=False)
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_a_terminal_is_greeted_and_survives_mistakes(llava_directory, tmp_path):
     )
     os.close(terminal)
     os.write(master, f"/image {tmp_path}/none.png\n/nonsense\nWhat?\n/exit\n".encode())
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     os.close(master)
     assert process.returncode == 0
     assert output.decode().startswith("/image FILE begins a conversation about an image")

@@ -15,7 +15,7 @@ from executors._pipeline_directory import stage_statuses
 from neva_recipes.config import RunError
 from tests.pipelines.recipes import make_recipe
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def wait_for(condition):

@@ -115,8 +115,8 @@ def swept(world, name, *place):
     ]
     assert printed.splitlines()[-1] == reason
     assert any("FloatingPointError" in line for line in find_run(f"{name}/2", world.folder / "runs").logs())
-    nemo_run("resume", f"{name}/2", "optim.lr=2e-5", cwd=world.folder)
-    nemo_run("resume", name, cwd=world.folder)
+    nemo_run("resume", f"{name}/2", "optim.lr=2e-5", cwd=world.folder, patience=PATIENCE)
+    nemo_run("resume", name, cwd=world.folder, patience=PATIENCE)
     run = find_run(name, world.folder / "runs")
     assert [read_state(run.path / "stages" / number).attempt for number in "123"] == [1, 2, 1]
     rows, reason = _points(world, name)
