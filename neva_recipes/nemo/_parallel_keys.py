@@ -190,6 +190,8 @@ PARALLEL_RULES: tuple[Rule, ...] = (
             "batch_p2p_comm",
             "bias_activation_fusion",
             "bias_dropout_add_fusion",
+            "bias_dropout_fusion",
+            "bias_gelu_fusion",
             "cpu_offloading*",
             "defer_embedding_wgrad_compute",
             "enable_cuda_graph",

@@ -193,7 +193,9 @@ def _decide(rule: Rule | None, key: str, value: Any, nemo: Configuration) -> Out
         if rule.required:
             raise RecipeError(f"{key}={MISSING}: has to be given: add {key}=VALUE")
         field = rule.becomes.strip("`")
-        return left(f"has to be given{f': set {field}' if '.' in field and ' ' not in field else ''}")
+        if "." in field and " " not in field:
+            return cannot(f"has to be given: set {field}")
+        return left("has to be given")
     try:
         outcome = rule.decide(value, nemo)
         for path, made in outcome.fields.items():

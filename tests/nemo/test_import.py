@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neva_recipes.cli.main import main
 from neva_recipes.config import RecipeError, build, field_types
 from neva_recipes.nemo import RULES, read_configuration, render, translate
 from neva_recipes.nemo.rules import Configuration, Unusable
@@ -93,6 +94,17 @@ def test_what_cannot_be_carried_stands_out(import_nemo, folder):
     assert recipe.model.projector.mm_projector_type == "mlp2x_gelu"
     assert recipe.model.vision.from_pretrained is None
     assert (recipe.model.vision.patch_size, recipe.model.vision.hidden_size) == (16, 768)
+
+
+def test_values_that_have_to_be_given_stand_out(folder, capfd):
+    text = (CONFIGS / "pretrain.yaml").read_text()
+    changed = re.sub(r"^  (devices|onnx_safe): .*$", r"  \1: ???", text, flags=re.MULTILINE)
+    (folder / "a.yaml").write_text(changed)
+    assert main(["import-nemo", "a.yaml"]) == 0
+    err = capfd.readouterr().err
+    assert "cannot carry: trainer.devices=???: has to be given: set trainer.devices\n" in err
+    # How something is done need not be given.
+    assert "left out: model.onnx_safe=???: has to be given\n" in err
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.iterdir()))
