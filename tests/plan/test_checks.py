@@ -40,6 +40,14 @@ def test_text_data_with_a_vision_tower():
     assert "set model.vision=none model.projector=none" in finding.line()
 
 
+def test_half_a_vision_model_is_not_to_lose_the_other_half_where_data_has_images():
+    assert [finding.remedies for finding in find("llava.finetune", "model.projector=none")] == [()]
+    recipe = llava.finetune()
+    recipe.data, recipe.model.vision = config(TextDataConfig, data_path="x.jsonl"), None
+    remedies = {finding.code: finding.remedies for finding in check_recipe(build(recipe))}
+    assert remedies["vision-and-projector"] == ({"model.projector": None},)
+
+
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from neva_recipes.config import Recipe
+from neva_recipes.config import LlavaDataConfig, Recipe
 from neva_recipes.plan.checks._rules import Found, Rule, around, found, of_new
 from neva_recipes.plan.findings import error, warning
 
@@ -90,7 +90,9 @@ def vision_and_projector(recipe: Recipe) -> Iterator[Found]:
     if (recipe.model.vision is None) != (recipe.model.projector is None):
         message = f"vision and projector go together: {there} is set, {missing} is none"
         advice = "set both, or neither for a text-only model"
-        yield found(error("vision-and-projector", message, recipe, missing, advice=advice), [{there: None}])
+        # Without either, data with images would be the next error.
+        neither = [] if isinstance(recipe.data, LlavaDataConfig) else [{there: None}]
+        yield found(error("vision-and-projector", message, recipe, missing, advice=advice), neither)
 
 
 def image_marks(recipe: Recipe) -> Iterator[Found]:
