@@ -15,6 +15,7 @@ from executors.sweep import grid, split_choices, sweep
 from neva_recipes.cli._arguments import UsageError, apply_overrides
 from neva_recipes.cli._fields import describe_fields
 from neva_recipes.cli._finish import finish, reference
+from neva_recipes.cli._tools import tool_command
 from neva_recipes.config import Recipe, RecipeError, field_types, format_value, iterate_fields, replaced_values, suggest
 from neva_recipes.registry import RecipeEntry
 from neva_recipes.secrets import mask, secret_values
@@ -135,6 +136,11 @@ def resume_pipeline(run: "Run", overrides: Mapping[str, str], *, detached: bool)
         stage, _, path = field.partition(".")
         if stage not in names:  # it may be meant for every stage
             stage, path = "STAGE", field
+        if (command := tool_command(run.path / "stages" / stage)) is not None:
+            raise UsageError(
+                f"{field}={text}: a pipeline goes on as it was started, and {stage} has no recipe to change: "
+                f"with other arguments it is a command of its own: {command}"
+            )
         raise UsageError(
             f"{field}={text}: a pipeline goes on as it was started: change a stage by itself, "
             f"nemo-run resume {reference(run, stage)} {path or 'FIELD'}={shlex.quote(text)}, "

@@ -15,6 +15,7 @@ from neva_recipes.cli._executors import split_executor_overrides
 from neva_recipes.cli._fields import describe_fields
 from neva_recipes.cli._finish import finish
 from neva_recipes.cli._pipeline import resume_pipeline
+from neva_recipes.cli._tools import tool_command
 from neva_recipes.config import Recipe, RunError, load_recipe
 
 if TYPE_CHECKING:
@@ -203,7 +204,9 @@ def _choose(
 
     run = find_run(arguments.run, arguments.runs_dir)
     if not (run.path / "recipe.yaml").is_file():
-        raise UsageError(f"{run.name} trains no recipe: {parser.prog} has nothing to change in it")
+        command = tool_command(run.path)
+        hint = f"; with other arguments it is a command of its own: {command}" if command else ""
+        raise UsageError(f"{run.name} trains no recipe: {parser.prog} has nothing to change in it{hint}")
     recipe = load_recipe(run.path / "recipe.yaml")
     overrides = split_overrides(arguments.overrides)
     if (executor := overrides.get("executor")) is not None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def show_command(argv: Sequence[str]) -> int:
 
 def _resumes(run: "Run") -> list[tuple[str, list[Change]]]:
     """Return what each resume with another recipe changed, oldest first, by the file that has the recipe before it."""
-    files = run.recipe_files()
+    files = run.recipe_files() if _trains(run) else []
     return [(old.name, recipe_changes(load_recipe(old), load_recipe(new))) for old, new in pairwise(files)]
 
 
@@ -67,21 +67,34 @@ def _document(run: "Run") -> dict[str, Any]:
         "checkpoint": checkpoint and str(checkpoint),
         "job": run.record(),
         "plan": run.saved_plan(),
-        "recipe": recipe_to_plain(load_recipe(run.path / "recipe.yaml")),
+        "recipe": recipe_to_plain(load_recipe(run.path / "recipe.yaml")) if _trains(run) else None,
         "resumes": [
             {"before": name, "changes": list(map(change_to_plain, changes))} for name, changes in _resumes(run)
         ],
     }
 
 
+def _trains(run: "Run") -> bool:
+    """Return whether a run has a recipe: a pipeline has stages, and not every stage trains."""
+    return (run.path / "recipe.yaml").exists()
+
+
 def _text(run: "Run") -> str:
+    from executors._pipeline_directory import is_pipeline, stage_statuses, stage_table
     from neva_recipes.inspection import recipe_to_text
 
-    record, recipe, checkpoint = run.record(), load_recipe(run.path / "recipe.yaml"), run.newest_checkpoint()
-    _restore_history(recipe, record.get("command_line", {}))
-    blocks = [
+    record, checkpoint = run.record(), run.newest_checkpoint()
+    blocks: list[tuple[str, Iterable[str]]] = [
         ("Run", fact_lines({**run_facts(run), "checkpoint": checkpoint}, "  ")),
         ("Started as", fact_lines(_origin(record, run.status().attempt), "  ")),
+    ]
+    if not _trains(run):
+        stages = stage_statuses(run.path) if is_pipeline(run.path) else []
+        blocks += [("Stages", [f"  {line}" for line in stage_table(stages)])] if stages else []
+        return "\n".join("\n".join([title, *lines, ""]) for title, lines in blocks).rstrip()
+    recipe = load_recipe(run.path / "recipe.yaml")
+    _restore_history(recipe, record.get("command_line", {}))
+    blocks += [
         ("Plan, as it was made for this recipe", _plan_lines(run.saved_plan())),
         *(
             (f"Changed when it was resumed (recipe before: {name})", change_lines(changes, "the recipe before", "it"))

@@ -5,13 +5,17 @@ their command lines look like, so that help and mistakes take no time.
 """
 
 import importlib
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from neva_recipes.cli._arguments import StrictParser, add_runs_dir
 from neva_recipes.config import RunError, path_is
 
-__all__ = ["chat_command", "evaluate_command", "export_command"]
+__all__ = ["chat_command", "evaluate_command", "export_command", "tool_command"]
+
+_EVALUATION, _EXPORT = "neva_model.evaluation", "neva_model.checkpoints.export"
 
 
 def chat_command(argv: Sequence[str]) -> int:
@@ -41,7 +45,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
     parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
     parser.add_argument("--output", metavar="FILE", help="where every answer goes (predictions.jsonl beside the model)")
     parser.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once (32)")
-    return _call("neva_model.evaluation", parser, argv)
+    return _call(_EVALUATION, parser, argv)
 
 
 def export_command(argv: Sequence[str]) -> int:
@@ -52,7 +56,17 @@ def export_command(argv: Sequence[str]) -> int:
     )
     _add_model(parser)
     parser.add_argument("directory", metavar="DIR", help="directory to write; must not exist yet")
-    return _call("neva_model.checkpoints.export", parser, argv)
+    return _call(_EXPORT, parser, argv)
+
+
+def tool_command(run_dir: Path) -> str | None:
+    """Return the command that does what a stage without a recipe does; none if the run is another one."""
+    try:
+        tool = json.loads((run_dir / "tool.json").read_text(encoding="utf-8", errors="surrogateescape"))
+    except OSError:
+        return None
+    command = {_EVALUATION: "evaluate", _EXPORT: "export"}.get(tool["module"])
+    return command and shlex.join(["nemo-run", command, *tool["arguments"]])
 
 
 def _add_model(parser: StrictParser) -> None:

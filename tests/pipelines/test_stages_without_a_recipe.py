@@ -1,0 +1,42 @@
+"""What the commands on runs say of a pipeline, and of a stage that trains nothing."""
+
+import json
+
+import pytest
+
+import executors
+from neva_recipes.cli.main import main
+
+
+@pytest.fixture
+def failed(runs_dir, four):
+    """A pipeline whose last stage, an export, has failed."""
+    (runs_dir / "fail d").touch()
+    run = executors.run_pipeline(four, executors.LocalExecutor(), runs_dir, detach=True)
+    assert run.wait() == 3
+    return run
+
+
+def test_show_and_the_ways_on(failed, runs_dir, capsys):
+    """Every way that a message names is one that can be gone."""
+    where = ["--runs-dir", str(runs_dir)]
+    assert main(["show", failed.name, *where]) == 0
+    blocks = capsys.readouterr().out.split("\n\n")
+    assert [block.split("\n")[0] for block in blocks] == ["Run", "Started as", "Stages"]
+    assert [line.split()[:2] for line in blocks[2].splitlines()[2:6]] == [
+        *(["a", "succeeded"], ["b", "succeeded"], ["c", "succeeded"], ["d", "failed"])
+    ]
+    assert main(["show", f"{failed.name}/d", *where]) == 0
+    assert "  state:      failed" in capsys.readouterr().out
+    assert main(["show", failed.name, "--format", "json", *where]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["state"], document["recipe"], document["resumes"]) == ("failed", None, [])
+
+    stages = failed.path / "stages"
+    command = f"with other arguments it is a command of its own: nemo-run export {stages}/b {stages}/d/exported\n"
+    for words in (["resume", failed.name, "d.model=x"], ["resume", f"{failed.name}/d", "model=x"]):
+        assert main([*words, *where]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and err.endswith(command)
+    assert main(["resume", failed.name, "b.optim.lr=1", *where]) == 2
+    assert f"change a stage by itself, nemo-run resume {failed.path}/b optim.lr=1, then" in capsys.readouterr().err
