@@ -4,7 +4,10 @@
 #   usage: start.sh DIR PORT [NODES [GPUS]]      everything lies under DIR; ports PORT to PORT+10+NODES are taken,
 #                                                or free ones if PORT is `any`
 #
-# KILL_WAIT is how many seconds lie between the SIGTERM and the SIGKILL to a job that is ended (5).
+# KILL_WAIT is how many seconds lie between the SIGTERM and the SIGKILL to a job that is ended (5). What is slow is not to
+# be taken for dead: a node is given up when it has not answered for SLURMD_TIMEOUT seconds (120), and a command when it
+# has waited for MESSAGE_TIMEOUT (60). Where nodes die, both are to be short: what was on its way to a node is handed to
+# the next start of the job otherwise.
 # Afterwards SLURM_CONF=DIR/slurm.conf is all that Slurm's commands need. Partitions: main (preempts nothing), low
 # (its jobs are requeued when high wants their nodes), high, and short (no job is longer than two minutes). There is
 # one account, lab; jobs of another one are refused.
@@ -13,6 +16,18 @@ export PATH=/usr/sbin:/sbin:$PATH
 DIR=$(realpath -m "$1") PORT=$2 NODES=${3:-2} GPUS=${4:-4}
 HOST=$(hostname -s)
 [ "$PORT" != any ] || PORT=$(python3 "$(dirname "$0")/free_ports.py")
+
+# Waits until a command succeeds.
+await() {
+    local deadline=$((SECONDS + 90))
+    until "$@" >/dev/null 2>&1; do
+        if ((SECONDS > deadline)); then
+            echo "waited in vain for: $*; see $DIR/log" >&2
+            return 1
+        fi
+        sleep 0.05
+    done
+}
 
 mkdir -p "$DIR"/{log,run,state,spool,devices,munge}
 chmod 755 "$DIR" "$DIR"/*
@@ -37,14 +52,12 @@ mariadb-install-db --no-defaults --datadir="$DATABASE" --user=root --auth-root-a
 setsid mariadbd --no-defaults --datadir="$DATABASE" --socket="$DIR/run/database.sock" --pid-file="$DIR/run/database.pid" \
     --skip-networking --user=root --innodb-buffer-pool-size=32M --innodb-flush-log-at-trx-commit=0 \
     --innodb-log-file-size=8M --innodb-lock-wait-timeout=900 </dev/null >"$DIR/log/database.log" 2>&1 &
-for ((i = 0; i < 200; i++)); do
-    [ -S "$DIR/run/database.sock" ] && break
-    sleep 0.05
-done
+await test -S "$DIR/run/database.sock"
 
 cat >"$DIR/slurmdbd.conf" <<END
 AuthType=auth/munge
 AuthInfo=socket=$MUNGE,cred_expire=10
+MessageTimeout=60
 DbdHost=localhost
 DbdAddr=127.0.0.1
 DbdPort=$((PORT + 1))
@@ -60,6 +73,7 @@ END
 chmod 600 "$DIR/slurmdbd.conf"
 
 # cred_expire and sched_interval make a requeue a matter of seconds; by default it takes more than two minutes.
+# The port that ranks meet at follows from the number of the job, so those of several clusters are to be apart.
 cat >"$DIR/slurm.conf" <<END
 ClusterName=testbed
 SlurmctldHost=$HOST(127.0.0.1)
@@ -95,11 +109,12 @@ ReturnToService=2
 InactiveLimit=0
 KillWait=${KILL_WAIT:-5}
 OverTimeLimit=0
-SlurmdTimeout=10
+SlurmdTimeout=${SLURMD_TIMEOUT:-120}
+MessageTimeout=${MESSAGE_TIMEOUT:-60}
 MinJobAge=600
 CompleteWait=0
 MaxArraySize=2001
-FirstJobId=$(($(date +%s) % 60000000))
+FirstJobId=$(shuf -i 1000-60000000 -n 1)
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort=$((PORT + 1))
@@ -118,10 +133,7 @@ echo "Name=gpu Type=h100 File=$DIR/devices/gpu[0-$((GPUS - 1))]" >"$DIR/gres.con
 export SLURM_CONF=$DIR/slurm.conf
 
 MYSQL_UNIX_PORT="$DIR/run/database.sock" slurmdbd
-for ((i = 0; i < 100; i++)); do
-    timeout 10 sacctmgr -n -i show cluster >/dev/null 2>&1 && break
-    sleep 0.05
-done
+await timeout 10 sacctmgr -n -i show cluster
 sacctmgr -i -Q add cluster testbed >/dev/null
 sacctmgr -i -Q add account lab >/dev/null
 sacctmgr -i -Q add user root account=lab >/dev/null
@@ -130,10 +142,5 @@ for ((i = 1; i <= NODES; i++)); do
     mkdir -p "$DIR/spool/node$i"
     slurmd -N "node$i"
 done
-for ((i = 0; i < 400; i++)); do
-    [ "$(sinfo -h -N -p main -t idle -o %n 2>/dev/null | wc -l)" = "$NODES" ] && exit 0
-    sleep 0.05
-done
-sinfo -N -p main -o '%N %t %E' >&2
-echo "the nodes did not come up, see $DIR/log" >&2
-exit 1
+are_up() { [ "$(sinfo -h -N -p main -t idle -o %n | wc -l)" = "$NODES" ]; }
+await are_up || { sinfo -N -p main -o '%N %t %E' >&2 && exit 1; }

@@ -14,8 +14,8 @@ is_alive() {
 
 if is_alive "$DIR/run/slurmctld.pid"; then
     timeout 10 scancel -u "$(id -un)"
-    for ((i = 0; i < 100; i++)); do
-        [ -z "$(timeout 5 squeue -h)" ] && break
+    deadline=$((SECONDS + 30))
+    while ((SECONDS < deadline)) && [ -n "$(timeout 10 squeue -h)" ]; do
         sleep 0.1
     done
 fi
