@@ -15,13 +15,15 @@ from tests.end_to_end.world import World, make_world
 SCRIPTS = Path(__file__).parent.parent / "testbed" / "slurm"
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
 NODES, GPUS = 2, 4
+PATIENCE = 300.0
+"""Seconds after which something has gone wrong, however slow the machine is."""
 
 
 @contextlib.contextmanager
-def running_cluster(folder, nodes, gpus, kill_wait=5):
+def running_cluster(folder, nodes, gpus, **settings):
     """Run a cluster of so many nodes with so many GPUs each, whose files lie in a folder.
 
-    `kill_wait` seconds lie between the SIGTERM and the SIGKILL to a job that is ended.
+    `settings` are those of start.sh, such as KILL_WAIT=60.
     """
     path = f"/usr/sbin:/sbin:{os.environ['PATH']}"
     missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
@@ -36,10 +38,11 @@ def running_cluster(folder, nodes, gpus, kill_wait=5):
         parent.chmod(0o755)  # munged and slurmd want to own or share the way to their files
     try:
         command = [SCRIPTS / "start.sh", folder, "any", str(nodes), str(gpus)]
-        subprocess.run(command, check=True, timeout=120, env={**os.environ, "KILL_WAIT": str(kill_wait)})
+        environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+        subprocess.run(command, check=True, timeout=PATIENCE, env=environment)
         yield folder
     finally:
-        subprocess.run([SCRIPTS / "stop.sh", folder], check=False, timeout=120)
+        subprocess.run([SCRIPTS / "stop.sh", folder], check=False, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +90,17 @@ def script(tmp_path):
     return write
 
 
-def wait_for(condition, patience=90.0):
+@contextlib.contextmanager
+def nothing_starts():
+    """Have jobs wait in the queue meanwhile, those that are put back there too."""
+    subprocess.run(["scontrol", "update", "PartitionName=main", "State=DOWN"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["scontrol", "update", "PartitionName=main", "State=UP"], check=True)
+
+
+def wait_for(condition, patience=PATIENCE):
     """Return the first true value of `condition()`."""
     deadline = time.monotonic() + patience
     while not (value := condition()):

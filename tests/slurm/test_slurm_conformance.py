@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from executors.conformance import CHECKS, Subject, secrets_are_nowhere
 from executors.slurm import SlurmExecutor
+from tests.slurm.conftest import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -16,7 +19,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 def subject(cluster, tmp_path):
     def written():
         # The state of the controller holds the environment of each job, readable for its user alone.
-        return [path for path in cluster.rglob("*") if path.is_file() and path.name != "environment"]
+        # Folders of jobs that have just ended go in between.
+        places = (Path(folder, name) for folder, _, names in os.walk(cluster) for name in names)
+        return [path for path in places if path.name != "environment"]
 
     def told(run):
         job = run.supervisor()["slurm_job_id"]
@@ -34,7 +39,7 @@ def subject(cluster, tmp_path):
     return Subject(
         make=functools.partial(SlurmExecutor, gpu_request="none"),
         folder=tmp_path,
-        patience=90,
+        patience=PATIENCE,
         refused_in_paths=("%j %A %t",),
         written=written,
         told=told,

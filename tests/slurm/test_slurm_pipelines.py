@@ -14,7 +14,7 @@ from executors.sweep import sweep
 from neva_recipes.config import RunError
 from tests.pipelines.conftest import four, runs_dir, starts
 from tests.pipelines.recipes import make_recipe
-from tests.slurm.conftest import wait_for
+from tests.slurm.conftest import nothing_starts, wait_for
 
 __all__ = ["four", "runs_dir", "starts"]
 
@@ -80,23 +80,30 @@ def test_what_slurm_has_forgotten_is_told_by_the_stages_before(cluster, runs_dir
 
 @pytest.mark.slow
 def test_a_requeued_stage_is_waited_for_and_can_be_cancelled(cluster, four, runs_dir, starts):
-    (runs_dir / "stop b").touch()
-    (runs_dir / "hold c").touch()
+    for name in ("stop b", "hold b", "hold c"):
+        (runs_dir / name).touch()
     run = run_pipeline(four, SlurmExecutor(**PLACE), runs_dir, detach=True)
-    stopped = {"a": "succeeded", "b": "queued", "c": "running", "d": "queued"}
-    wait_for(lambda: "b" in starts() and states(run) == stopped)
-    assert run.status().state == "running"
-    run.cancel()
-    assert run.status().state == "cancelled"
-    assert states(run) == {"a": "succeeded", "b": "cancelled", "c": "cancelled", "d": "not run"}
+    wait_for(lambda: sorted(starts()) == ["a", "b", "c"])
+    with nothing_starts():
+        (runs_dir / "hold b").unlink()
+        stopped = {"a": "succeeded", "b": "queued", "c": "running", "d": "queued"}
+        wait_for(lambda: not (runs_dir / "stop b").exists() and states(run) == stopped)
+        assert run.status().state == "running"
+        run.cancel()
+        assert run.status().state == "cancelled"
+        assert states(run) == {"a": "succeeded", "b": "cancelled", "c": "cancelled", "d": "not run"}
     wait_for(lambda: not jobs_of(run))
     assert sorted(starts()) == ["a", "b", "c"]
 
-    (runs_dir / "stop b").touch()
+    for name in ("stop b", "hold b"):
+        (runs_dir / name).touch()
     (runs_dir / "hold c").unlink()
     run.resume(detach=True)
-    wait_for(lambda: states(run) == {"a": "succeeded", "b": "queued", "c": "succeeded", "d": "queued"})
-    assert run.status().reason.startswith("b: ")
+    wait_for(lambda: sorted(starts()[3:]) == ["b", "c"])
+    with nothing_starts():
+        (runs_dir / "hold b").unlink()
+        wait_for(lambda: states(run) == {"a": "succeeded", "b": "queued", "c": "succeeded", "d": "queued"})
+        assert run.status().reason.startswith("b: ")
     assert run.wait() == 0
     assert sorted(starts()[3:-1]) == ["b", "b", "c"] and starts()[-1] == "d"
 

@@ -5,15 +5,19 @@ import subprocess
 
 import pytest
 
-from executors._state import read_state
-from tests.slurm.conftest import wait_for
+from tests.slurm.conftest import nothing_starts, wait_for
+from tests.slurm.holds import job_id
 from tests.slurm.slurm_jobs import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
 # Counts steps, saves them when it is asked to, and begins where it has saved.
 COUNTING = """
-signal.signal(signal.SIGUSR2, lambda *_: globals().update(stopping=True))
+def stop(*_):
+    global stopping
+    stopping = True
+    (run_dir / f"asked-{restart}-{rank}").touch()
+signal.signal(signal.SIGUSR2, stop)
 stopping, folder = False, run_dir / "checkpoints"
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # a rank begins with it blocked
 saved = sorted(folder.glob("step-*"))
@@ -31,30 +35,34 @@ while step < 100_000 and not (run_dir / "finish").exists():
 """
 
 
-def job_id(run):
-    return read_state(run.path).supervisor["slurm_job_id"]
+def have_told(run, what, restart, ranks):
+    return all((run.path / f"{what}-{restart}-{rank}").exists() for rank in range(ranks))
 
 
-def wait_until_up(run, restart, ranks):
-    wait_for(lambda: all((run.path / f"up-{restart}-{rank}").exists() for rank in range(ranks)))
+def ask_to_stop(run, restart, ranks):
+    """Ask the ranks of a start of the job to stop, once they run."""
+    wait_for(lambda: have_told(run, "up", restart, ranks))
 
+    def has_reached_them():
+        # Slurm loses what it is to send to a step that is still being started.
+        subprocess.run(["scancel", "--signal=USR2", job_id(run)], capture_output=True, check=False)
+        return have_told(run, "asked", restart, ranks)
 
-def ask_to_stop(run):
-    subprocess.run(["scancel", "--signal=USR2", job_id(run)], check=True)
+    wait_for(has_reached_them)
 
 
 def test_goes_on_where_it_stopped_and_ends_without_progress(cluster, script, tmp_path):
     body = COUNTING.replace("SAVES_NOTHING", "restart == 1 or restart == 2")
     run = start(script(body), tmp_path, 2, 1)
-    wait_until_up(run, 0, 2)
-    ask_to_stop(run)
-    wait_for(lambda: run.status().state == "queued")
-    (first,) = (run.path / "checkpoints").iterdir()
-    wait_for(lambda: "waits: " in (run.status().reason or ""))
+    wait_for(lambda: have_told(run, "up", 0, 2))
+    with nothing_starts():
+        ask_to_stop(run, 0, 2)
+        wait_for(lambda: run.status().state == "queued")
+        (first,) = (run.path / "checkpoints").iterdir()
+        wait_for(lambda: "waits: " in (run.status().reason or ""))
     wait_for(lambda: run.status().state == "running")
-    wait_until_up(run, 1, 2)
     # It saves nothing this time: what it had is still its newest checkpoint.
-    ask_to_stop(run)
+    ask_to_stop(run, 1, 2)
     assert run.wait() == 1
     status = run.status()
     assert (status.state, status.attempt) == ("failed", 1)
@@ -69,7 +77,7 @@ def test_goes_on_where_it_stopped_and_ends_without_progress(cluster, script, tmp
 
 def test_asked_to_stop_before_any_rank_could_listen(cluster, script, tmp_path):
     slow = tmp_path / "slow python"
-    slow.write_text(f"#!/bin/sh\ntouch '{tmp_path}/begun'\nexec sleep 100\n")
+    slow.write_text(f"#!/bin/sh\ntouch '{tmp_path}/begun'\nexec sleep 3600\n")
     slow.chmod(0o755)
     run = start(script("pass"), tmp_path, python=str(slow), max_requeues=0)
     wait_for((tmp_path / "begun").exists)
@@ -85,8 +93,7 @@ def test_asked_to_stop_before_any_rank_could_listen(cluster, script, tmp_path):
 
 def test_max_requeues(cluster, script, tmp_path):
     run = start(script(COUNTING.replace("SAVES_NOTHING", "False")), tmp_path, max_requeues=0)
-    wait_until_up(run, 0, 1)
-    ask_to_stop(run)
+    ask_to_stop(run, 0, 1)
     assert run.wait() == 1
     assert "executor.max_requeues=0" in run.status().reason
     assert list((run.path / "checkpoints").iterdir())

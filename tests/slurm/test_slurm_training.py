@@ -1,13 +1,14 @@
 """The real worker on two nodes: what it learns is what it learns on one machine, undisturbed or stopped on the way."""
 
+import signal
 import subprocess
 
 import pytest
 
 import executors
-from executors._state import read_state
 from tests.end_to_end.world import nemo_run, start_nemo_run
-from tests.slurm.conftest import wait_for
+from tests.slurm.conftest import PATIENCE, wait_for
+from tests.slurm.holds import Holds, hold, is_asked_to_stop, job_id, send
 from tests.training._results import losses, tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
@@ -15,23 +16,27 @@ pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 STEPS = 12
 
 
-def test_stopped_on_the_way_it_ends_with_the_weights_of_a_local_run(cluster, world):
+def test_stopped_on_the_way_it_ends_with_the_weights_of_a_local_run(cluster, world, tmp_path):
     words = world.tiny(
         trainer__max_steps=STEPS, parallel__tensor_model_parallel_size=2, data__num_workers=1, data__micro_batch_size=1
     )
-    nemo_run("llava.finetune", *words, "trainer.devices=4", "--name", "local", cwd=world.folder)
+    words_here = [*words, "trainer.devices=4", "--name", "local"]
+    nemo_run("llava.finetune", *words_here, cwd=world.folder, patience=PATIENCE)
     local = executors.find_run("local", world.folder / "runs")
 
     nodes = ["trainer.devices=2", "trainer.num_nodes=2", "--executor", "slurm", "executor.cpus_per_task=1"]
     name = 'it\'s a "cluster" $(touch canary)'
-    nemo_run("llava.finetune", *words, *nodes, "--name", name, "--detach", cwd=world.folder)
+    holds = Holds(tmp_path / "holds", {1: 2})
+    nemo_run("llava.finetune", *words, *nodes, *holds.words(), "--name", name, "--detach", cwd=world.folder)
     run = executors.find_run(name, world.folder / "runs")
     follower = start_nemo_run("logs", "-f", name, cwd=world.folder)
-    wait_for(lambda: (run.status().step or 0) >= 2 or run.has_ended(), patience=120)
+    ranks = hold(run, 1, 2)
     assert run.status().state == "running", run.status()
-    subprocess.run(["scancel", "--signal=USR2", read_state(run.path).supervisor["slurm_job_id"]], check=True)
+    subprocess.run(["scancel", "--signal=USR2", job_id(run)], check=True)
+    wait_for(lambda: all(map(is_asked_to_stop, ranks)))
+    send(signal.SIGCONT, ranks)
     assert run.wait() == 0, run.status()
-    out, err = follower.communicate(timeout=60)
+    out, err = follower.communicate(timeout=PATIENCE)
     assert follower.returncode == 0
     assert all(" is queued" in line for line in err.splitlines()), err  # it may have begun before the ranks
     assert "[0] resuming from " in out
