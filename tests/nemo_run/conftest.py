@@ -66,7 +66,9 @@ def _install(folder, prefixes, words):
     own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     (own / "zz_packages_of_the_tests.pth").write_text("".join(lines), encoding="utf-8")
     command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet", *words]
-    subprocess.run(command, check=True, timeout=_INSTALL_SECONDS, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, timeout=_INSTALL_SECONDS, stderr=subprocess.PIPE, text=True, errors="replace")
+    if done.returncode:
+        raise OSError(f"pip: {done.stderr.strip()[-2000:]}")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """A job in a real container that NeMo-Run started."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.docker.conftest import engine, engine_folder, root_file_system  # noqa: F401 fixtures
+from tests.nemo_run.test_runs import wait_for
 from tests.nemo_run.world import contents
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
@@ -23,7 +23,7 @@ def address(engine, root_file_system):  # noqa: F811 they are the fixtures above
     return engine.address
 
 
-def test_exit_codes_and_logs(nemo, address, tmp_path, monkeypatch):
+def test_exit_codes_and_logs(nemo, engine, address, tmp_path, monkeypatch):  # noqa: F811 the fixture
     monkeypatch.setenv("DOCKER_HOST", address)
     volumes = [ROOT, sys.prefix, tmp_path / "rank.py"]
     options = {
@@ -45,5 +45,4 @@ def test_exit_codes_and_logs(nemo, address, tmp_path, monkeypatch):
         assert run.wait() == code, contents(run.path / "logs").decode()
         assert run.status().state == state
         assert all("$(touch canary) 'x'" in line for line in run.logs(rank=1))
-    left = subprocess.run(["docker", "ps", "--all", "--quiet"], capture_output=True, check=True).stdout
-    assert left == b""
+    wait_for(lambda: engine.containers() == [])  # the engine removes them by itself

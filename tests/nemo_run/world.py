@@ -10,7 +10,7 @@ from pathlib import Path
 import executors
 
 DRIVER = Path(__file__).with_name("driver.py")
-PATIENCE = 180.0
+PATIENCE = 600.0
 NEMO_RUN = "import sys; from neva_recipes.cli.main import main; sys.exit(main())"
 
 # What every rank of these tests starts with.
