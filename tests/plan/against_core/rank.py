@@ -30,7 +30,7 @@ from tests.plan.against_core.samples import SyntheticData
 __all__ = ["Measured", "train"]
 
 STEPS = 2
-_COLLECTIVE_TIMEOUT = timedelta(seconds=120)
+_COLLECTIVE_TIMEOUT = timedelta(seconds=300)
 
 
 @dataclass
