@@ -79,13 +79,22 @@ def _go_on(run_dir: Path, state: State, job_id: str) -> int:
             supervisor = {"slurm_job_id": job_id}
             reason = "stopped to go on later: requeued"
             write_state(run_dir, dataclasses.replace(state, state="queued", reason=reason, supervisor=supervisor))
-            requeue_job(job_id)
+            _requeue(job_id)
     except (RunError, OSError) as error:
         problem = f"stopped to go on later, but cannot be requeued: {error}"
     if problem is not None:
         _finish(run_dir, state, "failed", 1, problem)
         return EXIT_STOPPED
     return 0
+
+
+def _requeue(job_id: str) -> None:
+    try:
+        requeue_job(job_id)
+    except RunError:
+        # The controller may have gone in this moment: before it heard of it, or before it answered.
+        if _is_mine(job_id):
+            requeue_job(job_id)
 
 
 def _finish(run_dir: Path, state: State, word: str, code: int, reason: str | None) -> None:

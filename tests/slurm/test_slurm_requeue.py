@@ -1,10 +1,16 @@
 """Jobs that stop before their end, and go on or not: a rank that saves nothing, and a job that may not be requeued."""
 
 import json
+import os
+import signal
 import subprocess
 
 import pytest
 
+from executors import _slurm_end
+from executors._rank import EXIT_STOPPED
+from executors._slurm_run import note_end
+from executors._state import State, read_state, write_state
 from tests.slurm.conftest import nothing_starts, wait_for
 from tests.slurm.holds import job_id
 from tests.slurm.slurm_jobs import start
@@ -89,6 +95,32 @@ def test_asked_to_stop_before_any_rank_could_listen(cluster, script, tmp_path):
 
     wait_for(has_ended)
     assert run.status().reason == "stopped to go on later, and not requeued: executor.max_requeues=0"
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_the_controller_goes_while_it_is_asked_to_requeue(tmp_path, monkeypatch, heard):
+    """The commands are stubs: `heard` says whether it has done so before it went."""
+    squeue = 'case $* in *RestartCnt*) echo 0 ;; *) test -e heard && s=PENDING; echo "7|${s:-RUNNING}|None|N/A" ;; esac'
+    scontrol = f"echo $* >>asked; test -e away || {{ touch away {'heard' if heard else ''}; exit 1; }}"
+    for name, text in {"squeue": squeue, "scontrol": scontrol}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    run_dir = tmp_path / "run"
+    (run_dir / "slurm").mkdir(parents=True)
+    (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (run_dir / "job.json").write_text('{"executor": {"max_requeues": null}, "world_size": 1}')
+    write_state(run_dir, State(state="running", supervisor={"slurm_job_id": "7", "nodes": "node1"}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    note_end(run_dir, 0, EXIT_STOPPED)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert _slurm_end.main([str(run_dir), "0"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read_state(run_dir).state == "queued"
+    assert (tmp_path / "asked").read_text().splitlines() == ["requeue 7"] * (1 if heard else 2)
 
 
 def test_max_requeues(cluster, script, tmp_path):
