@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from neva_recipes.config import LlavaDataConfig, Recipe, RecipeError
 from neva_recipes.plan.checks import is_valid, with_values
+from neva_recipes.plan.cost import cost_of
 from neva_recipes.plan.findings import Finding, Remedy, warning
 from neva_recipes.plan.gpus import Gpu
 from neva_recipes.plan.layout import layout_of
@@ -33,7 +34,7 @@ def check_waste(recipe: Recipe, samples: SampleLengths, lengths: Lengths, gpu: G
         lengths: How long its rows are, made of them.
         gpu: The GPU it is to run on.
     """
-    return [*_padding(recipe, samples, lengths), *_tensor_parallel(recipe, gpu)]
+    return [*_padding(recipe, samples, lengths), *_tensor_parallel(recipe, samples, lengths, gpu)]
 
 
 def _padding(recipe: Recipe, samples: SampleLengths, lengths: Lengths) -> Iterator[Finding]:
@@ -66,8 +67,11 @@ def _padding_share(lengths: Lengths) -> float:
     return 1.0 - lengths.tokens / lengths.padded
 
 
-def _tensor_parallel(recipe: Recipe, gpu: Gpu) -> Iterator[Finding]:
-    """Layers are shared by no more GPUs than it takes to hold them."""
+def _tensor_parallel(recipe: Recipe, samples: SampleLengths, lengths: Lengths, gpu: Gpu) -> Iterator[Finding]:
+    """Layers are shared by no more GPUs than it takes to hold them, unless that is faster.
+
+    With a small global batch it is: fewer replicas have more microbatches each, and the pipeline idles less.
+    """
     tensor = recipe.parallel.tensor_model_parallel_size
     if recipe.trainer.devices is None or recipe.trainer.accelerator == "cpu":
         return  # without a number of devices there are as many as the model is split over
@@ -77,7 +81,8 @@ def _tensor_parallel(recipe: Recipe, gpu: Gpu) -> Iterator[Finding]:
         if changed is None:
             continue
         largest = max(stage.total for stage in memory_of(changed, layout_of(changed))) / GIB
-        if largest <= _COMFORTABLE * gpu.memory_gib:
+        fits = largest <= _COMFORTABLE * gpu.memory_gib
+        if fits and _seconds(changed, lengths_of(changed, samples), gpu) < _seconds(recipe, lengths, gpu):
             yield warning(
                 "tensor-parallel-unneeded",
                 f"{tensor} GPUs share every layer and wait for each other in it, though {size} can hold it: "
@@ -87,6 +92,10 @@ def _tensor_parallel(recipe: Recipe, gpu: Gpu) -> Iterator[Finding]:
                 remedies=[change],
             )
             return
+
+
+def _seconds(recipe: Recipe, lengths: Lengths, gpu: Gpu) -> float:
+    return cost_of(recipe, layout_of(recipe), lengths, gpu).step_seconds
 
 
 def _changed(recipe: Recipe, change: Remedy) -> Recipe | None:

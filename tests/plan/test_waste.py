@@ -7,6 +7,8 @@ from neva_recipes.config import build
 from neva_recipes.plan import plan
 from neva_recipes.plan.checks import with_values
 
+TENSOR, SEQUENCE = "parallel.tensor_model_parallel_size", "parallel.sequence_parallel"
+
 
 def samples(folder, lengths):
     """Write conversations without images whose answers have so many characters."""
@@ -67,11 +69,29 @@ def test_more_tensor_parallelism_than_memory_asks_for():
     assert found(recipe, "tensor-parallel-unneeded", gpu="a100-80g") == []
 
 
+def test_no_word_on_tensor_parallelism_that_makes_a_step_faster():
+    """128 samples over 64 GPUs: without it each of 16 replicas has so few microbatches that four stages idle."""
+    recipe = llava.finetune("13b")
+    recipe.trainer.num_nodes, recipe.data.micro_batch_size = 8, 2
+    recipe.parallel.tensor_model_parallel_size, recipe.parallel.sequence_parallel = 2, True
+    recipe.parallel.pipeline_model_parallel_size, recipe.parallel.virtual_pipeline_model_parallel_size = 4, 5
+    shared, whole = build(recipe), with_values(build(recipe), {TENSOR: 1, SEQUENCE: False})
+    memory = [max(stage.total for stage in plan(each, gpu="b200").memory) / 178.3 / 2**30 for each in (shared, whole)]
+    assert max(memory) < 0.8
+    assert plan(whole, gpu="b200").cost.step_seconds > plan(shared, gpu="b200").cost.step_seconds
+    assert found(shared, "tensor-parallel-unneeded", gpu="b200") == []
+    # With eight times the batch there are microbatches enough, and sharing layers is waste again.
+    larger = with_values(shared, {"data.global_batch_size": 1024})
+    (finding,) = found(larger, "tensor-parallel-unneeded", gpu="b200")
+    mended = with_values(larger, finding.remedies[0])
+    assert plan(mended, gpu="b200").cost.step_seconds < plan(larger, gpu="b200").cost.step_seconds
+
+
 def test_one_gpu_is_enough_and_takes_no_sequence_parallelism():
     recipe = llava.finetune("tiny")
     recipe.trainer.devices = 2
     recipe.parallel.tensor_model_parallel_size, recipe.parallel.sequence_parallel = 2, True
     (finding,) = found(build(recipe), "tensor-parallel-unneeded")
     (remedy,) = finding.remedies
-    assert dict(remedy) == {"parallel.tensor_model_parallel_size": 1, "parallel.sequence_parallel": False}
+    assert dict(remedy) == {TENSOR: 1, SEQUENCE: False}
     assert found(with_values(build(recipe), remedy), "tensor-parallel-unneeded") == []
