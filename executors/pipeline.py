@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import fiddle as fdl
 
-from neva_recipes.config import ConfigNode, Positive, Recipe, RecipeError, iterate_fields, suggest
+from neva_recipes.config import ConfigNode, ConvTemplate, Positive, Recipe, RecipeError, iterate_fields, suggest
 from neva_recipes.plan.checks import name_problem
 
 __all__ = ["Evaluate", "Export", "Flow", "Pipeline", "Stage", "StageOutput", "Tool"]
@@ -62,7 +62,7 @@ class Evaluate(Tool):
     """LLaVA JSON or JSONL of questions and answers."""
     image_folder: str | None = None
     """Folder of the images; none means that of the data."""
-    conv_template: str | None = None
+    conv_template: ConvTemplate | None = None
     """Conversation template; none means that of the training."""
     batch_size: Positive | None = None
     """Questions answered at once."""

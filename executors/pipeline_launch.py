@@ -272,7 +272,7 @@ def _errors(stage: Stage, planned: Plan) -> Iterator[Finding]:
 
 def _missing_files(stage: Stage, tool: Tool) -> Iterator[str]:
     waits_for = {path for path, _ in stage.inputs()}
-    for name in ("data", "image_folder"):
+    for name in ("model", "data", "image_folder"):
         value = getattr(tool, name, None)
         if value is not None and name not in waits_for and not path_is(expand_path(value)):
             yield f"{name}={value}: no such file or folder"

@@ -6,6 +6,8 @@ import pytest
 
 import executors
 from neva_recipes.cli.main import main
+from neva_recipes.config import UserError, config
+from tests.pipelines.recipes import make_recipe
 
 
 @pytest.fixture
@@ -40,3 +42,22 @@ def test_show_and_the_ways_on(failed, runs_dir, capsys):
         assert out == "" and err.count("\n") == 1 and err.endswith(command)
     assert main(["resume", failed.name, "b.optim.lr=1", *where]) == 2
     assert f"change a stage by itself, nemo-run resume {failed.path}/b optim.lr=1, then" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tool", "fields", "message"),
+    [
+        (executors.Export, {"model": "runs/gone"}, "use: model=runs/gone: no such file or folder"),
+        (executors.Evaluate, {"conv_template": "v2"}, "use: conv_template='v2': expected one of "),
+    ],
+)
+def test_what_would_be_missed_after_the_training(runs_dir, tmp_path, tool, fields, message):
+    data = tmp_path / "held_out.json"
+    data.write_text("[]")
+    first = executors.Stage("first", make_recipe("first"))
+    given = {"model": first.output, **({"data": str(data)} if tool is executors.Evaluate else {}), **fields}
+    last = executors.Stage("use", config(tool, **given))
+    with pytest.raises(UserError) as caught:
+        executors.run_pipeline(executors.Pipeline("p", first >> last), None, runs_dir)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    assert not [*runs_dir.iterdir()]
