@@ -9,6 +9,7 @@ Such tables are read from `nemo-run/executors.toml` in the user's configuration 
 current one. In Python a profile is a function without parameters that says it returns a `fdl.Config` of an executor.
 """
 
+import datetime
 import inspect
 import os
 import re
@@ -115,27 +116,38 @@ def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> fd
         if key not in types:
             hint = suggest(key, types) or f"; expected one of {', '.join(types)}"
             raise RecipeError(f"{where}: [{name}] {key}: {cls.kind} executors have no such field{hint}")
+        part = value
         try:
             for item in value if isinstance(value, dict) else ():  # one by one, each with its own line
-                where = _place(path, text, name, key, item)
-                check_value(types[key], {item: value[item]}, key)
+                where, part = _place(path, text, name, key, item), {item: value[item]}
+                check_value(types[key], part, key)
+            part = value
             checked = check_value(types[key], value, key)
         except RecipeError as error:
-            raise RecipeError(f"{where}: [{name}] {error}{_quotes_missing(types[key], key, value)}") from None
+            raise RecipeError(f"{where}: [{name}] {_with_quotes(str(error), types[key], key, part)}") from None
         with value_from(str(path), _line_of(text, name, key)):
             setattr(executor, key, checked)
     return executor
 
 
-def _quotes_missing(annotation: Any, key: str, value: Any) -> str:
-    """Return a hint if a number would do as a text: `time = 30` for `time = "30"`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return ""
+def _with_quotes(message: str, annotation: Any, key: str, value: Any) -> str:
+    """Return a message, with a hint if a number or a time would do as a text: `time = 30` for `time = "30"`.
+
+    Args:
+        message: What is wrong.
+        annotation: What the field accepts.
+        key: The field.
+        value: What it was given, or the one entry of its table that was looked at.
+    """
+    name, held = next(iter(value.items())) if isinstance(value, dict) and value else (key, value)
+    if isinstance(held, bool) or not isinstance(held, int | datetime.time):
+        return message
+    message = message.replace(repr(held), str(held))  # TOML has times of its own
     try:
-        check_value(annotation, str(value), key)
+        check_value(annotation, {name: str(held)} if isinstance(value, dict) else str(held), key)
     except RecipeError:
-        return ""
-    return f': put it in quotes, {key} = "{value}"'
+        return message
+    return f'{message}: put it in quotes, {name} = "{held}"'
 
 
 def _remarks(path: Path, where: str, name: str, table: Mapping[str, Any]) -> Iterator[str]:
@@ -152,12 +164,12 @@ def _place(path: Path, text: str, *keys: str) -> str:
 
 
 def _line_of(text: str, *keys: str) -> int:
-    """Return the line, counted from 1, of a table or of what is in it; of its table if it is written in some other way.
+    """Return the line, counted from 1, of a table or of what is in it; without a line of its own, that of what holds it.
 
     Lines are read one by one, for tomllib keeps no places: `[a.b]`, `c = ...`.
     """
     table: tuple[str, ...] = ()
-    of_table = 0
+    found = depth = 0
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[([^\[\]]+)\]\s*(#.*)?$", line)
         setting = header or re.match(r"([^=#\[\]]+)=", line)
@@ -165,11 +177,10 @@ def _line_of(text: str, *keys: str) -> int:
             continue
         here = named if header else (*table, *named)
         table = named if header else table
-        if here[: len(keys)] == keys:
-            return number
-        if here[0] == keys[0]:
-            of_table = of_table or number
-    return of_table
+        shared = len(os.path.commonprefix([here, keys]))
+        if shared > depth:
+            found, depth = number, shared
+    return found
 
 
 def _keys_in(dotted: str) -> tuple[str, ...]:
