@@ -24,7 +24,9 @@ def import_nemo_command(argv: Sequence[str]) -> int:
         ),
     )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="NeMo's YAML file, such as neva_config.yaml")
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="keys that NeMo's command line would set")
+    parser.add_argument(
+        "overrides", metavar="KEY=VALUE", nargs="*", default=[], help="keys that NeMo's command line would set"
+    )
     parser.add_argument("--output", metavar="F", type=Path, default=Path("recipe.py"), help="file to write (recipe.py)")
     parser.add_argument("--name", metavar="N", help="name of the recipe (that of the configuration)")
     arguments = parser.parse(argv)

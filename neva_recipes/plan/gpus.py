@@ -64,7 +64,7 @@ def find_gpu(name: str | None) -> Gpu:
     Raises:
         RecipeError: There is no such type, with the names there are.
     """
-    chosen = name or _DEFAULT
+    chosen = _DEFAULT if name is None else name
     if chosen not in GPUS:
         raise RecipeError(f"--gpu {chosen}: expected one of {', '.join(GPUS)}{suggest(chosen, GPUS)}")
     return GPUS[chosen]

@@ -92,7 +92,7 @@ class Planner:
 
     def __init__(self, executor: Place | None = None, *, gpu: str | None = None) -> None:
         self._executor = executor
-        known = gpu or (executor.gpu_type() if executor is not None else None)
+        known = executor.gpu_type() if gpu is None and executor is not None else gpu
         self._card, self._assumed = find_gpu(known), known is None
         self._files: dict[str, tuple[list[Finding], SampleLengths]] = {}
         self._lengths: dict[tuple[str, int], Lengths] = {}

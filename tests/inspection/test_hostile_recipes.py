@@ -52,3 +52,9 @@ def test_integers_from_python():
     recipe.trainer.seed = 10**5000
     with pytest.raises(RecipeError, match=r"trainer\.seed=\(an integer of 16610 bits\): expected an integer"):
         build(recipe)
+
+
+def test_a_gpu_without_a_name_is_not_the_assumed_one(capsys):
+    assert main(["llava.finetune", "size=tiny", "--dry-run", "--gpu", ""]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: --gpu : expected one of a100-40g")

@@ -113,7 +113,7 @@ def test_files_that_cannot_be_read(name, folder, capfd):
 
 def test_no_configuration(folder, capfd):
     assert main(["import-nemo"]) == 2
-    assert "the following arguments are required: CONFIG" in capfd.readouterr().err
+    assert "the following arguments are required: CONFIG;" in capfd.readouterr().err
 
 
 def test_an_existing_file_is_left_alone(folder, capfd):

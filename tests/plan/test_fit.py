@@ -154,6 +154,7 @@ WRONG = [
     (["fit", "llava.finetune", "--gpus", "8", "--limit", "0"], ["--limit 0"]),
     (["fit", "llava.finetune", "--gpus", "12"], ["12 GPUs are not whole machines of 8: take 8 or 16"]),
     (["fit", "llava.finetune", "--gpus", "8", "--gpu", "a100-80"], ["did you mean a100-80g"]),
+    (["fit", "llava.finetune", "--gpus", "8", "--gpu", ""], ["--gpu : expected one of a100-40g"]),
     (["fit", "llava.finetune", "--gpus", "3"], ["cannot be divided over 3 x h100-80g", "data.global_batch_size=126"]),
     (["fit", "llava.finetune", "--gpus", "8", "trainer.accelerator=cpu"], ["trains on no GPU"]),
     (["fit", "llava.finetune", "--gpus", "8", "optim.lr=fast"], ["optim.lr"]),
