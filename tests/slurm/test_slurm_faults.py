@@ -103,7 +103,15 @@ class Machinery:
 
 
 def slurm(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    """Return what a command of Slurm prints; while a scene restarts the controller, wait for that."""
+
+    def done():
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        is_away = "Unable to contact slurm controller" in ended.stderr
+        assert is_away or ended.returncode == 0, ended.stderr
+        return None if is_away else ended
+
+    return wait_for(done).stdout
 
 
 def parent_of(pid):

@@ -6,6 +6,7 @@ import pytest
 
 from executors import find_run
 from executors._pipeline_directory import stage_statuses
+from executors._slurm_cluster import job_standing
 from executors._state import read_state
 from tests.end_to_end.world import nemo_run
 from tests.pipelines.training import (
@@ -20,6 +21,7 @@ from tests.pipelines.training import (
     swept,
     write_inputs,
 )
+from tests.slurm.conftest import wait_for
 
 __all__ = ["local_pipeline", "local_sweep"]
 
@@ -34,18 +36,28 @@ def dependencies():
     return dict(line.split() for line in output.stdout.splitlines())
 
 
-def test_on_two_nodes_it_makes_what_it_makes_on_one_machine(cluster, local_pipeline):
+@pytest.fixture
+def taken(cluster):
+    """A job that has all nodes; what is submitted after it waits until it is cancelled."""
+    words = ["sbatch", "--parsable", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap", "sleep 3600"]
+    job = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    wait_for(lambda: job_standing(job).state == "RUNNING")
+    return job
+
+
+def test_on_two_nodes_it_makes_what_it_makes_on_one_machine(local_pipeline, taken):
     world, local, _ = local_pipeline
     images = world.images.with_name("pictures of stage 2")
     away = images.with_name("away")
     images.symlink_to(world.images)
     words = [*write_inputs(world), f"finetune.data.data_path={world.data.name}", f"finetune.data.image_folder={images}"]
-    nemo_run("llava.pipeline", *words, *NODES, "--name", "nodes", "--detach", cwd=world.folder)
+    nemo_run("llava.pipeline", *words, *NODES, "--name", "nodes", "--detach", cwd=world.folder, patience=PATIENCE)
     run = find_run("nodes", world.folder / "runs")
     numbers = [read_state(run.path / "stages" / name).supervisor["slurm_job_id"] for name in STAGES]
-    waits = dependencies()
+    waits = dependencies()  # nothing has begun
     assert [waits[number] for number in numbers[1:]] == [f"afterok:{number}(unfulfilled)" for number in numbers[:-1]]
-    images.rename(away)  # stage 1 takes seconds to import torch
+    images.rename(away)
+    subprocess.run(["scancel", taken], check=True)
     assert run.wait() == 2, run.status()
     assert run.status().reason.startswith("finetune failed: ")
     assert run.status().reason.endswith("; not run: export, evaluate")
