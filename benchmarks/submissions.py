@@ -1,4 +1,4 @@
-"""How long many submissions to a Slurm cluster take: 100 runs, a sweep of 200 points, and a look at how they stand.
+"""How long many submissions to a Slurm cluster take: 100 runs, a sweep of 200 points, how they stand, and their end.
 
     python benchmarks/submissions.py                            # starts the cluster of the tests, which needs root
     SLURM_CONF=FILE python benchmarks/submissions.py            # a cluster that runs
@@ -38,7 +38,7 @@ from neva_recipes.config import Recipe
 from neva_recipes.registry import find_recipe
 
 SCRIPTS = Path(__file__).parent.parent / "tests" / "testbed" / "slurm"
-PROGRAMS = ("sbatch", "squeue", "sacct", "sinfo", "scontrol")
+PROGRAMS = ("sbatch", "squeue", "sacct", "scancel", "sinfo", "scontrol")
 RECIPE = "llava.finetune"
 RUNS, POINTS, REPEATS = 100, 200, 3
 
@@ -191,6 +191,8 @@ def measure(folder: Path, watch: Stopwatch) -> dict[str, Measured]:
     found = {STARTED_RUNS: start_runs(make(data), held, folder / "runs", watch)}
     found[f"{RUNS} runs: start, without code"] = start_runs(make(data), bare, folder / "bare", watch)
     found[f"{RUNS} runs: nemo-run status"] = watch.command("status", "--runs-dir", "runs", cwd=folder)
+    names = [run.name for run in executors.list_runs(folder / "runs")]
+    found[f"{RUNS} runs: nemo-run cancel"] = watch.command("cancel", *names, "--runs-dir", "runs", cwd=folder)
     found["1 point: nemo-run --dry-run"] = watch.command(RECIPE, *words, *place, "--dry-run", cwd=folder)
     sweep_words = [*words, f"optim.lr={rates}", *place, "--sweep", "--detach", "--runs-dir", "sweep"]
     found[f"{POINTS} points: nemo-run --sweep"] = watch.command(RECIPE, *sweep_words, cwd=folder)
@@ -201,6 +203,8 @@ def measure(folder: Path, watch: Stopwatch) -> dict[str, Measured]:
     _, found[STARTED_SWEEP] = watch.call(lambda: executors.start_pipeline(planned, detach=True))
     status = ("status", f"{RECIPE}.sweep", "--runs-dir", "sweep")
     found[f"{POINTS} points: nemo-run status SWEEP"] = watch.command(*status, cwd=folder)
+    cancel = ("cancel", f"{RECIPE}.sweep", "--runs-dir", "sweep")
+    found[f"{POINTS} points: nemo-run cancel SWEEP"] = watch.command(*cancel, cwd=folder)
     return found
 
 

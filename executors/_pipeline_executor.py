@@ -15,7 +15,7 @@ from executors._script import run_directory_script
 from executors._state import State, now, read_state, write_state
 from executors.base import Executor, RefusedError
 from executors.job import load_executor, read_job_record
-from executors.runs import Run, ask_together
+from executors.runs import Run, ask_together, request_cancel_together
 from neva_recipes.config import RunError, UserError
 from neva_recipes.plan import Layout, Planner
 
@@ -70,9 +70,7 @@ class PipelineExecutor(Executor):
                 try:
                     runs[stage.name].resume(detach=True, executor=self._executor_of(runs[stage.name]), after=before)
                 except UserError as error:
-                    for run in reversed(started[:number]):
-                        with contextlib.suppress(RunError):
-                            run.request_cancel(force=True)
+                    request_cancel_together(started[:number][::-1], force=True)
                     kind = RefusedError if isinstance(error, RefusedError) else RunError
                     raise kind(f"{stage.name}: {error}") from None
         _note(job.run_dir, [f"--- {run.name} submitted: {run.path}" for run in started])
@@ -139,9 +137,12 @@ class PipelineExecutor(Executor):
         Raises:
             RunError: One cannot be cancelled from here.
         """
-        for stage in reversed(stage_statuses(run_dir, goes_on=True)):
-            if stage.status.state in ("queued", "running"):
-                stage.run.request_cancel(force)
+        stages = reversed(stage_statuses(run_dir, goes_on=True))
+        runs = [stage.run for stage in stages if stage.status.state in ("queued", "running")]
+        refused = request_cancel_together(runs, force)
+        for run in runs:
+            if run.path in refused and not run.has_ended():
+                raise refused[run.path]
 
 
 def _note(run_dir: Path, lines: Iterable[str]) -> None:

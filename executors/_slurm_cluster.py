@@ -18,7 +18,7 @@ __all__ = [
     "JobStanding",
     "Nodes",
     "asked_together",
-    "cancel_job",
+    "cancel_jobs",
     "job_standing",
     "minutes_of",
     "offered_nodes",
@@ -222,19 +222,29 @@ def _exit_code(text: str) -> int | None:
     return int(code) or (128 + int(number) if number.isdigit() and int(number) else 0)
 
 
-def cancel_job(job_id: str, *, force: bool) -> None:
-    """Ask for the end of a job; with `force`, its processes are killed at once.
+def cancel_jobs(job_ids: Sequence[str], *, force: bool) -> None:
+    """Ask for the end of jobs; with `force`, their processes are killed at once.
 
     Raises:
-        RunError: Slurm refuses, or cannot be asked from here.
+        RunError: Slurm refuses it for one of them at least, or cannot be asked from here.
     """
-    _run("scancel", job_id)
+    names = _names_of(job_ids)
+    _run("scancel", *names)
     if force:
         # What was cancelled first cannot be taken for a job whose processes have failed.
         try:
-            _run("scancel", "--signal=KILL", "--full", job_id)
+            _run("scancel", "--signal=KILL", "--full", *names)
         except RunError:
-            return  # it has ended in between
+            return  # one that waited, or has ended in between, has no processes
+
+
+def _names_of(job_ids: Sequence[str]) -> list[str]:
+    """Return jobs as scancel takes them, the tasks of an array in one word, which is one request to the controller."""
+    arrays: dict[str, list[str]] = {}
+    for job_id in job_ids:
+        number, _, index = job_id.partition("_")
+        arrays.setdefault(number, []).extend([index] if index else [])
+    return [f"{number}_[{','.join(indices)}]" if indices else number for number, indices in arrays.items()]
 
 
 def requeue_job(job_id: str) -> None:

@@ -4,9 +4,12 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from executors import _process
 from executors._lock import acquire_lock
@@ -15,13 +18,15 @@ from executors.base import Executor
 from executors.job import executor_class, read_job_record
 from neva_recipes.config import Matches, RunError, UserError, describe_type
 
-__all__ = ["ENDED", "POLL_SECONDS", "Standing", "ask_together"]
+__all__ = ["ENDED", "POLL_SECONDS", "Standing", "ask_together", "request_cancel_together"]
 
 ENDED = (*FINAL, "lost")
 """States after which there is nothing to wait for."""
 
 POLL_SECONDS = 0.1
 """Seconds between two looks at state.json of one that waits."""
+
+_WRITERS = 16
 
 _SUPERVISED = ("queued", "running")
 _EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 130, "lost": 1}
@@ -71,6 +76,14 @@ class Standing:
         Raises:
             RunError: It has not been started or has ended, or cannot be reached from here.
         """
+        self._executor.request_cancel(self._path, self._cancellable().supervisor, force=force)
+
+    def _cancellable(self) -> State:
+        """Return the state of a run that can be cancelled, once it has been started.
+
+        Raises:
+            RunError: It has not been started or has ended.
+        """
         while (state := self.state()).state == "created" and state.supervisor:
             time.sleep(POLL_SECONDS)  # it is being started
         if state.state == "created":
@@ -78,7 +91,7 @@ class Standing:
         if state.state not in _SUPERVISED:
             why = f": {state.reason}" if state.state == "lost" else ""
             raise RunError(f"run {self._path.name} has already ended: {state.state}{why}")
-        self._executor.request_cancel(self._path, state.supervisor, force=force)
+        return state
 
     def _read(self) -> State:
         try:
@@ -175,6 +188,8 @@ def _lost(state: State, reason: str) -> State:
 def ask_together(standings: Iterable[Standing]) -> None:
     """Ask each place that can tell of many runs at once how some stand; `state` then goes by that.
 
+    What they say of runs that have ended is written down, several at a time.
+
     A run whose job.json cannot be read is passed over: `state` tells of it.
     """
     places: dict[type[Executor], list[tuple[Standing, State]]] = {}
@@ -185,6 +200,30 @@ def ask_together(standings: Iterable[Standing]) -> None:
                 places.setdefault(standing._executor, []).append((standing, written))
     for executor, due in places.items():
         if context := executor.asking_together([written.supervisor for _, written in due]):
-            with context:
-                for standing, written in due:
-                    standing._ask(written)
+            # What has ended is written down, and those answers must not grow old by it.
+            with context, ThreadPoolExecutor(_WRITERS) as pool:
+                settled = [pool.submit(copy_context().run, standing.state) for standing, _ in due]
+            for future in settled:
+                with contextlib.suppress(UserError):
+                    future.result()
+
+
+def request_cancel_together(standings: Sequence[Standing], force: bool) -> dict[Path, RunError]:
+    """Ask runs to stop, those of one place by as few requests as it takes, and return at once.
+
+    Returns:
+        Why it cannot be asked, of each run directory of which it cannot.
+    """
+    refused: dict[Path, RunError] = {}
+    places: dict[type[Executor], list[tuple[Path, dict[str, Any]]]] = {}
+    ask_together(standings)
+    for standing in standings:
+        try:
+            supervisor = standing._cancellable().supervisor
+        except RunError as error:
+            refused[standing._path] = error
+        else:
+            places.setdefault(standing._executor, []).append((standing._path, supervisor))
+    for executor, due in places.items():
+        refused |= executor.request_cancel_together(due, force=force)
+    return refused

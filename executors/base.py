@@ -187,6 +187,27 @@ class Executor(ConfigNode, ABC):
             RunError: The request cannot be made from here.
         """
 
+    @classmethod
+    def request_cancel_together(
+        cls, runs: Sequence[tuple[Path, Mapping[str, Any]]], *, force: bool
+    ) -> dict[Path, RunError]:
+        """Ask for the end of several runs, each as `request_cancel` does; by default one after the other.
+
+        Args:
+            runs: The directories of the runs, and their entries in state.json.
+            force: As for `request_cancel`.
+
+        Returns:
+            Why the request cannot be made, of each of which it cannot.
+        """
+        refused = {}
+        for run_dir, supervisor in runs:
+            try:
+                cls.request_cancel(run_dir, supervisor, force=force)
+            except RunError as error:
+                refused[run_dir] = error
+        return refused
+
     def record(self) -> dict[str, Any]:
         """Return the executor as job.json holds it: every field, of secret variables the name alone."""
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from executors._gpu import gpu_named
 from executors._script import run_directory_script
 from executors._slurm_capacity import require_capacity
-from executors._slurm_cluster import asked_together, cancel_job, job_standing, minutes_of, offered_nodes
+from executors._slurm_cluster import asked_together, cancel_jobs, job_standing, minutes_of, offered_nodes
 from executors._state import State, read_state, write_state
 from executors.base import Executor
 from neva_recipes.config import RunError
@@ -317,12 +317,26 @@ class SlurmExecutor(Executor):
         Raises:
             RunError: Slurm refuses, or cannot be asked from here.
         """
-        cancel_job(supervisor["slurm_job_id"], force=force)
+        cancel_jobs([supervisor["slurm_job_id"]], force=force)
+
+    @classmethod
+    def request_cancel_together(
+        cls, runs: Sequence[tuple[Path, Mapping[str, Any]]], *, force: bool
+    ) -> dict[Path, RunError]:
+        """Cancel the jobs by one request."""
+        try:
+            cancel_jobs([supervisor["slurm_job_id"] for _, supervisor in runs], force=force)
+        except RunError as error:
+            if "job id" not in str(error):
+                return {run_dir: error for run_dir, _ in runs}
+            # Of some Slurm refuses it; a job can be cancelled twice.
+            return super().request_cancel_together(runs, force=force)
+        return {}
 
 
 def _cancel_quietly(number: str) -> None:
     with contextlib.suppress(RunError):  # it is the refusal of another that is told
-        cancel_job(number, force=True)
+        cancel_jobs([number], force=True)
 
 
 def _unseen(run_dir: Path) -> State | None:

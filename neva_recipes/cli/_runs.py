@@ -16,7 +16,7 @@ from neva_recipes.cli._fields import describe_fields
 from neva_recipes.cli._finish import finish
 from neva_recipes.cli._pipeline import resume_pipeline
 from neva_recipes.cli._tools import tool_command
-from neva_recipes.config import Recipe, RunError, load_recipe
+from neva_recipes.config import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from executors import Executor, Run
@@ -70,19 +70,16 @@ def cancel_command(argv: Sequence[str]) -> int:
     arguments = parser.parse(argv)
 
     from executors import find_run
+    from executors.runs import cancel_together
 
     # A name that is wrong stops everything before anything is stopped.
     runs = {run.path: run for run in [find_run(name, arguments.runs_dir) for name in arguments.run]}
-    asked, refusals = [], []
-    for run in runs.values():
-        try:
-            run.request_cancel(arguments.force)
-            asked.append(run)
-        except RunError as error:
-            refusals.append(error)
-    for run in asked:
-        run.wait()
-        print(f"{run.name} {run.status().state}", flush=True)
+    refusals = []
+    for run, refusal in cancel_together(list(runs.values()), arguments.force):
+        if refusal is None:
+            print(f"{run.name} {run.status().state}", flush=True)
+        else:
+            refusals.append(refusal)
     for refusal in refusals[:-1]:
         print(f"error: {refusal}", file=sys.stderr)
     if refusals:

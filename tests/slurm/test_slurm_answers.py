@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from executors._slurm_cluster import cancel_job, job_standing, offered_nodes
+from executors._slurm_cluster import cancel_jobs, job_standing, offered_nodes
 from executors._state import State, write_state
 from executors.slurm import SlurmExecutor
 from neva_recipes.config import RunError
@@ -126,10 +126,10 @@ def test_what_users_set_for_their_own_eyes_hides_no_job(commands, monkeypatch):
     show = 'test -z "$SQUEUE_USERS$SINFO_PARTITION$SACCT_FORMAT$SCANCEL_INTERACTIVE" || exit 1'
     commands(squeue=f"{show}; echo '7|RUNNING|None|N/A'", scancel=f"{show}; read answer && exit 1; exit 0")
     assert job_standing("7").state == "RUNNING"
-    cancel_job("7", force=False)
+    cancel_jobs(["7"], force=False)
 
 
 def test_words_of_a_site_in_another_encoding(commands):
     commands(scancel="echo 'scancel: error: Zugriff für Sie verboten' >&2; exit 1")
     with pytest.raises(RunError, match=r"^Slurm refuses: scancel: error: Zugriff f.r Sie verboten$"):
-        cancel_job("7", force=False)
+        cancel_jobs(["7"], force=False)
