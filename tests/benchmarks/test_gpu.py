@@ -23,7 +23,7 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a benchmark")
     output = folder / "tiny.json"
     done = subprocess.run(
-        [sys.executable, str(FOLDER / "gpu.py"), "--tiny", "--output", str(output)],
+        [sys.executable, str(FOLDER / "gpu.py"), "--tiny", "--minutes", "60", "--output", str(output)],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -104,7 +104,7 @@ def test_the_table_says_what_the_report_says(tiny):
 @pytest.mark.multiprocess
 def test_a_case_that_fails_is_reported_and_the_next_goes_on(module, tmp_path):
     cases = module("_cases")
-    benchmark = module("gpu").Benchmark(cases.TINY, 5.0, tmp_path / "report.json")
+    benchmark = module("gpu").Benchmark(cases.TINY, 60.0, tmp_path / "report.json")
     assert benchmark.run([cases.Case("finetune", "delayed"), cases.Case("pretrain")]) == 1
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     failed, done = report["training"]
