@@ -18,6 +18,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _place(path: Path, text: str, *keys: str) -> str:
 
 
 def _line_of(text: str, *keys: str) -> int:
-    """Return the line, counted from 1, of a table or of what is in it; without a line of its own, that of what holds it.
+    """Return the line, counted from 1, of a table or of what is in it; if it has no line of its own, of what holds it.
 
     Lines are read one by one, for tomllib keeps no places: `[a.b]`, `c = ...`.
     """
@@ -177,7 +178,7 @@ def _line_of(text: str, *keys: str) -> int:
             continue
         here = named if header else (*table, *named)
         table = named if header else table
-        shared = len(os.path.commonprefix([here, keys]))
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(here, keys, strict=False)))
         if shared > depth:
             found, depth = number, shared
     return found
