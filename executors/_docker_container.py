@@ -283,7 +283,9 @@ def _is_cdi(gpus: str) -> bool:
 
 
 def _bytes(size: str) -> int:
-    return int(size[:-1]) * {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[size[-1]]
+    """Return what a size with its unit stands for, as `docker run` reads it: g, G, gb and GiB are one unit, of 2^30."""
+    number, unit = re.split("(?=[a-z])", size.lower(), maxsplit=1)
+    return int(float(number) * 1024 ** "bkmgtp".index(unit[0]))
 
 
 def _ulimit(text: str) -> dict[str, Any]:

@@ -38,7 +38,9 @@ __all__ = ["DockerExecutor"]
 
 _ROOT = "0:0"
 
-_Size = Annotated[str, Matches(r"[1-9]\d*[bkmg]", "a size with its unit, such as 16g")]
+_Size = Annotated[
+    str, Matches(r"(?i:(?=[\d.]*[1-9])\d+(\.\d+)?([kmgtp](i?b)?|b))", "a size with its unit, such as 16g")
+]
 _CDI_NAME = r"[a-z][\w.-]*/[a-z][\w-]*=[\w.:-]+"
 _Gpus = Annotated[
     str,
