@@ -44,7 +44,7 @@ def script_of(text):
 
 
 def test_nothing_heavy_is_imported(folder):
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
@@ -67,7 +67,7 @@ def test_dry_run_ends_with_a_script_that_holds_the_recipe_and_leaves_no_trace(ne
     starts = [line for line in script.splitlines() if line.startswith("exec ")]
     assert len(starts) == 1
     script = script.replace(starts[0], ":")
-    subprocess.run(["sh"], input=script, text=True, check=True, cwd="/", timeout=60)
+    subprocess.run(["sh"], input=script, text=True, check=True, cwd="/", timeout=120)
     (run,) = (folder / "runs").iterdir()
     assert run.name.startswith("a 'b' ü-")
     assert build(load_recipe(run / "recipe.yaml")) == build(expected)
@@ -141,7 +141,7 @@ def test_an_installed_package_of_recipes(nemo_run, tmp_path):
 
 def test_a_reader_that_has_seen_enough(folder):
     command = f"{shlex.quote(sys.executable)} -m neva_recipes.cli.main llava.finetune --help | head -n 1"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("usage: nemo-run llava.finetune")
     assert done.stderr == ""
 

@@ -66,7 +66,7 @@ def in_terminal(command, **variables):
     if process == 0:
         os.execvpe("sh", ["sh", "-c", command], {**os.environ, "TERM": "xterm", "COLUMNS": "80", **variables})
     shown = b""
-    while select.select([terminal], [], [], 60)[0]:
+    while select.select([terminal], [], [], 120)[0]:
         try:
             data = os.read(terminal, 65536)
         except OSError:  # the other end is closed
@@ -95,7 +95,7 @@ def test_colour_is_for_terminals(folder):
 
 
 def test_a_reader_that_leaves_early_hears_no_complaint(folder):
-    done = subprocess.run(["sh", "-c", f"{COMMAND} | head -n 1"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", f"{COMMAND} | head -n 1"], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("Recipe:") and done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr and "Broken" not in done.stderr
 
@@ -106,7 +106,7 @@ def test_whatever_the_encoding(folder, variables):
     environment = {key: value for key, value in os.environ.items() if key not in ("LC_ALL", "LANG", "PYTHONUTF8")}
     word = "data.data_path=dätä.json"
     done = subprocess.run(
-        ["sh", "-c", f"{COMMAND} {word}"], capture_output=True, env={**environment, **variables}, timeout=60
+        ["sh", "-c", f"{COMMAND} {word}"], capture_output=True, env={**environment, **variables}, timeout=120
     )
     assert done.returncode == 0
     text = done.stdout.decode("utf-8")
@@ -118,7 +118,7 @@ def test_whatever_the_encoding(folder, variables):
             ["sh", "-c", f"{COMMAND} {word} --format {form}"],
             capture_output=True,
             env={**environment, **variables},
-            timeout=60,
+            timeout=120,
         )
         text = done.stdout.decode("utf-8")
         assert {"json": "d\\u00e4t\\u00e4.json", "html": "d&#228;t&#228;.json"}.get(form, "dätä.json") in text

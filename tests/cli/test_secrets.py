@@ -251,7 +251,7 @@ def test_processes_show_none_either(folder):
     """The command as a process: nothing in its output, whatever the error looks like."""
     for words in (["llava.finetune", f"data.data_path={URL}"], ["llava.finetune", "--dry-run", f"optim.lr={TOKEN}"]):
         done = subprocess.run(
-            [sys.executable, "-m", "neva_recipes.cli.main", *words], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "neva_recipes.cli.main", *words], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 2 and done.stdout == ""
         assert TOKEN not in done.stderr and "hunter2secret" not in done.stderr

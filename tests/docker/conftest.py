@@ -36,7 +36,7 @@ def engine_folder():
 def root_file_system(engine_folder):
     """What the image is made of: a Python of this machine."""
     packed = engine_folder / "root.tar"
-    subprocess.run([SCRIPTS / "rootfs.sh", sys.executable, packed], check=True, timeout=120)
+    subprocess.run([SCRIPTS / "rootfs.sh", sys.executable, packed], check=True, timeout=300)
     return packed
 
 

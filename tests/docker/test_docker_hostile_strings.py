@@ -11,7 +11,7 @@ import pytest
 
 import executors
 from executors.conformance import HOSTILE
-from tests.docker.world import wait_for
+from tests.docker.world import PATIENCE, wait_for
 
 pytestmark = pytest.mark.multiprocess
 
@@ -54,6 +54,6 @@ def test_mounts_and_labels(place, tmp_path):
         shell.stdin.close()
         wait_for(lambda: (pasted.run_dir / "state.json").exists())
         look(executors.find_run(pasted.run_dir))
-        assert shell.wait(60) == 0
+        assert shell.wait(PATIENCE) == 0
     assert not list(tmp_path.rglob("canary"))
     wait_for(lambda: not place.engine.containers())

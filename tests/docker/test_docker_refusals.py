@@ -168,7 +168,7 @@ def test_the_command(place, words, tmp_path):
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

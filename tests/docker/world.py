@@ -47,10 +47,10 @@ class Engine:
 
     def start(self) -> None:
         env = {**os.environ, "PATH": f"{self._programs}:{os.environ['PATH']}"}
-        subprocess.run([SCRIPTS / "start.sh", self.folder], check=True, timeout=120, stdout=subprocess.DEVNULL, env=env)
+        subprocess.run([SCRIPTS / "start.sh", self.folder], check=True, timeout=300, stdout=subprocess.DEVNULL, env=env)
 
     def stop(self) -> None:
-        subprocess.run([SCRIPTS / "stop.sh", self.folder], check=True, timeout=120)
+        subprocess.run([SCRIPTS / "stop.sh", self.folder], check=True, timeout=300)
 
     def kill(self) -> None:
         """Kill the engine and its helper at once, and leave containers to themselves."""

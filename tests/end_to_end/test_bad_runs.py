@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import executors
-from tests.end_to_end.world import contents, nemo_run, start_nemo_run
+from tests.end_to_end.world import PATIENCE, contents, nemo_run, start_nemo_run
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +115,7 @@ def test_bad_samples_are_skipped(world, tmp_path):
     with start_nemo_run(
         "llava.finetune", *words, "--name", "skips", "--runs-dir", tmp_path, cwd=world.folder
     ) as command:
-        out, err = command.communicate(timeout=120)
+        out, err = command.communicate(timeout=PATIENCE)
     assert command.returncode == 0, err
     run = executors.find_run("skips", tmp_path)
     entries = [json.loads(line) for line in (run.path / "bad_samples.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -11,7 +11,7 @@ import sentencepiece
 from PIL import Image
 
 NEMO_RUN = Path(sys.executable).with_name("nemo-run")
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 # Every character that a shell, YAML, JSON or a file name could be read wrongly at.
 HOSTILE = 'it\'s a "dätä" $(touch canary) `touch canary` 日本 #; &*?[x]{y} \\ ~%'

@@ -38,7 +38,7 @@ def churn(arguments, look):
         return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
 
     writers, kills, seen = [start() for _ in range(WRITERS)], 0, 0
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     chance = random.Random(7)
     try:
         while kills < 10:
