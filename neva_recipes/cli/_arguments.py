@@ -88,7 +88,13 @@ def wrap(text: str, indent: str = "") -> str:
 
 def add_runs_dir(parser: StrictParser) -> None:
     """Add --runs-dir, which every command about runs has."""
-    parser.add_argument("--runs-dir", metavar="D", type=Path, default=Path("runs"), help="folder of the runs (runs)")
+    parser.add_argument("--runs-dir", metavar="D", type=_folder, default=Path("runs"), help="folder of the runs (runs)")
+
+
+def _folder(text: str) -> Path:
+    if not text:  # a variable that is not set, and no word for the current folder
+        raise argparse.ArgumentTypeError("'': expected a folder")
+    return Path(text)
 
 
 def split_overrides(words: Sequence[str]) -> dict[str, str]:
