@@ -13,7 +13,7 @@ TEXT, SEEING, TINY = "gpt.pretrain", "llava.finetune", "llava.finetune size=tiny
 # Command line; of every error the field with its value, and the remedy.
 OVERRIDES = [
     # The model.
-    (SEEING + " model.projector=none", [("model.projector=none", "set model.vision=none, or set both, or neither")]),
+    (SEEING + " model.projector=none", [("model.projector=none", "set both, or neither")]),
     (TEXT + " model.use_im_start_end=true", [("model.use_im_start_end=true", "set model.use_im_start_end=false")]),
     (TEXT + " model.language.freeze=true", [("model.language.freeze=true", "set model.language.freeze=false")]),
     (

@@ -10,6 +10,7 @@ import pytest
 from neva_recipes import gpt, llava, neva
 from neva_recipes.config import RecipeError, TextDataConfig, build, config
 from neva_recipes.plan import check_recipe, require_valid
+from neva_recipes.plan.checks import with_values
 from neva_recipes.plan.gpus import find_gpu
 from tests.plan.wrong_fields import WRONG_FIELDS, make
 
@@ -38,6 +39,24 @@ def test_text_data_with_a_vision_tower():
     (finding,) = check_recipe(build(recipe))
     assert finding.code == "data-without-images"
     assert "set model.vision=none model.projector=none" in finding.line()
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "overrides"),
+    [
+        ("tensor-parallel-groups", "neva.finetune", "model.language.num_query_groups=5"),
+        ("world-size", "neva.finetune", "trainer.devices=1"),
+        ("tensor-parallel-nodes", "neva.finetune", "trainer.num_nodes=4 trainer.devices=1"),
+    ],
+)
+def test_one_process_alone_has_no_sequence_parallelism(code, name, overrides):
+    recipe = build(make(name, overrides))
+    assert recipe.parallel.sequence_parallel and recipe.parallel.tensor_model_parallel_size > 1
+    before = {finding.code: finding for finding in check_recipe(recipe)}
+    alone = {"parallel.tensor_model_parallel_size": 1, "parallel.sequence_parallel": False}
+    assert alone in before[code].remedies
+    after = {finding.code for finding in check_recipe(with_values(recipe, alone)) if finding.severity == "error"}
+    assert after <= {*before} - {code}
 
 
 def test_half_a_vision_model_is_not_to_lose_the_other_half_where_data_has_images():

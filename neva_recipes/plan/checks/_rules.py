@@ -9,7 +9,7 @@ from typing import Any
 from neva_recipes.config import LanguageConfig, Recipe, RecipeError, VisionConfig
 from neva_recipes.plan.findings import Finding, Remedy
 
-__all__ = ["Found", "Rule", "Way", "around", "found", "multiples", "of_new", "run_rules", "with_values"]
+__all__ = ["Found", "Rule", "Way", "around", "found", "multiples", "of_new", "run_rules", "tensor_sizes", "with_values"]
 
 Way = Iterable[Remedy]
 """Changes of one kind that may mend a recipe, the nearest first; the first that does becomes a remedy."""
@@ -45,6 +45,14 @@ def around(path: str, value: int, *, lowest: int = 1, highest: int = 1 << 40) ->
     below = ({path: number} for number in range(min(value - 1, highest), lowest - 1, -1))
     above = ({path: number} for number in range(max(value + 1, lowest), highest + 1))
     return below, above
+
+
+def tensor_sizes(recipe: Recipe, *, highest: int = 1 << 40) -> tuple[Way, Way]:
+    """Return the ways of sharing layers by fewer or by more processes; one alone has no sequence parallelism."""
+    size, sequence = "parallel.tensor_model_parallel_size", "parallel.sequence_parallel"
+    below, above = around(size, recipe.parallel.tensor_model_parallel_size, highest=highest)
+    alone = {sequence: False} if recipe.parallel.sequence_parallel else {}
+    return ({**change, **alone} if change[size] == 1 else change for change in below), above
 
 
 def multiples(path: str, value: int, factor: int) -> tuple[Way, Way]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from neva_recipes.config import Recipe
 from neva_recipes.plan._sizes import data_parallel_size, devices_per_node, layers_per_stage, model_parallel_size
-from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new
+from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new, tensor_sizes
 from neva_recipes.plan.findings import error, warning
 
 __all__ = ["division_rules", "parallel_rules"]
@@ -45,7 +45,7 @@ def world_size(recipe: Recipe) -> Iterator[Found]:
                 *split,
             ),
             *around(_DEVICES, devices, highest=devices + replica),
-            *(around(path, parts[path])[0] for path in split),
+            *(tensor_sizes(recipe)[0] if path == _TENSOR else around(path, parts[path])[0] for path in split),
         )
 
 
@@ -167,7 +167,7 @@ def tensor_heads(recipe: Recipe) -> Iterator[Found]:
     """Heads and their groups divide over the tensor-parallel processes."""
     language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
     heads, groups, head = language.num_attention_heads, language.num_query_groups, language.head_size
-    ways = around(_TENSOR, tensor, highest=heads)
+    ways = tensor_sizes(recipe, highest=heads)
     if heads % tensor:
         message = f"{heads} heads are not a multiple of {tensor} processes"
         yield found(error("tensor-parallel-heads", message, recipe, _HEADS, _TENSOR), *ways)
@@ -189,7 +189,7 @@ def tensor_feed_forward(recipe: Recipe) -> Iterator[Found]:
         message = f"{width} is not a multiple of {tensor} processes"
         yield found(
             error("tensor-parallel-ffn", message, recipe, _FFN, _TENSOR),
-            *around(_TENSOR, tensor, highest=width),
+            *tensor_sizes(recipe, highest=width),
             *of_new(recipe.model.language, *multiples(_FFN, width, tensor)),
         )
 

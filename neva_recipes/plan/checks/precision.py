@@ -5,7 +5,7 @@ from typing import Any
 
 from neva_recipes.config import PrecisionConfig, Recipe
 from neva_recipes.plan._sizes import layers_per_stage
-from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new
+from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new, tensor_sizes
 from neva_recipes.plan.findings import Severity, error, finding, warning
 from neva_recipes.plan.gpus import Gpu
 
@@ -109,7 +109,7 @@ def fp8_sizes(recipe: Recipe) -> Iterator[Found]:
         if side % unit:
             message = f"{what} is {side} wide, FP8 with {precision.fp8_recipe} scaling needs a multiple of {unit}"
             yield found(
-                error("fp8-sizes", message, recipe, *paths, _RECIPE), around(_TENSOR, tensor)[0], *ways, _WITHOUT_FP8
+                error("fp8-sizes", message, recipe, *paths, _RECIPE), tensor_sizes(recipe)[0], *ways, _WITHOUT_FP8
             )
             return
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from neva_recipes.config import LlavaDataConfig, Recipe
 from neva_recipes.plan._sizes import data_parallel_size, devices_per_node
-from neva_recipes.plan.checks._rules import Found, Rule, around, found
+from neva_recipes.plan.checks._rules import Found, Rule, found, tensor_sizes
 from neva_recipes.plan.findings import warning
 
 __all__ = ["waste_rules"]
@@ -30,7 +30,7 @@ def tensor_over_nodes(recipe: Recipe) -> Iterator[Found]:
         message = f"groups of {tensor} processes lie across machines of {devices}, and talk twice in every layer"
         yield found(
             warning("tensor-parallel-nodes", message, recipe, _TENSOR, _NODES, _DEVICES),
-            around(_TENSOR, tensor)[0],
+            tensor_sizes(recipe)[0],
         )
 
 
