@@ -247,11 +247,11 @@ def parse_mount(text: str, folder: Path) -> Bind:
     """
     rest, read_only = (text[:-3], True) if text.endswith(":ro") else (text.removesuffix(":rw"), False)
     source, separator, target = rest.rpartition(":/")
+    if not separator or not source or not target:
+        raise RunError(f"executor.mounts: {text!r}: expected SOURCE:TARGET[:ro], the target an absolute path")
     # Such a word is a slip, not the end of a target: that is written with :rw or :ro behind it.
     if rest == text and (option := re.search(r":([A-Za-z,]+)$", target)) is not None:
         raise RunError(f"executor.mounts: {text!r}: {option[1]!r} is no way to mount: expected SOURCE:TARGET[:ro]")
-    if not separator or not source or not target:
-        raise RunError(f"executor.mounts: {text!r}: expected SOURCE:TARGET[:ro], the target an absolute path")
     try:
         return Bind(str(folder / Path(source).expanduser()), f"/{target}", read_only)
     except RuntimeError:
