@@ -419,9 +419,10 @@ def ask_together(runs: Iterable[Run]) -> None:
 
 
 def cancel_together(runs: Sequence[Run], force: bool = False) -> Iterator[tuple[Run, RunError | None]]:
-    """Stop runs, those of one place by as few requests as it takes; yield each when all its processes have ended.
+    """Stop runs, those of one place by as few requests as it takes.
 
-    Those that cannot be stopped come at the end, each with the reason.
+    Each is yielded, in their order, when all its processes have ended. Those that cannot be stopped come at the end,
+    with the reason of each.
 
     Args:
         runs: The runs.
@@ -431,9 +432,8 @@ def cancel_together(runs: Sequence[Run], force: bool = False) -> Iterator[tuple[
     left = [run for run in runs if run.path not in refused]
     while left:
         ask_together(left)
-        for run in [run for run in left if run.has_ended()]:
-            yield run, None
-            left.remove(run)
+        while left and left[0].has_ended():
+            yield left.pop(0), None
         time.sleep(POLL_SECONDS if left else 0)
     yield from ((run, refused[run.path]) for run in runs if run.path in refused)
 
