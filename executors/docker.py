@@ -129,8 +129,14 @@ class DockerExecutor(Executor):
             )
         if self.image is None:
             raise RunError("executor.image is not set: add executor.image=NAME, the image to run in")
+        places: dict[str, str] = {}
         for mount in self.mounts:
-            parse_mount(mount, Path.cwd())
+            target = parse_mount(mount, Path.cwd()).target
+            if target in places:
+                raise RunError(
+                    f"executor.mounts: {mount!r}: {places[target]!r} is at {target} already: leave one of them out"
+                )
+            places[target] = mount
         for limit in self.ulimits:
             soft, _, hard = limit.partition("=")[2].partition(":")
             if hard and int(hard) != -1 and not -1 < int(soft) <= int(hard):

@@ -36,6 +36,10 @@ MISTAKES = {
         {"mounts": ["~nobody-here/x:/x"]},
         "executor.mounts: '~nobody-here/x:/x': there is no such user",
     ),
+    "two mounts at one place": (
+        {"mounts": ["/usr:/x", "/etc:/x:ro"]},
+        "executor.mounts: '/etc:/x:ro': '/usr:/x' is at /x already: leave one of them out",
+    ),
     "unknown network": ({"network": "nowhere"}, "executor.network=nowhere: the engine has no such network"),
     "unknown Python": ({"python": "/opt/python"}, f"executor.image={Place.IMAGE} has no program /opt/python"),
     "no code": ({"mount_code": False}, f"executor.image={Place.IMAGE}: its Python has no package executors"),
