@@ -100,5 +100,8 @@ def _require_slurm(request_text: Callable[[], str]) -> None:
         raise RunError(f"Slurm does not answer: sbatch has waited {_ANSWER_SECONDS:.0f} s") from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        said = lines[0].removeprefix("sbatch: error: ") if lines else f"sbatch ended with exit code {done.returncode}"
+        # Of a Slurm that is not there, what comes before says how it was looked for.
+        fatal = [line for line in lines if line.startswith("sbatch: fatal: ")]
+        lines = [*fatal, *lines, f"sbatch ended with exit code {done.returncode}"]
+        said = lines[0].removeprefix("sbatch: fatal: ").removeprefix("sbatch: error: ")
         raise RunError(f"executor.options: Slurm refuses the job: {said}")

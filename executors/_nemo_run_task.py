@@ -19,7 +19,6 @@ from nemo_run.run.torchx_backend.schedulers.skypilot import SkypilotRequest
 
 from executors._nemo_run_rank import NEMO_RUN_FOLDER, plain_path
 from neva_recipes.config import RunError, check_value, suggest
-from neva_recipes.secrets import is_secret
 
 __all__ = ["TASK", "TITLE", "make_executor", "make_script", "request_text"]
 
@@ -77,7 +76,7 @@ def make_executor(
         environ: Where variables are looked up.
 
     Raises:
-        RunError: An option is unknown, missing, of the wrong type, or a secret in clear text.
+        RunError: An option is unknown, missing, or of the wrong type.
     """
     cls = _CLASSES[backend]
     nodes_field, processes_field = _SIZES[backend]
@@ -132,8 +131,6 @@ def _value(cls: type[Any], known: Mapping[str, Any], name: str, text: str, envir
         if text[4:] not in environ:
             raise RunError(f"{path}={text}: {text[4:]} is not set in the environment")
         return environ[text[4:]]
-    if is_secret(name, text):
-        raise RunError(f"{path}: would be written to files: put it into a variable and set {path}=env:VARIABLE")
     annotation = typing.get_type_hints(cls)[name]
     try:
         is_text = annotation is str or (annotation == str | None and text != "null")

@@ -8,6 +8,7 @@ The package is optional and imported only when a job is about to be started by i
 import importlib.util
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from neva_recipes.config import (
     with_absolute_inputs,
 )
 from neva_recipes.plan import Layout
-from neva_recipes.secrets import mask, secret_names, secret_values
+from neva_recipes.secrets import is_secret, mask, secret_in, secret_names, secret_values
 
 if TYPE_CHECKING:
     from executors.job import Job
@@ -67,8 +68,17 @@ class NemoRunExecutor(SupervisedExecutor):
     """Python of the place that the ranks run with; none for the one that launches."""
 
     def check(self, layout: Layout) -> None:
-        """Raise `RunError` if NeMo-Run is not installed, or the job is not for the one machine of its backend."""
+        """Raise `RunError` if NeMo-Run is not installed, or the job is not for the one machine of its backend.
+
+        So are options with a secret in clear text: a look at a recipe writes a script that holds every option.
+        """
         require_nemo_run()
+        for name, text in self.options.items():
+            if not text.startswith("env:") and (is_secret(name, text) or secret_in(text, os.environ)):
+                raise RunError(
+                    f"executor.options.{name}: would be written to files: put it into a variable and set "
+                    f"executor.options.{name}=env:VARIABLE"
+                )
         if self.backend in _ONE_MACHINE and layout.num_nodes != 1:
             raise RunError(
                 f"trainer.num_nodes={layout.num_nodes}: executor.backend={self.backend} runs on one machine; "
@@ -80,6 +90,11 @@ class NemoRunExecutor(SupervisedExecutor):
         from executors._nemo_run_place import require_place
 
         nemo_executor = self._required(job)
+        if self.backend == "local" and self.python and shutil.which(self.python) is None:
+            raise RunError(
+                f"executor.python={self.python}: no such program here: set it to a Python that has this project, "
+                "or leave it out"
+            )
         require_place(self.backend, nemo_executor, lambda: self._request(job, nemo_executor))
 
     def _required(self, job: "Job") -> Any:

@@ -77,6 +77,11 @@ MISTAKES = {
         ["executor.python=/opt/my python"],
         "'/opt/my python': NeMo-Run does not quote paths, and ",
     ),
+    "no such Python": (
+        ["executor.python=/no/such/python"],
+        "executor.python=/no/such/python: no such program here: set it to a Python that has this project, or leave",
+    ),
+    "Python that is no program": (["executor.python=/etc/passwd"], "executor.python=/etc/passwd: no such program"),
     "run directory with a space": (
         [*backend("docker"), "--runs-dir", "two words"],
         "NeMo-Run does not quote paths, and this one holds ' ': choose another one",
