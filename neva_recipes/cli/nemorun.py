@@ -5,6 +5,7 @@ parser, so that fields are typed and checked as they are by `nemo-run`, unknown 
 those of the run.
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from typing import Any, NoReturn
 import fiddle as fdl
 from nemo_run import Experiment
 from nemo_run.cli.api import RunContext, entrypoint
+from nemo_run.cli.cli_parser import CLIException
+from typer import Abort
 
 import executors
 from executors.nemo_run import to_nemo_run
@@ -27,33 +30,56 @@ from neva_recipes.registry import RecipeEntry, list_recipes
 from neva_recipes.secrets import mask, secret_values
 
 _TASK = "recipe"
-_FLAGS = ("--detach", "--direct", "--dryrun", "--name", "--tail-logs", "--to-yaml", "--yaml", "--yes")
+_FLAGS = ("--detach", "--direct", "--dryrun", "--name", "--tail-logs", "--to-yaml", "--verbose", "--yaml", "--yes")
 
 
 class _RecipeContext(RunContext):
     """Runs one recipe as `nemorun` was asked to."""
 
-    def _execute_task(self, fn: Any, task_args: list[str]) -> NoReturn:
+    def cli_execute(self, fn: Any, args: list[str], entrypoint_type: str = "task") -> None:
+        """Run what the words of a command say; ends the program with the exit code."""
         try:
-            code = self._execute(fn.recipe_entry, task_args)
+            _refuse_flags(args, self)
+            super().cli_execute(fn, args, entrypoint_type)
         except UserError as error:
             print(f"error: {mask(str(error), secret_values(os.environ))}", file=sys.stderr)
-            code = 2
-        # Every other exception NeMo-Run's command would take for its own, and end with 1.
-        raise SystemExit(code)
+            # Every other exception NeMo-Run's command would take for its own, and end with 1.
+            raise SystemExit(2) from None
+
+    def parse_args(self, args: list[str], lazy: bool = False) -> list[str]:
+        """Set what the words behind `run.` say, or raise `UsageError`."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for word in args:
+            name = word.partition("=")[0].partition(".")[0].partition("[")[0]
+            if name not in known:
+                raise UsageError(f"run.{word}: no such field of nemorun{suggest(name, known)}")
+        try:
+            return list(super().parse_args(args, lazy))
+        except (CLIException, ValueError) as error:
+            names = ", ".join(f"run.{word.partition('=')[0]}" for word in args)
+            raise UsageError(f"{names}: {' '.join(str(error).split())}") from error
+
+    def _execute_task(self, fn: Any, task_args: list[str]) -> NoReturn:
+        raise SystemExit(self._execute(fn.recipe_entry, task_args))
 
     def _execute(self, entry: RecipeEntry, words: Sequence[str]) -> int:
-        _refuse_flags(words, self)
         recipe = self._recipe(entry, split_overrides(words))
         name = None if self.name == _command_name(entry) else self.name
         if self.to_yaml:
-            Path(self.to_yaml).write_text(recipe_to_yaml(with_absolute_inputs(recipe)), encoding="utf-8")
+            try:
+                Path(self.to_yaml).write_text(recipe_to_yaml(with_absolute_inputs(recipe)), encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"--to-yaml {self.to_yaml}: cannot be written: {error.strerror}") from None
             return 0
         if self.dryrun:
             return show(inspect_recipe(recipe, executors.LocalExecutor(), name=name), "text")
         executors.plan_job(recipe, name=name)  # a recipe that cannot run is refused before anything is asked
-        if not self._should_continue(self.skip_confirmation):
-            return 1
+        try:
+            if not self._should_continue(self.skip_confirmation):
+                return 1
+        except Abort:
+            print()  # the question is on this line
+            raise UsageError("nothing was answered, so nothing was started; --yes starts without a question") from None
         if self.executor is None:
             if self.plugins:
                 raise UsageError("run.plugins: changes what run.executor gets, so set run.executor=... too")
@@ -82,6 +108,8 @@ def _refuse_flags(words: Sequence[str], context: RunContext) -> None:
     for word in words:
         if word.partition("=")[0].partition(".")[0] in ("executor", "plugins"):
             raise UsageError(f"{word}: not of the recipe; NeMo-Run's own is set by run.{word}")
+        if word.startswith("run") and not word.startswith(("run.", "run[")):
+            raise UsageError(f"{word}: not of the recipe; what is set of NeMo-Run is called run.NAME=VALUE")
         if word.startswith("-"):
             raise UsageError(f"{word}: no such flag of nemorun{suggest(word, _FLAGS) or ': --help shows them'}")
     for name in ("factory", "load", "repl", "to_toml", "to_json"):
@@ -95,13 +123,18 @@ def _command_name(entry: RecipeEntry) -> str:
     return entry.name.rpartition(".")[2]
 
 
+def _flowing(text: str) -> str:
+    """Return a text with one line for each paragraph, for NeMo-Run's command keeps its line breaks."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 def _register(entry: RecipeEntry) -> None:
     def recipe(**overrides: str) -> None:
         """Stand for the recipe; `_RecipeContext` runs it."""
 
     function: Callable[..., None] = recipe
     function.__name__ = function.__qualname__ = _command_name(entry)
-    function.__doc__ = f"{entry.description}\n\nFields: nemo-run {entry.name} --help"
+    function.__doc__ = f"{_flowing(entry.description)}\n\nFields: nemo-run {entry.name} --help"
     function.recipe_entry = entry  # type: ignore[attr-defined]
     entrypoint(function, namespace=entry.name.rpartition(".")[0], run_ctx_cls=_RecipeContext)
 

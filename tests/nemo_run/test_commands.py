@@ -1,6 +1,7 @@
 """Recipes in NeMo-Run's own command, and our command with and without NeMo-Run."""
 
 import importlib.util
+import json
 import sys
 
 import pytest
@@ -24,25 +25,58 @@ def test_recipes_of_nemorun_are_ours(nemo, world):
     assert "lr: 0.0004" in shown
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--yes", "--dry-run"], "error: --dry-run: no such flag of nemorun (did you mean --dryrun?)"),
-        (
-            ["--yes", "executor=here"],
-            "error: executor=here: not of the recipe; NeMo-Run's own is set by run.executor=here",
-        ),
-        (["--yes", "optm.lr=1"], "error: optm.lr: no such field (did you mean optim.lr?)"),
-        (["--yes", "optim.lr=fast"], "error: optim.lr='fast': expected a number > 0"),
-        (["--yes", "data.data_path=no.json"], "error: data.data_path=no.json: no such file; "),
-    ],
-)
-def test_mistakes_in_nemorun(nemo, world, words, message):
-    before = contents(world.folder)
-    done = nemo.nemorun("llava", "finetune", *world.tiny(), *words, cwd=world.folder, code=2)
-    assert done.stderr.startswith(message)
-    assert done.stderr.count("\n") == 1
-    assert contents(world.folder).keys() == before.keys()
+MISTAKES = [
+    # The first: a --yes holds for all that a process does.
+    ([], "error: nothing was answered, so nothing was started; --yes starts without a question"),
+    (["--yes", "--dry-run"], "error: --dry-run: no such flag of nemorun (did you mean --dryrun?)"),
+    (
+        ["--yes", "executor=here"],
+        "error: executor=here: not of the recipe; NeMo-Run's own is set by run.executor=here",
+    ),
+    (["--yes", "optm.lr=1"], "error: optm.lr: no such field (did you mean optim.lr?)"),
+    (["--yes", "optim.lr=fast"], "error: optim.lr='fast': expected a number > 0"),
+    (["--yes", "data.data_path=no.json"], "error: data.data_path=no.json: no such file; "),
+    (["--yes", "run.executor=nowhere"], "error: run.executor: Executor nowhere not found"),
+    (["--yes", "run.executr=here"], "error: run.executr=here: no such field of nemorun (did you mean executor?)"),
+    (["--yes", "runs_dir=here"], "error: runs_dir=here: not of the recipe; what is set of NeMo-Run is called run.NAME"),
+    (["--yes", "--load", "."], "error: --load: not for these recipes; "),
+    (["--to-yaml", "no/such.yaml"], "error: --to-yaml no/such.yaml: cannot be written: No such file or directory"),
+]
+
+
+# Runs nemorun for each case in one process, for NeMo-Run takes seconds to load. It finds its commands by the arguments
+# of the process.
+MANY = """
+import contextlib, io, json, sys
+cases = json.loads(sys.argv[1])
+sys.argv = ["nemorun", *cases[0]]
+from nemo_run.__main__ import app
+results = []
+for words in cases:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = app(words)
+        except SystemExit as ended:
+            code = ended.code
+    results.append([code, err.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def test_mistakes_in_nemorun(nemo, world):
+    before = contents(world.folder).keys()
+    cases = [["llava", "finetune", *world.tiny(), *words] for words, _ in MISTAKES]
+    done = nemo.run(nemo.python, "-P", "-c", MANY, json.dumps(cases), cwd=world.folder)
+    for (code, err), (_, message) in zip(json.loads(done.stdout), MISTAKES, strict=True):
+        assert (code, err.count("\n")) == (2, 1), err
+        assert err.startswith(message)
+    assert contents(world.folder).keys() == before
+
+
+def test_exit_code_of_a_mistake_in_nemorun(nemo, world):
+    done = nemo.nemorun("llava", "finetune", *world.tiny(), "--yes", "optm.lr=1", cwd=world.folder, code=2)
+    assert done.stderr == "error: optm.lr: no such field (did you mean optim.lr?)\n"
 
 
 WORKSPACE = """
@@ -84,6 +118,17 @@ def test_plugin_and_exit_code_of_a_failed_task_in_nemorun(nemo, world, tmp_path)
 def test_nemo_run_is_loaded_by_nothing_else(nemo, world):
     arguments = {"words": ["llava.finetune", *world.tiny(), "--dry-run"], "watched": ["nemo_run", "torch"]}
     assert nemo.drive("loaded", cwd=world.folder, **arguments) == []
+
+
+def test_secret_of_an_option_is_not_shown_by_a_dry_run(nemo, world):
+    words = ["llava.finetune", *world.tiny(), "--dry-run", "--executor", "nemo_run", "executor.backend=dgxcloud"]
+    words.append("executor.options.client_secret=abcdEFGH")
+    forms = ("text", "json", "html")
+    told = nemo.drive("commands", cwd=world.folder, cases=[[*words, "--format", form] for form in forms])
+    for code, out, err in told:
+        assert code == 0
+        assert "executor.options.client_secret: would be written to files: put it into a variable" in err
+        assert "abcdEFGH" not in out + err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nemo_run") is not None, reason="this environment has NeMo-Run")
