@@ -52,7 +52,7 @@ def test_the_script_and_the_engine_are_told_the_same(place, gpus):
         gpus=gpus,
         ulimits=["nofile=1024:2048", "stack=1000000"],
         memory="300m",
-        cpus=1.5,
+        cpus=0.5,
         mounts=["/tmp:/x,y z:ro"],
         env={"A": "b c"},
     )
