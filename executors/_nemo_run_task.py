@@ -114,6 +114,8 @@ def make_executor(
             values["container_mounts"] = [*values.get("container_mounts", []), f"{run_dir}:{run_dir}"]
         # NeMo-Run puts these into a line of shell as they are.
         values |= {name: _quoted(values[name]) for name in _SHELL_FIELDS if name in values}
+    if backend == "skypilot" and "gpus" in values:
+        values.setdefault("gpus_per_node", processes_per_node)  # NeMo-Run would ask for a single one
     if backend == "kubeflow":
         values.setdefault("train_job_basename", run_dir.name)
     try:

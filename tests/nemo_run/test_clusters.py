@@ -103,7 +103,9 @@ def test_skypilot(nemo_sky, tmp_path):
     python = "/opt/venv/bin/python"
     fields = {"backend": "skypilot", "options": options, "python": python}
     job = {"size": 6, "num_nodes": 2, "runs_dir": str(tmp_path / "runs"), "fields": fields}
-    (answer,) = nemo_sky.drive("requests", cwd=tmp_path, cases=[job])
+    few = {**job, "fields": {**fields, "options": {"gpus": "H100"}}}
+    answer, one_each = nemo_sky.drive("requests", cwd=tmp_path, cases=[job, few])
+    assert yaml.safe_load(one_each["text"])["resources"]["accelerators"] == {"H100": 6}
     task = yaml.safe_load(answer["text"])
     assert task["num_nodes"] == 2
     assert (task["resources"]["infra"], task["resources"]["accelerators"]) == ("kubernetes", {"H100": 8})
