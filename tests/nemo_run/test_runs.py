@@ -126,3 +126,13 @@ def test_recipe_in_an_experiment_of_nemo_run(nemo, world):
     state = nemo.drive("partial", cwd=world.folder, words=world.tiny(), runs_dir="runs of a partial")
     (run,) = executors.list_runs(world.folder / "runs of a partial")
     assert (state, run.status().state, run.status().step) == ("SUCCEEDED", "succeeded", 2)
+
+
+def test_example_of_the_documentation(nemo, tmp_path):
+    """NeMo-Run loads the script of an experiment again in each of its tasks: the example starts one all the same."""
+    text = (Path(__file__).parents[2] / "docs" / "nemo_run.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import nemo_run\n.*?)```", text, re.DOTALL)
+    (tmp_path / "example.py").write_text(example, encoding="utf-8")
+    nemo.run(nemo.python, "-P", "example.py", cwd=tmp_path)
+    (experiment,) = (tmp_path / "nemo-run home" / "experiments" / "vision").iterdir()
+    assert b"error: data.data_path=chats.json: no such file" in contents(experiment)
