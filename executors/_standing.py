@@ -5,7 +5,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cached_property
 from pathlib import Path
@@ -200,6 +199,8 @@ def ask_together(standings: Iterable[Standing]) -> None:
                 places.setdefault(standing._executor, []).append((standing, written))
     for executor, due in places.items():
         if context := executor.asking_together([written.supervisor for _, written in due]):
+            from concurrent.futures import ThreadPoolExecutor  # not for looks at recipes, which load this module too
+
             # What has ended is written down, and those answers must not grow old by it.
             with context, ThreadPoolExecutor(_WRITERS) as pool:
                 settled = [pool.submit(copy_context().run, standing.state) for standing, _ in due]
