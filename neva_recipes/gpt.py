@@ -1,5 +1,7 @@
 """Text-only language models of the Llama family."""
 
+from typing import get_args
+
 import fiddle as fdl
 
 from neva_recipes import parts
@@ -25,7 +27,7 @@ def pretrain(size: parts.LlamaSize = "7b") -> fdl.Config[Recipe]:
     Args:
         size: Size of the language model.
     """
-    check_size("gpt.pretrain", size, ("tiny", "7b", "13b"))
+    check_size("gpt.pretrain", size, get_args(parts.LlamaSize))
     recipe = assemble(
         "gpt.pretrain",
         config(ModelConfig, language=parts.llama(size)),

@@ -4,7 +4,7 @@ Hyperparameters are those of the original's published training scripts. How the 
 choice for eight of 80 GB and does not change the result; the memory given is arithmetic, not a measurement.
 """
 
-from typing import Literal
+from typing import get_args
 
 import fiddle as fdl
 
@@ -15,7 +15,7 @@ from neva_recipes.config import LlavaDataConfig, ModelConfig, OptimConfig, Recip
 
 __all__ = ["LlavaSize", "finetune", "pipeline", "pretrain"]
 
-LlavaSize = Literal["7b", "13b", "tiny"]
+LlavaSize = parts.LlamaSize
 
 _VICUNA: dict[str, str] = {"7b": "lmsys/vicuna-7b-v1.5", "13b": "lmsys/vicuna-13b-v1.5"}
 
@@ -104,7 +104,7 @@ def pipeline(size: LlavaSize = "7b") -> Pipeline:
 
 def _llava(name: str, size: LlavaSize) -> fdl.Config[Recipe]:
     """Return what both stages share."""
-    check_size(name, size, ("7b", "13b", "tiny"))
+    check_size(name, size, get_args(LlavaSize))
     model = config(
         ModelConfig,
         language=parts.llama(size, _VICUNA.get(size)),

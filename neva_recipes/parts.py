@@ -14,7 +14,7 @@ from neva_recipes.config import LanguageConfig, ProjectorConfig, VisionConfig, c
 
 __all__ = ["LlamaSize", "clip_tiny", "clip_vit_large", "llama", "projector"]
 
-LlamaSize = Literal["tiny", "7b", "13b"]
+LlamaSize = Literal["7b", "13b", "tiny"]
 
 _LLAMA_SHAPES: dict[LlamaSize, dict[str, int]] = {
     "tiny": {
@@ -54,7 +54,7 @@ def llama(size: LlamaSize, from_pretrained: str | None = None) -> fdl.Config[Lan
     few hundred short sentences in a minute on a laptop; its vocab_size must be set to that of the tokenizer.
 
     Args:
-        size: tiny, 7b or 13b.
+        size: 7b, 13b or tiny.
         from_pretrained: Where the weights come from; none means random.
     """
     return config(LanguageConfig, **_LLAMA_SHAPES[size], from_pretrained=from_pretrained)

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,9 @@ class Leaking(LocalExecutor):
         with (job.run_dir / "logs" / "joined.log").open("a") as log:
             log.write(f"{secret}\n")
         waiting = 'while [ ! -e "$1/go" ]; do sleep 0.05; done'
-        subprocess.Popen(["sh", "-c", waiting, secret, job.run_dir])
+        leak = subprocess.Popen(["sh", "-c", waiting, secret, job.run_dir])
+        while secret.encode() not in Path(f"/proc/{leak.pid}/cmdline").read_bytes():
+            time.sleep(0.01)  # a process has no arguments yet for a moment in which Popen may return
 
 
 @pytest.mark.parametrize(
