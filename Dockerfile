@@ -1,12 +1,13 @@
 # An image that has this project and all it needs. It takes BuildKit, which `docker build` has used since Docker 23.
 #
 # For CPUs:                docker build -t neva-recipes .
-# For NVIDIA GPUs:         docker build -t neva-recipes:gpu --build-arg BASE=nvcr.io/nvidia/pytorch:25.09-py3 .
+# For NVIDIA GPUs:         docker build -t neva-recipes:gpu --build-arg BASE=nvcr.io/nvidia/pytorch:26.07-py3 .
 # With what CI has tested: add --build-arg CONSTRAINTS=.ci/constraints.txt (CPU image)
 # With your own pip.conf:  add --secret id=pip.conf,src=$HOME/.config/pip/pip.conf
 #
-# The base of the GPU image has PyTorch and Transformer Engine built for each other; pip keeps them as they are.
-ARG BASE=python:3.11-slim
+# The base of the GPU image has PyTorch and Transformer Engine built for each other; pip keeps them as they are. The
+# Megatron-Core for its Python 3.12 takes Transformer Engine 2.14 to 2.20.
+ARG BASE=python:3.12-slim
 
 # What pip is to install, apart from the code: as long as this stays the same, so does the large layer below.
 FROM ${BASE} AS project

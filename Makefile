@@ -1,3 +1,4 @@
+# make install  .venv with nemo-run and what develops it
 # make demo     the main job on real handwritten digits, on this machine
 # make test     everything this machine can test
 # make test-fast   the tests of the inner loop
@@ -5,6 +6,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TWO_FOLDERS_AT_A_TIME := -n 2 --dist loadscope
 
 .PHONY: demo test test-fast lint format install clean
 
@@ -19,10 +21,10 @@ demo: $(STAMP)
 	$(BIN)/python docs/examples/digits/run.py demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(TWO_FOLDERS_AT_A_TIME)
 
 test-fast: $(STAMP)
-	$(BIN)/pytest -m 'not slow and not multiprocess'
+	$(BIN)/pytest $(TWO_FOLDERS_AT_A_TIME) -m 'not slow and not multiprocess'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

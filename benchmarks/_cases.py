@@ -11,7 +11,7 @@ import fiddle as fdl
 from _samples import Samples
 
 from neva_recipes import llava
-from neva_recipes.config import LanguageConfig, Recipe, set_field
+from neva_recipes.config import Draft, LanguageConfig, Recipe, set_field
 
 __all__ = ["FULL", "TINY", "Case", "Scale", "case_recipe", "layers_that_fit", "loss_difference", "measure", "parts"]
 
@@ -31,7 +31,7 @@ class Case:
 
     Attributes:
         stage: Which recipe.
-        fp8: FP8 recipe of Transformer Engine; none means bf16 alone.
+        fp8: FP8 recipe of Transformer Engine; `None` means bf16 alone.
         recompute: Whether activations are recomputed, as the recipe has it.
     """
 
@@ -57,7 +57,7 @@ class Scale:
         lengths: Tokens of the samples of successive steps, image included, by stage; they repeat.
         matmul: Side of the matrices that are multiplied.
         digits_steps: Steps of the digits job, recipe by recipe.
-        digits_questions: Questions of its evaluation; none means all.
+        digits_questions: Questions of its evaluation; `None` means all.
         case_seconds: Time a training case may take.
     """
 
@@ -122,14 +122,14 @@ def parts(*, with_fp8: bool) -> list[Case | Literal["digits"]]:
     ]
 
 
-def case_recipe(case: Case, scale: Scale, samples: Samples, num_layers: int) -> fdl.Config[Recipe]:
+def case_recipe(case: Case, scale: Scale, samples: Samples, num_layers: int) -> Draft[Recipe]:
     """Return the recipe of a case: the built-in one with random weights, one GPU, made-up data and no checkpoints."""
     recipe = llava.finetune(scale.size) if case.stage == "finetune" else llava.pretrain(scale.size)
     batch = scale.micro_batch[case.stage]
     fields: dict[str, object] = {
         "model.language.num_layers": num_layers,
-        "model.language.from_pretrained": "none",
-        "model.vision.from_pretrained": "none",
+        "model.language.from_pretrained": "random",
+        "model.vision.from_pretrained": "random",
         "data.data_path": samples.finetune if case.stage == "finetune" else samples.pretrain,
         "data.image_folder": samples.images,
         "data.tokenizer": samples.tokenizer,
@@ -196,7 +196,7 @@ def _bytes_needed(language: LanguageConfig, layers: int, case: Case, scale: Scal
 def measure(run: Path, warm_up: int) -> dict[str, Any]:
     """Return what metrics.csv of a run says: loss of every step, and the speed after the warm-up.
 
-    Figures that the worker logs on GPUs only are none elsewhere.
+    Figures that the worker logs on GPUs only are `None` elsewhere.
     """
     with (run / "metrics" / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = [

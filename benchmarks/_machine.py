@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "transformer-engine", "megatron-core", "lightning", "trans
 
 
 def describe() -> dict[str, Any]:
-    """Return names, versions and sizes; none for what is not here."""
+    """Return names, versions and sizes; `None` for what is not here."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "cpu_cores": len(os.sched_getaffinity(0)),
@@ -75,7 +75,7 @@ def _version(package: str) -> str | None:
 
 
 def _transformer_engine_error() -> str | None:
-    """Return why Transformer Engine cannot be imported; none if it can, or is not installed."""
+    """Return why Transformer Engine cannot be imported; `None` if it can, or is not installed."""
     if not torch.cuda.is_available() or _version("transformer-engine") is None:
         return None
     try:

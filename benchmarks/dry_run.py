@@ -98,10 +98,14 @@ def offer_task(folder: Path) -> Path:
     return folder
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def main() -> int:
     """Measure both, print a table, and say which requirements are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--other-environment", metavar="DIR", type=Path, help="virtual environment of nemo-run")
+    parser.add_argument("--other-environment", metavar="DIR", type=_path, help="virtual environment of nemo-run")
     parser.add_argument("--runs", metavar="N", type=int, default=10, help="measured runs of each (10)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -26,15 +26,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
-import fiddle as fdl  # noqa: E402
 from _cases import FULL, TINY, Case, Scale, case_recipe, layers_that_fit, loss_difference, measure, parts  # noqa: E402
 from _samples import Samples, write_samples  # noqa: E402
 from _table import table  # noqa: E402
 
 import executors  # noqa: E402
-from executors._code_version import code_version  # noqa: E402
+from executors.code_version import code_version  # noqa: E402
 from neva_recipes import gpt, llava  # noqa: E402
-from neva_recipes.config import Recipe, UserError, set_field  # noqa: E402
+from neva_recipes.config import Draft, Recipe, UserError, expand_path, set_field  # noqa: E402
 
 _DIGITS = ROOT / "docs" / "examples" / "digits" / "prepare.py"
 _POLL_SECONDS = 0.2
@@ -215,7 +214,7 @@ class Benchmark:
         self._nemo_run("evaluate", str(run), "--data", str(held_out), "--image-folder", str(data / "images"))
         return float(json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["accuracy"])
 
-    def _train(self, recipe: fdl.Config[Recipe], name: str, seconds: float) -> str:
+    def _train(self, recipe: Draft[Recipe], name: str, seconds: float) -> str:
         """Run a recipe on this machine to its end and return the path of its run directory.
 
         Raises:
@@ -280,7 +279,7 @@ def main() -> int:
     """Run the benchmark that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="time it may take (default: 8)")
-    parser.add_argument("--output", type=Path, help="JSON file (default: runs/gpu-benchmark-DATE-TIME.json)")
+    parser.add_argument("--output", type=expand_path, help="JSON file (default: runs/gpu-benchmark-DATE-TIME.json)")
     parser.add_argument("--tiny", action="store_true", help="models of CPU size, few steps, no FP8")
     options = parser.parse_args()
     output = options.output or Path("runs") / f"gpu-benchmark-{datetime.now():%Y%m%d-%H%M%S}.json"

@@ -27,14 +27,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fiddle as fdl
 import sentencepiece
 
 import executors
-from executors.slurm import SlurmExecutor
-from neva_recipes.cli._opening import make_recipe
-from neva_recipes.cli._pipeline import make_sweep
-from neva_recipes.config import Recipe
+from executors.slurm.executor import SlurmExecutor
+from neva_recipes.cli.commands.pipeline import make_sweep
+from neva_recipes.cli.opening import make_recipe
+from neva_recipes.config import Draft, Recipe
 from neva_recipes.registry import find_recipe
 
 SCRIPTS = Path(__file__).parent.parent / "tests" / "testbed" / "slurm"
@@ -64,7 +63,7 @@ class Measured:
         cpu_seconds: CPU time, that of children included.
         calls: How often each program of Slurm was called.
         sbatch_seconds: Wall time of the calls of sbatch.
-        mib: Largest resident size of a command; none of what runs in this process.
+        mib: Largest resident size of a command, in MiB; `None` for what runs in this process.
     """
 
     seconds: float
@@ -160,7 +159,7 @@ def make_data(folder: Path) -> dict[str, str]:
     return {"size": "tiny"} | {name: str(path) for name, path in paths.items()}
 
 
-def start_runs(recipe: fdl.Buildable[Recipe], executor: SlurmExecutor, runs_dir: Path, watch: Stopwatch) -> Measured:
+def start_runs(recipe: Draft[Recipe], executor: SlurmExecutor, runs_dir: Path, watch: Stopwatch) -> Measured:
     """Start runs one by one, of ranks that do nothing, and return what that took once they were planned."""
     jobs = [executors.plan_job(recipe, executor, name=f"run {number}", runs_dir=runs_dir) for number in range(RUNS)]
     jobs = [dataclasses.replace(job, argv=("/bin/true",)) for job in jobs]

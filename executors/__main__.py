@@ -3,22 +3,23 @@
 import sys
 from pathlib import Path
 
-from executors.runs import Run
+from executors.runs.run import Run
 from neva_recipes.config import UserError
+from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
 
 
 def main() -> int:
     """Run the job to its end and return its exit code."""
     if len(sys.argv) != 2:
         print("usage: python -m executors RUN_DIR", file=sys.stderr)
-        return 2
+        return EXIT_MISTAKE
     run = Run(Path(sys.argv[1]).absolute())
     try:
         run.resume()
         return run.wait()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_MISTAKE
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a recipe and an executor to a run."""
+"""Makes a run of a recipe and an executor."""
 
 import contextlib
 import dataclasses
@@ -9,73 +9,86 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import fiddle as fdl
-
-from executors import _process
-from executors._checks import require_files, require_possible
-from executors._foreground import start
-from executors._lock import lock_or_warn
-from executors._state import REMOVED, State, first_files, sync_tree
-from executors.base import Executor, RefusedError
-from executors.job import Job
+from executors.base import Executor, Job, RefusedError
+from executors.disk import require_space, tell_of_little_space
+from executors.findings import require_here, require_possible
 from executors.local import LocalExecutor
-from executors.runs import Run
-from neva_recipes.config import Recipe, RunError, recipe_to_yaml, replaced_values, with_absolute_inputs
+from executors.runs.foreground import start
+from executors.runs.launches import NEW, sweep_launches
+from executors.runs.paths import NEWEST
+from executors.runs.run import Run
+from executors.settling import settle
+from neva_recipes.config import (
+    Draft,
+    Recipe,
+    RunError,
+    local_path,
+    recipe_to_yaml,
+    replaced_values,
+    with_absolute_inputs,
+)
 from neva_recipes.plan import Plan, plan
-from neva_recipes.plan.checks import LONGEST_NAME, name_problem
+from neva_recipes.run_directory import processes
+from neva_recipes.run_directory.layout import JOB_FILE, LAUNCH_FILE, LOCK_FILE, LOGS, joined_log
+from neva_recipes.run_directory.lock import lock_or_warn
+from neva_recipes.run_directory.names import LONGEST_NAME, name_problem
+from neva_recipes.run_directory.removal import REMOVED
+from neva_recipes.run_directory.state import UNDER_WAY, State, first_files, sync_tree
 from neva_recipes.secrets import secret_in
+from neva_recipes.terminal import tell
 
 __all__ = ["check_name", "job_of", "plan_job", "run", "start_job", "write_run_directory"]
 
 
 def plan_job(
-    recipe: fdl.Buildable[Recipe],
+    recipe: Draft[Recipe],
     executor: Executor | None = None,
     *,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     gpu: str | None = None,
 ) -> Job:
-    """Return what would be started, with its plan, and what it lacks (`Job.missing`); writes nothing.
+    """Return the job that would be started, with its plan and its missing inputs (`Job.missing`); writes nothing.
 
     Args:
         recipe: What to train.
-        executor: Where; none means `LocalExecutor()`.
-        name: Name of the run; none means the recipe's.
-        runs_dir: Folder of the run directory, which is called after the name and the time.
-        gpu: Type of GPU to plan for; none means the executor's. Where neither names one, no memory error counts.
+        executor: Where; `None` means `LocalExecutor()`.
+        name: Name of the run; `None` means the recipe's.
+        runs_dir: Folder of the run directory, whose name is the run's name and the time.
+        gpu: Type of GPU to plan for; `None` means the executor's. Memory errors are ignored if neither is set.
 
     Raises:
-        RecipeError: The recipe is not valid, the executor cannot run such a job, or its GPUs cannot hold it.
+        RecipeError: The recipe is not valid, the executor cannot run the job, or the job needs too much GPU memory.
         RunError: The name cannot be used.
     """
     executor = executor or LocalExecutor()
+    recipe = settle(recipe, runs_dir)
     planned = plan(recipe, executor, gpu=gpu)
     require_possible(planned)
     return job_of(recipe, planned, executor, name=name, runs_dir=runs_dir)
 
 
 def job_of(
-    recipe: fdl.Buildable[Recipe],
+    recipe: Draft[Recipe],
     planned: Plan,
     executor: Executor,
     *,
     name: str | None = None,
     runs_dir: str | Path = "runs",
 ) -> Job:
-    """Return what a planned recipe would be started as, whether or not its plan has errors; writes nothing.
+    """Return the job of a planned recipe, whether or not its plan has errors; writes nothing.
 
     Args:
         recipe: What to train.
         planned: Its plan, which has a layout.
         executor: Where.
-        name: Name of the run; none means the recipe's.
-        runs_dir: Folder of the run directory, which is called after the name and the time.
+        name: Name of the run; `None` means the recipe's.
+        runs_dir: Folder of the run directory, whose name is the run's name and the time.
 
     Raises:
         RunError: The name cannot be used.
     """
-    assert planned.layout is not None  # where there is no layout there are errors
+    assert planned.layout is not None  # only a plan with errors has no layout
     chosen = planned.recipe.name if name is None else name
     check_name(chosen)
     if kind := secret_in(str(runs_dir)):
@@ -86,7 +99,7 @@ def job_of(
     return Job(
         name=chosen,
         created=moment.isoformat(),
-        run_dir=Path(runs_dir).resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}",
+        run_dir=local_path(runs_dir, "runs_dir").resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}",
         recipe_yaml=recipe_to_yaml(with_absolute_inputs(recipe)),
         plan=planned,
         executor=executor,
@@ -96,26 +109,40 @@ def job_of(
     )
 
 
-def start_job(job: Job, *, detach: bool = False, fill: Callable[[Path, Job], Job] | None = None) -> Run:
-    """Write the run directory of a job and start it; where the place refuses the job, nothing of it is left.
+def start_job(
+    job: Job, *, detach: bool = False, quiet: bool = False, fill: Callable[[Path, Job], Job] | None = None
+) -> Run:
+    """Write the run directory of a job and start it; removes the directory if the backend refuses the job.
+
+    The warnings of its plan are first printed on standard error.
 
     Args:
-        job: What to start; where its directory is taken, a number is put behind its name.
-        detach: Return once it runs instead of showing its log until it has ended.
-        fill: Writes what else belongs into the directory, given the folder to write and the job with the path that the
-            folder will have, and returns the job with what is known of it then.
+        job: The job; if its directory exists, a number is appended to the name of the directory.
+        detach: Return once the run has started instead of showing its log until it has ended.
+        quiet: Print no warnings.
+        fill: Writes further files of the directory. Takes the folder to write to and the job with the folder's final
+            path, and returns the completed job.
 
     Raises:
         RunError: The directory cannot be written, or the job cannot be started.
     """
     job.executor.require_ready(job)
+    if job.plan is not None:
+        require_space([job.plan], job.run_dir.parent)
+        if not quiet:
+            tell_of_little_space([job.plan], job.run_dir.parent)
+    same_name = None if quiet else _under_way(job)
     try:
         placed, lock = _create_run_directory(job, fill)
     except OSError as error:
         where = error.filename or job.run_dir.parent
+        if isinstance(error, FileExistsError):
+            raise RunError(f"{where}: cannot write a run directory: is a file, expected a folder") from None
         raise RunError(f"{job.run_dir.parent}: cannot write a run directory: {error.strerror}: {where}") from None
+    if same_name is not None:
+        tell("note", f"{same_name}: the name {job.name} stands for the newer one now")
     try:
-        start(placed, lock, detach=detach)
+        start(placed, lock, detach=detach, quiet=quiet)
     except RefusedError:
         _remove(placed.run_dir)
         raise
@@ -125,51 +152,56 @@ def start_job(job: Job, *, detach: bool = False, fill: Callable[[Path, Job], Job
 
 
 def run(
-    recipe: fdl.Buildable[Recipe],
+    recipe: Draft[Recipe],
     executor: Executor | None = None,
     *,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     detach: bool = False,
+    quiet: bool = False,
 ) -> Run:
-    """Check a recipe, write its run directory and start it.
+    """Check a recipe, print the warnings of its plan, write its run directory and start it.
 
     Args:
         recipe: What to train.
-        executor: Where; none means `LocalExecutor()`.
-        name: Name of the run; none means the recipe's.
-        runs_dir: Folder of the run directory, which is called after the name and the time.
-        detach: Return once it runs. Otherwise its log is printed until it has ended; Ctrl-C cancels it.
+        executor: Where; `None` means `LocalExecutor()`.
+        name: Name of the run; `None` means the recipe's.
+        runs_dir: Folder of the run directory, whose name is the run's name and the time.
+        detach: Return once the run has started. Otherwise print its log until it has ended; Ctrl-C cancels it.
+        quiet: Print no warnings.
 
     Raises:
-        RecipeError: The recipe is not valid, lacks an input, or cannot be run there.
+        RecipeError: The recipe is not valid, lacks an input, or the executor cannot run it.
         RunError: The name cannot be used, the directory cannot be written, or the job cannot be started.
     """
     job = plan_job(recipe, executor, name=name, runs_dir=runs_dir)
     if job.plan is not None:
-        require_files(job.plan)
-    return start_job(job, detach=detach)
+        require_here(job.plan)
+    return start_job(job, detach=detach, quiet=quiet)
 
 
 def check_name(name: str) -> None:
-    """Raise `RunError` if a run cannot be called that."""
+    """Raise `RunError` if a new run cannot have this name."""
     if kind := secret_in(name, os.environ):
         raise RunError(f"name: holds {kind}, and a run's name is shown everywhere: choose another one")
     if problem := name_problem(name):
         shown = repr(name) if len(name) <= LONGEST_NAME else f"{name[:30]!r}..."
         raise RunError(f"name={shown}: {problem}")
+    if name == NEWEST:  # a run of this name would be found instead, and stopped, for good
+        raise RunError(f"name={name!r}: commands take this word for the newest run: choose another name")
 
 
 def write_run_directory(folder: Path, job: Job, state: State) -> None:
-    """Write all that a run directory holds before its first start into a folder that nobody sees yet.
+    """Write the initial files of a run directory into a folder that is still hidden.
 
-    Nothing is synced: `sync_tree` does that for all that is written before the folder gets its name.
+    Nothing is synced: `sync_tree` does that for the whole folder before it is renamed.
     """
-    (folder / "logs").mkdir(exist_ok=True)
-    files = {**job.files, "logs/joined.log": "", **first_files(state), "job.json": job.to_json()}
+    (folder / LOGS).mkdir(exist_ok=True)
+    _write(joined_log(folder), "")
+    files = {**job.files, **first_files(state), JOB_FILE: job.to_json()}
     for name, text in files.items():
         _write(folder / name, text)
-    _write(folder / "launch.sh", job.script(), mode=0o777)
+    _write(folder / LAUNCH_FILE, job.script(), mode=0o777)
 
 
 def _write(path: Path, text: str, mode: int = 0o666) -> None:
@@ -178,16 +210,34 @@ def _write(path: Path, text: str, mode: int = 0o666) -> None:
         file.write(text)
 
 
+def _under_way(job: Job) -> str | None:
+    """Return the state of the newest earlier run of this name, as text; `None` if it has ended or there is none."""
+    beginning = f"{job.name}-"
+    with contextlib.suppress(OSError, RunError):
+        paths = [path for path in job.run_dir.parent.iterdir() if path.name.startswith(beginning)]
+        for path in sorted(paths, key=lambda path: path.name, reverse=True):
+            run = Run(path)
+            if _name_of(run) == job.name:
+                state = run.status().state
+                return f"{run.name} is still {state}" if state in UNDER_WAY else None
+    return None
+
+
+def _name_of(run: Run) -> str | None:
+    try:
+        name: str = run.record()["name"]
+    except RunError:  # no run, or a run whose job.json is damaged
+        return None
+    return name
+
+
 def _create_run_directory(job: Job, fill: Callable[[Path, Job], Job] | None) -> tuple[Job, int]:
-    """Write the directory under a hidden name and rename it, so that it is whole as soon as it can be seen."""
+    """Write the directory under a hidden name and rename it, so that nobody sees it incomplete."""
     folder = job.run_dir.parent
     folder.mkdir(parents=True, exist_ok=True)
-    hidden = folder / f".new-{secrets.token_hex(8)}"
-    hidden.mkdir()
-    lock = None
+    sweep_launches(folder)
+    hidden, lock = _hidden_directory(folder)
     try:
-        lock = lock_or_warn(hidden)
-        assert lock is not None  # nobody else knows the directory
         number = 1
         while True:
             suffix = f"-{number}" if number > 1 else ""
@@ -195,26 +245,41 @@ def _create_run_directory(job: Job, fill: Callable[[Path, Job], Job] | None) -> 
             number += 1
             if placed.run_dir.exists():
                 continue
-            write_run_directory(hidden, placed, State(state="created", supervisor=_process.identify(os.getpid())))
+            write_run_directory(hidden, placed, State(state="created", supervisor=processes.identify(os.getpid())))
             if fill is not None:
                 placed = fill(hidden, placed)
             sync_tree(hidden)
             try:
                 hidden.rename(placed.run_dir)
             except OSError:
-                if placed.run_dir.exists():  # taken by another launch in this moment
+                if placed.run_dir.exists():  # another launch has just created it
                     continue
                 raise
             return placed, lock
     except BaseException:
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
         shutil.rmtree(hidden, ignore_errors=True)
         raise
 
 
+def _hidden_directory(folder: Path) -> tuple[Path, int]:
+    """Return a new hidden directory and the descriptor of its lock."""
+    while True:
+        hidden = folder / f"{NEW}{secrets.token_hex(8)}"
+        hidden.mkdir()
+        try:
+            lock = lock_or_warn(hidden)
+        except FileNotFoundError:
+            continue
+        # Another launch may have removed the directory before it was locked, as the leftover of a killed launch.
+        if lock is not None and (hidden / LOCK_FILE).exists():
+            return hidden, lock
+        if lock is not None:
+            os.close(lock)
+
+
 def _remove(run_dir: Path) -> None:
-    """Take a run directory away; what cannot be removed has no name of a run, and `cleanup` finds it."""
+    """Remove a run directory; it is renamed first, so that `cleanup` finds whatever cannot be removed."""
     removed = run_dir.with_name(f"{REMOVED}{secrets.token_hex(8)}")
     with contextlib.suppress(OSError):
         run_dir.rename(removed)

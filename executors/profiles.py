@@ -1,4 +1,4 @@
-"""Executors by name, with fields filled in: written once per cluster, in TOML or in Python.
+"""Profiles: named executors with preset fields, written once per cluster in TOML or Python.
 
     [juwels]
     kind = "slurm"
@@ -6,7 +6,8 @@
     env = { NCCL_DEBUG = "WARN" }
 
 Such tables are read from `nemo-run/executors.toml` in the user's configuration folder and from `executors.toml` in the
-current one. In Python a profile is a function without parameters that says it returns a `fdl.Config` of an executor.
+current folder. In Python a profile is a function without parameters that is annotated to return a `fdl.Config` of an
+executor.
 """
 
 import datetime
@@ -20,38 +21,49 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import fiddle as fdl
 
-from executors._kinds import kind_class
 from executors.base import Executor
-from neva_recipes.config import RecipeError, UserError, check_value, config, field_types, suggest, value_from
+from executors.kinds import kind_class
+from neva_recipes.config import (
+    DraftNode,
+    RecipeError,
+    UserError,
+    check_value,
+    config,
+    field_types,
+    makes_drafts,
+    suggest,
+    value_from,
+)
 from neva_recipes.secrets import secret_names
-from neva_recipes.user_code import load_python_file, reporting_mistakes
+from neva_recipes.user_code import call_user_function, load_python_file, without_cache
 
 __all__ = ["Profile", "profile_files", "python_profiles", "toml_profiles"]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """An executor that can be taken by name.
+    """A named executor with preset fields.
 
     Attributes:
-        name: What it is called after `--executor`.
-        origin: Where it comes from, for people.
-        load: Returns its config, a new one each time.
-        remarks: What whoever takes it should know, a line each.
+        name: Its name after `--executor`.
+        origin: Where it comes from, as shown to users.
+        load: Returns a new config of it.
+        remarks: Lines to show to users of the profile.
     """
 
     name: str
     origin: str
-    load: Callable[[], fdl.Config[Any]]
+    load: Callable[[], DraftNode]
     remarks: tuple[str, ...] = ()
 
 
 def profile_files() -> list[Path]:
-    """Return the paths that profiles are read from, whether or not there are such files, the user's own first."""
+    """Return the paths that profiles are read from, the user's own first; the files need not exist."""
     chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     base = chosen if chosen.is_absolute() else _home() / ".config"
     return [base / "nemo-run" / "executors.toml", Path("executors.toml")]
@@ -60,17 +72,17 @@ def profile_files() -> list[Path]:
 def _home() -> Path:
     try:
         return Path.home()
-    except RuntimeError:  # no HOME, and no entry among the users, as in some containers
+    except RuntimeError:  # no HOME and no passwd entry, as in some containers
         return Path("/")
 
 
 def toml_profiles() -> dict[str, Profile]:
-    """Return the profiles of the user's file and of the project's by name; of the same name the project's counts.
+    """Return the profiles of the user's and the project's file by name; the project's replaces one of the same name.
 
-    What is in a table is looked at only when the profile is loaded, so that a mistake in one does not hinder others.
+    A table is checked only when its profile is loaded, so that a mistake in one profile does not affect others.
 
     Raises:
-        RecipeError: A file cannot be read, is not TOML, or is not made of tables.
+        RecipeError: A file cannot be read, is not TOML, or holds more than tables.
     """
     return {profile.name: profile for path in profile_files() for profile in _profiles_of(path)}
 
@@ -79,9 +91,9 @@ def _profiles_of(path: Path) -> Iterator[Profile]:
     try:
         path.stat()
     except OSError:
-        return  # not there, or in a folder that is not for the user's eyes
+        return  # missing, or in a folder that the user may not read
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         tables = tomllib.loads(text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
@@ -100,7 +112,7 @@ def _profiles_of(path: Path) -> Iterator[Profile]:
         yield Profile(name, str(path), partial(_config_of, path, text, name, table), remarks)
 
 
-def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> fdl.Config[Any]:
+def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> DraftNode:
     where = _place(path, text, name)
     if "kind" not in table:
         raise RecipeError(f'{where}: [{name}] has no kind: add kind = "slurm", or another one of nemo-run executors')
@@ -119,7 +131,7 @@ def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> fd
             raise RecipeError(f"{where}: [{name}] {key}: {cls.kind} executors have no such field{hint}")
         part = value
         try:
-            for item in value if isinstance(value, dict) else ():  # one by one, each with its own line
+            for item in value if isinstance(value, dict) else ():  # check each item alone, to report its line
                 where, part = _place(path, text, name, key, item), {item: value[item]}
                 check_value(types[key], part, key)
             part = value
@@ -131,19 +143,19 @@ def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> fd
     return executor
 
 
-def _with_quotes(message: str, annotation: Any, key: str, value: Any) -> str:
-    """Return a message, with a hint if a number or a time would do as a text: `time = 30` for `time = "30"`.
+def _with_quotes(message: str, annotation: object, key: str, value: object) -> str:
+    """Return an error message, with a hint if quotes would make the value valid: `time = 30` for `time = "30"`.
 
     Args:
-        message: What is wrong.
+        message: The error message.
         annotation: What the field accepts.
         key: The field.
-        value: What it was given, or the one entry of its table that was looked at.
+        value: Its value, or a dict of the single entry that was checked.
     """
     name, held = next(iter(value.items())) if isinstance(value, dict) and value else (key, value)
     if isinstance(held, bool) or not isinstance(held, int | datetime.time):
         return message
-    message = message.replace(repr(held), str(held))  # TOML has times of its own
+    message = message.replace(repr(held), str(held))  # TOML has a type for times
     try:
         check_value(annotation, {name: str(held)} if isinstance(value, dict) else str(held), key)
     except RecipeError:
@@ -151,7 +163,7 @@ def _with_quotes(message: str, annotation: Any, key: str, value: Any) -> str:
     return f'{message}: put it in quotes, {name} = "{held}"'
 
 
-def _remarks(path: Path, where: str, name: str, table: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(path: Path, where: str, name: str, table: Mapping[str, object]) -> Iterator[str]:
     env = table.get("env")
     variables = {key: value for key, value in env.items() if isinstance(value, str)} if isinstance(env, dict) else {}
     secrets = secret_names(variables)
@@ -165,9 +177,9 @@ def _place(path: Path, text: str, *keys: str) -> str:
 
 
 def _line_of(text: str, *keys: str) -> int:
-    """Return the line, counted from 1, of a table or of what is in it; if it has no line of its own, of what holds it.
+    """Return the line, counted from 1, of a table or key; of the nearest enclosing table or key if it has none itself.
 
-    Lines are read one by one, for tomllib keeps no places: `[a.b]`, `c = ...`.
+    Searches the lines for `[a.b]` and `c = ...`, because tomllib keeps no line numbers.
     """
     table: tuple[str, ...] = ()
     found = depth = 0
@@ -185,7 +197,7 @@ def _line_of(text: str, *keys: str) -> int:
 
 
 def _keys_in(dotted: str) -> tuple[str, ...]:
-    """Return the parts of a dotted key of TOML; none if it is no such thing."""
+    """Return the parts of a dotted TOML key; empty if the text is no key."""
     try:
         nested: Any = tomllib.loads(f"{dotted} = 0")
     except tomllib.TOMLDecodeError:
@@ -198,38 +210,35 @@ def _keys_in(dotted: str) -> tuple[str, ...]:
 
 
 def python_profiles(path: Path) -> dict[str, Profile]:
-    """Return the profiles of a Python file by name: its public functions declared to return a Config of an executor.
+    """Return the profiles of a Python file by name: its public functions annotated to return a Config of an executor.
 
     Raises:
-        RecipeError: The file cannot be used.
+        RecipeError: The file cannot be loaded.
     """
     module = load_python_file(path)
     return {
         name: Profile(name, str(path), partial(_call, function, name))
-        for name, function in vars(module).items()
-        if inspect.isfunction(function)
+        for name, function in zip(vars(module), map(without_cache, vars(module).values()), strict=True)
+        if type(function) is FunctionType
         and not name.startswith("_")
         and function.__module__ == module.__name__
         and _returns_executor(function)
     }
 
 
-def _returns_executor(function: Callable[..., Any]) -> bool:
+def _returns_executor(function: Callable[..., object]) -> bool:
     try:
         annotation = typing.get_type_hints(function).get("return")
     except (NameError, TypeError, AttributeError):
         return False
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if not (isinstance(origin, type) and issubclass(origin, fdl.Buildable)):
-        arguments = (annotation,)  # an executor itself: a slip, which is told when the profile is used
-    return all(isinstance(cls, type) and issubclass(cls, Executor) for cls in arguments)
+    # One that returns a finished executor is an error when the profile is used.
+    return makes_drafts(annotation, lambda cls: issubclass(cls, Executor))
 
 
-def _call(function: Callable[..., Any], name: str) -> fdl.Config[Any]:
+def _call(function: Callable[..., object], name: str) -> DraftNode:
     file = inspect.getfile(function)
     try:
-        with reporting_mistakes(file):
-            executor = function()
+        executor = call_user_function(function)
     except UserError as error:
         text = str(error)
         raise RecipeError(text if text.startswith(file) else f"{file}: {name}: {text}") from None
@@ -239,4 +248,4 @@ def _call(function: Callable[..., Any], name: str) -> fdl.Config[Any]:
         raise RecipeError(f"{file}: {name} returned {kind}: expected a Config of an executor")
     if kind_class(cls.kind) is not cls:
         raise RecipeError(f"{file}: {name}: {cls.__name__} is not the executor that {cls.kind!r} names")
-    return typing.cast("fdl.Config[Any]", executor)
+    return typing.cast("DraftNode", executor)

@@ -1,16 +1,14 @@
-"""Executors by the name that follows `--executor`: a kind with its defaults, or a profile."""
+"""Finds executors by the name after `--executor`: a kind with its defaults, or a profile."""
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
-import fiddle as fdl
-
-from executors._kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, kind_class
 from executors.base import Executor
+from executors.kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, kind_class
 from executors.profiles import Profile, python_profiles, toml_profiles
 from neva_recipes.config import (
     COMMAND_LINE,
+    Draft,
     RunError,
     UserError,
     build,
@@ -20,6 +18,7 @@ from neva_recipes.config import (
     suggest,
     value_from,
 )
+from neva_recipes.user_code import Files, each_file_once
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -35,32 +34,30 @@ __all__ = [
 ]
 
 
-def find_executor(
-    name: str = "local", overrides: Mapping[str, str] | None = None, *, recipes: Path | None = None
-) -> Executor:
-    """Return the executor of that name, ready for use.
+def find_executor(name: str = "local", overrides: Mapping[str, str] | None = None, *, recipes: Files = ()) -> Executor:
+    """Return the executor of this name, ready for use.
 
     Args:
-        name: A kind, or a profile.
+        name: Name of a kind or profile.
         overrides: Fields as command-line text, such as `{"partition": "debug", "env.NCCL_DEBUG": "INFO"}`.
-        recipes: A Python file whose profiles count too.
+        recipes: Python files to search for further profiles.
 
     Raises:
-        RunError: There is nothing of that name, with the nearest names, or a profile has the name of a kind.
-        RecipeError: The profile or an override is wrong, or a field that has no default is not set.
+        RunError: No kind or profile has this name (similar names are suggested), or a profile has the name of a kind.
+        RecipeError: The profile or an override is wrong, or a field without a default is not set.
     """
     return make_executor(find_profile(name, recipes), overrides or {})
 
 
 def make_executor(profile: Profile, overrides: Mapping[str, str]) -> Executor:
-    """Return the executor that a profile describes, with fields replaced.
+    """Return the executor that a profile describes, with overrides.
 
     Args:
-        profile: Which one.
+        profile: The profile.
         overrides: Fields as command-line text, by dotted path without `executor.`.
 
     Raises:
-        RunError: Its fields do not go together, or one that has no default is not set.
+        RunError: Its fields contradict each other, or a field without a default is not set.
         RecipeError: The profile or an override is wrong.
     """
     executor = executor_config(profile, overrides)
@@ -71,17 +68,17 @@ def make_executor(profile: Profile, overrides: Mapping[str, str]) -> Executor:
         raise RunError(f"{error}{origin}") from None
 
 
-def executor_config(profile: Profile, overrides: Mapping[str, str]) -> fdl.Config[Executor]:
-    """Return the config of a profile with fields replaced; Fiddle's history of it says where each value is from.
+def executor_config(profile: Profile, overrides: Mapping[str, str]) -> Draft[Executor]:
+    """Return the config of a profile with overrides; its Fiddle history says where each value comes from.
 
     Args:
-        profile: Which one.
+        profile: The profile.
         overrides: Fields as command-line text, by dotted path without `executor.`.
 
     Raises:
         RecipeError: The profile or an override is wrong.
     """
-    executor: fdl.Config[Executor] = profile.load()
+    executor: Draft[Executor] = profile.load()
     with value_from(COMMAND_LINE):
         for path, text in overrides.items():
             set_field(executor, path, text)
@@ -89,10 +86,10 @@ def executor_config(profile: Profile, overrides: Mapping[str, str]) -> fdl.Confi
 
 
 def changed_executor(executor: Executor, overrides: Mapping[str, str]) -> Executor:
-    """Return an executor with fields replaced.
+    """Return a copy of an executor with overrides.
 
     Args:
-        executor: What it is like otherwise.
+        executor: The executor to copy.
         overrides: Fields as command-line text, by dotted path without `executor.`.
 
     Raises:
@@ -105,15 +102,15 @@ def changed_executor(executor: Executor, overrides: Mapping[str, str]) -> Execut
     return build(changed)
 
 
-def find_profile(name: str, recipes: Path | None = None) -> Profile:
-    """Return the profile of that name; a kind is one too, with nothing but defaults.
+def find_profile(name: str, recipes: Files = ()) -> Profile:
+    """Return the profile of this name; a kind is a profile with only defaults.
 
     Args:
-        name: A kind, or a profile.
-        recipes: A Python file whose profiles count too.
+        name: Name of a kind or profile.
+        recipes: Python files to search for further profiles.
 
     Raises:
-        RunError: There is nothing of that name, or a profile has the name of a kind.
+        RunError: No kind or profile has this name, or a profile has the name of a kind.
         RecipeError: A file of profiles cannot be read.
     """
     profiles = _profiles(recipes)
@@ -128,8 +125,8 @@ def find_profile(name: str, recipes: Path | None = None) -> Profile:
     return Profile(kind.name, kind.origin, partial(_defaults, kind))
 
 
-def list_profiles(recipes: Path | None = None) -> list[Profile]:
-    """Return the profiles of a Python file, if one is given, of the project and of the user, by name.
+def list_profiles(recipes: Files = ()) -> list[Profile]:
+    """Return the profiles of Python files, of the project and of the user, sorted by name.
 
     Raises:
         RecipeError: A file of profiles cannot be read.
@@ -138,9 +135,15 @@ def list_profiles(recipes: Path | None = None) -> list[Profile]:
     return [profiles[name] for name in sorted(profiles)]
 
 
-def _profiles(recipes: Path | None) -> dict[str, Profile]:
-    return toml_profiles() | (python_profiles(recipes) if recipes is not None else {})
+def _profiles(recipes: Files) -> dict[str, Profile]:
+    found: dict[str, Profile] = {}
+    for path in each_file_once(recipes):
+        profiles = python_profiles(path)
+        for name in profiles.keys() & found.keys():
+            raise RunError(f"executor {name}: in {found[name].origin} and {path}; rename one of them")
+        found |= profiles
+    return toml_profiles() | found
 
 
-def _defaults(kind: ExecutorKind) -> fdl.Config[Executor]:
+def _defaults(kind: ExecutorKind) -> Draft[Executor]:
     return config(kind.load())

@@ -1,4 +1,4 @@
-"""What every process that uses a model does before it imports one."""
+"""The preparation of every process that uses a model, before it imports one."""
 
 import atexit
 import functools
@@ -9,19 +9,35 @@ import warnings
 
 __all__ = ["prepare_command", "prepare_process"]
 
+_WARNINGS_OF_LIBRARIES = {
+    "megatron.core.models.gpt.gpt_model": "GPTModel IS DEPRECATED",
+    "megatron.core.distributed.distributed_data_parallel": "DistributedDataParallel: full_param_layout not provided",
+    "megatron.core.dist_checkpointing.strategies.common": "load_common is deprecated",
+    "megatron.core.dist_checkpointing.strategies.torch": "MCore's async save is deprecated",
+    "torch.utils.cpp_extension": "No CUDA runtime is found",
+    "torch.utils.flop_counter": "triton not found",
+}
+"""Loggers of Core 0.19 and of torch's build for CUDA, and how those of their warnings begin that no user can act on."""
+
 
 def prepare_process() -> None:
-    """Keep libraries from printing what no user can act on, and make Megatron-Core usable without a GPU.
+    """Silence messages of libraries that no user can act on, and make Megatron-Core usable without a GPU.
 
-    What goes wrong they raise. It must come before any other import of Megatron-Core, Lightning or transformers.
+    Errors are still raised. Call this before any other import of Megatron-Core, Lightning or transformers.
     """
     # Lightning announces every process and every unused feature.
     logging.disable(logging.INFO)
     warnings.filterwarnings("ignore", module=r"lightning\.")
     # Megatron-Core warns about every optional GPU library at import; on a CPU machine none of them is missing.
     warnings.filterwarnings("ignore", module=r"megatron\.core")
-    # Its sharded checkpoints are made of a class that torch is about to give up.
+    # Core's sharded checkpoints use a class that torch has deprecated.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    # torch warns of how Core 0.19 calls it to load a checkpoint in one process.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.distributed\.checkpoint")
+    for name, beginning in _WARNINGS_OF_LIBRARIES.items():
+        logging.getLogger(name).addFilter(functools.partial(_begins_otherwise, beginning))
+    # Core's checkpoint writer also raises every error that it logs, and `save_sharded` explains it.
+    logging.getLogger("megatron.core.dist_checkpointing.strategies.filesystem_async").setLevel(logging.CRITICAL)
     # Workers decode images in parallel already; tokenizers would warn about each fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _import_libraries()
@@ -30,19 +46,23 @@ def prepare_process() -> None:
     install()
 
 
+def _begins_otherwise(beginning: str, record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(beginning)
+
+
 @functools.cache
 def _import_libraries() -> None:
-    """Import what the model is made of, in a third less time than plain imports take.
+    """Import the libraries of the model, in a third less time than plain imports take.
 
-    They make a million objects that stay: to look for garbage among them, at every thousand of them and whenever
-    training collects it later, takes a second of each process and finds nothing.
+    They make a million objects that stay. To search them for garbage, after every thousand of them and at each later
+    collection during training, would take each process a second and find nothing.
     """
     gc.disable()
     import torch
 
     if not torch.cuda.is_available():
-        # Core has torch compile its fused functions, which run beside Transformer Engine alone; to promise that takes
-        # another second, for the compiler's import.
+        # Core has torch compile its fused functions, which are used only with Transformer Engine; importing the
+        # compiler for that would take another second.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     import neva_model.model  # noqa: F401
 
@@ -55,7 +75,7 @@ def prepare_command() -> None:
     # By default torch's threads spin while they wait for each other: with a busy core, answers take 50 times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     prepare_process()
-    # NCCL complains about process groups that are still there when the process ends.
+    # NCCL complains about process groups that still exist when the process ends.
     atexit.register(_leave_process_groups)
 
 

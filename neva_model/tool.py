@@ -11,6 +11,8 @@ from pathlib import Path
 
 from neva_model.failure import record_failure
 from neva_recipes.config import UserError
+from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
+from neva_recipes.run_directory.stages import TOOL_FILE
 
 __all__ = ["main"]
 
@@ -26,16 +28,16 @@ def main(arguments: list[str]) -> int:
     """
     if len(arguments) != 1:
         print("usage: python -m neva_model.tool RUN_DIR", file=sys.stderr)
-        return 2
+        return EXIT_MISTAKE
     run_directory = Path(arguments[0])
     try:
-        tool = json.loads((run_directory / "tool.json").read_text(encoding="utf-8"))
+        tool = json.loads((run_directory / TOOL_FILE).read_text(encoding="utf-8"))
         code: int = importlib.import_module(tool["module"]).main(tool["arguments"])
     except UserError as error:
         record_failure(run_directory, "user", str(error))
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BaseException as error:  # noqa: BLE001 whatever ends it must reach the person who waits for the run
+        return EXIT_MISTAKE
+    except BaseException as error:  # noqa: BLE001 the reason must reach the person who waits for the run
         record_failure(run_directory, "crash", f"{type(error).__name__}: {error}")
         traceback.print_exc()
         return 1

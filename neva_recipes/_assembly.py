@@ -1,12 +1,11 @@
 """What the built-in recipe functions share: the choice of a size, the root, and the laptop scale."""
 
 from collections.abc import Iterable
-from typing import Any
-
-import fiddle as fdl
+from typing import TYPE_CHECKING, TypeVar
 
 from neva_recipes.config import (
     CheckpointConfig,
+    Draft,
     LlavaDataConfig,
     LoggingConfig,
     ModelConfig,
@@ -21,7 +20,12 @@ from neva_recipes.config import (
     suggest,
 )
 
-__all__ = ["assemble", "check_size", "recompute_every_layer", "scale_to_laptop", "split_over_node"]
+if TYPE_CHECKING:
+    from neva_recipes.plan.rates import Rates
+
+R = TypeVar("R", bound=Recipe)
+
+__all__ = ["assemble", "check_size", "rates_of", "recompute_every_layer", "scale_to_laptop", "split_over_node"]
 
 
 def check_size(recipe_name: str, size: str, sizes: Iterable[str]) -> None:
@@ -32,15 +36,16 @@ def check_size(recipe_name: str, size: str, sizes: Iterable[str]) -> None:
 
 
 def assemble(
+    cls: type[R],
     name: str,
-    model: fdl.Config[ModelConfig],
-    data: fdl.Config[LlavaDataConfig] | fdl.Config[TextDataConfig],
-    optim: fdl.Config[OptimConfig],
+    model: Draft[ModelConfig],
+    data: Draft[LlavaDataConfig] | Draft[TextDataConfig],
+    optim: Draft[OptimConfig],
     max_steps: int,
-) -> fdl.Config[Recipe]:
+) -> Draft[R]:
     """Return a recipe of these branches; the others get their defaults and a checkpoint every 500 steps."""
     return config(
-        Recipe,
+        cls,
         name=name,
         model=model,
         data=data,
@@ -53,14 +58,21 @@ def assemble(
     )
 
 
-def recompute_every_layer(recipe: fdl.Buildable[Any]) -> None:
+def rates_of(name: str) -> "Rates":
+    """Return the learning rates of a built-in recipe."""
+    from neva_recipes.plan.rates import RATES  # a list of recipes needs no plan
+
+    return RATES[name]
+
+
+def recompute_every_layer(recipe: Draft[Recipe]) -> None:
     """Keep one hidden state per layer in the forward pass and recompute the rest."""
     recipe.model.recompute_granularity = "full"
     recipe.model.recompute_method = "uniform"
     recipe.model.recompute_num_layers = 1
 
 
-def split_over_node(recipe: fdl.Buildable[Any], tensor_model_parallel_size: int, micro_batch_size: int) -> None:
+def split_over_node(recipe: Draft[Recipe], tensor_model_parallel_size: int, micro_batch_size: int) -> None:
     """Lay a recipe out over one machine of eight GPUs.
 
     With tensor parallelism goes sequence parallelism: the same traffic, and norms and residuals are not kept on every
@@ -73,7 +85,7 @@ def split_over_node(recipe: fdl.Buildable[Any], tensor_model_parallel_size: int,
     recipe.data.num_workers = 4
 
 
-def scale_to_laptop(recipe: fdl.Buildable[Any], lr: float, max_steps: int) -> None:
+def scale_to_laptop(recipe: Draft[Recipe], lr: float, max_steps: int) -> None:
     """Make a recipe of a tiny model run in minutes in one process without a GPU: fp32, short sequences, batch 64."""
     recipe.precision.precision = "fp32"
     recipe.data.sequence_length = 512

@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import fiddle as fdl
-
-from neva_recipes.config import Recipe, recipe_to_plain
+from neva_recipes.config import Draft, Recipe, recipe_to_plain
 
 __all__ = ["Change", "Figure", "plan_figures", "recipe_changes"]
 
@@ -17,8 +15,8 @@ class Change:
 
     Attributes:
         path: Dotted name; `data.class` stands for the class of the group `data`.
-        old: What the first one holds; none where it has no such field.
-        new: What the second one holds; none where it has no such field.
+        old: What the first one holds; `None` where it has no such field.
+        new: What the second one holds; `None` where it has no such field.
         only_in: Which of the two has the field, if it is not both.
     """
 
@@ -45,7 +43,7 @@ class Figure:
     Attributes:
         name: What it is, for people.
         unit: Its unit; empty for a count.
-        value: The number; none where the plan cannot tell it.
+        value: The number; `None` where the plan cannot tell it.
     """
 
     name: str
@@ -53,7 +51,7 @@ class Figure:
     value: float | None
 
 
-def recipe_changes(old: fdl.Buildable[Recipe], new: fdl.Buildable[Recipe]) -> list[Change]:
+def recipe_changes(old: Draft[Recipe], new: Draft[Recipe]) -> list[Change]:
     """Return the fields that two recipes do not agree on, in the order of definition, those only in `new` at their end.
 
     Raises:
@@ -72,7 +70,7 @@ def recipe_changes(old: fdl.Buildable[Recipe], new: fdl.Buildable[Recipe]) -> li
     return changes + [Change(path, None, value, "new") for path, value in after.items() if path not in before]
 
 
-def _leaves(plain: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(plain: dict[str, object], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in plain.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
@@ -89,21 +87,28 @@ def plan_figures(plain: Mapping[str, Any]) -> list[Figure]:
     layout, cost = plain["layout"] or {}, plain["cost"] or {}
     weights = {kind: sum(part[kind] for part in plain["parameters"]) for kind in ("total", "trained")}
     fullest = max((stage["total"] / 2**30 for stage in plain["memory"]), default=None)
+    state = max((stage["state"] / 2**30 for stage in plain["memory"] if "state" in stage), default=None)
+    gpu_counts = plain.get("gpu_counts", True)
+
+    def on_gpu(value: float | None) -> float | None:
+        return value if gpu_counts else None
+
     return [
-        Figure("GPUs", "", layout.get("world_size")),
+        Figure("GPUs" if gpu_counts else "processes", "", layout.get("world_size")),
         Figure("replicas (DP)", "", layout.get("data_parallel_size")),
         Figure("microbatches a step", "", layout.get("num_microbatches")),
         Figure("pipeline bubble", "%", _scaled(layout.get("bubble"), 100)),
         Figure("weights", "", weights["total"]),
         Figure("trained weights", "", weights["trained"]),
-        Figure("memory of the fullest GPU", "GiB", fullest),
+        Figure("weights and optimizer", "GiB", None if gpu_counts else state),
+        Figure("memory of the fullest GPU", "GiB", on_gpu(fullest)),
         Figure("operations of a sample", "TFLOP", cost.get("sample_tflop")),
         Figure("operations of a step", "TFLOP", cost.get("step_tflop")),
         Figure("padding", "%", _scaled(cost.get("padding"), 100)),
         Figure("steps", "", cost.get("steps")),
-        Figure("time of a step", "s", cost.get("step_seconds")),
-        Figure("time of the run", "h", cost.get("hours")),
-        Figure("GPU hours", "h", cost.get("gpu_hours")),
+        Figure("time of a step", "s", on_gpu(cost.get("step_seconds"))),
+        Figure("time of the run", "h", on_gpu(cost.get("hours"))),
+        Figure("GPU hours", "h", on_gpu(cost.get("gpu_hours"))),
     ]
 
 

@@ -2,19 +2,25 @@
 
 from typing import get_args
 
-import fiddle as fdl
-
 from neva_recipes import parts
-from neva_recipes._assembly import assemble, check_size, recompute_every_layer, scale_to_laptop, split_over_node
-from neva_recipes.config import ModelConfig, OptimConfig, Recipe, TextDataConfig, config
+from neva_recipes._assembly import (
+    assemble,
+    check_size,
+    rates_of,
+    recompute_every_layer,
+    scale_to_laptop,
+    split_over_node,
+)
+from neva_recipes.config import Draft, ModelConfig, OptimConfig, Recipe, TextDataConfig, config
 
 __all__ = ["pretrain"]
 
 
-def pretrain(size: parts.LlamaSize = "7b") -> fdl.Config[Recipe]:
+def pretrain(size: parts.LlamaSize = "7b") -> Draft[Recipe]:
     """Train a Llama on plain text from random weights.
 
-    data.data_path and data.tokenizer must be set, and model.language.vocab_size to that of the tokenizer.
+    data.data_path and data.tokenizer must be set. 7b and 13b have Llama 2's vocabulary: for a tokenizer of another
+    size set model.language.vocab_size too. With tiny it becomes that of the tokenizer unless it is set.
 
     7b and 13b follow the Llama 2 paper (arXiv 2307.09288, section 2.2): 4 million tokens a step in sequences of 4096,
     500,000 steps, 2000 of them warm-up, learning rate 3e-4 falling to a tenth on a cosine, AdamW with betas 0.9 and
@@ -29,12 +35,13 @@ def pretrain(size: parts.LlamaSize = "7b") -> fdl.Config[Recipe]:
     """
     check_size("gpt.pretrain", size, get_args(parts.LlamaSize))
     recipe = assemble(
+        Recipe,
         "gpt.pretrain",
         config(ModelConfig, language=parts.llama(size)),
         config(TextDataConfig, sequence_length=4096, global_batch_size=1024),
         config(
             OptimConfig,
-            lr=3e-4,
+            lr=rates_of("gpt.pretrain").published,
             min_lr=3e-5,
             warmup_steps=2000,
             warmup_ratio=None,
@@ -46,7 +53,7 @@ def pretrain(size: parts.LlamaSize = "7b") -> fdl.Config[Recipe]:
     )
     if size == "tiny":
         recipe.optim.warmup_steps = 10
-        scale_to_laptop(recipe, lr=1e-3, max_steps=100)
+        scale_to_laptop(recipe, lr=rates_of("gpt.pretrain").tiny, max_steps=100)
     else:
         recompute_every_layer(recipe)
         split_over_node(recipe, tensor_model_parallel_size=2 if size == "7b" else 4, micro_batch_size=4)

@@ -6,12 +6,17 @@ choice for eight of 80 GB and does not change the result; the memory given is ar
 
 from typing import get_args
 
-import fiddle as fdl
-
-from executors.pipeline import Evaluate, Export, Pipeline, Stage
 from neva_recipes import parts
-from neva_recipes._assembly import assemble, check_size, recompute_every_layer, scale_to_laptop, split_over_node
-from neva_recipes.config import LlavaDataConfig, ModelConfig, OptimConfig, Recipe, config
+from neva_recipes._assembly import (
+    assemble,
+    check_size,
+    rates_of,
+    recompute_every_layer,
+    scale_to_laptop,
+    split_over_node,
+)
+from neva_recipes.config import RANDOM, Draft, LlavaDataConfig, LlavaModelConfig, LlavaRecipe, OptimConfig, config
+from neva_recipes.pipeline import Evaluate, Export, Pipeline, Stage
 
 __all__ = ["LlavaSize", "finetune", "pipeline", "pretrain"]
 
@@ -20,7 +25,7 @@ LlavaSize = parts.LlamaSize
 _VICUNA: dict[str, str] = {"7b": "lmsys/vicuna-7b-v1.5", "13b": "lmsys/vicuna-13b-v1.5"}
 
 
-def pretrain(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
+def pretrain(size: LlavaSize = "7b") -> Draft[LlavaRecipe]:
     """LLaVA-1.5 stage 1: train the projector on image captions.
 
     Language model and vision tower are frozen. 2181 steps are one epoch of blip_laion_cc_sbu_558k at a global batch of
@@ -42,16 +47,16 @@ def pretrain(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
     recipe.data.conv_template = "plain"
     recipe.data.image_aspect_ratio = "square"
     recipe.data.global_batch_size = 256
-    recipe.optim.lr = 1e-3
+    recipe.optim.lr = rates_of("llava.pretrain").published
     recipe.trainer.max_steps = 2181
     if size == "tiny":
-        scale_to_laptop(recipe, lr=3e-3, max_steps=400)
+        scale_to_laptop(recipe, lr=rates_of("llava.pretrain").tiny, max_steps=400)
     else:
         split_over_node(recipe, tensor_model_parallel_size=1, micro_batch_size=32 if size == "7b" else 16)
     return recipe
 
 
-def finetune(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
+def finetune(size: LlavaSize = "7b") -> Draft[LlavaRecipe]:
     """LLaVA-1.5 stage 2: train language model and projector.
 
     model.projector.from_pretrained names the run of stage 1; without it the projector starts from random weights.
@@ -59,10 +64,11 @@ def finetune(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
     trainer.max_steps, or trainer.max_steps=none trainer.max_epochs=1.
 
     7b and 13b are laid out for 8 GPUs of 80 GB. Weights, gradients and the sharded optimizer state of 7b take 47 GiB
-    on each GPU without splitting a layer, which is the fastest layout that fits, with 4 samples at once. 13b would
-    take 91 GiB; over 4 GPUs it takes 37, and 8 samples fit at once.
+    on each GPU without splitting a layer, and 4 full-length samples fit at once. 13b would take 91 GiB; over 4 GPUs it
+    takes 37, and 8 samples fit at once. For other GPUs and lengths `nemo-run fit` lists layouts, the fastest first.
 
-    tiny trains 800 steps on a laptop CPU, in fp32.
+    tiny trains 800 steps on a laptop CPU, in fp32, from random weights unless from_pretrained names others. Beside the
+    projector of a run, model.vision.from_pretrained and model.language.from_pretrained name what it was trained beside.
 
     Args:
         size: Size of the language model.
@@ -73,10 +79,11 @@ def finetune(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
     recipe.data.image_aspect_ratio = "pad"
     recipe.data.group_by_modality_length = True
     recipe.data.global_batch_size = 128
-    recipe.optim.lr = 2e-5
+    recipe.optim.lr = rates_of("llava.finetune").published
     recipe.trainer.max_steps = 5198
     if size == "tiny":
-        scale_to_laptop(recipe, lr=1e-3, max_steps=800)
+        recipe.model.language.from_pretrained = recipe.model.projector.from_pretrained = RANDOM
+        scale_to_laptop(recipe, lr=rates_of("llava.finetune").tiny, max_steps=800)
     elif size == "7b":
         split_over_node(recipe, tensor_model_parallel_size=1, micro_batch_size=4)
     else:
@@ -87,31 +94,33 @@ def finetune(size: LlavaSize = "7b") -> fdl.Config[Recipe]:
 def pipeline(size: LlavaSize = "7b") -> Pipeline:
     """All of LLaVA-1.5: pretrain, finetune, export, evaluate.
 
-    The projector of finetune is that of pretrain; what finetune has trained is exported as a Hugging Face directory,
-    and answers the questions of evaluate.data.
+    The projector of finetune is that of pretrain, and so are the random language model and vision tower of tiny. What
+    finetune has trained is exported as a Hugging Face directory, and answers the questions of evaluate.data.
 
     Args:
         size: Size of the language model.
     """
     first = Stage("pretrain", pretrain(size))
     recipe = finetune(size)
-    recipe.model.projector.from_pretrained = first.output
+    for part in (recipe.model.language, recipe.model.vision, recipe.model.projector):
+        if part.from_pretrained in (None, RANDOM):  # not published: only pretrain has the weights
+            part.from_pretrained = first.output
     second = Stage("finetune", recipe)
     export = Stage("export", config(Export, model=second.output))
-    evaluate = Stage("evaluate", config(Evaluate, model=second.output))
+    evaluate = Stage("evaluate", config(Evaluate, model=second.output))  # type: ignore[call-arg]
     return Pipeline("llava.pipeline", first >> second >> export >> evaluate)
 
 
-def _llava(name: str, size: LlavaSize) -> fdl.Config[Recipe]:
+def _llava(name: str, size: LlavaSize) -> Draft[LlavaRecipe]:
     """Return what both stages share."""
     check_size(name, size, get_args(LlavaSize))
     model = config(
-        ModelConfig,
+        LlavaModelConfig,
         language=parts.llama(size, _VICUNA.get(size)),
         vision=parts.clip_tiny() if size == "tiny" else parts.clip_vit_large(336),
         projector=parts.projector("mlp2x_gelu"),
     )
-    recipe = assemble(name, model, config(LlavaDataConfig), config(OptimConfig), max_steps=1)
+    recipe = assemble(LlavaRecipe, name, model, config(LlavaDataConfig), config(OptimConfig), max_steps=1)
     if size != "tiny":
         recompute_every_layer(recipe)
     return recipe

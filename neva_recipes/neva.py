@@ -5,11 +5,9 @@ Hyperparameters, tensor parallelism and micro batches are those of NeMo's pages 
 
 from typing import Literal
 
-import fiddle as fdl
-
 from neva_recipes import parts
-from neva_recipes._assembly import assemble, check_size, split_over_node
-from neva_recipes.config import LlavaDataConfig, ModelConfig, OptimConfig, Recipe, config
+from neva_recipes._assembly import assemble, check_size, rates_of, split_over_node
+from neva_recipes.config import Draft, LlavaDataConfig, LlavaModelConfig, LlavaRecipe, OptimConfig, config
 
 __all__ = ["NevaSize", "finetune", "pretrain"]
 
@@ -18,7 +16,7 @@ NevaSize = Literal["7b", "13b"]
 _LLAMA_2_CHAT: dict[NevaSize, str] = {"7b": "meta-llama/Llama-2-7b-chat-hf", "13b": "meta-llama/Llama-2-13b-chat-hf"}
 
 
-def pretrain(size: NevaSize = "7b") -> fdl.Config[Recipe]:
+def pretrain(size: NevaSize = "7b") -> Draft[LlavaRecipe]:
     """NeVA stage 1: train the projector on image captions.
 
     Language model and vision tower are frozen. 2170 steps at a global batch of 256 are about one epoch of
@@ -34,7 +32,7 @@ def pretrain(size: NevaSize = "7b") -> fdl.Config[Recipe]:
     recipe.model.language.freeze = True
     recipe.data.image_aspect_ratio = "square"
     recipe.data.global_batch_size = 256
-    recipe.optim.lr = 1e-3
+    recipe.optim.lr = rates_of("neva.pretrain").published
     recipe.optim.min_lr = 2e-5
     recipe.optim.warmup_steps = 70
     recipe.trainer.max_steps = 2170
@@ -42,7 +40,7 @@ def pretrain(size: NevaSize = "7b") -> fdl.Config[Recipe]:
     return recipe
 
 
-def finetune(size: NevaSize = "7b") -> fdl.Config[Recipe]:
+def finetune(size: NevaSize = "7b") -> Draft[LlavaRecipe]:
     """NeVA stage 2: train language model and projector.
 
     model.projector.from_pretrained names the run of stage 1; without it the projector starts from random weights.
@@ -57,7 +55,7 @@ def finetune(size: NevaSize = "7b") -> fdl.Config[Recipe]:
     recipe = _neva("neva.finetune", size)
     recipe.data.image_aspect_ratio = "pad"
     recipe.data.global_batch_size = 128
-    recipe.optim.lr = 2e-5
+    recipe.optim.lr = rates_of("neva.finetune").published
     recipe.optim.min_lr = 2e-7
     recipe.optim.warmup_steps = 150
     recipe.trainer.max_steps = 5190
@@ -68,17 +66,17 @@ def finetune(size: NevaSize = "7b") -> fdl.Config[Recipe]:
 _TENSOR_PARALLEL: dict[NevaSize, int] = {"7b": 4, "13b": 8}
 
 
-def _neva(name: str, size: NevaSize) -> fdl.Config[Recipe]:
+def _neva(name: str, size: NevaSize) -> Draft[LlavaRecipe]:
     """Return what both stages share."""
     check_size(name, size, _LLAMA_2_CHAT)
     vision = parts.clip_vit_large(224)
     vision.image_token_len = 256
     model = config(
-        ModelConfig,
+        LlavaModelConfig,
         language=parts.llama(size, _LLAMA_2_CHAT[size]),
         vision=vision,
         projector=parts.projector("linear"),
     )
     data = config(LlavaDataConfig, conv_template="llama_2", sequence_length=4096)
     optim = config(OptimConfig, adam_beta2=0.95, warmup_ratio=None, warmup_steps=0)
-    return assemble(name, model, data, optim, max_steps=1)
+    return assemble(LlavaRecipe, name, model, data, optim, max_steps=1)

@@ -6,17 +6,36 @@ Each function returns a fresh Fiddle config, so a recipe can take one, change it
     recipe.model.vision = parts.clip_vit_large(image_size=224)
 """
 
-from typing import Literal
+from typing import Literal, TypedDict
 
-import fiddle as fdl
-
-from neva_recipes.config import LanguageConfig, ProjectorConfig, VisionConfig, config
+from neva_recipes.config import (
+    PLACEHOLDER,
+    RANDOM,
+    Draft,
+    LanguageConfig,
+    ProjectorConfig,
+    VisionConfig,
+    config,
+    value_from,
+)
+from neva_recipes.families.llama import LLAMA
 
 __all__ = ["LlamaSize", "clip_tiny", "clip_vit_large", "llama", "projector"]
 
 LlamaSize = Literal["7b", "13b", "tiny"]
 
-_LLAMA_SHAPES: dict[LlamaSize, dict[str, int]] = {
+
+class _Shape(TypedDict):
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int
+    vocab_size: int
+    max_position_embeddings: int
+
+
+_LLAMA_SHAPES: dict[LlamaSize, _Shape] = {
     "tiny": {
         "num_layers": 4,
         "hidden_size": 128,
@@ -47,32 +66,43 @@ _LLAMA_SHAPES: dict[LlamaSize, dict[str, int]] = {
 }
 
 
-def llama(size: LlamaSize, from_pretrained: str | None = None) -> fdl.Config[LanguageConfig]:
+def llama(size: LlamaSize, from_pretrained: str | None = None) -> Draft[LanguageConfig]:
     """Return a language model of the Llama-2 family.
 
     7b and 13b have the shapes of Llama-2 and of the models made from it (Vicuna-1.5, Llama-2-chat). tiny learns a
-    few hundred short sentences in a minute on a laptop; its vocab_size must be set to that of the tokenizer.
+    few hundred short sentences in a minute on a laptop; its vocab_size is a placeholder: unless it is set, a launch
+    takes that of the run it starts from, or else of the tokenizer.
 
     Args:
         size: 7b, 13b or tiny.
-        from_pretrained: Where the weights come from; none means random.
+        from_pretrained: Where the weights come from; `None` means random, `random` that this is meant.
     """
-    return config(LanguageConfig, **_LLAMA_SHAPES[size], from_pretrained=from_pretrained)
+    language = config(LanguageConfig, family=LLAMA.name, **_LLAMA_SHAPES[size], from_pretrained=from_pretrained)
+    if size == "tiny":
+        with value_from(PLACEHOLDER):
+            language.vocab_size = language.vocab_size
+    return language
 
 
-def clip_vit_large(image_size: Literal[224, 336]) -> fdl.Config[VisionConfig]:
+def clip_vit_large(image_size: Literal[224, 336]) -> Draft[VisionConfig]:
     """Return OpenAI's CLIP ViT-L/14: 24 layers of width 1024, 256 (224 pixels) or 576 (336 pixels) patch tokens."""
     names = {224: "openai/clip-vit-large-patch14", 336: "openai/clip-vit-large-patch14-336"}
     return config(VisionConfig, image_size=image_size, from_pretrained=names[image_size])
 
 
-def clip_tiny() -> fdl.Config[VisionConfig]:
+def clip_tiny() -> Draft[VisionConfig]:
     """Return a randomly initialised CLIP tower for 56-pixel images: 4 layers of width 128, 16 patch tokens."""
     return config(
-        VisionConfig, num_layers=4, hidden_size=128, ffn_hidden_size=512, num_attention_heads=4, image_size=56
+        VisionConfig,
+        num_layers=4,
+        hidden_size=128,
+        ffn_hidden_size=512,
+        num_attention_heads=4,
+        image_size=56,
+        from_pretrained=RANDOM,
     )
 
 
-def projector(mm_projector_type: str) -> fdl.Config[ProjectorConfig]:
+def projector(mm_projector_type: str) -> Draft[ProjectorConfig]:
     """Return a projector, linear or mlpNx_gelu, with random weights."""
     return config(ProjectorConfig, mm_projector_type=mm_projector_type)

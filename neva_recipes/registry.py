@@ -1,6 +1,6 @@
-"""Finding recipes by name: built-in ones, those of a Python file, and those that installed packages offer.
+"""Finds recipes by name: built-in ones, those of Python files, and those of installed packages.
 
-A recipe is a function that returns a `fdl.Config[Recipe]`. A package offers one through its metadata:
+A recipe is a function that returns a `Draft[Recipe]`. A package offers a recipe by an entry point:
 
     [project.entry-points."neva_recipes.recipes"]
     "mylab.digits" = "mylab.recipes:digits"
@@ -9,18 +9,27 @@ A recipe is a function that returns a `fdl.Config[Recipe]`. A package offers one
 import importlib
 import inspect
 import re
-import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import fiddle as fdl
 
-from executors.pipeline import Pipeline
-from neva_recipes.config import Recipe, RecipeError, parse_value, suggest
-from neva_recipes.user_code import load_python_file, reporting_mistakes
+from neva_recipes._parameters import RecipeParameter, argument_values, parameters_of, type_hint
+from neva_recipes.config import ConfigNode, Draft, Recipe, RecipeError, drafted_classes, makes_drafts, near_words
+from neva_recipes.pipeline import Pipeline
+from neva_recipes.user_code import (
+    Files,
+    PackageObject,
+    call_user_function,
+    each_file_once,
+    load_python_file,
+    package_objects,
+    without_cache,
+)
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -29,34 +38,20 @@ __all__ = [
     "RecipeParameter",
     "find_pipeline",
     "find_recipe",
+    "is_built_in",
     "list_pipelines",
     "list_recipes",
 ]
 
 ENTRY_POINT_GROUP = "neva_recipes.recipes"
 
+_MOST_OFFERED = 5
+
 _BUILT_IN_MODULES = ("llava", "neva", "gpt")
 
 
 class NoSuchRecipe(RecipeError):
-    """A name that is no recipe's."""
-
-
-@dataclass(frozen=True)
-class RecipeParameter:
-    """A parameter of a recipe function, set on the command line as `name=value`.
-
-    Attributes:
-        name: Its name.
-        annotation: Its type; `str` where the function does not say.
-        default: Its default; `inspect.Parameter.empty` if it must be given.
-        meaning: What the docstring of the function says about it; empty if nothing.
-    """
-
-    name: str
-    annotation: Any
-    default: Any
-    meaning: str
+    """No recipe has the given name."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +59,9 @@ class RecipeEntry:
     """A recipe that can be run by name.
 
     Attributes:
-        name: What it is called on the command line, such as `llava.finetune`.
-        origin: Where it comes from, for people.
-        load: Imports what is needed and returns the recipe function.
+        name: Its name on the command line, such as `llava.finetune`.
+        origin: Where it comes from, as shown to users.
+        load: Imports and returns the recipe function.
     """
 
     name: str
@@ -75,27 +70,22 @@ class RecipeEntry:
 
     @property
     def description(self) -> str:
-        """The docstring of the function, without the sections on its parameters and result."""
+        """The docstring of the function, without the sections about its parameters and result."""
         text = inspect.getdoc(self.load()) or ""
         return re.split(r"^(?:Args|Returns|Raises):$", text, maxsplit=1, flags=re.MULTILINE)[0].strip()
 
     @property
     def parameters(self) -> tuple[RecipeParameter, ...]:
-        """The parameters that can be set by name, in the order of the function."""
-        function = self.load()
-        hints = _type_hints(function)
-        return tuple(
-            RecipeParameter(
-                parameter.name,
-                _parameter_type(parameter, hints),
-                parameter.default,
-                _parameter_meaning(inspect.getdoc(function) or "", parameter.name),
-            )
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        )
+        """All parameters of the function, in order; those with an `obstacle` cannot be set on the command line."""
+        return parameters_of(self.load())
 
-    def make(self, arguments: Mapping[str, str] | None = None) -> fdl.Buildable[Recipe]:
+    def split(self, overrides: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the command-line overrides of parameters, and the other overrides, which set fields."""
+        parameters = self.parameters
+        taken = {key: text for key, text in overrides.items() if any(one.takes(key) for one in parameters)}
+        return taken, {key: text for key, text in overrides.items() if key not in taken}
+
+    def make(self, arguments: Mapping[str, str] | None = None) -> Draft[Recipe]:
         """Return the recipe that the function makes.
 
         Args:
@@ -104,9 +94,10 @@ class RecipeEntry:
         Raises:
             RecipeError: A parameter is missing or has a wrong value, the function fails, or returns something else.
         """
-        recipe = self.call(arguments)
-        if not (isinstance(recipe, fdl.Buildable) and fdl.get_callable(recipe) is Recipe):
-            raise RecipeError(f"{self.name} returned {_describe(recipe)}: a recipe function returns a Config of Recipe")
+        made = self.call(arguments)
+        if not (isinstance(made, fdl.Buildable) and fdl.get_callable(made) is Recipe):
+            raise RecipeError(f"{self.name} returned {_describe(made)}: a recipe function returns a Config of Recipe")
+        recipe: Recipe = made
         return recipe
 
     def make_pipeline(self, arguments: Mapping[str, str] | None = None) -> Pipeline:
@@ -124,7 +115,7 @@ class RecipeEntry:
         return pipeline
 
     def call(self, arguments: Mapping[str, str] | None = None) -> Any:
-        """Return what the function returns.
+        """Return a copy of the function's result.
 
         Args:
             arguments: Parameters of the function as command-line text.
@@ -132,96 +123,120 @@ class RecipeEntry:
         Raises:
             RecipeError: A parameter is missing or has a wrong value, or the function fails.
         """
-        arguments = arguments or {}
-        values = {}
-        for parameter in self.parameters:
-            if parameter.name in arguments:
-                values[parameter.name] = parse_value(
-                    parameter.annotation, arguments[parameter.name], f"{self.name} {parameter.name}"
-                )
-            elif parameter.default is inspect.Parameter.empty:
-                raise RecipeError(f"{self.name} needs {parameter.name}: add {parameter.name}=VALUE")
+        values = argument_values(self.name, self.parameters, arguments or {})
         function = self.load()
-        with reporting_mistakes(inspect.getfile(function)):
-            return function(**values)
+        if inspect.iscoroutinefunction(function):  # a call would only return a coroutine
+            raise RecipeError(f"{self.name} is an async function: a recipe function returns its recipe, write def")
+        return call_user_function(function, values)
 
 
-def find_pipeline(name: str, file: str | Path | None = None) -> RecipeEntry | None:
-    """Return the pipeline of that name; none if there is none.
+def find_pipeline(name: str, files: Files = ()) -> RecipeEntry | None:
+    """Return the pipeline of this name; `None` if there is none.
 
     Args:
-        name: Such as `llava.pipeline`; of `file`, the name of the function alone will do.
-        file: A Python file whose functions that return a `Pipeline` count too.
+        name: Such as `llava.pipeline`; for functions in `files`, the name of the function is enough.
+        files: Python files to search too, for functions that return a `Pipeline`.
 
     Raises:
-        RecipeError: The file cannot be used.
+        RecipeError: A file cannot be used, or several files have a function of this name.
     """
-    in_file = _entries_of_file(Path(file), _returns_pipeline) if file is not None else []
-    for entry in in_file:
-        if name in (entry.name, _short_name(entry)):
-            return entry
+    if (entry := _named(name, _entries_of_files(files, _returns_pipeline))) is not None:
+        return entry
     return next((entry for entry in _built_in(_returns_pipeline) if entry.name == name), None)
 
 
-def list_pipelines(file: str | Path | None = None) -> list[RecipeEntry]:
-    """Return the pipelines of a Python file, if one is given, and the built-in ones.
+def list_pipelines(files: Files = ()) -> list[RecipeEntry]:
+    """Return the pipelines of Python files, and the built-in ones.
 
     Raises:
-        RecipeError: The file cannot be used.
+        RecipeError: A file cannot be used.
     """
-    in_file = _entries_of_file(Path(file), _returns_pipeline) if file is not None else []
-    return [*in_file, *_built_in(_returns_pipeline)]
+    return [*_entries_of_files(files, _returns_pipeline), *_built_in(_returns_pipeline)]
 
 
-def find_recipe(name: str, file: str | Path | None = None, other_words: Iterable[str] = ()) -> RecipeEntry:
-    """Return the recipe of that name.
+def find_recipe(name: str, files: Files = (), other_words: Mapping[str, Sequence[str]] | None = None) -> RecipeEntry:
+    """Return the recipe of this name.
 
     Args:
-        name: Such as `llava.finetune`; of `file`, the name of the function alone will do.
-        file: A Python file of recipes.
-        other_words: Words that may have been meant instead, to be offered too.
+        name: Such as `llava.finetune`; for functions in `files`, the name of the function is enough.
+        files: Python files of recipes.
+        other_words: Other words that the user may have meant, each with its suggestions.
 
     Raises:
-        NoSuchRecipe: There is none of that name; the nearest names are offered.
-        RecipeError: The file cannot be used, or several packages offer the name.
+        NoSuchRecipe: No recipe has this name; the message suggests similar names.
+        RecipeError: A file cannot be used, or several files or packages offer the name.
     """
-    in_file = _recipes_of_file(Path(file)) if file is not None else []
-    for entry in in_file:
-        if name in (entry.name, _short_name(entry)):
-            return entry
-    found = [entry for entry in _built_in_recipes() if entry.name == name]
+    in_file = _recipes_of_files(files)
+    if (entry := _named(name, in_file)) is not None:
+        return entry
+    built_in = _built_in_recipes()
+    found = [entry for entry in built_in if entry.name == name]
     found = found or [entry for entry in _recipes_of_packages() if entry.name == name]
     if len(found) > 1:
         origins = " and ".join(entry.origin for entry in found)
         raise RecipeError(f"{name}: offered by {origins}; uninstall one of them")
     if not found:
-        known = [
-            entry.name for entry in (*in_file, *_built_in_recipes(), *_recipes_of_packages(), *list_pipelines(file))
-        ]
-        hint = suggest(name, [*known, *map(_short_name, in_file), *other_words])
-        raise NoSuchRecipe(f"{name}: no such recipe or command{hint}; nemo-run list shows all recipes")
+        known = [entry.name for entry in (*in_file, *built_in, *_recipes_of_packages(), *list_pipelines(files))]
+        hint = _hint(name, known, [*map(_short_name, in_file)], other_words or {})
+        own = "" if files else ", and --recipes FILE adds those of a Python file"
+        raise NoSuchRecipe(f"{name}: no such recipe or command{hint}; nemo-run list shows all recipes{own}")
     return found[0]
+
+
+def _hint(name: str, known: Sequence[str], short: Iterable[str], others: Mapping[str, Sequence[str]]) -> str:
+    """Return suggestions: names that have the word as a part, else those in `others`, else similar names."""
+    if found := [full for full in known if name in full.split(".")]:
+        return _offer(found)
+    if name in others:
+        return _offer(others[name])
+    real = [*known, *short, *(word for word, meant in others.items() if (*meant,) == (word,))]
+    near = near_words(name, real)
+    return _offer(near or [word for near in near_words(name, others, most=1) for word in others[near]])
+
+
+def _offer(names: Iterable[str]) -> str:
+    offered = list(dict.fromkeys(names))[:_MOST_OFFERED]
+    return f" (did you mean {', '.join(offered)}?)" if offered else ""
+
+
+def _named(name: str, entries: Iterable[RecipeEntry]) -> RecipeEntry | None:
+    """Return the entry of this full or short name; full names take precedence."""
+    entries = list(entries)
+    for is_meant in (lambda entry: entry.name == name, lambda entry: _short_name(entry) == name):
+        found = list(filter(is_meant, entries))
+        if len(found) > 1:
+            origins = " and ".join(entry.origin for entry in found)
+            names = dict.fromkeys(entry.name for entry in found)
+            remedy = f"write {' or '.join(names)}" if len(names) > 1 else "rename one of the files"
+            raise RecipeError(f"{name}: in {origins}; {remedy}")
+        if found:
+            return found[0]
+    return None
 
 
 def _short_name(entry: RecipeEntry) -> str:
     return entry.name.rpartition(".")[2]
 
 
-def list_recipes(file: str | Path | None = None) -> list[RecipeEntry]:
-    """Return the recipes of a Python file, if one is given, the built-in ones, and those of installed packages.
+def list_recipes(files: Files = ()) -> list[RecipeEntry]:
+    """Return the recipes of Python files, the built-in ones, and those of installed packages.
 
     Raises:
-        RecipeError: The file cannot be used.
+        RecipeError: A file cannot be used.
     """
-    in_file = _recipes_of_file(Path(file)) if file is not None else []
-    return [*in_file, *_built_in_recipes(), *_recipes_of_packages()]
+    return [*_recipes_of_files(files), *_built_in_recipes(), *_recipes_of_packages()]
+
+
+def is_built_in(name: object) -> bool:
+    """Return whether a built-in recipe has this name."""
+    return any(entry.name == name for entry in _built_in_recipes())
 
 
 def _built_in_recipes() -> list[RecipeEntry]:
     return _built_in(_may_return_recipe)
 
 
-def _built_in(is_meant: Callable[[Callable[..., Any]], bool]) -> list[RecipeEntry]:
+def _built_in(is_meant: Callable[[Callable[..., object]], bool]) -> list[RecipeEntry]:
     modules = [importlib.import_module(f"neva_recipes.{name}") for name in _BUILT_IN_MODULES]
     return [
         RecipeEntry(f"{short_name}.{name}", "built in", partial(_itself, function))
@@ -231,14 +246,22 @@ def _built_in(is_meant: Callable[[Callable[..., Any]], bool]) -> list[RecipeEntr
     ]
 
 
+def _recipes_of_files(files: Files) -> list[RecipeEntry]:
+    return [entry for path in each_file_once(files) for entry in _recipes_of_file(path)]
+
+
+def _entries_of_files(files: Files, is_meant: Callable[[Callable[..., object]], bool]) -> list[RecipeEntry]:
+    return [entry for path in each_file_once(files) for entry in _entries_of_file(path, is_meant)]
+
+
 def _recipes_of_file(path: Path) -> list[RecipeEntry]:
     entries = _entries_of_file(path, _may_return_recipe)
-    if not entries and not _entries_of_file(path, _returns_pipeline) and not _has_executors(path):
+    if not entries and not _entries_of_file(path, _returns_pipeline) and not _has_profiles(path):
         raise RecipeError(f"{path}: has no recipe: expected a public function that returns a Config of Recipe")
     return entries
 
 
-def _entries_of_file(path: Path, is_meant: Callable[[Callable[..., Any]], bool]) -> list[RecipeEntry]:
+def _entries_of_file(path: Path, is_meant: Callable[[Callable[..., object]], bool]) -> list[RecipeEntry]:
     module = load_python_file(path)
     entries = [
         RecipeEntry(f"{path.stem}.{name}", str(path), partial(_itself, function))
@@ -252,79 +275,65 @@ def _entries_of_file(path: Path, is_meant: Callable[[Callable[..., Any]], bool])
     return entries
 
 
-def _has_executors(path: Path) -> bool:
-    from executors.profiles import python_profiles
-
-    return bool(python_profiles(path))
+def _has_profiles(path: Path) -> bool:
+    module = load_python_file(path)
+    return any(_returns_executor(function) for _, function in _public_functions(module.__dict__, module.__name__))
 
 
 def _recipes_of_packages() -> list[RecipeEntry]:
-    # importlib.metadata takes as long to import as everything else here, and built-in recipes do without it.
-    from importlib.metadata import entry_points
-
-    entries = []
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        package = point.dist.name if point.dist else point.module
-        entries.append(RecipeEntry(point.name, f"package {package}", partial(_load_entry_point, point)))
-    return sorted(entries, key=lambda entry: entry.name)
+    return [
+        RecipeEntry(offered.name, f"package {offered.package}", partial(_load_offered, offered))
+        for offered in package_objects(ENTRY_POINT_GROUP)
+    ]
 
 
-def _itself(function: Callable[..., Any]) -> Callable[..., Any]:
+def _itself(function: Callable[..., object]) -> Callable[..., Any]:
     return function
 
 
-def _load_entry_point(point: Any) -> Callable[..., Any]:
-    with reporting_mistakes(f"recipe {point.name} ({point.value})"):
-        function = point.load()
+def _load_offered(offered: PackageObject) -> Callable[..., Any]:
+    if any(entry.name == offered.name for entry in (*_built_in_recipes(), *_built_in(_returns_pipeline))):
+        raise RecipeError(f"{offered.name} is the name of a built-in recipe, which goes before it")
+    function = without_cache(offered.load("recipe"))
     if not inspect.isfunction(function):
-        raise RecipeError(f"recipe {point.name} ({point.value}): expected a function, got {_describe(function)}")
+        raise RecipeError(f"recipe {offered.name} ({offered.value}): expected a function, got {_describe(function)}")
     return function
 
 
 def _public_functions(namespace: Mapping[str, Any], module_name: str) -> list[tuple[str, Callable[..., Any]]]:
-    """Return the functions of a module that are public and its own."""
+    """Return the public functions that a module defines."""
     public = namespace.get("__all__")
     return [
         (name, value)
-        for name, value in namespace.items()
-        if inspect.isfunction(value)
+        for name, value in zip(namespace, map(without_cache, namespace.values()), strict=True)
+        if type(value) is FunctionType
         and (name in public if public is not None else not name.startswith("_") and value.__module__ == module_name)
     ]
 
 
-def _may_return_recipe(function: Callable[..., Any]) -> bool:
-    """Return whether a function is not declared to return something else than a recipe."""
-    annotation = _type_hints(function).get("return", Any)
-    origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
-    if annotation is Any:
-        return True
-    return isinstance(origin, type) and issubclass(origin, fdl.Buildable) and arguments in ((), (Recipe,))
+def _may_return_recipe(function: Callable[..., object]) -> bool:
+    """Return whether a function is annotated to return a recipe, or has no annotation of its result."""
+    annotation = _result_type(function)
+    return annotation is Any or drafted_classes(annotation) in ((), (Recipe,))
 
 
-def _returns_pipeline(function: Callable[..., Any]) -> bool:
-    return _type_hints(function).get("return") is Pipeline
+def _returns_pipeline(function: Callable[..., object]) -> bool:
+    return _result_type(function) is Pipeline
 
 
-def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _returns_executor(function: Callable[..., object]) -> bool:
+    """Return whether a function makes a profile, that is, an executor (recognized by its `root`)."""
+    return makes_drafts(_result_type(function), lambda cls: issubclass(cls, ConfigNode) and cls.root == "executor")
+
+
+def _result_type(function: Callable[..., object]) -> Any:
     try:
-        return typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError):
-        return {}  # Annotations that name what is not there do not keep a function from being called.
+        return type_hint(function, "return")
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return Any  # a function with an invalid annotation can still be called
 
 
-def _parameter_type(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
-    if parameter.name in hints:
-        return hints[parameter.name]
-    return type(parameter.default) if isinstance(parameter.default, (bool, int, float)) else str
-
-
-def _parameter_meaning(docstring: str, name: str) -> str:
-    arguments = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", docstring, re.MULTILINE)
-    found = arguments and re.search(rf"^(\s+){name}\b[^:\n]*:(.*(?:\n\1\s+.*)*)", arguments[1], re.MULTILINE)
-    return " ".join(found[2].split()) if found else ""
-
-
-def _describe(value: Any) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, fdl.Buildable):
         return f"a {type(value).__name__} of {fdl.get_callable(value).__name__}"
     return f"a value of type {type(value).__name__}"

@@ -3,14 +3,16 @@
 import os
 import signal
 
+import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # Every machine draws the same examples, and none is too slow for them; `--hypothesis-profile=default` draws others.
 settings.register_profile("tests", derandomize=True, deadline=None, database=None)
 settings.load_profile("tests")
 
-# What people set for themselves, and commands go by.
-for variable in ("COLUMNS", "FORCE_COLOR", "HF_TOKEN", "NO_COLOR", "WANDB_API_KEY"):
+# What people set for themselves, and commands go by; each of a thousand processes would compile what is not kept.
+for variable in ("COLUMNS", "FORCE_COLOR", "HF_TOKEN", "NO_COLOR", "PYTHONDONTWRITEBYTECODE", "WANDB_API_KEY"):
     os.environ.pop(variable, None)
 os.umask(0o022)
 
@@ -19,3 +21,33 @@ os.umask(0o022)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
+
+
+class _ByFolder(LoadScopeScheduling):
+    """Of several processes of pytest-xdist one runs a folder: its tests share clusters, engines and trained models."""
+
+    def _split_scope(self, nodeid):
+        return nodeid.split("/")[1]
+
+
+def pytest_make_parametrize_id(val, argname):
+    """Name bytes by their parameter: compressed ones may differ from process to process (gzip writes the time)."""
+    return argname if isinstance(val, bytes) else None
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _ByFolder(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    """Let reports pass from process to process, which half of a surrogate pair in what a test prints would prevent."""
+    return _encodable((yield))
+
+
+def _encodable(value):
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(item) for name, item in value.items()}
+    return type(value)(map(_encodable, value)) if type(value) in (list, tuple) else value

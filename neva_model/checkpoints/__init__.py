@@ -1,1 +1,1 @@
-"""Checkpoints: distributed ones of our own, and Hugging Face directories."""
+"""Checkpoints: our own distributed ones, and Hugging Face directories."""

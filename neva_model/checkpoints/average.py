@@ -1,4 +1,4 @@
-"""Averaged (EMA) weights in a sharded state dict, beside the weights they are averages of."""
+"""Averaged (EMA) weights in a sharded state dict, beside the weights that they are averages of."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _PREFIX = "average."
 
 
 def average_shards(model: Any, averages: list[torch.Tensor]) -> dict[str, Any]:
-    """Return the shards of averaged weights: those of the trainable weights, under keys of their own.
+    """Return the shards of averaged weights: like those of the trainable weights, under keys of their own.
 
     Args:
         model: The model.

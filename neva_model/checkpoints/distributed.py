@@ -1,35 +1,48 @@
-"""Sharded checkpoints on disk: written whole or not at all, read with one clear line when something is wrong."""
+"""Sharded checkpoints on disk: written completely or not at all, and read with one clear line if something is wrong."""
 
 import pickle
 import queue
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedBase, ShardedTensorFactory
 from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
+from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
-from neva_model.checkpoints.information import (
-    RECIPE_FILE,
-    CheckpointInformation,
-    list_checkpoints,
-    read_information,
-)
+from neva_model.checkpoints.information import CheckpointInformation, read_information
 from neva_recipes.config import CheckpointError
+from neva_recipes.run_directory.layout import RECIPE_FILE
+from neva_recipes.run_directory.names import INFORMATION_FILE, is_shard, list_checkpoints
+from neva_recipes.run_directory.removal import REMOVED, remove_directory, sweep_directories, sync_files
+from neva_recipes.storage.checkpoints import next_best, read_record
+from neva_recipes.storage.digests import digests_of, wrong_file
 
-__all__ = ["load_sharded", "load_weights", "remove_incomplete", "save_sharded", "sharding_metadata"]
+__all__ = [
+    "load_sharded",
+    "load_weights",
+    "newest_checkpoint",
+    "save_sharded",
+    "sharding_metadata",
+    "sweep_checkpoints",
+]
 
 _TEMPORARY = ".incomplete-"
 
-# torch's writer fails on a full disk with an internal message; with less than this free, that was the reason.
+# On a full disk torch's writer fails with an internal message; if less than this is free, that was the reason.
 _LITTLE_SPACE = 16 * 2**20
 
 
 def sharding_metadata() -> dict[str, Any]:
-    """Return the metadata under which Megatron shards state so that any tensor/pipeline/data layout can load it."""
+    """Return the metadata with which Megatron shards state so that any tensor/pipeline/data layout can load it."""
     return {
         "distrib_optim_sharding_type": "fully_reshardable",
         "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
@@ -38,17 +51,17 @@ def sharding_metadata() -> dict[str, Any]:
     }
 
 
-def save_sharded(state: dict[str, Any], target: Path, information: CheckpointInformation, recipe_yaml: str) -> None:
-    """Write a checkpoint under a temporary name and rename it when it is complete; every rank takes part.
+def save_sharded(state: dict[str, object], target: Path, information: CheckpointInformation, recipe_yaml: str) -> None:
+    """Write a checkpoint under a temporary name and rename it when it is complete; every rank must call this.
 
     Args:
         state: Megatron's sharded state dict and plain values.
         target: Final directory; replaced if it exists.
-        information: Facts beside the tensors.
+        information: Facts besides the tensors.
         recipe_yaml: The recipe, so that the checkpoint can be read without its run.
 
     Raises:
-        CheckpointError: The files could not be written; nothing is left of them and earlier checkpoints are untouched.
+        CheckpointError: The files could not be written; they are removed, and earlier checkpoints are untouched.
     """
     is_main = torch.distributed.get_rank() == 0
     temporary = target.with_name(_TEMPORARY + target.name)
@@ -57,15 +70,20 @@ def save_sharded(state: dict[str, Any], target: Path, information: CheckpointInf
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         torch.distributed.barrier()
-        # What has been written is reported to this process alone. Core would start another one to hold the report, in
-        # every rank, which outlives a rank that is killed.
+        # The writer reports only to this process. Core would start another process in every rank to hold the report,
+        # which would outlive a killed rank.
         filesystem_async._results_queue = queue.Queue()
         dist_checkpointing.save(state, str(temporary))
+        digests = _shard_digests(temporary)
         if is_main:
+            _keep_plain_values(temporary)
             (temporary / RECIPE_FILE).write_text(recipe_yaml, encoding="utf-8")
-            information.write(temporary)
-            shutil.rmtree(target, ignore_errors=True)
+            information.write(temporary, digests)
+            # Core has already synced the tensors.
+            sync_files([*(path for path in temporary.iterdir() if not is_shard(path.name)), temporary])
+            remove_directory(target)
             temporary.rename(target)
+            sync_files([target.parent])  # before older checkpoints are deleted
         torch.distributed.barrier()
     except (OSError, RuntimeError, CheckpointException, CheckpointingException) as error:
         reason = _reason(error)
@@ -73,9 +91,53 @@ def save_sharded(state: dict[str, Any], target: Path, information: CheckpointInf
         if free < _LITTLE_SPACE:
             reason = f"the disk is full ({free // 2**20} MiB are free)"
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"{target}: the checkpoint could not be written: {reason}; earlier checkpoints are untouched"
-        ) from error
+        earlier = "; earlier checkpoints are untouched" if list_checkpoints(target.parent) else ""
+        raise CheckpointError(f"{target}: the checkpoint could not be written: {reason}{earlier}") from error
+
+
+def _keep_plain_values(checkpoint: Path) -> None:
+    """Write the values that are no tensors where every release of Core finds them.
+
+    Core 0.19 writes them among the tensors. Older releases write and read a file of their own, which 0.19 reads where
+    there is one.
+    """
+    file = checkpoint / COMMON_STATE_FNAME
+    if not file.exists():
+        torch.save(dist_checkpointing.load_common_state_dict(str(checkpoint)), file)
+
+
+def _shard_digests(directory: Path) -> dict[str, str]:
+    """Return the digests of all tensor files, by name; each rank reads from memory what it has just written."""
+    own = digests_of(directory.glob(f"__{torch.distributed.get_rank()}_*"))
+    gathered: list[dict[str, str]] = [{} for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, {path.name: digest for path, digest in own.items()})
+    return {name: digest for digests in gathered for name, digest in digests.items()}
+
+
+def _require_shards(checkpoint: Path, names: Collection[str]) -> None:
+    """Check the tensor files that any rank will read, each file on one rank; every rank must call this.
+
+    Raises:
+        CheckpointError: A file is not as it was written; raised on every rank.
+    """
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    wanted: list[Collection[str]] = [()] * size
+    torch.distributed.all_gather_object(wanted, names)
+    digests = read_record(checkpoint)["digests"]
+    own = sorted({name for some in wanted for name in some if name in digests})[rank::size]
+    problem = wrong_file(checkpoint, {name: digests[name] for name in own}, INFORMATION_FILE)
+    problems: list[str | None] = [None] * size
+    torch.distributed.all_gather_object(problems, problem and f"{problem}; {next_best(checkpoint)}")
+    if found := [line for line in problems if line is not None]:
+        raise CheckpointError(found[0])
+
+
+def _shards_of(state: dict[str, object], checkpoint: Path) -> set[str]:
+    """Return the files that hold the tensors of a sharded state dict."""
+    keys = {shard.key for shard in nested_values(state) if isinstance(shard, ShardedBase | ShardedTensorFactory)}
+    stored: dict[MetadataIndex, Any] = FileSystemReader(str(checkpoint)).read_metadata().storage_data or {}
+    # An object is stored under its key and the number of its shard.
+    return {place.relative_path for index, place in stored.items() if index.fqn.partition("/shard_")[0] in keys}
 
 
 def _reason(error: BaseException) -> str:
@@ -90,19 +152,22 @@ def _root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def load_sharded(state: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+def load_sharded(state: dict[str, object], checkpoint: Path) -> dict[str, Any]:
     """Fill a sharded state dict from a checkpoint and return it with the plain values.
 
     Args:
-        state: What this rank wants, as sharded tensors.
+        state: The sharded tensors that this rank needs.
         checkpoint: A complete checkpoint.
 
     Raises:
-        CheckpointError: A file is missing, damaged or of another shape than asked for.
+        CheckpointError: A file is missing or damaged, or has a shape other than asked for.
     """
     read_information(checkpoint)
     try:
+        _require_shards(checkpoint, _shards_of(state, checkpoint))
         return dist_checkpointing.load(state, str(checkpoint))
+    except CheckpointError:
+        raise
     except (
         OSError,
         RuntimeError,
@@ -116,33 +181,32 @@ def load_sharded(state: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint}: cannot be loaded: {_reason(error)}") from error
 
 
-def load_weights(shards: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+def load_weights(shards: dict[str, object], checkpoint: Path) -> dict[str, Any]:
     """Return the weights of a model or of a part of one, ready for its `load_state_dict`.
 
-    What Transformer Engine keeps beside its weights (FP8 scales) stays behind: it belongs to the run that saved it, and
-    a run without Transformer Engine has saved none.
+    Transformer Engine's extra state (FP8 scales) is not loaded: it belongs to the run that saved it, and a run without
+    Transformer Engine has saved none.
 
     Args:
-        shards: What this rank wants, by the names of the `state_dict`.
+        shards: The shards that this rank needs, by the names of the `state_dict`.
         checkpoint: A complete checkpoint.
 
     Raises:
-        CheckpointError: A file is missing, damaged or of another shape than asked for.
+        CheckpointError: A file is missing or damaged, or has a shape other than asked for.
     """
     extra_states = {name for name in shards if name.endswith("_extra_state")}
     wanted = {name: shard for name, shard in shards.items() if name not in extra_states}
-    # Core leaves out an empty state, as that of a stage which holds nothing of a part.
+    # Core omits an empty state, such as that of a stage without this part.
     loaded = load_sharded({"model": wanted}, checkpoint).get("model", {})
     return {**loaded, **dict.fromkeys(extra_states)}
 
 
-def remove_incomplete(checkpoints: Path) -> None:
-    """Remove what a killed save has left under a run's `checkpoints` directory."""
-    for path in checkpoints.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(path, ignore_errors=True)
+def sweep_checkpoints(checkpoints: Path) -> None:
+    """Remove the remains of killed saves and removals from a run's `checkpoints` directory."""
+    sweep_directories(checkpoints, _TEMPORARY, REMOVED)
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
-    """Return the newest complete checkpoint under a run's `checkpoints` directory, or none."""
+    """Return the newest checkpoint under a run's `checkpoints` directory, or `None`."""
     found = list_checkpoints(checkpoints)
     return found[-1] if found else None

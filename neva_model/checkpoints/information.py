@@ -1,48 +1,57 @@
-"""What a checkpoint directory says about itself, and finding checkpoints."""
+"""The information that a checkpoint directory holds about itself, and finding checkpoints."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from neva_recipes.config import CheckpointError, Recipe, build, load_recipe
-from neva_recipes.plan.checkpoints import model_differences
+from neva_recipes.plan.origins.checkpoints import is_checkpoint, model_differences
+from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
+from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints
+from neva_recipes.run_directory.standing import lacks_checkpoint
+from neva_recipes.storage.checkpoints import read_record, record_text, require_files
+from neva_recipes.storage.digests import digests_of
 
 __all__ = [
     "CheckpointInformation",
-    "checkpoint_name",
+    "Validation",
     "check_same_model",
-    "check_same_optimizer",
-    "list_checkpoints",
+    "complete_validation",
+    "is_gone",
     "read_information",
+    "recorded_information",
     "resolve_checkpoint",
     "saved_recipe",
 ]
 
-INFORMATION_FILE = "checkpoint.json"
-RECIPE_FILE = "recipe.yaml"
-_PREFIX = "step-"
+Validation = Literal["due", "done"]
+"""Whether the validation of a step is still due, or its results have been added to the checkpoint of the step."""
 
 
 @dataclass(frozen=True)
 class CheckpointInformation:
-    """Facts beside the tensors of a checkpoint, kept as JSON.
+    """Facts about a checkpoint, besides its tensors, stored as JSON.
 
     Attributes:
         step: Optimizer steps taken.
         consumed_samples: Training samples taken, over all ranks and epochs.
         metrics: Last logged value of each metric.
-        projector_digest: SHA-256 of the projector's weights; none without a projector.
-        world_size: Processes that saved it.
+        projector_digest: SHA-256 of the projector's weights; `None` without a projector.
+        world_size: Number of processes that saved it.
         tensor_model_parallel_size: Layout that saved it.
         pipeline_model_parallel_size: Layout that saved it.
-        has_average: Whether averaged (EMA) weights are in it.
+        has_average: Whether it contains averaged (EMA) weights.
         context_parallel_size: Layout that saved it.
         virtual_pipeline_model_parallel_size: Layout that saved it.
-        vocabulary_digest: Digest of the tokenizer's vocabulary; none where nobody knows.
-        on_request: Whether it is there only because the run was asked to stop, and goes when the run has got further.
+        vocabulary_digest: Digest of the tokenizer's vocabulary; `None` if unknown.
+        on_request: Whether it exists only because the run was asked to stop; it is deleted when the run gets further.
+        for_best: Whether it exists only because its validation loss was the lowest so far; it is deleted when a later
+            one is lower.
+        validation: State of the validation that belongs to its step, if it was written before it; `None` if there is no
+            such validation or it was written after it.
         files: Size in bytes of every other file of the directory.
+        digests: Digest of each of these files; empty in checkpoints of older versions.
     """
 
     step: int
@@ -57,91 +66,109 @@ class CheckpointInformation:
     virtual_pipeline_model_parallel_size: int = 1
     vocabulary_digest: str | None = None
     on_request: bool = False
+    for_best: bool = False
+    validation: Validation | None = None
     files: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
-    def write(self, directory: Path) -> None:
-        """Write the information, with the sizes of the files that are there now."""
-        files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
-        text = json.dumps(dataclasses.asdict(dataclasses.replace(self, files=files)), indent=2)
-        (directory / INFORMATION_FILE).write_text(text + "\n", encoding="utf-8")
+    def write(self, directory: Path, digests: dict[str, str] | None = None) -> None:
+        """Write the information, with the sizes and digests of the files that are there now.
+
+        Args:
+            directory: The checkpoint's directory.
+            digests: Digests that are already known, by file name; the others are computed.
+        """
+        known = digests or {}
+        paths = sorted(path for path in directory.iterdir() if path.name != INFORMATION_FILE)
+        computed = {path.name: digest for path, digest in digests_of(p for p in paths if p.name not in known).items()}
+        files = {path.name: path.stat().st_size for path in paths}
+        digests = {path.name: known.get(path.name) or computed[path.name] for path in paths}
+        record = dataclasses.asdict(dataclasses.replace(self, files=files, digests=digests))
+        (directory / INFORMATION_FILE).write_text(record_text(record), encoding="utf-8")
 
 
-def checkpoint_name(step: int) -> str:
-    """Return the directory name of the checkpoint taken after `step` steps; names sort by step."""
-    return f"{_PREFIX}{step:08d}"
+def complete_validation(checkpoint: Path, metrics: dict[str, float], *, is_best: bool) -> None:
+    """Add the results of its step's validation to a checkpoint that was written before it.
 
+    Args:
+        checkpoint: The checkpoint.
+        metrics: The results.
+        is_best: Whether this result alone would be a reason to write the checkpoint; matters if it was on request.
 
-def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return the complete checkpoints under a run's `checkpoints` directory, oldest first.
-
-    A checkpoint gets its final name only when it is whole, so a name is enough.
+    Raises:
+        CheckpointError: The checkpoint cannot be read or written; it stays unchanged.
     """
-    if not checkpoints.is_dir():
-        return []
-    return sorted(path for path in checkpoints.iterdir() if path.is_dir() and path.name.startswith(_PREFIX))
+    old = recorded_information(checkpoint)
+    new = dataclasses.replace(old, metrics={**old.metrics, **metrics}, validation="done")
+    if old.on_request and is_best:
+        new = dataclasses.replace(new, on_request=False, for_best=True)
+    temporary = checkpoint / f".{INFORMATION_FILE}.new"
+    try:
+        temporary.write_text(record_text(dataclasses.asdict(new)), encoding="utf-8")
+        temporary.replace(checkpoint / INFORMATION_FILE)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{checkpoint / INFORMATION_FILE}: the validation could not be added: {error.strerror}"
+        ) from None
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """Return the checkpoint directory meant by a checkpoint or run directory: of a run, its newest.
+    """Return the checkpoint that a path means: the checkpoint itself, or the newest one of a run.
 
     Raises:
         CheckpointError: There is no such directory, or the run has no checkpoint yet.
     """
     path = Path(path)
-    if (path / INFORMATION_FILE).is_file() or path.name.startswith(_PREFIX):
+    if is_checkpoint(path):
         return path
-    found = list_checkpoints(path / "checkpoints")
+    found = list_checkpoints(path / CHECKPOINTS)
     if found:
         return found[-1]
     if (path / RECIPE_FILE).is_file():
-        raise CheckpointError(f"{path}: the run has no checkpoint yet")
+        raise CheckpointError(f"{path}: {lacks_checkpoint(path)}")
     raise CheckpointError(f"{path}: neither a run directory nor a checkpoint: {INFORMATION_FILE} is missing")
 
 
+def is_gone(checkpoint: Path, named: str | Path) -> bool:
+    """Return whether the named run, which is still going or has been cleaned up, has removed a checkpoint.
+
+    Args:
+        checkpoint: The result of `resolve_checkpoint`.
+        named: Its argument; a checkpoint that is named itself is the user's responsibility.
+    """
+    return checkpoint != Path(named) and not checkpoint.is_dir()
+
+
 def read_information(checkpoint: Path) -> CheckpointInformation:
-    """Read a checkpoint's information and check that its files are all there, in full length.
+    """Read a checkpoint's information and check its files: their content, but only the size of tensor files.
 
     Raises:
-        CheckpointError: The directory or one of its files is missing, unreadable or of another length.
+        CheckpointError: The directory or a file is missing or damaged; the message names an alternative.
     """
-    source = checkpoint / INFORMATION_FILE
+    require_files(checkpoint)
+    return recorded_information(checkpoint)
+
+
+def recorded_information(checkpoint: Path) -> CheckpointInformation:
+    """Return the content of checkpoint.json, without looking at other files.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable or damaged.
+    """
     try:
-        values: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-        information = CheckpointInformation(**values)
-    except FileNotFoundError:
-        raise CheckpointError(f"{checkpoint}: {INFORMATION_FILE} is missing: not a complete checkpoint") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{source}: cannot be read: {error}") from None
-    for name, size in information.files.items():
-        try:
-            actual = (checkpoint / name).stat().st_size
-        except OSError:
-            raise CheckpointError(f"{checkpoint / name}: is missing; use an earlier checkpoint") from None
-        if actual != size:
-            raise CheckpointError(
-                f"{checkpoint / name}: has {actual} bytes, expected {size}: damaged, use an earlier checkpoint"
-            )
-    return information
+        return CheckpointInformation(**read_record(checkpoint))
+    except TypeError as error:
+        raise CheckpointError(f"{checkpoint / INFORMATION_FILE}: cannot be read: {error}") from None
 
 
 def saved_recipe(checkpoint: Path) -> Recipe:
-    """Return the recipe a checkpoint was trained with.
+    """Return the recipe that a checkpoint was trained with.
 
     Raises:
         RecipeError: The file is missing or not a valid recipe.
     """
     return build(load_recipe(checkpoint / RECIPE_FILE))
-
-
-def check_same_optimizer(checkpoint: Path, saved: Recipe, recipe: Recipe) -> None:
-    """Raise `CheckpointError` if the optimizer's state has another format than the recipe's optimizer."""
-    for path in ("parallel.use_distributed_optimizer", "precision.precision"):
-        section, name = path.split(".")
-        theirs, ours = getattr(getattr(saved, section), name), getattr(getattr(recipe, section), name)
-        if theirs != ours:
-            raise CheckpointError(
-                f"{checkpoint}: {path} is {theirs} there and {ours} in the recipe; a run is resumed with the same"
-            )
 
 
 def check_same_model(checkpoint: Path, saved: Recipe, recipe: Recipe, parts: tuple[str, ...]) -> None:
@@ -151,7 +178,7 @@ def check_same_model(checkpoint: Path, saved: Recipe, recipe: Recipe, parts: tup
         checkpoint: The checkpoint, for the message.
         saved: The recipe it was trained with.
         recipe: The recipe that wants to load it.
-        parts: Which of `language`, `vision` and `projector` are to be loaded.
+        parts: The parts to load, of `language`, `vision` and `projector`.
     """
     for part in parts:
         for path, theirs, ours in model_differences(saved, recipe, part):

@@ -1,4 +1,4 @@
-"""A trained model in one process, for chat, evaluation and export."""
+"""Loads a trained model into one process, for chat, evaluation and export."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ import torch
 
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
-from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
+from neva_model.checkpoints.information import is_gone, read_information, resolve_checkpoint, saved_recipe
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.model import NevaModel, build_model, initialize_model_parallel
-from neva_model.tokenizers import load_recipe_tokenizer
-from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, tokenizer_name
+from neva_model.tokenizers import Tokenizer, load_recipe_tokenizer
+from neva_recipes.config import DataError, ParallelConfig, PrecisionConfig, Recipe, UserError, tokenizer_name
+from neva_recipes.terminal import tell
 
 __all__ = ["LoadedModel", "initialize_single_process", "load_model"]
 
@@ -23,19 +24,21 @@ class LoadedModel:
 
     Attributes:
         model: The whole model, on the GPU if there is one.
-        recipe: What it was trained with, its layout set to one process.
+        recipe: The recipe it was trained with, with the layout set to one process.
         tokenizer: Directory or name of its tokenizer.
-        source: The checkpoint it came from.
+        words: The tokenizer, if it was loaded to check it; `None` if the checkpoint has nothing to check it against.
+        source: The checkpoint it was loaded from.
     """
 
     model: NevaModel
     recipe: Recipe
     tokenizer: str
+    words: Tokenizer | None
     source: Path
 
 
 def initialize_single_process() -> None:
-    """Create the process groups of a world of one, as Megatron's modules need them."""
+    """Create the process groups of a world of one process, which Megatron's modules need."""
     if torch.distributed.is_initialized():
         return
     store = torch.distributed.HashStore()
@@ -44,19 +47,48 @@ def initialize_single_process() -> None:
     initialize_model_parallel(ParallelConfig(), seed=1234)
 
 
-def load_model(path: str | Path) -> LoadedModel:
+def load_model(path: str | Path, tokenizer: str | None = None) -> LoadedModel:
     """Load a run's newest checkpoint, or a given checkpoint, into this process; averaged weights if it has them.
+
+    If the run removes its checkpoint meanwhile, the next newest one is loaded.
+
+    Args:
+        path: The run or checkpoint.
+        tokenizer: Where its tokenizer is now; `None` means where it was in training.
 
     Raises:
         CheckpointError: There is no such checkpoint, it is damaged, or its tokenizer has changed.
         DataError: Its tokenizer cannot be loaded.
     """
-    checkpoint = resolve_checkpoint(path)
+    while True:
+        checkpoint = resolve_checkpoint(path)
+        try:
+            return _load(checkpoint, tokenizer)
+        except UserError:
+            # A run that is still going removes checkpoints that newer ones have replaced.
+            if not is_gone(checkpoint, path):
+                raise
+            tell("note", f"{checkpoint} was removed by its run: taking the next")
+
+
+def _load(checkpoint: Path, tokenizer: str | None) -> LoadedModel:
     information = read_information(checkpoint)
+    saved = saved_recipe(checkpoint)
+    if tokenizer is not None:
+        saved = dataclasses.replace(saved, data=dataclasses.replace(saved.data, tokenizer=tokenizer))
+    words = None
     if information.vocabulary_digest is not None:
-        check_same_vocabulary(checkpoint, information, load_recipe_tokenizer(saved_recipe(checkpoint)))
+        try:
+            words = load_recipe_tokenizer(saved)
+        except DataError as error:
+            if tokenizer is not None:
+                raise
+            raise DataError(
+                f"{error}; data.tokenizer of {checkpoint} names it: --tokenizer PATH says where it is"
+            ) from None
+        check_same_vocabulary(checkpoint, information, saved, words)
     initialize_single_process()
-    recipe = _on_one_process(saved_recipe(checkpoint))
+    recipe = _on_one_process(saved)
     model = build_model(recipe, pre_process=True, post_process=True)
     shards = model.sharded_state_dict(metadata=sharding_metadata())
     if information.has_average:
@@ -66,11 +98,11 @@ def load_model(path: str | Path) -> LoadedModel:
     if torch.cuda.is_available():
         model.to(device="cuda", dtype=model.config.params_dtype)
     model.eval()
-    return LoadedModel(model, recipe, tokenizer_name(recipe), checkpoint)
+    return LoadedModel(model, recipe, tokenizer_name(recipe), words, checkpoint)
 
 
 def _on_one_process(recipe: Recipe) -> Recipe:
-    """Return the recipe for one process, in a precision this machine computes tokens one at a time in: never FP8."""
+    """Return the recipe for one process, in a precision in which this machine can generate tokens: never FP8."""
     trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=1)
     precision = PrecisionConfig(precision=recipe.precision.precision if torch.cuda.is_available() else "fp32")
     return dataclasses.replace(recipe, parallel=ParallelConfig(), trainer=trainer, precision=precision)

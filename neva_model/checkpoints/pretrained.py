@@ -1,4 +1,4 @@
-"""Initial weights of a model, part by part, from wherever `from_pretrained` points."""
+"""Initial weights of a model, part by part, from the sources that `from_pretrained` names."""
 
 from pathlib import Path
 
@@ -8,24 +8,29 @@ from megatron.core import parallel_state
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
-from neva_model.checkpoints.information import check_same_model, read_information, resolve_checkpoint, saved_recipe
+from neva_model.checkpoints.information import (
+    check_same_model,
+    is_gone,
+    read_information,
+    resolve_checkpoint,
+    saved_recipe,
+)
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.model import ModelChunks
 from neva_model.tokenizers import Tokenizer
-from neva_recipes.config import CheckpointError, Recipe
+from neva_recipes.config import CheckpointError, Recipe, UserError
+from neva_recipes.plan.origins.checkpoints import PARTS
 
 __all__ = ["load_initial_weights"]
 
-_PARTS = ("language", "vision", "projector")
-
 
 def load_initial_weights(chunks: ModelChunks, recipe: Recipe, tokenizer: Tokenizer | None = None) -> list[str]:
-    """Fill the parts of a freshly built model whose `from_pretrained` is set.
+    """Fill the parts of a freshly built model whose `from_pretrained` names weights.
 
     Args:
         chunks: This rank's part of the model.
-        recipe: Where each part comes from: one of our runs or checkpoints, or a Hugging Face directory or hub name.
-        tokenizer: What the language model is to be used with; none leaves that unchecked.
+        recipe: Names the source of each part: one of our runs or checkpoints, or a Hugging Face directory or hub name.
+        tokenizer: The tokenizer that the language model will be used with; `None` leaves it unchecked.
 
     Returns:
         Lines that say what was loaded from where.
@@ -34,16 +39,24 @@ def load_initial_weights(chunks: ModelChunks, recipe: Recipe, tokenizer: Tokeniz
         CheckpointError: A source is missing, damaged, of another shape than the recipe, or of another vocabulary.
     """
     lines = []
-    for part in _PARTS:
+    for part in PARTS:
         config = getattr(recipe.model, part)
-        source = config.from_pretrained if config is not None else None
+        source = config.source if config is not None else None
         if source is not None and _is_ours(source):
-            checkpoint = resolve_checkpoint(source)
-            if part == "language" and tokenizer is not None:
-                check_same_vocabulary(checkpoint, read_information(checkpoint), tokenizer)
-            lines.append(_load_part(chunks, recipe, part, checkpoint))
-    said = [load_pretrained(chunk, recipe) for chunk in chunks]
-    # Each chunk reads what it holds; they all say the same of where it comes from.
+            checkpoint = _agreed_checkpoint(source)
+            try:
+                if part == "language" and tokenizer is not None:
+                    check_same_vocabulary(checkpoint, read_information(checkpoint), recipe, tokenizer)
+                lines.append(_load_part(chunks, recipe, part, checkpoint))
+            except UserError:
+                if not is_gone(checkpoint, source):
+                    raise
+                raise CheckpointError(
+                    f"{checkpoint}: was removed by its run, which goes on, while it was loaded: name a checkpoint that "
+                    f"stays in model.{part}.from_pretrained, or wait until the run has ended"
+                ) from None
+    said = [load_pretrained(chunk, recipe, tokenizer) for chunk in chunks]
+    # Each chunk reads what it holds; the lines about the source are the same for all chunks.
     return lines + said[0]
 
 
@@ -51,10 +64,29 @@ def _is_ours(source: str) -> bool:
     return Path(source).is_dir() and not is_huggingface_directory(Path(source))
 
 
+def _agreed_checkpoint(source: str) -> Path:
+    """Return the checkpoint that rank 0 finds, since a run that goes on may have a newer one a moment later.
+
+    Raises:
+        CheckpointError: There is none; raised on every rank.
+    """
+    found: list[Path | CheckpointError | None] = [None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            found = [resolve_checkpoint(source)]
+        except CheckpointError as error:
+            found = [error]
+    torch.distributed.broadcast_object_list(found, src=0)
+    if isinstance(found[0], CheckpointError):
+        raise found[0]
+    assert found[0] is not None
+    return found[0]
+
+
 def _load_part(chunks: ModelChunks, recipe: Recipe, part: str, checkpoint: Path) -> str:
     information = read_information(checkpoint)
     check_same_model(checkpoint, saved_recipe(checkpoint), recipe, (part,))
-    # Every rank takes part in the load, though only the first pipeline stage has a projector and a vision tower.
+    # Every rank must take part in the load, though only the first pipeline stage has a projector and a vision tower.
     wanted = [chunk.part_sharded_state_dict(part, sharding_metadata()) for chunk in chunks]
     weights = load_weights(
         {f"{index}.{name}": shard for index, shards in enumerate(wanted) for name, shard in shards.items()}, checkpoint

@@ -4,21 +4,23 @@ from pathlib import Path
 
 from neva_model.checkpoints.information import CheckpointInformation, saved_recipe
 from neva_model.tokenizers import Tokenizer
-from neva_recipes.config import CheckpointError, tokenizer_name
+from neva_recipes.config import CheckpointError, Recipe
+from neva_recipes.plan.origins.checkpoints import other_vocabulary
 
 __all__ = ["check_same_vocabulary"]
 
 
-def check_same_vocabulary(checkpoint: Path, information: CheckpointInformation, tokenizer: Tokenizer) -> None:
-    """Raise `CheckpointError` if a tokenizer gives the rows of a checkpoint's embeddings to other tokens.
+def check_same_vocabulary(
+    checkpoint: Path, information: CheckpointInformation, recipe: Recipe, tokenizer: Tokenizer
+) -> None:
+    """Raise `CheckpointError` if a checkpoint's embeddings were trained with a vocabulary other than the tokenizer's.
 
     Args:
-        checkpoint: The checkpoint, for the message.
-        information: What it says about itself.
-        tokenizer: The tokenizer to be used with it.
+        checkpoint: The checkpoint.
+        information: The checkpoint's information.
+        recipe: The recipe that will use it.
+        tokenizer: The recipe's tokenizer.
     """
-    if information.vocabulary_digest in (None, tokenizer.vocabulary_digest()):
-        return
-    own = tokenizer_name(saved_recipe(checkpoint))
-    remedy = "it has changed since" if own == tokenizer.name else f"set data.tokenizer={own}"
-    raise CheckpointError(f"{checkpoint}: was trained with another vocabulary than that of {tokenizer.name}: {remedy}")
+    digests = information.vocabulary_digest, tokenizer.vocabulary_digest()
+    if problem := other_vocabulary(*digests, saved_recipe(checkpoint), recipe):
+        raise CheckpointError(f"{checkpoint}: {problem.line()}")

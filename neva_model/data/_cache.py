@@ -7,33 +7,57 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from neva_recipes.config import RunError
+from neva_recipes.config import DataError, RunError
+from neva_recipes.storage.digests import digest_of
 
-__all__ = ["build_once", "lock_file"]
+__all__ = ["build_once", "data_file_state", "lock_file"]
+
+_UNFINISHED = ".unfinished"
+
+
+def data_file_state(path: Path) -> tuple[str, ...]:
+    """Return what distinguishes a data file, as it is now, from other files and from itself after a change.
+
+    Raises:
+        DataError: The file cannot be looked up.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return str(path.resolve()), str(status.st_size), str(status.st_mtime_ns)
 
 
 def build_once(folder: Path, sources: tuple[str, ...], suffix: str, build: Callable[[Path], None]) -> Path:
-    """Return a file that `build` has written, by this process or another, now or in an earlier run.
+    """Return a file written by `build`, in this process or another, now or in an earlier run.
 
     Args:
-        folder: Where the file is kept; created if missing.
-        sources: Everything the content depends on; other sources make another file.
+        folder: Folder for the file; created if missing.
+        sources: Everything that the content depends on; different sources make different files.
         suffix: End of the file name.
-        build: Writes the content to the path it is given.
+        build: Writes the content to the path that it is given.
 
     Raises:
         RunError: The folder cannot be written to.
     """
-    digest = hashlib.sha256("\0".join(sources).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    target = folder / f"{digest}{suffix}"
-    # A killed process leaves an incomplete file behind under this name only.
-    unfinished = folder / f"{digest}.{os.getpid()}.unfinished"
+    name = hashlib.sha256("\0".join(sources).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    target, digest = folder / f"{name}{suffix}", folder / f"{name}{suffix}.digest"
+    # Killed processes leave incomplete files only under such names.
+    unfinished = folder / f"{name}.{os.getpid()}{_UNFINISHED}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with lock_file(folder / f"{digest}.lock"):
-            if not target.exists():
+        # Every process checks for itself before it waits for others.
+        is_whole = _is_whole(target, digest)
+        with lock_file(folder / f"{name}.lock"):
+            if not is_whole and not _is_whole(target, digest):
+                if target.exists() and digest.exists():
+                    print(f"{target}: is damaged, and made anew", flush=True)
                 build(unfinished)
+                value = digest_of(unfinished)
                 unfinished.rename(target)
+                unfinished.write_text(value, encoding="ascii")
+                unfinished.rename(digest)
+        _sweep(folder)
     except OSError as error:
         raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
     finally:
@@ -42,11 +66,32 @@ def build_once(folder: Path, sources: tuple[str, ...], suffix: str, build: Calla
     return target
 
 
+def _is_whole(target: Path, digest: Path) -> bool:
+    """Return whether a file is unchanged since it was built."""
+    try:
+        return digest.read_text(encoding="ascii", errors="replace") == digest_of(target)
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the remains of killed processes: a file whose lock is free or missing is not being written.
+
+    On a file system without locks this is unknown, and the file stays.
+    """
+    for path in folder.glob(f"*{_UNFINISHED}"):
+        lock = folder / f"{path.name.partition('.')[0]}.lock"
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            if lock.exists():
+                fcntl.flock(held.enter_context(lock.open("a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def lock_file(path: Path) -> Iterator[None]:
-    """Hold a lock between processes, on all nodes where the file system supports it.
+    """Hold a lock between processes, on all nodes if the file system supports it.
 
-    Where it does not, processes do the same work twice; what they write is renamed into place and stays whole.
+    Without support, processes do the same work twice; they rename their files into place, so files stay complete.
     """
     with path.open("a") as file:
         with contextlib.suppress(OSError):

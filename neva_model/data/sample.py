@@ -1,16 +1,12 @@
 """One training sample, and the error for one that cannot be used."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from neva_recipes.config import DataError
 
-__all__ = ["IGNORE_INDEX", "BadSample", "Sample"]
-
-IGNORE_INDEX = -100
-"""Label of a position that carries no loss."""
+__all__ = ["BadSample", "Sample"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +16,7 @@ class Sample:
     Attributes:
         tokens: Token ids, IMAGE_TOKEN_INDEX at image positions. [sequence] int64
         labels: The target predicted at each position, or IGNORE_INDEX. [sequence] int64
-        image: The processed image, or None. [3, height, width] float32
+        image: The processed image, or `None`. [3, height, width] float32
         truncated: Whether the end was cut off.
     """
 
@@ -31,16 +27,23 @@ class Sample:
 
 
 class BadSample(DataError):
-    """A sample that cannot be used, named by file, position and id."""
+    """A sample that cannot be used, named by file, position and id.
 
-    def __init__(self, data_path: str, index: int, identity: Any, reason: str) -> None:
+    Attributes:
+        teaches_nothing: Whether its only problem is that nothing in it carries loss.
+    """
+
+    def __init__(
+        self, data_path: str, index: int, identity: object, reason: str, *, teaches_nothing: bool = False
+    ) -> None:
         """Name the sample.
 
         Args:
             data_path: The data file.
             index: Position in the file, from 0.
-            identity: The sample's own id, or None.
+            identity: The sample's own id, or `None`.
             reason: What is wrong with it.
+            teaches_nothing: Whether the only problem is that nothing in it carries loss.
         """
         reason = reason.replace("\n", "\\n")
         named = "" if identity is None else f" (id {str(identity)[:200]!r})"
@@ -49,3 +52,4 @@ class BadSample(DataError):
         self.index = index
         self.identity = identity
         self.reason = reason
+        self.teaches_nothing = teaches_nothing

@@ -1,5 +1,6 @@
-"""Plain text, joined to one stream of tokens and cut into full sequences."""
+"""Plain text, joined into one stream of tokens and cut into full sequences."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,24 +8,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neva_model.data._cache import build_once
+from neva_model.data._cache import build_once, data_file_state
 from neva_model.data.sample import Sample
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError
-from neva_recipes.prompts.records import scan_texts
+from neva_recipes.prompts.identity import key_of, text_words
+from neva_recipes.sources.records import scan_texts
 
 __all__ = ["TextDataset"]
 
 _BUFFER = 2**20
-"""Tokens collected before they are written."""
+"""Number of tokens, or keys, collected before they are written."""
 
 
 class TextDataset:
     """Windows of `sequence_length` predictions over a tokenized text file.
 
     Documents follow each other, each with the tokenizer's begin token before and its end token after it. A window
-    begins with the last token of the one before, so that every token but the very first is predicted once. The last
-    window may be shorter.
+    begins with the last token of the previous window, so that every token but the very first is predicted once. The
+    last window may be shorter.
 
     Attributes:
         data_path: The file, for messages.
@@ -33,26 +35,21 @@ class TextDataset:
     """
 
     def __init__(self, data_path: str, sequence_length: int, tokenizer: Tokenizer, cache_folder: Path) -> None:
-        """Tokenize the file, or map the tokens another process has written.
+        """Tokenize the file, or map the tokens that another process has written.
 
         Args:
-            data_path: JSONL with a "text" field in each line, or any other file with a document a line.
+            data_path: JSONL with a "text" field in each line, or any other file with one document per line.
             sequence_length: Tokens of a window.
             tokenizer: The model's tokenizer.
-            cache_folder: Where the tokens are kept.
+            cache_folder: Folder for the tokens.
 
         Raises:
-            DataError: The file cannot be read, is not of that form, or holds no text.
+            DataError: The file cannot be read, does not have this form, or holds no text.
         """
         self.data_path = data_path
         self._sequence_length = sequence_length
-        path = Path(data_path)
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-        fingerprint = tokenizer.fingerprint()
-        sources = ("text", str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), fingerprint)
+        path = self._path = Path(data_path)
+        sources = ("text", *data_file_state(path), tokenizer.fingerprint())
         dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
         self._cache = build_once(
             cache_folder, sources, f".{dtype}", lambda target: _write_tokens(path, tokenizer, dtype, target)
@@ -60,6 +57,19 @@ class TextDataset:
         self._tokens: NDArray[Any] = np.memmap(self._cache, dtype=dtype, mode="r")
         self.has_image = np.zeros(len(self), dtype=np.bool_)
         self.lengths = np.full(len(self), sequence_length, dtype=np.int32)
+
+    def keys(self) -> NDArray[np.uint64]:
+        """Return the key of each document of the file, which identifies it in other files.
+
+        This reads the file once more, in a hundredth of the time that its tokens took.
+
+        Raises:
+            DataError: The file can no longer be read.
+            RunError: The cache cannot be written to.
+        """
+        sources = ("keys of documents", *data_file_state(self._path))
+        kept = build_once(self._cache.parent, sources, ".keys", lambda target: _write_keys(self._path, target))
+        return np.memmap(kept, dtype=np.uint64, mode="r")
 
     def __len__(self) -> int:
         return -(-(len(self._tokens) - 1) // self._sequence_length)
@@ -77,6 +87,13 @@ class TextDataset:
         start = position * self._sequence_length
         window = torch.from_numpy(self._tokens[start : start + self._sequence_length + 1].astype(np.int64))
         return Sample(window[:-1], window[1:])
+
+
+def _write_keys(path: Path, target: Path) -> None:
+    with target.open("wb") as file:
+        keys = (key_of(text_words(text)) for _, text in scan_texts(path))
+        while some := list(itertools.islice(keys, _BUFFER)):
+            np.array(some, dtype=np.uint64).tofile(file)
 
 
 def _write_tokens(path: Path, tokenizer: Tokenizer, dtype: np.dtype, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Measuring a trained model on data it has not seen."""
+"""Measures a trained model on data that it has not seen."""
 
 from neva_model.evaluation.command import main
 

@@ -1,4 +1,4 @@
-"""Letting a model answer many questions: batches of prompts of equal length, every image encoded once."""
+"""Lets a model answer many questions, in batches of prompts of equal length; every image is encoded once."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,35 +11,33 @@ from neva_model.data.sample import BadSample
 from neva_model.evaluation.questions import Question
 from neva_model.inference.generate import generate, image_features_of
 from neva_model.inference.opening import OpenModel
+from neva_model.inference.options import Sampling
 from neva_model.inference.text_stream import TextStream
 from neva_recipes.config import DataError
 
 __all__ = ["answer_questions"]
 
 _WINDOW = 256
-"""Questions whose image features are in memory at once: at most 1.2 GB for LLaVA-1.5 7B."""
+"""Number of questions whose image features are in memory at a time: at most 1.2 GB for LLaVA-1.5 7B."""
 
 _SHORTEST_ANSWER = 32
-"""Tokens that every answer may take; where the reference takes more than half as many, twice the reference."""
+"""Tokens that every answer may take; with a long reference answer, twice as many as the reference."""
 
 
-def answer_questions(
-    opened: OpenModel, questions: Sequence[Question], *, data_path: Path, batch_size: int
-) -> Iterator[tuple[int, str]]:
+def answer_questions(opened: OpenModel, questions: Sequence[Question], *, batch_size: int) -> Iterator[tuple[int, str]]:
     """Yield the number of each question and the model's likeliest answer, in an order that suits the batches.
 
     Args:
         opened: The model.
-        questions: What to ask.
-        data_path: Where the questions come from, for messages.
-        batch_size: Questions answered at once.
+        questions: The questions to ask.
+        batch_size: Number of questions answered at once.
 
     Raises:
-        BadSample: An image cannot be read; the sample is named.
+        BadSample: An image cannot be read; the message names the sample.
     """
     for start in range(0, len(questions), _WINDOW):
         window = range(start, min(start + _WINDOW, len(questions)))
-        features = _encode_images(opened, [questions[number] for number in window], data_path, batch_size)
+        features = _encode_images(opened, [questions[number] for number in window], batch_size)
         by_length: dict[int, list[int]] = defaultdict(list)
         for number in window:
             by_length[len(questions[number].prompt.tokens)].append(number)
@@ -49,26 +47,24 @@ def answer_questions(
                 yield from zip(batch, _answer(opened, [questions[number] for number in batch], features), strict=True)
 
 
-def _encode_images(
-    opened: OpenModel, questions: Sequence[Question], data_path: Path, batch_size: int
-) -> dict[Path, torch.Tensor]:
-    """Return the features `[tokens per image, hidden]` of every image that the questions are about."""
+def _encode_images(opened: OpenModel, questions: Sequence[Question], batch_size: int) -> dict[Path, torch.Tensor]:
+    """Return the features `[tokens per image, hidden]` of every image of the questions."""
     askers = {question.image: question for question in questions if question.image is not None}
     paths = list(askers)
     features: dict[Path, torch.Tensor] = {}
     for first in range(0, len(paths), batch_size):
         part = paths[first : first + batch_size]
-        pixels = torch.stack([_read_pixels(opened, path, askers[path], data_path) for path in part])
+        pixels = torch.stack([_read_pixels(opened, path, askers[path]) for path in part])
         features |= zip(part, image_features_of(opened.model, pixels), strict=True)
     return features
 
 
-def _read_pixels(opened: OpenModel, path: Path, question: Question, data_path: Path) -> torch.Tensor:
+def _read_pixels(opened: OpenModel, path: Path, question: Question) -> torch.Tensor:
     assert opened.image_processor is not None
     try:
         return opened.image_processor(read_image(path))
     except DataError as error:
-        raise BadSample(str(data_path), question.sample, question.identity, str(error)) from None
+        raise BadSample(str(question.data_path), question.sample, question.identity, str(error)) from None
 
 
 def _answer(opened: OpenModel, batch: Sequence[Question], features: dict[Path, torch.Tensor]) -> list[str]:
@@ -81,7 +77,7 @@ def _answer(opened: OpenModel, batch: Sequence[Question], features: dict[Path, t
         opened.model,
         torch.tensor([question.prompt.tokens for question in batch]),
         image_features=torch.stack(images) if images else None,
-        max_new_tokens=max(_SHORTEST_ANSWER, *(2 * question.reference_length for question in batch)),
+        sampling=Sampling(max_new_tokens=max(_SHORTEST_ANSWER, *(2 * question.reference_length for question in batch))),
         stop_token_ids=stop_ids,
     )
     answers = [""] * len(batch)

@@ -1,17 +1,21 @@
-"""The questions of a LLaVA data file, each with its prompt and the answer it should get."""
+"""The questions of a LLaVA data file, each with its prompt and its reference answer."""
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neva_model.data import Prompt, encode_prompt, parse_conversation
-from neva_model.data.llava import SampleIndex
+from neva_model.data import Prompt, encode_prompt
 from neva_model.data.sample import BadSample
 from neva_model.inference.generate import check_length
 from neva_model.inference.opening import OpenModel
 from neva_recipes.config import DataError
+from neva_recipes.prompts.conversation import NothingToLearn
+from neva_recipes.prompts.missing_pictures import missing_named_image
+from neva_recipes.prompts.questions import histories, require_sight
+from neva_recipes.prompts.samples import read_sample
+from neva_recipes.sources.records import scan_samples
+from neva_recipes.terminal import tell
 
 __all__ = ["Question", "read_questions"]
 
@@ -21,16 +25,18 @@ class Question:
     """One turn of one sample.
 
     Attributes:
+        data_path: The file of the sample.
         sample: Position of the sample in the file, from 0.
-        identity: The sample's own id, or none.
+        identity: The sample's own id, or `None`.
         turn: Number of the question in its conversation, from 0.
         text: The question.
-        reference: The answer it should get.
+        reference: The expected answer.
         reference_length: Tokens of that answer.
-        image: File of the image that the conversation is about; none if it is about none.
+        image: File of the image that the conversation is about; `None` without an image.
         prompt: The conversation up to the answer, with the reference answers to earlier questions.
     """
 
+    data_path: Path
     sample: int
     identity: Any
     turn: int
@@ -41,49 +47,68 @@ class Question:
     prompt: Prompt
 
 
-def read_questions(opened: OpenModel, data_path: Path, image_folder: Path | None) -> list[Question]:
-    """Return every question of a data file, in the order of the file.
+def read_questions(opened: OpenModel, data_paths: Sequence[Path], image_folder: Path | None) -> list[Question]:
+    """Return every question of some data files, in the order of the files.
 
     Args:
-        opened: The model that is to answer them.
-        data_path: LLaVA JSON or JSONL.
-        image_folder: Folder that image names are relative to; none means that of the file.
+        opened: The model that will answer them.
+        data_paths: LLaVA JSON or JSONL files.
+        image_folder: Folder that image names are relative to; `None` means the folder of each file.
 
     Raises:
-        DataError: The file cannot be read, or a sample cannot be asked of this model; the sample is named.
+        DataError: A file cannot be read, a sample cannot be asked of this model (the message names it), or none has an
+            answer.
     """
     if opened.template is None:
         raise DataError(
             f"{opened.source} was trained on plain text: it has no conversation template to ask questions with"
         )
-    folder = image_folder if image_folder is not None else data_path.parent
-    questions: list[Question] = []
-    with tempfile.TemporaryDirectory() as cache:
-        index = SampleIndex(data_path, Path(cache))
-        for position in range(len(index)):
-            record = index.read(position)
-            try:
-                questions += _questions_of(opened, position, record, folder)
-            except DataError as error:
-                raise BadSample(str(data_path), position, record.get("id"), str(error)) from None
+    questions = [
+        question for path in data_paths for question in _questions_in(opened, path, image_folder or path.parent)
+    ]
+    if not questions:
+        raise DataError(f"{', '.join(map(str, data_paths))}: no sample has an answer to compare with")
     return questions
 
 
-def _questions_of(opened: OpenModel, position: int, record: dict[str, Any], folder: Path) -> Iterator[Question]:
+def _questions_in(opened: OpenModel, data_path: Path, folder: Path) -> Iterator[Question]:
+    """Yield the questions of one file."""
+    samples = unanswered = 0
+    for position, (_, _, record) in enumerate(scan_samples(data_path)):
+        samples += 1
+        try:
+            yield from _questions_of(opened, data_path, position, record, folder)
+        except NothingToLearn:
+            unanswered += 1
+        except DataError as error:
+            raise BadSample(str(data_path), position, record.get("id"), str(error)) from None
+    if not samples:
+        raise DataError(f"{data_path}: holds no sample")
+    if unanswered:
+        many = "samples without an answer are" if unanswered > 1 else "sample without an answer is"
+        tell("note", f"{data_path}: {unanswered:,} {many} passed over")
+
+
+def _questions_of(
+    opened: OpenModel, data_path: Path, position: int, record: dict[str, object], folder: Path
+) -> Iterator[Question]:
     assert opened.template is not None
-    image = _image_of(opened, record.get("image"), folder)
-    turns = parse_conversation(record.get("conversations"), has_image=image is not None)
-    for number in range(len(turns) // 2):
-        history, answer = turns[: 2 * number + 1], turns[2 * number + 1]
-        prompt = encode_prompt(history, opened.template, opened.tokenizer, tokens_per_image=opened.tokens_per_image)
+    turns, system, name = read_sample(record, opened.template)
+    image = _image_of(opened, name, folder)
+    for number, history in enumerate(histories(turns)):
+        answer = turns[len(history)]
+        prompt = encode_prompt(
+            history, opened.template, opened.tokenizer, tokens_per_image=opened.tokens_per_image, system=system
+        )
         check_length(opened.model, len(prompt.tokens))
-        # The image stands in one question, which need not be the first.
+        # The image belongs to one question, which need not be the first.
         seen = image if any(turn.image for turn in history) else None
         yield Question(
+            data_path=data_path,
             sample=position,
             identity=record.get("id"),
             turn=number,
-            text=history[-1].text,
+            text=(history[-1].before_image or "") + history[-1].text,
             reference=answer.text,
             reference_length=len(opened.tokenizer.encode_text(answer.text)),
             image=seen,
@@ -91,18 +116,10 @@ def _questions_of(opened: OpenModel, position: int, record: dict[str, Any], fold
         )
 
 
-def _image_of(opened: OpenModel, name: Any, folder: Path) -> Path | None:
+def _image_of(opened: OpenModel, name: str | None, folder: Path) -> Path | None:
+    require_sight(name, str(opened.source), sees=opened.image_processor is not None)
     if name is None:
         return None
-    if not isinstance(name, str) or not name:
-        raise DataError(f"image is {name!r:.60}, expected the name of one image file")
-    if opened.image_processor is None:
-        raise DataError(f"is about the image {name}, but {opened.source} is a text-only model")
-    path = folder / name
-    try:
-        exists = path.is_file()
-    except OSError as error:
-        raise DataError(f"image file {name!r:.200} cannot be looked up: {error.strerror}") from None
-    if not exists:
-        raise DataError(f"image file {path} does not exist (image names are relative to --image-folder)")
-    return path
+    if problem := missing_named_image(folder, name, "--image-folder"):
+        raise DataError(problem)
+    return folder / name

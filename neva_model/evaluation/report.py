@@ -1,4 +1,4 @@
-"""What an evaluation found out: figures, a table, and files."""
+"""The results of an evaluation: figures, a table, and files."""
 
 import contextlib
 import json
@@ -6,14 +6,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from neva_model.evaluation.questions import Question
-from neva_recipes.config import RunError
+from neva_recipes.config import PlainTable, RunError, path_is
 
-__all__ = ["Score", "format_table", "is_right", "predictions_text", "score_questions", "write_text"]
+__all__ = [
+    "Score",
+    "format_table",
+    "is_right",
+    "predictions_text",
+    "require_no_other_file",
+    "score_questions",
+    "write_text",
+]
 
-_WIDTH = 80
 _FIGURES = 28
 _ROWS = 20
 
@@ -23,8 +29,8 @@ class Score:
     """How many questions were answered right.
 
     Attributes:
-        questions: How many were asked.
-        correct: How many were answered right.
+        questions: Number of questions asked.
+        correct: Number of right answers.
     """
 
     questions: int
@@ -35,13 +41,13 @@ class Score:
         """Share of right answers, from 0 to 1."""
         return self.correct / self.questions
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> PlainTable:
         """Return the figures for a JSON file."""
         return {"questions": self.questions, "correct": self.correct, "accuracy": self.accuracy}
 
 
 def is_right(answer: str, reference: str) -> bool:
-    """Whether an answer is the reference, character for character, white space around it apart."""
+    """Return whether an answer equals the reference exactly, apart from surrounding white space."""
     return answer.strip() == reference.strip()
 
 
@@ -58,33 +64,33 @@ def _total(scores: Sequence[Score]) -> Score:
     return Score(sum(score.questions for score in scores), sum(score.correct for score in scores))
 
 
-def format_table(total: Score, by_text: dict[str, Score]) -> str:
-    """Return the scores as a table of 80 columns; only the question texts asked most often get rows of their own."""
+def format_table(total: Score, by_text: dict[str, Score], width: int) -> str:
+    """Return the scores as a table of `width` columns; only the most frequent questions get their own rows."""
     rows = sorted(by_text.items(), key=lambda item: -item[1].questions)
     others = rows[_ROWS:]
-    lines = [f"{'question':{_WIDTH - _FIGURES}}{'correct':>9}{'of':>9}{'accuracy':>10}"]
-    lines += [_row(" ".join(text.split()), score) for text, score in rows[:_ROWS]]
+    lines = [f"{'question':{width - _FIGURES}}{'correct':>9}{'of':>9}{'accuracy':>10}"]
+    lines += [_row(" ".join(text.split()), score, width) for text, score in rows[:_ROWS]]
     if others:
-        lines.append(_row(f"({len(others)} other questions)", _total([score for _, score in others])))
-    lines.append(_row("all", total))
+        lines.append(_row(f"({len(others)} other questions)", _total([score for _, score in others]), width))
+    lines.append(_row("all", total, width))
     return "\n".join(lines)
 
 
-def _row(text: str, score: Score) -> str:
-    width = _WIDTH - _FIGURES - 1
-    shown = text if len(text) <= width else f"{text[: width - 3]}..."
-    return f"{shown:{width}} {score.correct:>9,}{score.questions:>9,}{score.accuracy:>10.4f}"
+def _row(text: str, score: Score, width: int) -> str:
+    room = width - _FIGURES - 1
+    shown = text if len(text) <= room else f"{text[: room - 3]}..."
+    return f"{shown:{room}} {score.correct:>9,}{score.questions:>9,}{score.accuracy:>10.4f}"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a JSON file that is there whole or, after a failure, not at all; an earlier one then stays.
+    """Write a JSON file completely; after a failure, an earlier file stays unchanged.
 
     Raises:
         RunError: The file cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        # What cannot be encoded is half a surrogate pair, and its Python escape is also that of JSON.
+        # Only half a surrogate pair cannot be encoded; its Python escape is also valid in JSON.
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
         unfinished.replace(path)
     except OSError as error:
@@ -93,11 +99,29 @@ def write_text(path: Path, text: str) -> None:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def require_no_other_file(path: Path) -> None:
+    """Check that answers may be written to a path: it is free, or holds answers of an earlier evaluation.
+
+    Raises:
+        RunError: It holds something else, such as the questions.
+    """
+    if not path_is(path):
+        return
+    is_ours = False
+    if path_is(path, Path.is_file):
+        with contextlib.suppress(OSError, ValueError, AttributeError), path.open(encoding="utf-8") as file:
+            line = file.readline()
+            is_ours = not line or {"question", "reference", "answer", "correct"} <= json.loads(line).keys()
+    if not is_ours:
+        raise RunError(f"--output={path}: is there already, and holds no answers of an evaluation: name another file")
+
+
 def predictions_text(questions: Sequence[Question], answers: Sequence[str]) -> str:
-    """Return one JSON object a line for every question, in the order of the data file."""
+    """Return one JSON object per line for every question, in the order of the data files."""
     lines = [
         json.dumps(
             {
+                "file": str(question.data_path),
                 "sample": question.sample,
                 "id": question.identity,
                 "turn": question.turn,

@@ -1,4 +1,4 @@
-"""`nemo-run chat`: questions from the command line, a terminal or a pipe, answers as they are written."""
+"""`nemo-run chat`: questions from the command line, a terminal or a pipe, and answers as they are generated."""
 
 import argparse
 import contextlib
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from neva_model.inference.options import Sampling, conv_template_named
 from neva_model.startup import prepare_command
-from neva_recipes.config import UserError
+from neva_recipes.config import UserError, expand_path
+from neva_recipes.prompts.pictures import file_is_turned, turned_text
+from neva_recipes.terminal import tell
 
 if TYPE_CHECKING:
     from neva_model.inference.session import Session
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         UserError: The model, the image or a flag cannot be used.
     """
     options = _parse(arguments)
+    if options.prompt is not None and not options.prompt.strip():
+        raise UserError("--prompt is empty: expected a question; without --prompt questions are typed, or piped in")
     sampling = Sampling(
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
@@ -41,12 +45,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     template = conv_template_named(options.conv_template)
     prepare_command()
-    from neva_model.inference.opening import open_model
+    from neva_model.inference.opening import open_model, tell_of_template
     from neva_model.inference.session import Session
 
-    session = Session(open_model(options.run, template), sampling)
+    opened = open_model(options.run, template, options.tokenizer)
+    tell_of_template(opened, template)
+    session = Session(opened, sampling)
     if options.image is not None:
-        session.show_image(options.image)
+        _show_image(session, Path(options.image))
     if options.prompt is not None:
         _answer(session, options.prompt)
     else:
@@ -60,6 +66,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--image")
     parser.add_argument("--prompt")
     parser.add_argument("--conv-template")
+    parser.add_argument("--tokenizer")
     parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float)
@@ -68,8 +75,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _show_image(session: "Session", path: Path) -> None:
+    session.show_image(path)
+    if file_is_turned(path):
+        tell("note", turned_text(1, 1))
+
+
 def _answer(session: "Session", question: str) -> None:
-    """Print an answer while it is made, and on standard error why it was cut off, if it was."""
+    """Print an answer while it is generated, and if it was cut off, the reason on standard error."""
     for piece in session.ask(question):
         print(piece, end="", flush=True)
     print(flush=True)
@@ -80,11 +93,11 @@ def _answer(session: "Session", question: str) -> None:
 def _converse(session: "Session", *, interactive: bool) -> None:
     """Answer line by line until the input ends.
 
-    At a terminal a mistake is reported and the conversation goes on, and Ctrl-C stops the answer; a script that feeds
-    a pipe has to learn of a mistake from the exit code.
+    At a terminal, a mistake is reported and the conversation goes on, and Ctrl-C stops the answer. A script that feeds
+    a pipe must learn of a mistake from the exit code.
     """
     if interactive:
-        # Importing it is what gives `input` a history and line editing; not every platform has it.
+        # Importing readline gives `input` a history and line editing; not every platform has it.
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401
         print(_COMMANDS)
@@ -104,7 +117,7 @@ def _converse(session: "Session", *, interactive: bool) -> None:
         except UserError as error:
             if not interactive:
                 raise
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            tell("error", str(error))
         except KeyboardInterrupt:
             if not interactive:
                 raise
@@ -114,7 +127,7 @@ def _converse(session: "Session", *, interactive: bool) -> None:
 def _take(session: "Session", line: str) -> None:
     command, _, rest = line.partition(" ")
     if command == "/image" and rest.strip():
-        session.show_image(Path(rest.strip()).expanduser())
+        _show_image(session, expand_path(rest.strip()))
     elif line == "/reset":
         session.reset()
     elif line.startswith("/"):

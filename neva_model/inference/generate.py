@@ -1,18 +1,19 @@
-"""Generating tokens with a key/value cache, greedily or by sampling."""
+"""Generates tokens with a key/value cache, greedily or by sampling."""
 
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 
+from neva_model.inference.options import Sampling
 from neva_model.model import NevaModel
-from neva_recipes.config import DataError
+from neva_recipes.prompts.questions import require_room
 
 __all__ = ["check_length", "choose_tokens", "complete", "generate", "image_features_of", "sequence_limit"]
 
 
 def sequence_limit(model: NevaModel) -> int:
-    """Return the longest sequence the model's positions allow, prompt, image tokens and answer together."""
+    """Return the longest sequence that the model's positions allow: prompt, image tokens and answer together."""
     return model.model_config.language.max_position_embeddings
 
 
@@ -24,14 +25,9 @@ def check_length(model: NevaModel, length: int) -> None:
         length: Length of the prompt, image tokens included.
 
     Raises:
-        DataError: It does not.
+        DataError: There is no room.
     """
-    limit = sequence_limit(model)
-    if length >= limit:
-        raise DataError(
-            f"the prompt takes {length} tokens, image tokens included; the model's limit is {limit}, "
-            "the answer included: shorten it or start anew"
-        )
+    require_room(length, sequence_limit(model))
 
 
 @torch.no_grad()
@@ -40,7 +36,7 @@ def image_features_of(model: NevaModel, images: torch.Tensor) -> torch.Tensor:
 
     Args:
         model: A model with a vision tower.
-        images: Preprocessed images `[number, 3, height, width]`, wherever they are.
+        images: Preprocessed images `[number, 3, height, width]`, on any device.
     """
     assert model.vision is not None
     parameter = next(model.vision.parameters())
@@ -53,33 +49,25 @@ def generate(
     tokens: torch.Tensor,
     images: torch.Tensor | None = None,
     *,
-    max_new_tokens: int,
+    sampling: Sampling,
     stop_token_ids: Collection[int],
-    temperature: float = 0.0,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    seed: int | None = None,
     image_features: torch.Tensor | None = None,
 ) -> Iterator[list[int | None]]:
-    """Yield, step by step, the next token of every row.
+    """Yield the next token of every row, step by step.
 
-    A row ends after its first stop token; the others go on until all have ended, `max_new_tokens` are made, or the
-    sequence limit of the model is reached. The model must be whole in this process and in evaluation mode.
+    A row ends after its first stop token; the others go on until all have ended, `sampling.max_new_tokens` are
+    generated, or the model's sequence limit is reached. The model must be whole in this process and in evaluation mode.
 
     Args:
         model: The model.
         tokens: Prompts of equal length `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
         images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row.
-        max_new_tokens: Tokens to make at most, stop token included.
+        sampling: How tokens are chosen, and the most tokens of a row, including the stop token.
         stop_token_ids: Tokens that end a row.
-        temperature: Divides the logits; 0 always takes the likeliest token.
-        top_p: Sample among the fewest likeliest tokens whose probabilities reach this sum; none means all.
-        top_k: Sample among this many likeliest tokens; none means all.
-        seed: Seed of the sampling; none draws a new one.
-        image_features: What `NevaModel.image_features` made of the images, instead of the images.
+        image_features: The result of `NevaModel.image_features` for the images, in place of the images.
 
     Yields:
-        One entry per row: its next token, the stop token included, or none once the row has ended.
+        One entry per row: its next token, the stop token included, or `None` once the row has ended.
 
     Raises:
         DataError: The prompts leave no room for an answer.
@@ -88,17 +76,15 @@ def generate(
     batch, length = tokens.shape
     check_length(model, length)
     device = next(model.parameters()).device
-    generator = _generator(seed, device)
-    stops = frozenset(stop_token_ids)
-    ended = [False] * batch
-    steps = min(max_new_tokens, sequence_limit(model) - length)
+    generator, stops, ended = _generator(sampling.seed, device), frozenset(stop_token_ids), [False] * batch
+    steps = min(sampling.max_new_tokens, sequence_limit(model) - length)
     context = StaticInferenceContext(batch, length + steps)
     current = tokens.to(device)
     if image_features is None and images is not None and len(images) > 0:
         image_features = image_features_of(model, images)
     for _ in range(steps):
         logits = _next_logits(model, current, image_features, context)
-        chosen = choose_tokens(logits, temperature=temperature, top_p=top_p, top_k=top_k, generator=generator)
+        chosen = choose_tokens(logits, sampling, generator)
         step = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]
         yield step
         ended = [done or token in stops for done, token in zip(ended, step, strict=True)]
@@ -119,7 +105,7 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
 def _next_logits(
     model: NevaModel, tokens: torch.Tensor, image_features: torch.Tensor | None, context: StaticInferenceContext
 ) -> torch.Tensor:
-    """Return the logits `[batch, vocabulary without padding]` after the tokens, which enter the cache."""
+    """Return the logits `[batch, vocabulary without padding]` after the tokens, which are added to the cache."""
     batch, length = tokens.shape
     start = context.sequence_len_offset
     positions = torch.arange(start, start + length, device=tokens.device).expand(batch, length)
@@ -128,44 +114,35 @@ def _next_logits(
     return logits[:, -1, : model.language.unpadded_vocab_size].float()
 
 
-def choose_tokens(
-    logits: torch.Tensor,
-    *,
-    temperature: float,
-    top_p: float | None,
-    top_k: int | None,
-    generator: torch.Generator,
-) -> torch.Tensor:
+def choose_tokens(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
     """Return one token per row `[batch]`, drawn from the softmax of `logits / temperature` or the likeliest.
 
     Args:
         logits: Logits `[batch, vocabulary]` in fp32.
-        temperature: 0 takes the likeliest token.
-        top_p: Nucleus sampling (Holtzman et al., 2020): the fewest likeliest tokens whose probabilities reach it.
-        top_k: Only this many likeliest tokens; applied before `top_p`.
+        sampling: How tokens are chosen; `top_k` is applied before `top_p` (nucleus sampling, Holtzman et al., 2020).
         generator: Source of randomness, on the device of the logits.
     """
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(-1)
-    # Differences to the largest logit: a tiny temperature then overflows to -inf, never to inf.
-    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
+    # Use differences to the largest logit: a tiny temperature then overflows to -inf, never to inf.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
     probabilities, order = scaled.softmax(-1).sort(stable=True, dim=-1, descending=True)
-    if top_k is not None:
-        probabilities[:, top_k:] = 0
+    if sampling.top_k is not None:
+        probabilities[:, sampling.top_k :] = 0
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    if top_p is not None:
+    if sampling.top_p is not None:
         # A token stays while the likelier ones have not reached top_p, so the likeliest always stays.
-        probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= top_p, 0)
+        probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= sampling.top_p, 0)
     drawn = torch.multinomial(probabilities, 1, generator=generator)
     return order.gather(-1, drawn)[:, 0]
 
 
 def complete(steps: Iterator[Sequence[int | None]], stop_token_ids: Collection[int]) -> list[list[int]]:
-    """Return the whole answers of a batch, stop tokens left out.
+    """Return the whole answers of a batch, without stop tokens.
 
     Args:
-        steps: What `generate` yields.
-        stop_token_ids: The tokens that ended the rows.
+        steps: The steps that `generate` yields.
+        stop_token_ids: The tokens that end a row.
     """
     rows = [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
     return [row[:-1] if row[-1] in stop_token_ids else row for row in rows]

@@ -1,4 +1,4 @@
-"""What a user sets when using a model, checked before anything is loaded."""
+"""Options for using a model, checked before anything is loaded."""
 
 import typing
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ __all__ = ["Sampling", "conv_template_named"]
 
 
 def conv_template_named(name: str | None) -> ConvTemplate | None:
-    """Return the template name a user typed, or none.
+    """Return the name of a template as the user typed it, or `None`.
 
     Raises:
-        UserError: There is no such template; the nearest names are offered.
+        UserError: There is no such template; the message offers the nearest names.
     """
     names = typing.get_args(ConvTemplate)
     if name is not None and name not in names:
@@ -27,9 +27,9 @@ class Sampling:
     Attributes:
         max_new_tokens: Longest answer, in tokens.
         temperature: Divides the logits; 0 always takes the likeliest token.
-        top_p: Sample among the fewest likeliest tokens whose probabilities reach this sum; none means all.
-        top_k: Sample among this many likeliest tokens; none means all.
-        seed: Seed of the sampling; none draws a new one for every answer.
+        top_p: Sample among the fewest likeliest tokens whose probabilities reach this sum; `None` means all.
+        top_k: Sample among this many likeliest tokens; `None` means all.
+        seed: Seed of the sampling; `None` draws a new one for every answer.
 
     Raises:
         UserError: A value is out of range.
@@ -52,8 +52,9 @@ class Sampling:
             raise UserError(f"--top-k={self.top_k}: expected at least 1")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UserError(f"--seed={self.seed}: expected 0 to {2**63 - 1}")
-        if self.temperature == 0 and (self.top_p is not None or self.top_k is not None):
+        drawing = {"--top-p": self.top_p, "--top-k": self.top_k, "--seed": self.seed}
+        if self.temperature == 0 and (given := [flag for flag, value in drawing.items() if value is not None]):
             raise UserError(
-                "--top-p and --top-k choose among several tokens, but --temperature=0 always takes the likeliest: "
-                "set --temperature, such as 0.7"
+                f"{' and '.join(given)}: for drawing among several tokens, but --temperature=0 always takes the "
+                "likeliest: set --temperature, such as 0.7"
             )

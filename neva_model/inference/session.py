@@ -1,4 +1,4 @@
-"""A talk with a model, answer by answer; the screen and the keyboard are someone else's."""
+"""A conversation with a model, answer by answer, without input and output."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from neva_model.data.encoding import Prompt, encode_prompt
-from neva_model.data.images import read_image
+from neva_model.data.images.reading import read_image
 from neva_model.inference.generate import generate, image_features_of, sequence_limit
 from neva_model.inference.opening import OpenModel
 from neva_model.inference.options import Sampling
@@ -19,13 +19,13 @@ __all__ = ["Session"]
 
 
 class Session:
-    """A conversation about at most one image, or the continuation of texts that know nothing of each other.
+    """A conversation about at most one image, or independent continuations of texts.
 
-    Every answer is made from the whole conversation encoded anew, as training encoded it: what the model wrote may be
-    cut into other tokens than it wrote. Only the features of the image are kept.
+    For every answer the whole conversation is encoded anew, as in training; text that the model wrote may be split into
+    other tokens than the model generated. Only the features of the image are kept.
 
     Attributes:
-        notice: Why the last answer was cut off; none if it came to its end.
+        notice: Why the last answer was cut off; `None` if it was completed.
     """
 
     def __init__(self, opened: OpenModel, sampling: Sampling) -> None:
@@ -45,7 +45,7 @@ class Session:
         """Begin a new conversation about an image.
 
         Raises:
-            DataError: The file is no usable image, or the model sees none.
+            DataError: The file is not a usable image, or the model is text-only.
         """
         if self._opened.image_processor is None:
             raise DataError(f"{self._opened.source} is a text-only model: it cannot look at {path}")
@@ -61,24 +61,24 @@ class Session:
     def ask(self, question: str) -> Iterator[str]:
         """Yield the answer to the next question, piece by piece.
 
-        The exchange becomes part of the conversation when the answer has come to its end, however it ends.
+        The exchange becomes part of the conversation when the answer has ended, for whatever reason.
 
         Raises:
-            DataError: The conversation is too long, or not of the kind the template takes.
+            DataError: The conversation is too long, or does not fit the template.
         """
         template = self._opened.template
         if template is None:
             yield from self._continue(question)
             return
         if template.question is None:
-            # The template knows one exchange only, so each question is a new one about the same image.
+            # The template allows only one exchange, so each question starts a new conversation about the same image.
             self._turns = []
         asked = Turn("human", question, image=self._features is not None and not self._turns)
         prompt = self._encode([*self._turns, asked], template)
         stream = TextStream(self._opened.tokenizer, stop_ids=prompt.stop_ids, stop_strings=prompt.stop_strings)
         answer = ""
         for piece in self._generate(prompt, stream):
-            # Templates differ in who writes the space before an answer.
+            # In some templates the model writes the space before an answer, in others the template does.
             shown = piece if answer else piece.lstrip()
             answer += shown
             if shown:
@@ -109,12 +109,8 @@ class Session:
             self._opened.model,
             torch.tensor([prompt.tokens]),
             image_features=self._features,
-            max_new_tokens=sampling.max_new_tokens,
+            sampling=sampling,
             stop_token_ids=prompt.stop_ids,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            seed=sampling.seed,
         )
         for (token,) in steps:
             assert token is not None

@@ -1,4 +1,4 @@
-"""Turning tokens into text while they come, up to where the answer ends."""
+"""Turns tokens into text as they are generated, up to the end of the answer."""
 
 from collections.abc import Collection, Sequence
 
@@ -12,12 +12,12 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class TextStream:
     """Decodes a growing sequence of tokens into pieces of text that can be printed one after the other.
 
-    The pieces joined are what decoding all tokens at once gives, up to the end of the answer. The whole sequence is
-    decoded anew for every token: what a token adds depends on its neighbours (SentencePiece drops the first space,
-    several byte tokens make one character), and decoding costs next to nothing beside the model's step.
+    Up to the end of the answer, the joined pieces equal the text of all tokens decoded at once. The whole sequence is
+    decoded anew for every token, because the text of a token depends on its neighbours (SentencePiece drops the first
+    space, several byte tokens make one character), and decoding is cheap compared with the model's step.
 
     Attributes:
-        ended: Whether a stop token or stop string has come; nothing may be pushed any more.
+        ended: Whether a stop token or stop string has come; then nothing may be pushed any more.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class TextStream:
 
         Args:
             tokenizer: Decodes the tokens.
-            stop_ids: Tokens that end the answer; they are no part of it.
-            stop_strings: Texts that end the answer; they are no part of it.
-            context: Tokens that stand before the first one and are already on the screen; with them a first word
-                keeps the space before it.
+            stop_ids: Tokens that end the answer, and are not part of it.
+            stop_strings: Texts that end the answer, and are not part of it.
+            context: Tokens before the first one, already on the screen; with them the first word keeps the space
+                before it.
         """
         self.ended = False
         self._tokenizer = tokenizer
@@ -45,7 +45,7 @@ class TextStream:
         self._start = self._printed = len(tokenizer.decode(self._tokens))
 
     def push(self, token: int) -> str:
-        """Add a token and return the text that has become certain; empty inside a character of several tokens."""
+        """Add a token and return the text that has become certain; empty within a character of several tokens."""
         assert not self.ended, "the answer has ended"
         if token in self._stop_ids:
             self.ended = True
@@ -56,12 +56,12 @@ class TextStream:
         if ends:
             self.ended = True
             return self._advance(text[: min(ends)])
-        # The end of the text may be half a character, which decodes to replacement characters, or half a stop string.
+        # The text may end in half a character, which decodes to replacement characters, or in half a stop string.
         half_stop = max((len(stop) - 1 for stop in self._stop_strings), default=0)
         return self._advance(text[: max(len(text.rstrip(_REPLACEMENT)) - half_stop, 0)])
 
     def finish(self) -> str:
-        """Return what is left when no more tokens come; replacement characters for bytes that are no character."""
+        """Return the rest when no more tokens come; incomplete characters become replacement characters."""
         return self._advance(self._tokenizer.decode(self._tokens))
 
     def _advance(self, text: str) -> str:

@@ -3,10 +3,11 @@
 from neva_model.model.chunks import ModelChunks, build_chunks
 from neva_model.model.context import own_positions
 from neva_model.model.initialization import global_parameters
-from neva_model.model.language import IGNORE_INDEX, LanguageModel
-from neva_model.model.neva import IMAGE_TOKEN_INDEX, NevaModel, build_model
+from neva_model.model.language import LanguageModel
+from neva_model.model.neva import NevaModel, build_model
 from neva_model.model.process_groups import initialize_model_parallel
 from neva_model.model.transformer import model_parallel_sizes, transformer_config
+from neva_recipes.prompts.encoding import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 __all__ = [
     "IGNORE_INDEX",

@@ -19,10 +19,10 @@ __all__ = ["SdpaCoreAttention"]
 
 
 class SdpaCoreAttention(MegatronModule):
-    """Attention of this rank's query heads over its key/value heads, at the positions this rank holds.
+    """Attention of this rank's query heads over its key/value heads, at the positions that this rank holds.
 
     Core's own module for local layer specs materialises the attention matrix (5 bytes times heads times sequence
-    squared per layer) and knows no lower-right causal mask, which continuing a cached sequence needs.
+    squared per layer) and has no lower-right causal mask, which continuing a cached sequence needs.
     """
 
     def __init__(
@@ -36,18 +36,18 @@ class SdpaCoreAttention(MegatronModule):
         cp_comm_type: str | None = None,
         pg_collection: ProcessGroupCollection | None = None,
     ) -> None:
-        """Take what Core hands to every core-attention module.
+        """Take the arguments that Core passes to every core-attention module.
 
         Args:
             config: Configuration of the transformer.
             layer_number: Number of the layer, from 1; not used.
             attn_mask_type: Must be causal.
             attention_type: Must be self-attention.
-            attention_dropout: Dropout probability; none means the configuration's.
-            softmax_scale: Factor on the scores; none means 1 / sqrt(head size).
-            cp_comm_type: How context-parallel ranks reach one another's positions: `a2a` exchanges heads for positions,
-                the others gather keys and values.
-            pg_collection: Process groups, of which the context-parallel one is used; none means Megatron's own.
+            attention_dropout: Dropout probability; `None` means the configuration's.
+            softmax_scale: Factor on the scores; `None` means 1 / sqrt(head size).
+            cp_comm_type: How context-parallel ranks reach each other's positions: `a2a` exchanges heads for positions,
+                the other types gather keys and values.
+            pg_collection: Process groups, of which the context-parallel one is used; `None` means Megatron's own.
         """
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self", "only causal self-attention"
@@ -74,10 +74,10 @@ class SdpaCoreAttention(MegatronModule):
             query: Queries `[query length, batch, heads, head size]`.
             key: Keys `[key length, batch, groups, head size]`.
             value: Values, shaped as the keys.
-            attention_mask: Must be none.
-            attn_mask_type: What Core makes of the cache; not used.
-            attention_bias: Must be none.
-            packed_seq_params: Must be none.
+            attention_mask: Must be `None`.
+            attn_mask_type: What Core derives from the cache; not used.
+            attention_bias: Must be `None`.
+            packed_seq_params: Must be `None`.
 
         Returns:
             `[query length, batch, heads x head size]`.
@@ -102,9 +102,9 @@ class SdpaCoreAttention(MegatronModule):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Return the output `[query length, batch, heads, head size]`.
 
-        Which mask applies follows from the lengths alone: equal lengths are whole sequences, one query is a decoding
-        step over the cache, several queries over more keys continue a cached sequence or are a later chunk of one.
-        The last query always stands at the last key.
+        The lengths alone determine the mask: equal lengths are whole sequences, one query is a decoding step over the
+        cache, and several queries over more keys continue a cached sequence or are a later chunk of one. The last query
+        is always at the position of the last key.
         """
         query_length, key_length = query.shape[0], key.shape[0]
         mask = None

@@ -1,7 +1,7 @@
-"""All of the model that one rank holds: one chunk, or one for each virtual pipeline stage."""
+"""The whole part of the model that one rank holds: one chunk, or one for each virtual pipeline stage."""
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import torch
 from megatron.core import parallel_state
@@ -16,8 +16,8 @@ __all__ = ["ModelChunks", "build_chunks"]
 class ModelChunks(torch.nn.ModuleList):
     """The chunks of a rank, in the order in which a sequence passes them.
 
-    Names inside are those of a list (`0.language...`). The keys under which shards lie in a checkpoint do not tell
-    chunks apart: they count layers over the whole model, so that any layout loads what another has saved.
+    Names inside are those of a list (`0.language...`). The keys of shards in a checkpoint do not distinguish chunks:
+    they count layers over the whole model, so that any layout loads what another has saved.
     """
 
     def __iter__(self) -> Iterator[NevaModel]:
@@ -29,12 +29,12 @@ class ModelChunks(torch.nn.ModuleList):
         """The projector, if this rank holds it; only the first chunk of the first stage can."""
         return next(iter(self)).projector
 
-    def sharded_state_dict(self, prefix: str = "", metadata: dict[str, Any] | None = None) -> ShardedStateDict:
+    def sharded_state_dict(self, prefix: str = "", metadata: dict[str, object] | None = None) -> ShardedStateDict:
         """Return the shards under the names of this module's `state_dict`.
 
         Args:
-            prefix: What every name and every key begins with.
-            metadata: How Megatron shards.
+            prefix: Start of every name and every key.
+            metadata: Megatron's metadata for sharding.
         """
         return {
             f"{prefix}{index}.{name.removeprefix(prefix)}": shard
@@ -52,7 +52,7 @@ def build_chunks(recipe: Recipe) -> ModelChunks:
         recipe: The recipe.
 
     Raises:
-        RecipeError: The recipe asks for what needs Transformer Engine and a GPU, and they are not here.
+        RecipeError: The recipe needs Transformer Engine and a GPU, and they are missing.
     """
     number = parallel_state.get_virtual_pipeline_model_parallel_world_size()
     stages: list[int | None] = [None] if number is None else list(range(number))

@@ -1,8 +1,8 @@
-"""Context parallelism: which positions of a sequence a rank holds, and how ranks reach those of the others.
+"""Context parallelism: the positions of a sequence that a rank holds, and how ranks reach each other's positions.
 
-A sequence is cut into twice as many chunks as there are ranks; rank r of R holds chunk r and chunk 2R-1-r, one after
-the other. Under a causal mask every rank then has the same work. The order is Core's: its rotary embeddings and
-Transformer Engine's attention count positions the same way.
+A sequence is cut into twice as many chunks as there are ranks; rank r of R holds chunk r and then chunk 2R-1-r. Under a
+causal mask every rank then has the same amount of work. The order is Core's: its rotary embeddings and Transformer
+Engine's attention count positions in the same way.
 """
 
 import torch
@@ -14,7 +14,7 @@ __all__ = ["exchange_heads", "exchange_positions", "gather_positions", "own_posi
 
 
 def own_positions(whole: torch.Tensor, dimension: int) -> torch.Tensor:
-    """Return this rank's positions of sequences that it holds whole.
+    """Return this rank's positions of whole sequences.
 
     Args:
         whole: Any tensor whose length along `dimension` is a multiple of twice the number of ranks.
@@ -30,7 +30,7 @@ def own_positions(whole: torch.Tensor, dimension: int) -> torch.Tensor:
 
 
 def gather_positions(own: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
-    """Return the positions of all ranks in their order; gradients are summed and go back to where they belong.
+    """Return the positions of all ranks in their order; gradients are summed and go back to the rank they belong to.
 
     Args:
         own: This rank's positions `[positions / ranks, ...]`.
@@ -43,7 +43,7 @@ def gather_positions(own: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
 
 
 def exchange_heads(own: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
-    """Give away heads for positions: from all heads at own positions to own heads at all positions.
+    """Exchange heads for positions: from all heads at own positions to own heads at all positions.
 
     DeepSpeed-Ulysses, arXiv 2309.14509, section 3.
 
@@ -75,6 +75,6 @@ def exchange_positions(own: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
 
 
 def _in_order(by_rank: torch.Tensor, ranks: int) -> torch.Tensor:
-    """Return positions in their order from those of rank 0, rank 1 and so on."""
+    """Return positions in their order, given those of rank 0, rank 1 and so on."""
     chunks = by_rank.chunk(2 * ranks)
     return torch.cat([*chunks[0::2], *reversed(chunks[1::2])])

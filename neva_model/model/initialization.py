@@ -1,7 +1,7 @@
-"""Initial weights that depend on the seed and the weight's name only, never on the layout.
+"""Initial weights that depend only on the seed and the weight's name, never on the layout.
 
-Every weight is drawn whole from a generator of its own and then cut, so a model has the same initial weights on any
-number of tensor-parallel and pipeline-parallel ranks.
+Every weight is drawn whole from its own generator and then cut, so a model has the same initial weights on any number
+of tensor-parallel and pipeline-parallel ranks.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def name_seed(seed: int, name: str) -> int:
 def global_parameters(language: LanguageModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """Yield this rank's parameters under names that count layers over the whole model, from 0.
 
-    A last stage's copy of shared embeddings comes under the name of the embeddings.
+    A last stage's copy of shared embeddings has the name of the embeddings.
     """
     for name, parameter in language.named_parameters():
         match = re.match(r"decoder\.layers\.(\d+)\.", name)
@@ -40,13 +40,16 @@ def global_parameters(language: LanguageModel) -> Iterator[tuple[str, torch.nn.P
 def initialize_language(language: LanguageModel, std: float, seed: int) -> None:
     """Draw the language model's weights.
 
-    Norms are one. Other weights are normal with `std`, those that write to the residual stream with
-    `std / sqrt(2 x layers)` (the GPT-2 paper). Padding rows of the vocabulary are zero.
+    Norms are one and biases zero. Other weights are normal with `std`, or with `std / sqrt(2 x layers)` if they write
+    to the residual stream (the GPT-2 paper). Padding rows of the vocabulary are zero.
     """
     group = language.tp_group
     for name, parameter in global_parameters(language):
         if "norm" in name:
             parameter.fill_(1.0)
+            continue
+        if name.endswith(".bias"):
+            parameter.zero_()
             continue
         writes_residual = name.endswith(("linear_proj.weight", "linear_fc2.weight"))
         scale = std / math.sqrt(2 * language.config.num_layers) if writes_residual else std
@@ -58,7 +61,7 @@ def initialize_language(language: LanguageModel, std: float, seed: int) -> None:
         drawn.normal_(0.0, scale, generator=_generator(name_seed(seed, name), parameter.device))
         whole = drawn.new_zeros(shape)
         whole[: drawn.shape[0]] = drawn
-        # SwiGLU's two matrices stand one above the other in linear_fc1, and each rank holds its share of both.
+        # linear_fc1 holds SwiGLU's two matrices one above the other, and each rank has its share of both.
         blocks = whole.chunk(2) if name.endswith("linear_fc1.weight") else (whole,)
         parameter.copy_(torch.cat([block.chunk(group.size(), dimension)[group.rank()] for block in blocks]))
 

@@ -1,6 +1,4 @@
-"""The language model: Megatron-Core's GPTModel in the shape of a Llama, indifferent to vocabulary padding."""
-
-from typing import Any
+"""The language model: Megatron-Core's GPTModel, independent of how the vocabulary is padded."""
 
 import torch
 from megatron.core.inference.contexts import BaseInferenceContext
@@ -9,18 +7,16 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.layers import block_spec
 from neva_recipes.config import LanguageConfig
+from neva_recipes.prompts.encoding import IGNORE_INDEX
 
-__all__ = ["IGNORE_INDEX", "LanguageModel"]
-
-IGNORE_INDEX = -100
-"""Label of a position without loss."""
+__all__ = ["LanguageModel"]
 
 
 class LanguageModel(GPTModel):
     """A decoder-only transformer whose loss and logits do not depend on how the vocabulary is padded.
 
     The embedding has padding rows so that every tensor-parallel rank holds the same number. Their logits are set to
-    the lowest number there is, so they add nothing to the softmax and no sampler picks them.
+    the lowest finite number, so they add nothing to the softmax and are never sampled.
     """
 
     def __init__(
@@ -35,11 +31,11 @@ class LanguageModel(GPTModel):
         """Build this rank's share of one pipeline stage.
 
         Args:
-            config: The configuration `transformer_config` made.
+            config: The configuration made by `transformer_config`.
             language: The language model of the recipe.
             pre_process: Whether this stage embeds tokens.
             post_process: Whether this stage computes logits.
-            virtual_stage: Which of the virtual stages of this rank; none where there are none.
+            virtual_stage: Number of the virtual stage on this rank; `None` without virtual stages.
         """
         super().__init__(
             config,
@@ -53,7 +49,7 @@ class LanguageModel(GPTModel):
             rope_scaling=language.rope_scaling_factor is not None,
             rope_scaling_factor=language.rope_scaling_factor or 1.0,
             share_embeddings_and_output_weights=language.share_embeddings_and_output_weights,
-            # Image features must be put among the embeddings of the whole sequence before it is divided.
+            # Image features are inserted into the embeddings of the whole sequence before it is divided.
             scatter_embedding_sequence_parallel=False,
             vp_stage=virtual_stage,
         )
@@ -67,14 +63,14 @@ class LanguageModel(GPTModel):
         decoder_input: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         inference_context: BaseInferenceContext | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> torch.Tensor:
-        """Run this stage as `GPTModel.forward` does, the logits of padding being the lowest number there is.
+        """Run this stage as `GPTModel.forward` does, with the logits of padding set to the lowest finite number.
 
         Args:
             input_ids: Token ids `[batch, sequence]`.
             position_ids: Positions `[batch, sequence]`.
-            attention_mask: Must be none: attention is causal.
+            attention_mask: Must be `None`: attention is causal.
             decoder_input: Embeddings `[sequence, batch, hidden]` to use instead of those of `input_ids`.
             labels: Targets `[batch, sequence]`; with them the result is the loss.
             inference_context: Key/value cache.
@@ -95,7 +91,7 @@ class LanguageModel(GPTModel):
         return output
 
     def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Return the cross entropy of every position `[batch, sequence]` in fp32, zero where the label is ignored.
+        """Return the cross entropy of every position `[batch, sequence]` in fp32; zero if the label is ignored.
 
         Args:
             labels: Target tokens `[batch, sequence]`, already shifted; `IGNORE_INDEX` means no loss.

@@ -1,8 +1,7 @@
-"""Which modules a transformer layer is made of, with Transformer Engine and without."""
+"""The modules of a transformer layer, with and without Transformer Engine."""
 
 import functools
 import importlib.util
-from typing import Any
 
 import torch
 from megatron.core.models.gpt.gpt_layer_specs import (
@@ -20,25 +19,25 @@ __all__ = ["RMSNorm", "block_spec", "has_transformer_engine"]
 
 @functools.cache
 def has_transformer_engine() -> bool:
-    """Whether Transformer Engine is installed and there is a GPU to run it on."""
+    """Return whether Transformer Engine is installed and there is a GPU to run it on."""
     return torch.cuda.is_available() and importlib.util.find_spec("transformer_engine") is not None
 
 
 class RMSNorm(torch.nn.RMSNorm):
-    """RMSNorm for layers without Transformer Engine that sequence parallelism can use.
+    """RMSNorm for layers without Transformer Engine, usable with sequence parallelism.
 
     Under sequence parallelism a rank's weight sees only that rank's positions. Core sums the gradients of parameters
-    marked `sequence_parallel` over the tensor-parallel ranks, and its own wrapper of this norm refuses instead.
+    marked `sequence_parallel` over the tensor-parallel ranks; Core's own wrapper of this norm does not support it.
     """
 
-    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
-        """Make a norm over `hidden_size`; Core passes further arguments that RMSNorm has no use for."""
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: object) -> None:
+        """Make a norm over `hidden_size`; Core passes further arguments, which RMSNorm does not need."""
         super().__init__(hidden_size, eps=eps)
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
 
 def block_spec(config: TransformerConfig, virtual_stage: int | None) -> TransformerBlockSubmodules | ModuleSpec:
-    """Return the spec of the layers of this pipeline stage, or of one of its virtual stages, and of the final norm."""
+    """Return the spec of the final norm and the layers of this pipeline stage, or of one of its virtual stages."""
     if has_transformer_engine():
         return get_gpt_layer_with_transformer_engine_spec()
     layer = get_gpt_layer_local_spec(normalization="RMSNorm")

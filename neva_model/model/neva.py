@@ -19,19 +19,18 @@ from neva_model.model.projector import build_projector
 from neva_model.model.transformer import transformer_config
 from neva_model.model.vision import build_tower, encode_images, freeze_tower
 from neva_recipes.config import DataError, ModelConfig, Recipe
+from neva_recipes.families import image_length
+from neva_recipes.prompts.encoding import IMAGE_TOKEN_INDEX
 
-__all__ = ["IMAGE_TOKEN_INDEX", "NevaModel", "build_model"]
-
-IMAGE_TOKEN_INDEX = -200
-"""Token that stands at every position of an image."""
+__all__ = ["NevaModel", "build_model"]
 
 
 class NevaModel(MegatronModule):
-    """Vision tower, projector and language model; without the first two a plain language model.
+    """Vision tower, projector and language model; without the first two, a plain language model.
 
     Attributes:
-        vision: The transformers tower; on the first pipeline stage of a vision-language model only.
-        projector: The projector, whole on every tensor-parallel rank; where `vision` is.
+        vision: The transformers tower, only on the first pipeline stage of a vision-language model.
+        projector: The projector, whole on every tensor-parallel rank of that stage.
         language: This stage of the language model.
     """
 
@@ -44,20 +43,20 @@ class NevaModel(MegatronModule):
         post_process: bool,
         virtual_stage: int | None = None,
     ) -> None:
-        """Build this rank's share of one pipeline stage, its weights not yet drawn except the tower's.
+        """Build this rank's share of one pipeline stage; only the tower's weights are drawn already.
 
         Args:
             config: The language model's configuration.
             model: The model of the recipe.
             pre_process: Whether this is the first stage.
             post_process: Whether this is the last stage.
-            virtual_stage: Which of the virtual stages of this rank; none where there are none.
+            virtual_stage: Number of the virtual stage on this rank; `None` without virtual stages.
         """
         super().__init__(config=config)
         self.model_config = model
         self.pre_process = pre_process
         self.post_process = post_process
-        # Megatron's schedules and gradient reduction ask for these.
+        # Megatron's schedules and gradient reduction need these attributes.
         self.model_type = ModelType.encoder_or_decoder
         self.vp_stage = virtual_stage
         self.share_embeddings_and_output_weights = model.language.share_embeddings_and_output_weights
@@ -84,7 +83,7 @@ class NevaModel(MegatronModule):
             self.projector.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "NevaModel":
-        """Switch between training and evaluation; a frozen tower stays in evaluation."""
+        """Switch between training and evaluation mode; a frozen tower stays in evaluation mode."""
         super().train(mode)
         if self.vision is not None and self.model_config.vision is not None and self.model_config.vision.freeze:
             self.vision.eval()
@@ -98,14 +97,14 @@ class NevaModel(MegatronModule):
         """Return this stage's copy of the weight that embeddings and output layer share."""
         return self.language.shared_embedding_or_output_weight()
 
-    def part_sharded_state_dict(self, part: str, metadata: dict[str, Any] | None = None) -> ShardedStateDict:
+    def part_sharded_state_dict(self, part: str, metadata: dict[str, object] | None = None) -> ShardedStateDict:
         """Return the shards of one part under the names of its own `state_dict`.
 
-        Where they lie in a checkpoint is the same as in the whole model's `sharded_state_dict`.
+        Their place in a checkpoint is the same as in the whole model's `sharded_state_dict`.
 
         Args:
             part: `language`, `vision` or `projector`.
-            metadata: What `sharded_state_dict` takes.
+            metadata: As for `sharded_state_dict`.
         """
         whole = self.sharded_state_dict(metadata=metadata)
         prefix = f"{part}."
@@ -126,18 +125,18 @@ class NevaModel(MegatronModule):
             tokens: Token ids `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
             position_ids: Positions `[batch, sequence]`, counting from 0 along a row.
             images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row.
-            labels: Targets `[batch, sequence / context parallel]`, already shifted, -100 where there is no loss, at the
-                positions this rank holds (`own_positions`).
-            inference_context: Key/value cache; positions then continue where it stands.
-            image_features: What `image_features` made of the images, instead of the images.
+            labels: Targets `[batch, sequence / context parallel]`, already shifted, at the positions this rank holds
+                (`own_positions`); -100 means no loss.
+            inference_context: Key/value cache; positions then continue from its length.
+            image_features: The result of `image_features` for the images, in place of the images.
 
         Returns:
-            Hidden states `[sequence / context parallel (/ tensor parallel), batch, hidden]` unless this is the last
-            stage. On it, the loss of every label in fp32 when there are labels, else the logits
-            `[batch, sequence / context parallel, padded vocabulary]`, whole on every tensor-parallel rank.
+            On the last stage, the loss of every label in fp32 if there are labels, otherwise the logits
+            `[batch, sequence / context parallel, padded vocabulary]`, whole on every tensor-parallel rank. On other
+            stages, hidden states `[sequence / context parallel (/ tensor parallel), batch, hidden]`.
 
         Raises:
-            DataError: The image positions are not as many as the images' features.
+            DataError: The number of image positions differs from that of the images' features.
         """
         embeddings = self._embed(tokens, position_ids, images, image_features) if self.pre_process else None
         return self.language(
@@ -151,7 +150,7 @@ class NevaModel(MegatronModule):
         )
 
     def image_features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what the language model sees of images `[number, tokens per image, hidden]`.
+        """Return the features of images that the language model sees, `[number, tokens per image, hidden]`.
 
         Args:
             images: Preprocessed images `[number, 3, height, width]`.
@@ -167,7 +166,7 @@ class NevaModel(MegatronModule):
         images: torch.Tensor | None,
         features: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return embeddings `[sequence, batch, hidden]` with image features in their places, cut for CP and SP."""
+        """Return embeddings `[sequence, batch, hidden]` with image features inserted, cut for CP and SP."""
         at_image = tokens == IMAGE_TOKEN_INDEX
         embeddings = self.language.embedding(tokens.masked_fill(at_image, 0), position_ids)
         if self.vision is not None:
@@ -188,7 +187,7 @@ class NevaModel(MegatronModule):
         given = images if features is None else features
         number = 0 if given is None else given.shape[0]
         assert self.model_config.vision is not None
-        tokens_per_image = self.model_config.vision.tokens_per_image
+        tokens_per_image = image_length(self.model_config.vision)
         if rows.numel() != number * tokens_per_image:
             raise DataError(
                 f"{rows.numel()} image positions in the tokens, but {number} images of {tokens_per_image} tokens each"
@@ -204,8 +203,8 @@ class NevaModel(MegatronModule):
     def _trained_blank(self, like: torch.Tensor) -> torch.Tensor:
         """Return a number that depends on every trained weight of the tower and the projector.
 
-        Times zero it gives them a zero gradient in a microbatch without images: with overlapping reduction Megatron
-        waits for the gradient of every trained weight, and data-parallel ranks must not disagree about which come.
+        Multiplied by zero, it gives them a zero gradient in a micro batch without images. With overlapping reduction
+        Megatron waits for the gradient of every trained weight, and all data-parallel ranks must have the same ones.
         """
         vision = self.model_config.vision
         assert vision is not None and self.projector is not None
@@ -214,7 +213,7 @@ class NevaModel(MegatronModule):
         return self.projector(self._encode(like.new_zeros(1, 3, vision.image_size, vision.image_size))).sum()
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the tower's features `[number, tokens per image, vision hidden size]`; no graph if it is frozen."""
+        """Return the tower's features `[number, tokens per image, vision hidden size]`; without a graph if frozen."""
         vision = self.model_config.vision
         assert vision is not None and self.vision is not None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not vision.freeze):
@@ -231,16 +230,16 @@ def build_model(
 
     Args:
         recipe: The recipe.
-        pre_process: Whether it embeds tokens, as the first pipeline stage does.
-        post_process: Whether it computes logits, as the last one does.
-        virtual_stage: Which of the virtual stages of this rank; none where there are none.
+        pre_process: Whether the chunk embeds tokens, as the first pipeline stage does.
+        post_process: Whether the chunk computes logits, as the last pipeline stage does.
+        virtual_stage: Number of the virtual stage on this rank; `None` without virtual stages.
 
     Raises:
-        RecipeError: The recipe asks for what needs Transformer Engine and a GPU, and they are not here.
+        RecipeError: The recipe needs Transformer Engine and a GPU, and they are missing.
     """
     seed = recipe.trainer.seed
-    # Without gradients Transformer Engine keeps no second, high-precision copy of FP8 weights, from which the
-    # optimizer would start instead of from the weights drawn or loaded later.
+    # With gradients, Transformer Engine would keep a second, high-precision copy of FP8 weights, and the optimizer
+    # would start from it instead of the weights drawn or loaded later.
     with _seeded(name_seed(seed, "vision")), torch.no_grad():
         model = NevaModel(
             transformer_config(recipe),
@@ -257,9 +256,9 @@ def build_model(
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[Any]:
-    """Seed the generators that transformers may draw a tower's weights from, and restore them afterwards.
+    """Seed the generators from which transformers may draw a tower's weights, and restore them afterwards.
 
-    A tower is made on the device that tensors are made on by default; under Lightning that is the GPU.
+    A tower is made on torch's default device; under Lightning that is the GPU.
     """
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=gpus):

@@ -9,14 +9,14 @@ from neva_recipes.config import ParallelConfig
 __all__ = ["initialize_model_parallel"]
 
 _DISTANCE_OF_SEEDS = 8192
-"""More than what Core adds to a seed for its own streams: 2718 and the tensor-parallel rank."""
+"""More than Core adds to a seed for its own streams: 2718 and the tensor-parallel rank."""
 
 
 def initialize_model_parallel(parallel: ParallelConfig, seed: int) -> None:
     """Create Megatron's process groups and seed its random states; the default process group must exist.
 
-    Ranks of one tensor-parallel group hold the same residuals and must drop the same ones. All other ranks hold other
-    layers, other positions or other samples, and draw from other streams.
+    Ranks of a tensor-parallel group hold the same residuals and must drop the same values. All other ranks hold other
+    layers, positions or samples, and draw from other streams.
 
     Args:
         parallel: The layout.
@@ -25,6 +25,6 @@ def initialize_model_parallel(parallel: ParallelConfig, seed: int) -> None:
     if parallel_state.is_initialized():
         return
     parallel_state.initialize_model_parallel(**model_parallel_sizes(parallel))
-    # Ranks of a tensor-parallel group are neighbours.
+    # The ranks of a tensor-parallel group are consecutive.
     group = torch.distributed.get_rank() // parallel.tensor_model_parallel_size
     tensor_parallel.model_parallel_cuda_manual_seed(seed + _DISTANCE_OF_SEEDS * group)

@@ -1,4 +1,4 @@
-"""The projector: from vision features to the language model's width."""
+"""The projector: maps vision features to the language model's width."""
 
 import torch
 
@@ -11,7 +11,7 @@ def build_projector(projector: ProjectorConfig, vision_hidden_size: int, hidden_
     """Return N linear layers with (exact) GELU between them; their names `0`, `2`, ... are those of LLaVA.
 
     Args:
-        projector: Which projector.
+        projector: Configuration of the projector.
         vision_hidden_size: Width of the features.
         hidden_size: Width of the language model, and of the layers in between.
     """

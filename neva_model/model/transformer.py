@@ -1,4 +1,4 @@
-"""A recipe's language model as the configuration Megatron-Core takes."""
+"""A recipe's language model as a configuration for Megatron-Core."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.layers import has_transformer_engine
-from neva_recipes.config import ModelConfig, ParallelConfig, Recipe, RecipeError
+from neva_recipes.config import LanguageConfig, ModelConfig, ParallelConfig, Recipe, RecipeError
+from neva_recipes.families import language_family
 
 __all__ = ["model_parallel_sizes", "transformer_config"]
 
@@ -15,13 +16,12 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
     """Return the language model's configuration.
 
     Args:
-        recipe: The recipe; its layout must be the one the process groups were made for.
+        recipe: The recipe; its layout must be the one that the process groups were made for.
 
     Raises:
-        RecipeError: The recipe asks for what needs Transformer Engine and a GPU, and they are not here.
+        RecipeError: The recipe needs Transformer Engine and a GPU, and they are missing.
     """
     language, parallel = recipe.model.language, recipe.parallel
-    is_interleaved = (parallel.virtual_pipeline_model_parallel_size or 1) > 1
     dtype = torch.bfloat16 if recipe.precision.precision == "bf16" else torch.float32
     return TransformerConfig(
         num_layers=language.num_layers,
@@ -30,37 +30,25 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
         num_attention_heads=language.num_attention_heads,
         num_query_groups=language.num_query_groups,
         kv_channels=language.head_size,
-        normalization="RMSNorm",
         layernorm_epsilon=language.layernorm_epsilon,
-        gated_linear_unit=True,
-        activation_func=torch.nn.functional.silu,
-        add_bias_linear=False,
         hidden_dropout=language.hidden_dropout,
         attention_dropout=language.attention_dropout,
         bf16=dtype == torch.bfloat16,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         autocast_dtype=dtype,
-        sequence_parallel=parallel.sequence_parallel,
-        **model_parallel_sizes(parallel),
-        num_layers_in_first_pipeline_stage=parallel.num_layers_in_first_pipeline_stage,
-        num_layers_in_last_pipeline_stage=parallel.num_layers_in_last_pipeline_stage,
-        cp_comm_type=parallel.cp_comm_type,
-        # Microbatches are as long as their longest row, so pipeline stages must tell each other their shapes.
-        variable_seq_lengths=parallel.pipeline_model_parallel_size > 1,
-        # Batched, what two stages send each other forwards and backwards at once is mixed up: as Megatron-LM demands.
-        overlap_p2p_comm=is_interleaved,
-        batch_p2p_comm=not is_interleaved,
+        **_layout(parallel),
         # Core refuses variable lengths with its default dispatcher, though there are no experts.
         moe_token_dispatcher_type="alltoall",
         # The loss is the mean over the supervised tokens of the whole global batch.
         calculate_per_token_loss=True,
-        # Initial weights are drawn by `initialization`. Core must still believe that it initialises: otherwise it
-        # leaves out the marks that say which parameters are cut, and the gradient norm comes out wrong.
+        # `initialization` draws the initial weights. Core must still believe that it initialises: otherwise it omits
+        # the marks on parameters that are cut, and the gradient norm is wrong.
         init_method=_leave,
         output_layer_init_method=_leave,
         embedding_init_method=_leave,
         use_cpu_initialization=not torch.cuda.is_available(),
+        **_layer(language),
         **_recompute(recipe.model),
         **_kernels(dtype),
         **_fp8(recipe),
@@ -68,9 +56,9 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
 
 
 def model_parallel_sizes(parallel: ParallelConfig) -> dict[str, int | None]:
-    """Return the sizes that Megatron's process groups and its configuration must agree on, under Core's names.
+    """Return the sizes on which Megatron's process groups and its configuration must agree, under Core's names.
 
-    Core takes one virtual stage for interleaving all the same, with a schedule that then fails: it is said to be none.
+    Core would take one virtual stage for interleaving, and its schedule would fail, so it gets `None` instead.
     """
     virtual = parallel.virtual_pipeline_model_parallel_size
     return {
@@ -78,6 +66,28 @@ def model_parallel_sizes(parallel: ParallelConfig) -> dict[str, int | None]:
         "pipeline_model_parallel_size": parallel.pipeline_model_parallel_size,
         "virtual_pipeline_model_parallel_size": None if virtual == 1 else virtual,
         "context_parallel_size": parallel.context_parallel_size,
+    }
+
+
+def _layer(language: LanguageConfig) -> dict[str, Any]:
+    """Return what the family says of a layer."""
+    core = language_family(language).core
+    return {**core, "activation_func": getattr(torch.nn.functional, core["activation_func"])}
+
+
+def _layout(parallel: ParallelConfig) -> dict[str, Any]:
+    is_interleaved = (parallel.virtual_pipeline_model_parallel_size or 1) > 1
+    return {
+        "sequence_parallel": parallel.sequence_parallel,
+        **model_parallel_sizes(parallel),
+        "num_layers_in_first_pipeline_stage": parallel.num_layers_in_first_pipeline_stage,
+        "num_layers_in_last_pipeline_stage": parallel.num_layers_in_last_pipeline_stage,
+        "cp_comm_type": parallel.cp_comm_type,
+        # Micro batches are as long as their longest row, so pipeline stages must tell each other their shapes.
+        "variable_seq_lengths": parallel.pipeline_model_parallel_size > 1,
+        # Batched, the tensors that two stages send each other forwards and backwards would be mixed up (Megatron-LM).
+        "overlap_p2p_comm": is_interleaved,
+        "batch_p2p_comm": not is_interleaved,
     }
 
 
@@ -106,9 +116,9 @@ def _kernels(dtype: torch.dtype) -> dict[str, Any]:
         "bias_dropout_fusion": fused,
         "masked_softmax_fusion": fused,
         "persist_layer_norm": fused,
-        # Core's fused cross entropy returns its gradient in bf16 whatever the logits are.
+        # Core's fused cross entropy always returns its gradient in bf16.
         "cross_entropy_loss_fusion": fused and dtype == torch.bfloat16,
-        # Needs an extension that is built with Apex only.
+        # Needs an extension that is only built with Apex.
         "gradient_accumulation_fusion": False,
     }
 

@@ -1,4 +1,4 @@
-"""Tokenizers: text in the data stays text, only templates make special tokens."""
+"""Tokenizers: text in the data stays text; only templates make special tokens."""
 
 from neva_model.tokenizers.loading import load_recipe_tokenizer, load_tokenizer
 from neva_model.tokenizers.tokenizer import Tokenizer

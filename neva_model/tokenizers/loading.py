@@ -1,4 +1,4 @@
-"""Finding and loading a tokenizer: a Hugging Face directory, a hub name, or a bare SentencePiece model file."""
+"""Finds and loads a tokenizer: a Hugging Face directory, a hub name, or a bare SentencePiece model file."""
 
 import json
 import tempfile
@@ -7,10 +7,15 @@ from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaTokenizer
 
 from neva_model.tokenizers.tokenizer import Tokenizer
 from neva_recipes.config import DataError, Recipe, tokenizer_name
+from neva_recipes.plan.tokenizers.sentencepiece_models import (
+    require_encodable,
+    require_model_file,
+    unlike_sentencepiece,
+)
 
 __all__ = ["load_recipe_tokenizer", "load_tokenizer"]
 
@@ -23,17 +28,18 @@ def load_tokenizer(name_or_path: str, *, vocab_size: int | None, use_im_start_en
 
     Args:
         name_or_path: A Hugging Face directory, a hub name `owner/name`, or a SentencePiece `.model` file.
-        vocab_size: The model's `model.language.vocab_size`; None leaves it unchecked.
+        vocab_size: The model's `model.language.vocab_size`; `None` leaves it unchecked.
         use_im_start_end: Mark where images begin and end. Adds two tokens, which count in `vocab_size`, unless the
-            vocabulary has NeMo's.
+            vocabulary has NeMo's tokens for this.
 
     Raises:
-        DataError: It cannot be read, is empty, encodes text otherwise than its SentencePiece model, or is larger
-            than the model's vocabulary.
+        DataError: The tokenizer cannot be read, is empty, encodes text differently from its SentencePiece model, or is
+            larger than the model's vocabulary.
     """
     path = Path(name_or_path)
     sentencepiece_file = path if path.is_file() else path / "tokenizer.model"
     if path.is_file():
+        require_model_file(path)
         hf = _load_sentencepiece(path)
     elif path.is_dir():
         bare = sentencepiece_file.is_file() and not any(
@@ -51,14 +57,13 @@ def load_tokenizer(name_or_path: str, *, vocab_size: int | None, use_im_start_en
         with_marks = ", those of use_im_start_end counted" if tokenizer.adds_image_tokens else ""
         raise DataError(
             f"tokenizer {name_or_path} has {tokenizer.vocab_size} tokens{with_marks}, but "
-            f"model.language.vocab_size={vocab_size}: use the model's own tokenizer, or set "
-            f"model.language.vocab_size={tokenizer.vocab_size}"
+            f"model.language.vocab_size={vocab_size}: use the model's own tokenizer"
         )
     return tokenizer
 
 
 def load_recipe_tokenizer(recipe: Recipe) -> Tokenizer:
-    """Load the tokenizer a recipe names, or the one of the language model it starts from.
+    """Load the tokenizer that a recipe names, or that of the language model it starts from.
 
     Raises:
         DataError: The tokenizer cannot be used with the model.
@@ -74,9 +79,12 @@ def load_recipe_tokenizer(recipe: Recipe) -> Tokenizer:
 def _load_hugging_face(name_or_path: str) -> Any:
     try:
         hf = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # noqa: BLE001 transformers checks few types, and tokenizers raises nothing more special
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"tokenizer {name_or_path} cannot be loaded: {reason}") from None
+    if "" in hf.special_tokens_map.values():
+        # transformers looks for such a token until the stack overflows.
+        raise DataError(f"tokenizer {name_or_path} names a special token that is empty: {hf.special_tokens_map}")
     if not getattr(hf, "is_fast", False):
         raise DataError(
             f"tokenizer {name_or_path} is a {type(hf).__name__} without a tokenizers backend: "
@@ -86,15 +94,11 @@ def _load_hugging_face(name_or_path: str) -> Any:
 
 
 def _load_sentencepiece(path: Path) -> Any:
-    """Load a bare model file through a directory that names the Llama class: it keeps bytes and the leading space.
+    """Load a bare model file through a directory that names the Llama class, which keeps bytes and the leading space.
 
     `LlamaTokenizer(vocab_file=...)` would return an empty tokenizer without an error.
     """
-    model = sentencepiece_model_pb2.ModelProto()
     _read_sentencepiece(path)
-    model.ParseFromString(path.read_bytes())
-    if model.trainer_spec.model_type != model.trainer_spec.BPE:
-        raise _unlike_sentencepiece(path)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tokenizer.model").write_bytes(path.read_bytes())
         Path(folder, "tokenizer_config.json").write_text(
@@ -115,18 +119,14 @@ def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
 
 def _compare_with_sentencepiece(tokenizer: Tokenizer, path: Path) -> None:
     processor = _read_sentencepiece(path)
+    if isinstance(tokenizer.hf, LlamaTokenizer):  # other classes are made for other models
+        model = sentencepiece_model_pb2.ModelProto()
+        model.ParseFromString(path.read_bytes())
+        require_encodable(path, model)
     if tokenizer.vocab_size < processor.get_piece_size():
         raise DataError(
             f"tokenizer {path} has {processor.get_piece_size()} pieces but loads with {tokenizer.vocab_size} tokens: "
             "put a tokenizer.json beside it"
         )
     if tokenizer.encode_text(_PROBE, prefix=True) != processor.encode(_PROBE):
-        raise _unlike_sentencepiece(path)
-
-
-def _unlike_sentencepiece(path: Path) -> DataError:
-    return DataError(
-        f"tokenizer {path}: transformers does not encode text as this SentencePiece model does. Expected one trained "
-        "with --model_type=bpe --byte_fallback=true --normalization_rule_name=identity "
-        "--remove_extra_whitespaces=false (as Llama's), or a directory with a tokenizer.json"
-    )
+        raise unlike_sentencepiece(path)

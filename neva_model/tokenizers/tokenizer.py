@@ -1,4 +1,4 @@
-"""The tokenizer every other part of the worker uses."""
+"""The tokenizer that all other parts of the worker use."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 from neva_recipes.config import DataError
 from neva_recipes.prompts.plain_text import PlainTextEncoder, PrefixScheme
+from neva_recipes.prompts.vocabulary import count_tokens, next_id, vocabulary_digest
 
 __all__ = ["Tokenizer"]
 
@@ -18,13 +19,14 @@ class Tokenizer:
     Attributes:
         hf: The `transformers` tokenizer, for saving and for other libraries.
         name: Where it was loaded from, for messages.
-        bos_id: Token that begins a sequence, or None.
-        eos_id: Token that ends a sequence, or None.
-        pad_id: Token that fills up rows; one that never carries loss.
-        im_start_id: Token before an image, or None where images stand alone.
-        im_end_id: Token after an image, or None where images stand alone.
-        adds_image_tokens: Whether those two were added behind the vocabulary.
-        prefix_scheme: Where the tokenizer puts a leading space of its own.
+        bos_id: Token that begins a sequence, or `None`.
+        eos_id: Token that ends a sequence, or `None`.
+        pad_id: Token that pads rows; it never carries loss.
+        im_start_id: Token before an image, or `None` without tokens around images.
+        im_end_id: Token after an image, or `None` without tokens around images.
+        adds_image_tokens: Whether these two tokens were added to the vocabulary.
+        new_tokens: Ids of the added tokens.
+        prefix_scheme: Where the tokenizer adds a leading space of its own.
     """
 
     def __init__(self, hf: Any, name: str, *, use_im_start_end: bool = False) -> None:
@@ -33,16 +35,18 @@ class Tokenizer:
         Args:
             hf: A tokenizer with a `tokenizers` backend.
             name: Where it comes from, for messages.
-            use_im_start_end: Name the tokens around an image: `<extra_id_4>` and `<extra_id_5>` where the
-                vocabulary has them (NeMo), else `<im_start>` and `<im_end>` (LLaVA), added behind the vocabulary.
+            use_im_start_end: Use tokens around an image: `<extra_id_4>` and `<extra_id_5>` if the vocabulary has them
+                (NeMo), otherwise `<im_start>` and `<im_end>` (LLaVA), which are added to the vocabulary.
         """
         self.hf = hf
         self.name = name
         start, end = "<extra_id_4>", "<extra_id_5>"
         self.adds_image_tokens = use_im_start_end and not {start, end} <= hf.get_added_vocab().keys()
+        known = next_id(hf.get_vocab())
         if self.adds_image_tokens:
             start, end = "<im_start>", "<im_end>"
             hf.add_tokens([start, end], special_tokens=True)
+        self.new_tokens = range(known, next_id(hf.get_vocab()))
         self._specials: dict[str, int] = hf.get_added_vocab()
         self.im_start_id = self.special_id(start) if use_im_start_end else None
         self.im_end_id = self.special_id(end) if use_im_start_end else None
@@ -50,9 +54,9 @@ class Tokenizer:
         self.prefix_scheme: PrefixScheme = self._plain.prefix_scheme
         self.bos_id: int | None = hf.bos_token_id
         self.eos_id: int | None = hf.eos_token_id
+        self._size = count_tokens(hf.get_vocab(), self._specials, hf.pad_token)
         candidates = (hf.pad_token_id, hf.unk_token_id, hf.eos_token_id, 0)
-        self.pad_id: int = next(token for token in candidates if token is not None)
-        self._size = max(hf.get_vocab().values(), default=-1) + 1
+        self.pad_id: int = next(token for token in candidates if token is not None and token < self._size)
         if self._plain.is_empty:
             raise DataError(
                 f"tokenizer {name} has no vocabulary beyond its {len(self._specials)} special tokens: "
@@ -61,7 +65,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest token id; the rows an embedding needs."""
+        """One more than the largest id that a prompt can hold; the rows an embedding needs."""
         return self._size
 
     def special_id(self, token: str) -> int:
@@ -72,17 +76,16 @@ class Tokenizer:
         """
         if token not in self._specials:
             raise DataError(
-                f"tokenizer {self.name} has no special token {token}: choose another data.conv_template or tokenizer"
+                f"tokenizer {self.name} has no special token {token}: choose another conversation template or tokenizer"
             )
         return self._specials[token]
 
     def encode_text(self, text: str, *, prefix: bool = False) -> list[int]:
-        """Return the ids of `text` as plain text; what looks like a special token in it is spelt out.
+        """Return the ids of `text` as plain text; special tokens in it are spelt out.
 
         Args:
             text: Any text.
-            prefix: Put SentencePiece's leading space before it, as at the start of a text; without effect for
-                tokenizers that have none.
+            prefix: Add SentencePiece's leading space, as at the start of a text; no effect for tokenizers without one.
 
         Raises:
             DataError: The text holds half a surrogate pair, which is no character.
@@ -100,27 +103,32 @@ class Tokenizer:
         return text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return the vocabulary entry of every id, as the vocabulary spells it."""
+        """Return the token of every id, as the vocabulary spells it."""
         entries: list[str] = self.hf.convert_ids_to_tokens(list(ids))
         return entries
 
     def fingerprint(self) -> str:
-        """Return a digest of everything that decides how text becomes ids."""
+        """Return a digest of everything that determines how text becomes ids."""
         return hashlib.sha256(self.hf.backend_tokenizer.to_str().encode()).hexdigest()
 
     def vocabulary_digest(self) -> str:
-        """Return the SHA-256 of the vocabulary: which token each row of an embedding belongs to."""
-        vocabulary = sorted(self.hf.get_vocab().items())
-        return f"sha256:{hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()}"
+        """Return the SHA-256 of the vocabulary, which tells the token of each row of an embedding."""
+        return vocabulary_digest(self.hf.get_vocab())
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a Hugging Face directory that loads back to the same tokenizer.
 
-        transformers 5 forgets `legacy` when it saves a Llama tokenizer, so it is added.
+        transformers 5 forgets `legacy` when it saves a Llama tokenizer. For other tokenizers it forgets which tokens
+        begin and end a text and on which side rows are padded. These settings are added.
         """
         self.hf.save_pretrained(directory)
         path = Path(directory, "tokenizer_config.json")
         config = json.loads(path.read_text(encoding="utf-8"))
         if hasattr(self.hf, "legacy"):
             config["legacy"] = self.prefix_scheme == "always"
+        config |= {
+            "add_bos_token": self.hf.add_bos_token,
+            "add_eos_token": self.hf.add_eos_token,
+            "padding_side": self.hf.padding_side,
+        }
         path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

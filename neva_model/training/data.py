@@ -1,4 +1,4 @@
-"""The loaders of a training run, as Lightning asks for them."""
+"""The data loaders of a training run, in the form that Lightning needs."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,11 @@ import lightning.pytorch as pl
 import torch
 from megatron.core import parallel_state
 
-from neva_model.data import MicrobatchLoader, build_train_loader, build_validation_loader, count_samples
+from neva_model.data import MicrobatchLoader, SampleCounts, build_train_loader, build_validation_loader, count_samples
 from neva_model.tokenizers import load_recipe_tokenizer
-from neva_recipes.config import Recipe
-from neva_recipes.plan.rows import row_multiple
+from neva_model.training.failures import Failures, GuardedLoader, SizedGuardedLoader
+from neva_recipes.config import Recipe, how_many
+from neva_recipes.plan.cost.rows import row_multiple
 
 __all__ = ["TrainingData"]
 
@@ -22,52 +23,62 @@ class TrainingData(pl.LightningDataModule):
         tokenizer: The recipe's tokenizer.
     """
 
-    def __init__(self, recipe: Recipe, run_directory: Path, accelerator: str) -> None:
+    def __init__(self, recipe: Recipe, run_directory: Path, accelerator: str, failures: Failures) -> None:
         """Read the tokenizer.
 
         Args:
-            recipe: What to train on.
-            run_directory: Where bad samples are reported and tokens are cached.
+            recipe: The recipe to train.
+            run_directory: Directory for the report on bad samples and for cached tokens.
             accelerator: `gpu` or `cpu`.
+            failures: Keeps bad samples until the end of a step.
         """
         super().__init__()
         self._recipe = recipe
         self._run_directory = run_directory
         self._on_gpu = accelerator == "gpu"
+        self._failures = failures
         self.tokenizer = load_recipe_tokenizer(recipe)
         self._train_loader: MicrobatchLoader | None = None
         self.module: Any = None
 
-    @property
-    def num_samples(self) -> int:
-        """Samples of one pass over the training file."""
+    def count_samples(self) -> SampleCounts:
+        """Check every record of the data files, and count the training samples."""
         return count_samples(self._recipe, self.tokenizer, run_dir=self._run_directory)
 
-    def train_dataloader(self) -> MicrobatchLoader:
-        """Yield the microbatches of each step, from where the checkpoint stopped."""
+    def train_dataloader(self) -> GuardedLoader:
+        """Return the loader of each step's micro batches, starting where the checkpoint stopped."""
         self._train_loader = build_train_loader(
             self._recipe, self.tokenizer, consumed_samples=self.module.consumed_samples, **self._share()
         )
-        return self._train_loader
+        return GuardedLoader(self._train_loader, self._failures)
 
-    def val_dataloader(self) -> MicrobatchLoader | list[Any]:
-        """Yield the microbatches of each validation batch."""
+    def val_dataloader(self) -> SizedGuardedLoader | list[Any]:
+        """Return the loader of each validation batch's micro batches."""
         if self._recipe.data.validation_data_path is None:
             return []
-        return build_validation_loader(self._recipe, self.tokenizer, **self._share())
+        loader = build_validation_loader(self._recipe, self.tokenizer, **self._share())
+        return SizedGuardedLoader(loader, self._failures)
 
     def report(self) -> list[str]:
-        """Return lines about samples that were cut or skipped, counted over all ranks; every rank takes part."""
+        """Return lines about samples that were cut or skipped, counted over all ranks; every rank must call this."""
         assert self._train_loader is not None
-        counts = torch.tensor([self._train_loader.truncated_samples, self._train_loader.skipped_samples])
-        counts = counts.to(self.trainer.strategy.root_device)
-        torch.distributed.all_reduce(counts, group=parallel_state.get_data_parallel_group())
-        truncated, skipped = counts.tolist()
+        loader, device = self._train_loader, self.trainer.strategy.root_device
+        group = parallel_state.get_data_parallel_group()
+        cut = torch.from_numpy(loader.truncated).to(device, torch.uint8)
+        torch.distributed.all_reduce(cut, torch.distributed.ReduceOp.MAX, group=group)
+        counts = torch.tensor([loader.truncations, loader.skipped_samples]).to(device)
+        torch.distributed.all_reduce(counts, group=group)
+        truncations, skipped = counts.tolist()
         lines = []
-        if truncated:
-            lines.append(f"{truncated} samples were cut at data.sequence_length={self._recipe.data.sequence_length}")
+        if truncations:
+            samples = int(cut.count_nonzero())
+            were = f"{how_many(samples, 'sample')} {'was' if samples == 1 else 'were'}"
+            times = f", {how_many(truncations, 'time')} in all" if truncations > samples else ""
+            lines.append(f"{were} cut at data.sequence_length={self._recipe.data.sequence_length}{times}")
         if skipped:
-            lines.append(f"bad samples were skipped {skipped} times: bad_samples.jsonl names each of them once")
+            lines.append(
+                f"bad samples were skipped {how_many(skipped, 'time')}: bad_samples.jsonl names each of them once"
+            )
         return lines
 
     def _share(self) -> dict[str, Any]:

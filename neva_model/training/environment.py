@@ -1,4 +1,4 @@
-"""Where this process stands among the others: Lightning's view of the launcher's environment variables."""
+"""The place of this process among the others: Lightning's view of the launcher's environment variables."""
 
 import os
 
@@ -8,9 +8,9 @@ __all__ = ["RankEnvironment"]
 
 
 class RankEnvironment(ClusterEnvironment):
-    """The processes were started by an executor, one per rank, which set RANK and its kin.
+    """Environment of processes that an executor has started, one per rank, with RANK and similar variables set.
 
-    Named explicitly so that Lightning never picks its Slurm environment, which would requeue jobs on its own.
+    It is named explicitly so that Lightning never picks its Slurm environment, which would requeue jobs on its own.
     """
 
     @property
@@ -30,7 +30,7 @@ class RankEnvironment(ClusterEnvironment):
 
     @staticmethod
     def detect() -> bool:
-        """Whether the variables are set."""
+        """Return whether the variables are set."""
         return "RANK" in os.environ
 
     def world_size(self) -> int:

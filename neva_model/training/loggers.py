@@ -1,15 +1,16 @@
-"""Where metrics go: a CSV file that survives resumes, TensorBoard, and Weights & Biases when asked."""
+"""The loggers of metrics: a CSV file that survives resumes, TensorBoard, and optionally Weights & Biases."""
 
 import csv
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from neva_model.training.failures import Failures
 from neva_recipes.config import LoggingConfig, RunError
+from neva_recipes.run_directory.layout import METRICS, metrics_file
 
 __all__ = ["CsvLogger", "build_loggers"]
 
@@ -17,7 +18,7 @@ __all__ = ["CsvLogger", "build_loggers"]
 class CsvLogger(Logger):
     """One CSV file for the whole life of a run.
 
-    Lightning's CSVLogger starts a new file whenever a run is resumed. This one continues the file; rows of steps
+    Lightning's CSVLogger starts a new file whenever a run is resumed. This logger continues the file. Rows of steps
     that are trained again after a crash are dropped, so that every step appears once.
     """
 
@@ -30,26 +31,28 @@ class CsvLogger(Logger):
         """
         super().__init__()
         self._path = path
+        self._temporary = path.with_suffix(".incomplete")
         self._rows = [row for row in _read_rows(path) if int(row["step"]) <= resumed_step]
+        self._sweep()
 
     @property
     def name(self) -> str:
-        """Name Lightning knows the logger by."""
+        """The name that Lightning uses for the logger."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """A run has one file, so there are no versions."""
+        """Empty, since a run has only one file."""
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, object] | Namespace, *args: object, **kwargs: object) -> None:
         """Do nothing: the recipe is saved in the run directory."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add the metrics of a step; several calls for one step make one row."""
-        # Lightning counts from zero; a row is about the state after its step, as checkpoints are.
+        """Add the metrics of a step; several calls for the same step make one row."""
+        # Lightning counts from zero; a row describes the state after its step, as a checkpoint does.
         done = str((step or 0) + 1)
         values = {name: f"{value:.8g}" for name, value in metrics.items() if name != "epoch"}
         if self._rows and self._rows[-1]["step"] == done:
@@ -60,14 +63,18 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the file anew, under a temporary name first so that a reader always sees it whole."""
+        """Write the file anew, first under a temporary name so that a reader always sees it complete."""
         columns = list(dict.fromkeys(column for row in self._rows for column in row))
-        temporary = self._path.with_suffix(".incomplete")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with self._temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=columns, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
-        temporary.replace(self._path)
+        self._temporary.replace(self._path)
+
+    @rank_zero_only
+    def _sweep(self) -> None:
+        """Remove the temporary file of a killed process."""
+        self._temporary.unlink(missing_ok=True)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -77,17 +84,21 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def build_loggers(config: LoggingConfig, run_directory: Path, name: str, resumed_step: int) -> list[Logger]:
+def build_loggers(
+    config: LoggingConfig, run_directory: Path, name: str, resumed_step: int, failures: Failures
+) -> list[Logger]:
     """Return the loggers of a run.
 
+    If a logger fails, the run ends after the step, which is saved first.
+
     Raises:
-        RunError: Weights & Biases is asked for but not installed.
+        RunError: The recipe asks for Weights & Biases, but it is not installed.
     """
-    metrics = run_directory / "metrics"
+    metrics = run_directory / METRICS
     metrics.mkdir(exist_ok=True)
     loggers: list[Logger] = [
-        CsvLogger(metrics / "metrics.csv", resumed_step),
-        TensorBoardLogger(run_directory, name="metrics", version="", default_hp_metric=False),
+        CsvLogger(metrics_file(run_directory), resumed_step),
+        TensorBoardLogger(run_directory, name=METRICS, version="", default_hp_metric=False),
     ]
     if config.wandb_project is not None:
         try:
@@ -102,4 +113,8 @@ def build_loggers(config: LoggingConfig, run_directory: Path, name: str, resumed
             raise RunError(
                 "logging.wandb_project is set but wandb is not installed: pip install 'neva-recipes[wandb]'"
             ) from None
+    for logger in loggers:
+        what = f"metrics cannot be written ({type(logger).__name__})"
+        for method in ("log_metrics", "save", "finalize"):
+            setattr(logger, method, failures.guarded(getattr(logger, method), what))
     return loggers

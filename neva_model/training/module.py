@@ -1,11 +1,12 @@
 """The Lightning module: one optimizer step of a NeVA model through Megatron's schedules."""
 
+import math
 import random
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import numpy as np
@@ -19,20 +20,16 @@ from megatron.core.utils import unwrap_model
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
-from neva_model.checkpoints.information import (
-    CheckpointInformation,
-    check_same_model,
-    check_same_optimizer,
-    read_information,
-    saved_recipe,
-)
+from neva_model.checkpoints.information import CheckpointInformation, read_information
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.data import Microbatch
+from neva_model.failure import DivergedError, FailedTogether
 from neva_model.model import IGNORE_INDEX, ModelChunks, build_chunks, own_positions
 from neva_model.training.average import AverageWeights
+from neva_model.training.failures import Failures
 from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
-from neva_model.training.schedule import learning_rate_factor
-from neva_recipes.config import Recipe
+from neva_recipes.config import Recipe, format_value
+from neva_recipes.plan.cost.schedule import learning_rate as scheduled_rate
 
 __all__ = ["NevaTrainingModule"]
 
@@ -40,20 +37,26 @@ __all__ = ["NevaTrainingModule"]
 class NevaTrainingModule(pl.LightningModule):
     """Trains one rank's share of a model.
 
-    Manual optimization: Megatron's schedule runs forward and backward of all microbatches of a step, reduces the
+    Manual optimization: Megatron's schedule runs forward and backward of all micro batches of a step, reduces the
     gradients and divides them by the number of supervised tokens of the global batch.
 
     Attributes:
         consumed_samples: Training samples taken so far, over all ranks; part of every checkpoint.
+        is_whole: Whether weights, optimizer and averages belong to the same step, so that they can be saved; False from
+            the moment they begin to change until the step has ended.
     """
 
-    def __init__(self, recipe: Recipe, recipe_yaml: str, max_steps: int) -> None:
-        """Remember the recipe; the model is built by `configure_model`, when the process groups exist.
+    def __init__(
+        self, recipe: Recipe, recipe_yaml: str, max_steps: int, failures: Failures, *, is_resumed: bool
+    ) -> None:
+        """Store the recipe; `configure_model` builds the model once the process groups exist.
 
         Args:
-            recipe: What to train.
-            recipe_yaml: The same as text, kept in every checkpoint.
-            max_steps: Length of the learning-rate schedule.
+            recipe: The recipe to train.
+            recipe_yaml: The recipe as text, which every checkpoint contains.
+            max_steps: Length of the run, and of the learning-rate schedule unless that has its own length.
+            failures: Failures of this rank that end the run.
+            is_resumed: Whether the weights will come from a checkpoint of the run.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -61,6 +64,9 @@ class NevaTrainingModule(pl.LightningModule):
         self.recipe_yaml = recipe_yaml
         self.max_steps = max_steps
         self.consumed_samples = 0
+        self.is_whole = True
+        self._failures = failures
+        self._is_resumed = is_resumed
         self.model: torch.nn.ModuleList | None = None
         self._step_ended: float | None = None
         self._validation_sum = torch.zeros(2)
@@ -77,9 +83,9 @@ class NevaTrainingModule(pl.LightningModule):
 
     def _load_initial_weights(self, chunks: ModelChunks) -> None:
         parts = (self.recipe.model.language, self.recipe.model.vision, self.recipe.model.projector)
-        if self.trainer.ckpt_path is not None or not any(part and part.from_pretrained for part in parts):
+        if self._is_resumed or not any(part and part.source for part in parts):
             return
-        # Imported here because Hugging Face's libraries take seconds, which a run from scratch need not pay.
+        # Imported here because Hugging Face's libraries take seconds, which a run from scratch can save.
         from neva_model.checkpoints.pretrained import load_initial_weights
 
         for line in load_initial_weights(chunks, self.recipe, self.trainer.datamodule.tokenizer):
@@ -99,35 +105,56 @@ class NevaTrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerFacade:
         """Make Megatron's optimizer over the trainable weights and connect it with the schedule."""
         optimizer = build_optimizer(self._chunks, self.recipe)
-        return OptimizerFacade(optimizer, self.recipe.optim.lr, self.recipe.optim.weight_decay)
+        return OptimizerFacade(optimizer, self.recipe.optim)
 
     @property
     def facade(self) -> OptimizerFacade:
-        """The optimizer that Lightning sees."""
+        """The optimizer as Lightning sees it."""
         return self.trainer.optimizers[0]
 
     def training_step(self, batch: list[Microbatch], batch_index: int) -> None:
-        """Take one optimizer step over this rank's microbatches and log what it did."""
+        """Take one optimizer step over this rank's micro batches and log its results."""
         if self._step_ended is None:
             self._step_ended = time.perf_counter()
         for chunk in self._chunks:
             chunk.zero_grad_buffer()
         self.facade.zero_grad()
         loss_sum, tokens = self._run_schedule(batch, forward_only=False)
-        learning_rate = self.recipe.optim.lr * learning_rate_factor(
-            self.trainer.global_step, self.recipe.optim, self.max_steps
-        )
+        self._require_finite("the loss is", float(loss_sum), self.trainer.global_step + 1)
+        learning_rate = scheduled_rate(self.trainer.global_step, self.recipe.optim, self.max_steps)
         self.facade.param_groups[0]["lr"] = learning_rate
+        self.is_whole = False
         self.optimizers().step()
+        self._require_finite("the gradient norm is", self.facade.grad_norm, self.trainer.global_step)
         if self._average is not None:
             self._gather_weights()
         self.consumed_samples += self.recipe.data.global_batch_size
         self._log_step(batch, loss_sum / tokens.clamp(min=1), learning_rate)
 
+    def require_finite_weights(self) -> None:
+        """Raise on all ranks if a trained weight is not finite; every rank must call this.
+
+        Raises:
+            DivergedError: There is such a weight.
+        """
+        trained = [parameter for parameter in self.neva.parameters() if parameter.requires_grad]
+        finite = torch.stack([parameter.isfinite().all() for parameter in trained]).all() if trained else True
+        wrong = torch.tensor(int(not finite), device=self.device)
+        torch.distributed.all_reduce(wrong)
+        if wrong:
+            self._diverged("a weight is infinite or no number", self.trainer.global_step)
+
+    def _require_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            self._diverged(f"{what} {value}", step)
+
+    def _diverged(self, what: str, step: int) -> NoReturn:
+        raise DivergedError(step, what, self.recipe.optim.lr, self.recipe.optim.clip_grad)
+
     def _run_schedule(self, batch: list[Microbatch], *, forward_only: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run Megatron's schedule; return the summed loss and the supervised tokens of the global batch."""
+        """Run Megatron's schedule; return the summed loss and the number of supervised tokens of the global batch."""
         chunks = self._chunks
-        # Every chunk takes the microbatches anew; the interleaved schedule wants lists, the others do not mind.
+        # Every chunk iterates over the micro batches; only the interleaved schedule requires lists, all accept them.
         outputs = get_forward_backward_func()(
             forward_step_func=_forward_step,
             data_iterator=[iter(batch) for _ in chunks],
@@ -166,15 +193,16 @@ class NevaTrainingModule(pl.LightningModule):
         if self.device.type == "cuda":
             values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
             values["tflops_per_gpu"] = self._step_tflop(batch) * data_parallel_size / seconds / self.trainer.world_size
-        self.log_dict(values)
+        self.log_dict(values, logger=False)
         step = self.trainer.global_step
-        if step == self.max_steps and step % self.trainer.log_every_n_steps:
-            # Lightning would leave the last step out of the files.
+        if step % self.trainer.log_every_n_steps == 0 or step == self.max_steps:
+            # Lightning would leave out the last step, and write after the checkpoint: a kill in between would cost a
+            # resumed run the row.
             for logger in self.trainer.loggers:
                 logger.log_metrics(values, step - 1)
 
     def _step_tflop(self, batch: list[Microbatch]) -> float:
-        from neva_recipes.plan.flops import training_flops
+        from neva_recipes.plan.cost.flops import training_flops
 
         total = 0.0
         for microbatch in batch:
@@ -190,30 +218,45 @@ class NevaTrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: list[Microbatch], batch_index: int) -> None:
         """Add one global batch to the validation loss."""
+        self._failures.raise_together(self.device)
         loss_sum, tokens = self._run_schedule(batch, forward_only=True)
         self._validation_sum += torch.stack([loss_sum, tokens])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss per supervised token over the whole validation file; time spent here is no step's."""
+        """Log the loss per supervised token over the whole validation file; this time counts for no step.
+
+        Raises:
+            FailedTogether: There is no supervised token, and so no loss.
+        """
         loss_sum, tokens = self._validation_sum
-        self.log("val_loss", float(loss_sum / tokens.clamp(min=1)))
+        if not tokens:
+            self._failures.raise_together(self.device)
+            length = self.recipe.data.sequence_length
+            raise FailedTogether(
+                0,
+                f"{format_value(self.recipe.data.validation_data_path)}: no sample of the validation has an answer in "
+                f"its first {length} tokens: set data.sequence_length to more, or do without validation",
+            )
+        self._require_finite("the validation loss is", float(loss_sum), self.trainer.global_step)
+        self.log("val_loss", float(loss_sum / tokens))
         self._step_ended = None
 
     def on_train_end(self) -> None:
-        """Say what the data was like."""
+        """Print a report on the data."""
         for line in self.trainer.datamodule.report():
             if self.global_rank == 0:
                 print(line, flush=True)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Count the time of saving to no step."""
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Make the time of saving count for no step."""
         self._step_ended = None
 
-    def sharded_state(self, *, is_loading: bool = False) -> dict[str, Any]:
+    def sharded_state(self, *, is_loading: bool = False, has_average: bool = True) -> dict[str, Any]:
         """Return this rank's shards of the weights, the optimizer and the random states.
 
         Args:
-            is_loading: Whether they are the destination of a load, which needs no facts about this moment.
+            is_loading: Whether they are the destination of a load; then the facts about this moment are left out.
+            has_average: Whether to include the averages; a checkpoint may have none to load.
         """
         if not is_loading:
             self._gather_weights()
@@ -222,10 +265,10 @@ class NevaTrainingModule(pl.LightningModule):
         optimizer = self.facade.megatron_optimizer
         optimizer_state = optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata)
         if not is_loading and not optimizer_state.get("param_state", True):
-            # A pipeline stage where everything is frozen: Megatron would warn that its state is not that of rank 0.
+            # On a pipeline stage where everything is frozen, Megatron would warn that the state differs from rank 0.
             del optimizer_state["param_state"]
         state = {"model": model, "optimizer": optimizer_state}
-        if self._average is not None:
+        if self._average is not None and has_average:
             state["average"] = average_shards(self.neva, self._average.averages)
         if not is_loading:
             state |= {
@@ -236,27 +279,24 @@ class NevaTrainingModule(pl.LightningModule):
         return state
 
     def load_sharded_state(self, checkpoint: str | Path) -> dict[str, Any]:
-        """Load what `sharded_state` saved, possibly under another layout, and return Lightning's part of it.
+        """Load the state saved by `sharded_state`, possibly under another layout, and return Lightning's part of it.
 
         Raises:
             CheckpointError: The checkpoint is damaged or holds another model.
         """
         checkpoint = Path(checkpoint)
         information = read_information(checkpoint)
-        parts = tuple(part for part in ("language", "vision", "projector") if getattr(self.recipe.model, part))
-        saved = saved_recipe(checkpoint)
-        check_same_model(checkpoint, saved, self.recipe, parts)
-        check_same_optimizer(checkpoint, saved, self.recipe)
-        check_same_vocabulary(checkpoint, information, self.trainer.datamodule.tokenizer)
-        state = self.sharded_state(is_loading=True)
+        check_same_vocabulary(checkpoint, information, self.recipe, self.trainer.datamodule.tokenizer)
+        state = self.sharded_state(is_loading=True, has_average=information.has_average)
         same_layout = all(getattr(information, name) == size for name, size in self._layout().items())
         if same_layout:
             state["random"] = self._random_shard()
         loaded = load_sharded(state, checkpoint)
         self.neva.load_state_dict(loaded["model"])
-        self.facade.megatron_optimizer.load_state_dict(loaded["optimizer"])
+        self.facade.load_megatron_state(loaded["optimizer"])
         if self._average is not None:
-            self._average.load(self.neva, loaded["average"])
+            # Averages that the checkpoint lacks start from the weights.
+            self._average.load(self.neva, loaded["average"] if information.has_average else self.neva.state_dict())
         if same_layout:
             _set_random_states(loaded["random"])
         self.consumed_samples = information.consumed_samples
@@ -268,7 +308,7 @@ class NevaTrainingModule(pl.LightningModule):
         return next((callback for callback in self.trainer.callbacks if isinstance(callback, AverageWeights)), None)
 
     def _gather_weights(self) -> None:
-        """Bring all weights up to date, which overlap_param_gather leaves to the next step's forward pass."""
+        """Update all weights, which overlap_param_gather leaves to the next step's forward pass."""
         if self.recipe.parallel.overlap_param_gather:
             for chunk in self._chunks:
                 chunk.start_param_sync(force_sync=True)
@@ -293,7 +333,7 @@ class NevaTrainingModule(pl.LightningModule):
         return CheckpointInformation(
             step=self.trainer.global_step,
             consumed_samples=self.consumed_samples,
-            # A resumed run has not validated yet, but the value of its last validation still ranks its checkpoints.
+            # A resumed run has not validated yet; the value of its last validation still ranks its checkpoints.
             metrics={**self._loaded_metrics, **logged},
             projector_digest=weights_digest(projector.state_dict()) if projector is not None else None,
             has_average=self.recipe.trainer.ema_decay is not None,

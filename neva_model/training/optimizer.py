@@ -1,4 +1,4 @@
-"""Megatron's optimizer, and the face of it that Lightning sees."""
+"""Megatron's optimizer, and the optimizer that Lightning sees in its place."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model import ModelChunks
-from neva_recipes.config import Recipe
+from neva_recipes.config import OptimConfig, Recipe
 
 __all__ = ["OptimizerFacade", "build_optimizer", "wrap_data_parallel"]
 
@@ -22,7 +22,7 @@ def wrap_data_parallel(chunks: ModelChunks, recipe: Recipe) -> list[DistributedD
         use_distributed_optimizer=parallel.use_distributed_optimizer,
         overlap_grad_reduce=parallel.overlap_grad_reduce,
         overlap_param_gather=parallel.overlap_param_gather,
-        # The interleaved schedule gathers a chunk's weights while the chunk before it computes.
+        # The interleaved schedule gathers a chunk's weights while the previous chunk computes.
         align_param_gather=parallel.overlap_param_gather and len(chunks) > 1,
         grad_reduce_in_fp32=recipe.precision.grad_reduce_in_fp32,
         fp8_param_gather=recipe.precision.fp8_param,
@@ -32,7 +32,7 @@ def wrap_data_parallel(chunks: ModelChunks, recipe: Recipe) -> list[DistributedD
             chunk.config,
             settings,
             Float16Module(chunk.config, chunk) if chunk.config.bf16 else chunk,
-            # As Megatron-LM: what later chunks send is hidden behind other chunks' work, so it need not be cut up.
+            # As in Megatron-LM: other chunks' work hides the communication of later chunks, which needs no buckets.
             disable_bucketing=index > 0,
         )
         for index, chunk in enumerate(chunks)
@@ -40,9 +40,9 @@ def wrap_data_parallel(chunks: ModelChunks, recipe: Recipe) -> list[DistributedD
 
 
 def build_optimizer(chunks: list[DistributedDataParallel], recipe: Recipe) -> MegatronOptimizer:
-    """Return Megatron's AdamW over the trainable parameters of this rank; a rank may have none.
+    """Return Megatron's AdamW over the trainable parameters of this rank, which may have none.
 
-    The first chunk's configuration, which Megatron's schedules read, is told how to scale and reduce.
+    The first chunk's configuration, which Megatron's schedules read, receives the functions that scale and reduce.
     """
     optim = recipe.optim
     config: TransformerConfig = chunks[0].config
@@ -77,35 +77,38 @@ def build_optimizer(chunks: list[DistributedDataParallel], recipe: Recipe) -> Me
 class OptimizerFacade(torch.optim.Optimizer):
     """Megatron's optimizer as a torch optimizer.
 
-    Lightning counts `global_step`, and so stops, saves, validates and schedules, by the steps of the optimizers it
-    knows; schedulers act on `param_groups`. This optimizer holds one placeholder parameter, whose learning rate is
-    handed to Megatron's groups before each step.
+    Lightning counts `global_step` by the steps of the optimizers it knows, and stops, saves, validates and schedules by
+    it; schedulers act on `param_groups`. This optimizer holds one placeholder parameter, whose learning rate is passed
+    to Megatron's groups before each step.
 
     Attributes:
         grad_norm: Global gradient norm of the last step, before clipping.
     """
 
-    def __init__(self, optimizer: MegatronOptimizer, lr: float, weight_decay: float) -> None:
-        """Show `optimizer` to Lightning with peak learning rate `lr`."""
-        super().__init__([torch.nn.Parameter(torch.zeros(1))], {"lr": lr})
+    def __init__(self, optimizer: MegatronOptimizer, optim: OptimConfig) -> None:
+        """Wrap `optimizer` with the settings of a recipe, which override those in a checkpoint's groups."""
+        super().__init__([torch.nn.Parameter(torch.zeros(1))], {"lr": optim.lr})
         self.megatron_optimizer = optimizer
-        self.weight_decay = weight_decay
+        self._optim = optim
         self.grad_norm = 0.0
 
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Take one step with the gradients in Megatron's buffers.
+    def load_megatron_state(self, state: dict[str, Any]) -> None:
+        """Load the state of Megatron's optimizer; it may be that of a recipe with other learning rates."""
+        # Core 0.19 finds a saved group by its highest and lowest rate too. `step` sets the rates that count.
+        for group in state.get("optimizer", state).get("param_groups", ()):
+            group |= {"max_lr": self._optim.lr, "min_lr": self._optim.min_lr}
+        self.megatron_optimizer.load_state_dict(state)
 
-        Raises:
-            FloatingPointError: The gradients hold a not-a-number or an infinity.
-        """
+    def step(self, closure: Callable[[], object] | None = None) -> None:  # type: ignore[override]
+        """Take one step with the gradients in Megatron's buffers."""
         for group in self.megatron_optimizer.param_groups:
             group["lr"] = self.param_groups[0]["lr"]
-            group["weight_decay"] = self.weight_decay * group.get("wd_mult", 1.0)
+            group["weight_decay"] = self._optim.weight_decay * group.get("wd_mult", 1.0)
+            group["betas"] = (self._optim.adam_beta1, self._optim.adam_beta2)
+            group["eps"] = self._optim.adam_eps
         _, grad_norm, _ = self.megatron_optimizer.step()
         self.grad_norm = float(grad_norm or 0.0)
-        if not torch.isfinite(torch.tensor(self.grad_norm)):
-            raise FloatingPointError(f"gradient norm is {self.grad_norm}")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients of the parameters (Megatron's buffers are cleared by the training step)."""
+        """Clear the gradients of the parameters; the training step clears Megatron's buffers."""
         self.megatron_optimizer.zero_grad(set_to_none)

@@ -1,26 +1,74 @@
-"""Progress as lines of a log, readable in a terminal, a file and a pipe alike."""
+"""Progress as lines of a log, readable in a terminal, a file and a pipe."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 
-__all__ = ["ProgressLines"]
+__all__ = ["ProgressLines", "progress_line"]
+
+_RANK_COLUMNS = len("[0] ")
+"""Columns before a line in the log of several ranks."""
+
+
+def progress_line(step: int, last: int, metrics: Mapping[str, float], seconds: float, width: int) -> str:
+    """Return the line about a step.
+
+    Args:
+        step: Steps taken.
+        last: Steps of the run.
+        metrics: Metrics logged at the step.
+        seconds: Time left.
+        width: Columns of the log. A line that is too long gets narrower gaps, then fewer parts.
+    """
+    loss = metrics["reduced_train_loss"]
+    parts = (
+        f"step {step}/{last}",
+        f"loss {loss:.4f}" if loss < 10 else f"loss {loss:.5g}",
+        f"lr {metrics['lr']:.2g}",
+        f"grad {_short(metrics['grad_norm'], 2)}",
+        f"{_short(metrics['tokens_per_second'], 3)} tok/s",
+        f"{_time_text(seconds)} left",
+    )
+    shortest = " ".join(parts[:-1])
+    lines = ("  ".join(parts), " ".join(parts))
+    return next((line for line in lines if len(line) <= width - _RANK_COLUMNS), shortest)
+
+
+def _short(value: float, digits: int) -> str:
+    """Return a number with so many digits, and with k, M or G instead of many zeros."""
+    units = ["G", "M", "k", ""]
+    while (rounded := float(f"{value:.{digits}g}")) >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop()
+    return f"{rounded:g}{units[-1]}"
+
+
+def _time_text(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days}d {hours}h" if days else f"{hours}:{minutes:02}:{seconds:02}"
 
 
 class ProgressLines(ProgressBar):
-    """Prints one line every `log_every_n_steps`: step, loss, learning rate, speed and the time that is left."""
+    """Prints one line every `log_every_n_steps`: step, loss, learning rate, speed and the time left."""
 
-    def __init__(self) -> None:
-        """Print from rank 0."""
+    def __init__(self, width: int) -> None:
+        """Print from rank 0.
+
+        Args:
+            width: Columns of the log.
+        """
         super().__init__()
+        self._width = width
         self._started = 0.0
         self._first_step = 0
         self._is_enabled = True
 
     def disable(self) -> None:
-        """Print nothing: Lightning calls this on every rank but 0."""
+        """Print nothing; Lightning calls this on every rank but 0."""
         self._is_enabled = False
 
     def enable(self) -> None:
@@ -32,7 +80,7 @@ class ProgressLines(ProgressBar):
         self._started, self._first_step = time.perf_counter(), trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Print a line when one is due."""
         step, last = trainer.global_step, trainer.max_steps
@@ -41,12 +89,8 @@ class ProgressLines(ProgressBar):
             return
         metrics = trainer.callback_metrics
         seconds = (time.perf_counter() - self._started) / max(1, step - self._first_step)
-        remaining = time.strftime("%H:%M:%S", time.gmtime((last - step) * seconds))
-        print(
-            f"step {step}/{last}  loss {metrics['reduced_train_loss']:.4f}  lr {metrics['lr']:.3g}  "
-            f"grad norm {metrics['grad_norm']:.3g}  {metrics['tokens_per_second']:.0f} tokens/s  {remaining} left",
-            flush=True,
-        )
+        values = {name: float(value) for name, value in metrics.items()}
+        print(progress_line(step, last, values, (last - step) * seconds, self._width), flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the validation loss."""

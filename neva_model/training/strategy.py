@@ -1,4 +1,4 @@
-"""Lightning strategy that leaves gradients, optimizer and checkpoints to Megatron-Core."""
+"""A Lightning strategy that leaves gradients, optimizer and checkpoints to Megatron-Core."""
 
 import dataclasses
 import signal
@@ -43,7 +43,7 @@ class MegatronStrategy(DDPStrategy):
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Restore once the model and the optimizer exist: the sharded state is loaded into them."""
+        """Restore after the model and the optimizer exist, since the sharded state is loaded into them."""
         return True
 
     def setup_environment(self) -> None:
@@ -54,8 +54,8 @@ class MegatronStrategy(DDPStrategy):
     def on_train_start(self) -> None:
         """Let SIGTERM end this rank at once.
 
-        Lightning's handler would start a collective of its own in the middle of another one, and what the ranks then
-        exchange is mixed up. Nothing is lost: a checkpoint is written whole or not at all.
+        Lightning's handler would start its own collective in the middle of another one and mix up the data that ranks
+        exchange. Nothing is lost: a checkpoint is written completely or not at all.
         """
         super().on_train_start()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -74,16 +74,21 @@ class MegatronStrategy(DDPStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Save Lightning's state, the weights and the optimizer; every rank takes part.
+        """Save Lightning's state, the weights and the optimizer; every rank must call this.
 
         Args:
             checkpoint: Lightning's state.
             filepath: The checkpoint's directory.
-            storage_options: What to change in the `CheckpointInformation`, by name.
+            storage_options: Fields to change in the `CheckpointInformation`, by name.
         """
         module: Any = self.lightning_module
         state = module.sharded_state()
-        state["information"] = dataclasses.replace(state["information"], **(storage_options or {}))
+        information = dataclasses.replace(state["information"], **(storage_options or {}))
+        if information.validation == "due":
+            # The known val_loss belongs to an earlier step.
+            known = {name: value for name, value in information.metrics.items() if name != "val_loss"}
+            information = dataclasses.replace(information, metrics=known)
+        state["information"] = information
         self.checkpoint_io.save_checkpoint({"lightning": checkpoint, **state}, filepath)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
@@ -91,16 +96,17 @@ class MegatronStrategy(DDPStrategy):
         module: Any = self.lightning_module
         return module.load_sharded_state(checkpoint_path)
 
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, object]) -> None:
         """Do nothing: `load_checkpoint` has loaded the optimizer."""
 
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+    def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
         """Do nothing: `load_checkpoint` has loaded the weights."""
 
     def teardown(self) -> None:
-        """Close the process groups; the model stays where it is.
+        """Close the process groups; the model stays on its device.
 
-        Lightning's own teardown copies it into the machine's memory, where the models of all GPUs need not fit.
+        Lightning's own teardown would copy it into the machine's memory, which may be too small for the models of all
+        GPUs.
         """
         self.precision_plugin.teardown()
         assert self.accelerator is not None and self.cluster_environment is not None

@@ -1,1 +1,1 @@
-"""The `nemo-run` command. It never imports torch; what needs torch is imported by the subcommand that uses it."""
+"""The `nemo-run` command. It never imports torch; a subcommand imports what needs torch only when it uses it."""

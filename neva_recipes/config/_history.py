@@ -1,7 +1,7 @@
-"""Where the value of a field comes from, as Fiddle's history keeps it.
+"""Where the value of a field comes from, by Fiddle's history.
 
-Fiddle notes the file and line that set a field. What comes from elsewhere than Python code is noted under a name that
-no file has.
+Fiddle records the file and line that set a field. A value that does not come from Python code is recorded under a name
+that no file has.
 """
 
 import os
@@ -14,50 +14,94 @@ from fiddle import history
 
 from neva_recipes.secrets import mask, secret_values
 
-__all__ = ["COMMAND_LINE", "replaced_values", "showable", "value_from"]
+__all__ = [
+    "COMMAND_LINE",
+    "DERIVED",
+    "PLACEHOLDER",
+    "is_placeholder",
+    "replace_value",
+    "replaced_values",
+    "showable",
+    "value_from",
+]
 
 COMMAND_LINE = "command line"
-"""The place of a value that was given as `key=value`."""
+"""The source of a value that was given as `key=value`."""
 
-# Who called these is what people want to know.
+PLACEHOLDER = "placeholder"
+"""The source of a preliminary value, until a better one is known, such as the vocabulary size of a tokenizer."""
+
+DERIVED = "from "
+"""Start of the source of a value that was derived from another field or a run."""
+
+# The callers of these files are the sources that people want to know.
 for _file in ("neva_recipes/config/tree.py", "neva_recipes/config/inputs.py", "neva_recipes/_assembly.py"):
     history.add_exclude_location(_file)
 
 
 @contextmanager
 def value_from(place: str, line: int = 0) -> Iterator[None]:
-    """Note `place` as the source of every field that is set meanwhile.
+    """Record `place` as the source of every field that is set within the context.
 
     Args:
         place: `COMMAND_LINE`, `default of CLASS`, or the path of a file.
-        line: Line of that file; 0 where there are none.
+        line: Line of that file; 0 if there is none.
     """
     location = history.Location(place, line, None)
     with history.custom_location(lambda: location):
         yield
 
 
+def is_placeholder(node: fdl.Buildable[Any], name: str) -> bool:
+    """Return whether a field holds a preliminary value that nobody has chosen; any other value was given, and stays."""
+    entries = _values_given(node, name)
+    return bool(entries) and entries[-1].location.filename == PLACEHOLDER
+
+
+def replace_value(node: fdl.Buildable[Any], name: str, value: object, meaning: str) -> None:
+    """Set a field to what its value stands for; a value from the command line keeps the command line as its source.
+
+    Args:
+        node: The group.
+        name: The field.
+        value: The new value.
+        meaning: The name that the value had.
+    """
+    entries = _values_given(node, name)
+    if entries and entries[-1].location.filename == COMMAND_LINE:
+        location = history.Location(COMMAND_LINE, 0, meaning)
+    else:
+        location = history.Location(f"{DERIVED}{meaning}", 0, None)
+    with history.custom_location(lambda: location):
+        setattr(node, name, value)
+
+
 def replaced_values(recipe: fdl.Buildable[Any], prefix: str = "") -> dict[str, Any]:
-    """Return the fields that were set on the command line, by dotted path, each with the value it had before.
+    """Return the fields that were set on the command line, by dotted path, each with its value before.
 
     Args:
         recipe: The recipe, or a group of it.
-        prefix: Path of the group with a dot at its end; empty for the root.
+        prefix: Path of the group and a dot; empty for the root.
     """
     replaced = {}
     for name, value in recipe.__arguments__.items():
         if isinstance(value, fdl.Buildable):
             replaced.update(replaced_values(value, f"{prefix}{name}."))
             continue
-        entries = [e for e in recipe.__argument_history__[name] if e.kind is history.ChangeKind.NEW_VALUE]
+        entries = _values_given(recipe, name)
         if entries and entries[-1].location.filename == COMMAND_LINE:
             before = [entry.new_value for entry in entries if entry.location.filename != COMMAND_LINE]
             replaced[f"{prefix}{name}"] = showable(before[-1] if before else None)
     return replaced
 
 
-def showable(value: Any) -> Any:
-    """Return a value that was never checked as one that can be written and shown: plain, and without secrets."""
+def _values_given(node: fdl.Buildable[Any], name: str) -> list[history.HistoryEntry]:
+    """Return the values that a field was set to, oldest first, as Fiddle recorded them."""
+    return [e for e in node.__argument_history__.get(name, ()) if e.kind is history.ChangeKind.NEW_VALUE]
+
+
+def showable(value: object) -> Any:
+    """Return an unchecked value in a form that can be written and shown: plain, and without secrets."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, list):

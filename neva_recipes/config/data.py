@@ -1,9 +1,9 @@
-"""What the model is trained on: image-text conversations, or plain text."""
+"""The training data: image-text conversations, or plain text."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-from neva_recipes.config._node import ConfigNode, NonNegative, Positive
+from neva_recipes.config.values.node import ConfigNode, NonNegative, Positive, config_dataclass
+from neva_recipes.config.values.paths import OptionalPathField, OptionalPathsField
 
 __all__ = ["ConvTemplate", "DataConfig", "LlavaDataConfig", "TextDataConfig"]
 
@@ -11,15 +11,15 @@ ConvTemplate = Literal["plain", "v1", "llama_2", "llava_llama_2", "mistral_instr
 """Names of the conversation templates; each reproduces the project it is named after (docs/data.md)."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class DataConfig(ConfigNode):
     """What every data source shares: files, batch sizes, and the order of samples."""
 
-    data_path: str | None = None
-    """Training file; must be set before a run."""
-    validation_data_path: str | None = None
-    """Validation file; none means no validation."""
-    tokenizer: str | None = None
+    data_path: OptionalPathsField = None  # type: ignore[assignment]
+    """Training file, or several, a.json,b.jsonl.gz, whose samples follow each other; must be set before a run."""
+    validation_data_path: OptionalPathsField = None  # type: ignore[assignment]
+    """Validation file, or several; none means no validation."""
+    tokenizer: OptionalPathField = None  # type: ignore[assignment]
     """Hugging Face directory or hub name, or a SentencePiece .model file; none means model.language.from_pretrained."""
     sequence_length: Positive = 2048
     """Longest sequence in tokens, image tokens included."""
@@ -33,12 +33,12 @@ class DataConfig(ConfigNode):
     """Data-loading processes per rank; 0 loads in the training process."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class LlavaDataConfig(DataConfig):
     """Conversations about images in LLaVA's JSON or JSONL format."""
 
-    image_folder: str | None = None
-    """Folder that the image names of the file are relative to; none means the folder of the file."""
+    image_folder: OptionalPathField = None  # type: ignore[assignment]
+    """Folder that the image names of the file are relative to; none means each file's own folder."""
     conv_template: ConvTemplate = "v1"
     """How turns become a prompt and which part of it carries loss."""
     image_aspect_ratio: Literal["square", "pad", "crop"] = "square"
@@ -46,9 +46,9 @@ class LlavaDataConfig(DataConfig):
     group_by_modality_length: bool = False
     """Batches of similar length, text-only samples apart from image samples (cyclic only)."""
     on_bad_sample: Literal["error", "skip"] = "error"
-    """error: stop at a sample that cannot be used; skip: count it, name it in bad_samples.jsonl, take another."""
+    """error: end at samples that cannot be used; skip: count them, name them in bad_samples.jsonl, take others."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class TextDataConfig(DataConfig):
     """Plain text: JSONL with a "text" field, or one document per line; documents are packed into full sequences."""

@@ -1,72 +1,89 @@
-"""The files a recipe names: which fields name them, and where they lie."""
+"""The files that a recipe names: the fields that name them, and their places."""
 
-import copy
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import fiddle as fdl
-
+from neva_recipes.config.data import LlavaDataConfig
 from neva_recipes.config.errors import RecipeError
+from neva_recipes.config.model import RANDOM
 from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.serialization import load_recipe
-from neva_recipes.config.tree import build, iterate_fields
+from neva_recipes.config.tree import Draft, Field, build, iterate_fields, owned
+from neva_recipes.config.values.node import ConfigNode
+from neva_recipes.config.values.paths import expand_path, is_here_path, path_is
+from neva_recipes.config.values.text import is_list, listed_paths
+from neva_recipes.run_directory.layout import RECIPE_FILE
 
-__all__ = ["expand_path", "input_paths", "path_is", "tokenizer_name", "with_absolute_inputs"]
+__all__ = ["image_folder_of", "input_paths", "recipe_of_run", "tokenizer_name", "with_absolute_inputs"]
 
-_INPUTS = ("data_path", "validation_data_path", "image_folder", "tokenizer", "from_pretrained")
-"""Fields, in whatever group, that name a file or folder to read."""
+T = TypeVar("T", bound=ConfigNode)
 
 _MODEL_INPUTS = ("tokenizer", "from_pretrained")
-"""Those of them that name a few files, which may be links into a store of files."""
+"""Fields that name a few files, which may be links into another folder."""
 
 
-def with_absolute_inputs(recipe: fdl.Buildable[Recipe]) -> fdl.Buildable[Recipe]:
-    """Return a recipe in which every file and folder that is there has its absolute path; groups may be the same ones.
+def with_absolute_inputs(recipe: Draft[T]) -> Draft[T]:
+    """Return a copy of a recipe, or of a tool, in which every existing file and folder has its absolute path.
 
-    A run can then be resumed, chatted with and exported from any folder. Names of what is not there may be names of the
-    Hugging Face hub, and stay.
+    A run can then be resumed, chatted with and exported from any folder. Names that do not exist here may be names on
+    the Hugging Face hub, and stay as they are.
     """
-    resolved = copy.copy(recipe)
+    resolved = owned(recipe)
     for field in iterate_fields(recipe):
         *groups, name = field.path.split(".")
-        if name not in _INPUTS or not isinstance(field.value, str):
+        if not is_here_path(field.annotation):
             continue
-        path = expand_path(field.value)
-        if path_is(path) and not Path(field.value).is_absolute():
+        named = _names_in(field)
+        absolute = [_absolute(name) for name in named]
+        if absolute != named or (len(named) > 1 and isinstance(field.value, str) and any(map(_is_there, named))):
             node: Any = resolved
             for group in groups:
-                setattr(node, group, copy.copy(getattr(node, group)))
                 node = getattr(node, group)
-            setattr(node, name, str(path.absolute()))
+            setattr(node, name, absolute[0] if isinstance(field.value, str) and len(absolute) == 1 else absolute)
     return resolved
 
 
-def input_paths(recipe: fdl.Buildable[Recipe], fields: tuple[str, ...] = _INPUTS) -> list[Path]:
-    """Return every file and folder here that a process needs to read for a recipe, as absolute paths.
+def _names_in(field: Field) -> list[str]:
+    """Return the paths that a field names: one, or several if it takes a list."""
+    if field.path.endswith(".from_pretrained") and field.value == RANDOM:
+        return []
+    if isinstance(field.value, str) and not is_list(field.annotation):
+        return [field.value] if field.value else []
+    return listed_paths(field.value) if isinstance(field.value, str | list) else []
 
-    Beside what the recipe names these are the folders that links in its models lead to, and of the runs it starts from
-    the tokenizers that their recipes name.
+
+def _is_there(name: str) -> bool:
+    return bool(name) and path_is(expand_path(name))
+
+
+def _absolute(name: str) -> str:
+    return str(expand_path(name).absolute()) if _is_there(name) and not Path(name).is_absolute() else name
+
+
+def input_paths(recipe: Draft[Recipe], fields: tuple[str, ...] | None = None) -> list[Path]:
+    """Return every local file and folder that a process needs to read for a recipe, as absolute paths.
+
+    They include the folders that links in its models point to, and the tokenizers named by the recipes of the runs that
+    it starts from.
 
     Args:
         recipe: The recipe.
-        fields: Names of the fields to look at.
+        fields: Names of the fields to look at; `None` means all that take a path of this machine.
 
     Raises:
-        RecipeError: A run it starts from has a recipe that cannot be read.
+        RecipeError: The recipe of a run that it starts from cannot be read.
     """
     found: list[Path] = []
     for field in iterate_fields(recipe):
         name = field.path.split(".")[-1]
-        path = expand_path(field.value).absolute() if name in fields and isinstance(field.value, str) else None
-        if path is None or not path_is(path):
-            continue
-        found.append(path)
-        if name in _MODEL_INPUTS and path_is(path, Path.is_dir):
-            found += [entry.resolve().parent for entry in path.iterdir() if entry.is_symlink()]
-        for folder in (path, *path.parents[:2]) if name == "from_pretrained" else ():
-            if path_is(folder / "recipe.yaml", Path.is_file):
-                found += [folder, *input_paths(load_recipe(folder / "recipe.yaml"), _MODEL_INPUTS)]
+        is_asked_for = is_here_path(field.annotation) if fields is None else name in fields
+        for path in (expand_path(named).absolute() for named in _names_in(field) if is_asked_for and _is_there(named)):
+            found.append(path)
+            if name in _MODEL_INPUTS and path_is(path, Path.is_dir):
+                found += [entry.resolve().parent for entry in path.iterdir() if entry.is_symlink()]
+            for folder in _with_recipe(path) if name == "from_pretrained" else ():
+                found += [folder, *input_paths(load_recipe(folder / RECIPE_FILE), _MODEL_INPUTS)]
     return list(dict.fromkeys(found))
 
 
@@ -74,31 +91,32 @@ def tokenizer_name(recipe: Recipe) -> str:
     """Return where a recipe's tokenizer comes from: its own, or that of the language model it starts from.
 
     Raises:
-        RecipeError: The recipe names neither, or the run it starts from has a recipe that cannot be read.
+        RecipeError: The recipe names neither, or the recipe of the run it starts from cannot be read.
     """
     if recipe.data.tokenizer is not None:
         return recipe.data.tokenizer
-    source = recipe.model.language.from_pretrained
+    source = recipe.model.language.source
     if source is None:
         raise RecipeError("data.tokenizer is not set, and there is no model.language.from_pretrained to take it from")
-    path = expand_path(source)
-    for folder in (path, *path.parents[:2]):
-        if path_is(folder / "recipe.yaml", Path.is_file):
-            return tokenizer_name(build(load_recipe(folder / "recipe.yaml")))
-    return source
+    saved = recipe_of_run(source)
+    return source if saved is None else tokenizer_name(saved)
 
 
-def expand_path(name: str) -> Path:
-    """Return the path a name stands for, with `~` as the home folder where there is one."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # no such user
-        return Path(name)
+def recipe_of_run(source: str) -> Recipe | None:
+    """Return the recipe of the run whose directory or checkpoint a path names; `None` if it names neither.
+
+    Raises:
+        RecipeError: The recipe cannot be read.
+    """
+    folder = next(_with_recipe(expand_path(source)), None)
+    return None if folder is None else build(load_recipe(folder / RECIPE_FILE))
 
 
-def path_is(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
-    """Return whether a path is there and of a kind, such as `Path.is_dir`; what cannot be looked up is not."""
-    try:
-        return kind(path)
-    except (OSError, ValueError):  # a name too long, a folder that must not be searched
-        return False
+def _with_recipe(path: Path) -> Iterator[Path]:
+    """Yield the folders with a recipe: of a checkpoint, the checkpoint, its folder and its run; of a run, the run."""
+    return (folder for folder in (path, *path.parents[:2]) if path_is(folder / RECIPE_FILE, Path.is_file))
+
+
+def image_folder_of(data: LlavaDataConfig, data_file: Path) -> Path:
+    """Return the folder that the image names of a data file are relative to: the given one, or that of the file."""
+    return expand_path(data.image_folder) if data.image_folder else data_file.parent

@@ -1,23 +1,43 @@
-"""What the model is: a language model, and for vision-language training a vision tower and a projector."""
+"""The model: a language model, and for vision-language training also a vision tower and a projector."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from neva_recipes.config._node import ConfigNode, Matches, Positive, PositiveFloat, Range
+from neva_recipes.config.values.node import ConfigNode, Matches, Positive, PositiveFloat, Range, config_dataclass
+from neva_recipes.config.values.paths import OptionalPathField
 
-__all__ = ["LanguageConfig", "ModelConfig", "ProjectorConfig", "VisionConfig"]
+__all__ = ["RANDOM", "LanguageConfig", "LlavaModelConfig", "ModelConfig", "ProjectorConfig", "VisionConfig"]
+
+RANDOM = "random"
+"""Value of `from_pretrained` that asks for random weights; a folder of that name is `./random`."""
 
 
-@dataclass(kw_only=True, frozen=True)
-class LanguageConfig(ConfigNode):
-    """A decoder-only language model of the Llama family (RMSNorm, rotary positions, SwiGLU, no bias)."""
+_FamilyName = Annotated[str, Matches(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "the name of a family, such as llama or clip")]
 
+
+class _Part(ConfigNode):
+    """A part of the model."""
+
+    if TYPE_CHECKING:
+        from_pretrained: OptionalPathField
+
+    @property
+    def source(self) -> str | None:
+        """Where the weights come from; `None` means random weights, whether the recipe says so or not."""
+        return None if self.from_pretrained == RANDOM else self.from_pretrained
+
+
+@config_dataclass
+class LanguageConfig(_Part):
+    """A decoder-only language model; its family decides what a layer is made of."""
+
+    family: _FamilyName = "llama"
+    """Family of the model: llama, or one that an installed package offers."""
     num_layers: Positive
     """Number of transformer layers."""
     hidden_size: Positive
     """Width of the residual stream."""
     ffn_hidden_size: Positive
-    """Width of the SwiGLU feed-forward layer (Hugging Face: intermediate_size)."""
+    """Width of the feed-forward layer (Hugging Face: intermediate_size)."""
     num_attention_heads: Positive
     """Number of query heads."""
     num_query_groups: Positive
@@ -46,8 +66,9 @@ class LanguageConfig(ConfigNode):
     """Dropout probability of the attention weights."""
     freeze: bool = False
     """Keep these weights fixed."""
-    from_pretrained: str | None = None
-    """Weights: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
+    from_pretrained: OptionalPathField = None  # type: ignore[assignment]
+    """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; none means random,
+    random that this is meant."""
 
     @property
     def head_size(self) -> int:
@@ -60,12 +81,12 @@ class LanguageConfig(ConfigNode):
         return -(-self.vocab_size // multiple) * multiple
 
 
-@dataclass(kw_only=True, frozen=True)
-class VisionConfig(ConfigNode):
-    """A vision transformer that turns an image into patch features (CLIP or SigLIP)."""
+@config_dataclass
+class VisionConfig(_Part):
+    """A vision transformer that turns an image into patch features."""
 
-    vision_model_type: Literal["clip", "siglip"] = "clip"
-    """Family of the tower."""
+    vision_model_type: _FamilyName = "clip"
+    """Family of the tower: clip, siglip, or one that an installed package offers."""
     num_layers: Positive = 24
     """Number of transformer layers."""
     hidden_size: Positive = 1024
@@ -84,29 +105,19 @@ class VisionConfig(ConfigNode):
     """Epsilon of LayerNorm."""
     vision_select_layer: int = -2
     """Which hidden state becomes the image features; -1 is the last layer's output, -2 the one before (LLaVA)."""
-    vision_select_feature: Literal["patch", "cls_patch"] = "patch"
-    """Use the patch tokens only, or the class token too (CLIP)."""
+    vision_select_feature: Literal["patch", "cls_patch", "skip_first"] = "patch"
+    """Use the patch tokens only, or the class token too (CLIP); skip_first leaves out the first token of SigLIP too."""
     image_token_len: Positive | None = None
     """Tokens an image takes in the sequence; none derives it from the sizes, a number is checked against them."""
     freeze: bool = True
     """Keep these weights fixed."""
-    from_pretrained: str | None = None
-    """Weights: a Hugging Face directory or hub name, a run directory, or a checkpoint; none means random."""
-
-    @property
-    def has_class_token(self) -> bool:
-        """Whether the tower puts a class token before the patches."""
-        return self.vision_model_type == "clip"
-
-    @property
-    def tokens_per_image(self) -> int:
-        """Number of sequence positions one image takes."""
-        patches = (self.image_size // self.patch_size) ** 2
-        return patches + (self.has_class_token and self.vision_select_feature == "cls_patch")
+    from_pretrained: OptionalPathField = None  # type: ignore[assignment]
+    """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; none means random,
+    random that this is meant."""
 
 
-@dataclass(kw_only=True, frozen=True)
-class ProjectorConfig(ConfigNode):
+@config_dataclass
+class ProjectorConfig(_Part):
     """The map from vision features to the language model's width."""
 
     mm_projector_type: Annotated[str, Matches(r"linear|mlp[1-9]x_gelu", "linear or mlpNx_gelu (mlp2x_gelu)")] = (
@@ -115,8 +126,9 @@ class ProjectorConfig(ConfigNode):
     """linear, or mlpNx_gelu: N linear layers with GELU between them."""
     freeze: bool = False
     """Keep these weights fixed."""
-    from_pretrained: str | None = None
-    """Weights: a run directory or checkpoint of stage 1, or a Hugging Face LLaVA directory; none means random."""
+    from_pretrained: OptionalPathField = None  # type: ignore[assignment]
+    """Weights: the run of stage 1, a checkpoint, or a Hugging Face LLaVA directory; none means random,
+    random that this is meant."""
 
     @property
     def num_layers(self) -> int:
@@ -124,7 +136,7 @@ class ProjectorConfig(ConfigNode):
         return 1 if self.mm_projector_type == "linear" else int(self.mm_projector_type[3])
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class ModelConfig(ConfigNode):
     """The whole model; without vision and projector it is a text-only language model."""
 
@@ -144,3 +156,14 @@ class ModelConfig(ConfigNode):
     """With full recompute: layers per chunk (uniform) or layers recomputed (block)."""
     recompute_modules: list[Literal["core_attn", "mlp", "layernorm"]] | None = None
     """With selective recompute: which modules; layernorm needs Transformer Engine."""
+
+
+if TYPE_CHECKING:
+
+    class LlavaModelConfig(ModelConfig):
+        """A model with a vision tower and a projector."""
+
+        vision: VisionConfig
+        projector: ProjectorConfig
+else:
+    LlavaModelConfig = ModelConfig

@@ -1,10 +1,9 @@
 """The root of every recipe."""
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from neva_recipes.config._node import ConfigNode
 from neva_recipes.config.data import LlavaDataConfig, TextDataConfig
-from neva_recipes.config.model import ModelConfig
+from neva_recipes.config.model import LlavaModelConfig, ModelConfig
 from neva_recipes.config.training import (
     CheckpointConfig,
     LoggingConfig,
@@ -13,11 +12,12 @@ from neva_recipes.config.training import (
     PrecisionConfig,
     TrainerConfig,
 )
+from neva_recipes.config.values.node import ConfigNode, config_dataclass
 
-__all__ = ["Recipe"]
+__all__ = ["LlavaRecipe", "Recipe"]
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class Recipe(ConfigNode):
     """Everything one training run is made of."""
 
@@ -39,3 +39,18 @@ class Recipe(ConfigNode):
     """Checkpoints."""
     logging: LoggingConfig
     """Metrics."""
+
+
+if TYPE_CHECKING:
+
+    class LlavaRecipe(Recipe):
+        """A recipe for image-text conversations: to a checker its data have images, and its model has eyes.
+
+        There is one class of recipe, and this is another name of it. A function that sets `data.image_folder` or
+        `model.projector.freeze` of any `Recipe` would have to prove first that they are there.
+        """
+
+        model: LlavaModelConfig
+        data: LlavaDataConfig
+else:
+    LlavaRecipe = Recipe

@@ -1,31 +1,52 @@
-"""Recipes as plain data and YAML files that are complete, readable, diffable, and load back to the same recipe."""
+"""Recipes as plain data and as YAML files, which are complete and readable and load back to the same recipe."""
 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import fiddle as fdl
 import yaml
 
 from neva_recipes.config._history import value_from
-from neva_recipes.config._node import field_types, node_types, suggest
-from neva_recipes.config.errors import RecipeError
+from neva_recipes.config.errors import RecipeError, reading_problem
 from neva_recipes.config.recipe import Recipe
-from neva_recipes.config.tree import build
+from neva_recipes.config.tree import Draft, DraftNode, build
+from neva_recipes.config.values.nearness import suggest
+from neva_recipes.config.values.node import field_types, means_none, node_types, path_as_text
+from neva_recipes.config.values.numbers import FLOAT, INTEGER
+from neva_recipes.config.values.paths import expand_path
+from neva_recipes.terminal import visible
 
-__all__ = ["load_recipe", "recipe_from_plain", "recipe_from_yaml", "recipe_to_plain", "recipe_to_yaml"]
+PlainTable: TypeAlias = dict[str, Any]
+"""A table of plain data, as JSON, YAML and TOML have it: texts, numbers, lists and further tables by name.
 
-_CLASS_KEY = "class"
+Its values are `Any`, for they come from a file that anybody may have written: whoever uses one has checked it.
+"""
+
+__all__ = [
+    "CLASS_KEY",
+    "PlainTable",
+    "load_recipe",
+    "read_yaml",
+    "read_yaml_text",
+    "recipe_from_plain",
+    "recipe_from_yaml",
+    "recipe_to_plain",
+    "recipe_to_yaml",
+]
+
+CLASS_KEY = "class"
+"""Key that names the class of a group, if several classes are possible."""
 
 
-# Those of libyaml, where PyYAML was built with it, are several times as fast.
+# libyaml's classes, if PyYAML was built with it, are several times as fast.
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _KeysOnce(yaml.constructor.SafeConstructor):
-    """Refuses a key that stands twice."""
+    """Refuses a key that appears twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -38,41 +59,52 @@ class _KeysOnce(yaml.constructor.SafeConstructor):
 
 
 class _Loader(_KeysOnce, yaml.SafeLoader):
-    """Reads YAML as people mean it: 2e-5 is a number, yes and 2024-01-01 are text, a key stands once."""
+    """Reads YAML as people mean it: 2e-5 is a number, yes and 2024-01-01 are text, a key appears once."""
 
 
-class _FastLoader(_KeysOnce, _SafeLoader):
-    """Reads the same; of what is wrong the other says more."""
+class _FastLoader(_KeysOnce, _SafeLoader):  # type: ignore[misc]
+    """Reads the same as `_Loader`, which has better error messages."""
 
 
-class _Dumper(_SafeDumper):
-    """Quotes every string that `_Loader` or another YAML reader would take for something else."""
+class _Dumper(_SafeDumper):  # type: ignore[misc]
+    """Quotes every string that `_Loader` or another YAML reader would not read as a string."""
+
+    def represent_str(self, text: str) -> Any:
+        """Return the node of a string; one with terminal control characters gets double quotes, which allow escapes."""
+        style = None if visible(text) == text else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+# Text that is not a number here but is one for another reader (010, 0x10) is quoted too.
+_ANY_NUMBER = r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?"
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"null|Null|NULL|~|", ["n", "N", "~", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(0|[1-9]\d*)", list("-+0123456789")),
-    ("float", _NUMBER + r"|[-+]?\.inf|\.nan", list("-+.0123456789")),
+    ("int", INTEGER, list("-+0123456789")),
+    ("float", FLOAT + r"|[-+]?\.inf|\.nan", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
 _FastLoader.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER + "$"), list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_ANY_NUMBER})$"), list("-+.0123456789"))
 
 
-def recipe_to_yaml(recipe: fdl.Buildable[Recipe]) -> str:
+def recipe_to_yaml(recipe: Draft[Recipe]) -> str:
     """Return a recipe as YAML text.
 
     Raises:
         RecipeError: The recipe is not valid; only valid recipes are written.
     """
-    return yaml.dump(recipe_to_plain(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(recipe_to_plain(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    # PyYAML takes bidirectional marks for printable; `_Dumper` has put strings with them in double quotes.
+    return visible(text)
 
 
-def recipe_to_plain(recipe: fdl.Buildable[Recipe]) -> dict[str, Any]:
-    """Return a recipe as nested dictionaries of every field; a group of one class out of several says `class`.
+def recipe_to_plain(recipe: Draft[Recipe]) -> PlainTable:
+    """Return a recipe as nested dictionaries of every field; a group with several possible classes has a `class`.
 
     Raises:
         RecipeError: The recipe is not valid.
@@ -81,54 +113,74 @@ def recipe_to_plain(recipe: fdl.Buildable[Recipe]) -> dict[str, Any]:
     return _to_plain(recipe)
 
 
-def _to_plain(node: fdl.Buildable[Any]) -> dict[str, Any]:
+def _to_plain(node: DraftNode) -> PlainTable:
     cls: Any = fdl.get_callable(node)
-    plain: dict[str, Any] = {}
+    plain: PlainTable = {}
     for name, annotation in field_types(cls).items():
         value = node.__arguments__.get(name, getattr(cls, name, None))
         if isinstance(value, fdl.Buildable):
             child = _to_plain(value)
             if len(node_types(annotation)) > 1:
-                child = {_CLASS_KEY: fdl.get_callable(value).__name__, **child}
+                child = {CLASS_KEY: fdl.get_callable(value).__name__, **child}
             value = child
-        plain[name] = value
+        plain[name] = path_as_text(annotation, value)
     return plain
 
 
-def recipe_from_yaml(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
+def recipe_from_yaml(text: str, source: str = "recipe") -> Draft[Recipe]:
     """Return the recipe that YAML text describes.
 
     Args:
-        text: What `recipe_to_yaml` wrote, possibly edited.
+        text: The text that `recipe_to_yaml` wrote, possibly edited.
         source: Name of the file, for messages.
 
     Raises:
         RecipeError: The text is not YAML, or a field is unknown, missing, or holds a wrong value.
     """
+    plain, lines = read_yaml(text, source)
+    return recipe_from_plain(plain, source, lines)
+
+
+def read_yaml(text: str, source: str) -> tuple[Any, dict[str, int]]:
+    """Return the content of YAML text as plain data, and the line of each key by its dotted path.
+
+    Args:
+        text: The text.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecipeError: The text is not YAML, or a key appears twice.
+    """
+    text = text.removeprefix("\ufeff")  # some editors write a byte order mark
     try:
         try:
             node, plain = _read(_FastLoader(text))  # type: ignore[call-arg]
         except yaml.YAMLError:
             node, plain = _read(_Loader(text))
-        lines = dict(_lines(node, ""))
+        return plain, dict(_lines(node, ""))
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not valid YAML: {_first_line(error)}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a group that holds itself
-        raise RecipeError(f"{source}: cannot be read as YAML: {error}") from None
-    return recipe_from_plain(plain, source, lines)
+    except ValueError:  # more digits than Python turns into an integer
+        raise RecipeError(
+            f"{source}: cannot be read as YAML: it holds a number of thousands of digits, which no field takes"
+        ) from None
+    except RecursionError:
+        raise RecipeError(
+            f"{source}: cannot be read as YAML: a group holds itself, or groups lie too deep in each other"
+        ) from None
 
 
 def _read(loader: Any) -> tuple[yaml.Node | None, Any]:
-    """Return the one document of a text, as it is written and as plain data."""
+    """Return the single document of a text, as a YAML node and as plain data."""
     node = loader.get_single_node()
     return node, None if node is None else loader.construct_document(node)
 
 
-def recipe_from_plain(plain: Any, source: str = "recipe", lines: Mapping[str, int] | None = None) -> fdl.Config[Recipe]:
+def recipe_from_plain(plain: object, source: str = "recipe", lines: Mapping[str, int] | None = None) -> Draft[Recipe]:
     """Return the recipe that nested dictionaries describe.
 
     Args:
-        plain: What `recipe_to_plain` returned, possibly changed.
+        plain: The result of `recipe_to_plain`, possibly changed.
         source: Where it comes from, for messages and for the history of the fields.
         lines: Line of each field in the source, by dotted path.
 
@@ -136,7 +188,7 @@ def recipe_from_plain(plain: Any, source: str = "recipe", lines: Mapping[str, in
         RecipeError: A field is unknown, missing, or holds a wrong value.
     """
     try:
-        recipe = _from_plain(Recipe, plain, "", source, lines or {})
+        recipe: Recipe = _from_plain(Recipe, plain, "", source, lines or {})
         build(recipe)
     except RecipeError as error:
         raise RecipeError(f"{source}: {error}") from None
@@ -144,7 +196,7 @@ def recipe_from_plain(plain: Any, source: str = "recipe", lines: Mapping[str, in
 
 
 def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yield the dotted path of every key, and its line from 1."""
+    """Yield the dotted path of every key, and its line, counted from 1."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             path = f"{prefix}{key.value}"
@@ -158,7 +210,11 @@ def _first_line(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
 
 
-def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str, int]) -> fdl.Config[Any]:
+_LATER_FIELDS = {("OptimConfig", "lr_decay_steps"), ("LanguageConfig", "family")}
+"""Fields that recipes saved by earlier versions lack; with the defaults such a recipe keeps its meaning."""
+
+
+def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str, int]) -> DraftNode:
     if not isinstance(plain, dict):
         raise RecipeError(f"{path or 'the file'}: expected a group of fields, got {type(plain).__name__}")
     types = field_types(cls)
@@ -169,9 +225,13 @@ def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str
     node = fdl.Config(cls)
     for name, annotation in types.items():
         where = f"{path}.{name}" if path else name
+        if name not in plain and (cls.__name__, name) in _LATER_FIELDS:
+            with value_from(f"default of {cls.__name__}"):
+                setattr(node, name, cls.__dataclass_fields__[name].default)
+            continue
         if name not in plain:
             raise RecipeError(f"{where} is missing; a saved recipe names every field")
-        value = plain[name]
+        value = None if means_none(annotation, plain[name]) else plain[name]
         if isinstance(value, dict) and node_types(annotation):
             value = _from_plain(*_choose_class(node_types(annotation), value, where), where, source, lines)
         with value_from(source, lines.get(where, 0)):
@@ -179,25 +239,33 @@ def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str
     return node
 
 
-def _choose_class(classes: tuple[type, ...], plain: dict[str, Any], path: str) -> tuple[type, dict[str, Any]]:
+def _choose_class(classes: tuple[type, ...], plain: dict[str, object], path: str) -> tuple[type, PlainTable]:
     if len(classes) == 1:
         return classes[0], plain
-    rest = {key: value for key, value in plain.items() if key != _CLASS_KEY}
+    rest = {key: value for key, value in plain.items() if key != CLASS_KEY}
     for cls in classes:
-        if cls.__name__ == plain.get(_CLASS_KEY):
+        if cls.__name__ == plain.get(CLASS_KEY):
             return cls, rest
     names = ", ".join(cls.__name__ for cls in classes)
-    raise RecipeError(f"{path}.{_CLASS_KEY}={plain.get(_CLASS_KEY)!r}: expected one of {names}")
+    raise RecipeError(f"{path}.{CLASS_KEY}={plain.get(CLASS_KEY)!r}: expected one of {names}")
 
 
-def load_recipe(path: str | Path) -> fdl.Config[Recipe]:
+def load_recipe(path: str | Path) -> Draft[Recipe]:
     """Return the recipe saved in a YAML file.
 
     Raises:
         RecipeError: The file cannot be read or does not hold a valid recipe.
     """
+    return recipe_from_yaml(read_yaml_text(path), str(path))
+
+
+def read_yaml_text(path: str | Path) -> str:
+    """Return the text of a YAML file.
+
+    Raises:
+        RecipeError: The file cannot be read, or is not UTF-8.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
-    return recipe_from_yaml(text, str(path))
+        return expand_path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: {reading_problem(error)}") from None

@@ -1,9 +1,16 @@
 """How the model is trained: layout over GPUs, precision, optimizer, trainer, checkpoints and logging."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from neva_recipes.config._node import ConfigNode, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Range
+from neva_recipes.config.values.node import (
+    ConfigNode,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Range,
+    config_dataclass,
+)
 
 __all__ = [
     "CheckpointConfig",
@@ -17,7 +24,7 @@ __all__ = [
 Fraction = Annotated[float, Range(minimum=0, maximum=1)]
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class ParallelConfig(ConfigNode):
     """How the model is split over GPUs; what is left of them is data parallelism."""
 
@@ -45,7 +52,7 @@ class ParallelConfig(ConfigNode):
     """Gather updated weights while the forward pass goes on (distributed optimizer with overlap_grad_reduce)."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class PrecisionConfig(ConfigNode):
     """Number formats of weights, matrix products and gradient sums."""
 
@@ -73,7 +80,7 @@ class PrecisionConfig(ConfigNode):
     """Last layers kept in bf16, used with first_last_layers_bf16."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class OptimConfig(ConfigNode):
     """AdamW and its learning-rate schedule."""
 
@@ -83,10 +90,12 @@ class OptimConfig(ConfigNode):
     """Learning rate at the end of the schedule."""
     lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the schedule after warm-up."""
+    lr_decay_steps: Positive | None = None
+    """Steps, warm-up included, after which min_lr is reached and stays; none means all steps of the run."""
     warmup_steps: NonNegative | None = None
     """Steps of linear warm-up from zero; none means warmup_ratio decides."""
     warmup_ratio: Fraction | None = 0.03
-    """Share of all steps spent warming up, rounded up; used when warmup_steps is none."""
+    """Share of the schedule spent warming up, rounded up; used when warmup_steps is none."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay; not applied to biases and norms."""
     adam_beta1: Fraction = 0.9
@@ -99,7 +108,7 @@ class OptimConfig(ConfigNode):
     """Largest global gradient norm; 0 turns clipping off."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class TrainerConfig(ConfigNode):
     """How long, on what, and with which extras the loop runs."""
 
@@ -131,7 +140,7 @@ class TrainerConfig(ConfigNode):
     """Show a progress bar in rank 0's log."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class CheckpointConfig(ConfigNode):
     """When checkpoints are written and which are kept."""
 
@@ -144,12 +153,12 @@ class CheckpointConfig(ConfigNode):
     save_last: bool = True
     """Always keep the newest too; a finished run's last checkpoint is its result."""
     monitor: Literal["val_loss", "reduced_train_loss"] | None = None
-    """Logged metric that ranks checkpoints; none ranks by step."""
+    """Logged metric that ranks checkpoints; none ranks by step, and keeps the one of the lowest val_loss besides."""
     mode: Literal["min", "max"] = "min"
     """Whether a small or a large value of monitor is better."""
 
 
-@dataclass(kw_only=True, frozen=True)
+@config_dataclass
 class LoggingConfig(ConfigNode):
     """Where metrics go beside TensorBoard and CSV, which are always written to the run directory."""
 

@@ -1,6 +1,6 @@
 """What `--dry-run` shows of a recipe: its values and their sources, its plan, and what would be started.
 
-The page, which alone needs an HTML library, is in `neva_recipes.inspection.page`.
+The page is in `neva_recipes.inspection.page`, since only it needs an HTML library.
 """
 
 from neva_recipes.inspection.inspection import Inspection, inspect_recipe

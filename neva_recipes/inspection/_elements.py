@@ -1,4 +1,4 @@
-"""HTML as a tree of elements, so that no text can be taken for markup."""
+"""HTML as a tree of elements, so that text is never taken for markup."""
 
 from xml.etree import ElementTree
 
@@ -8,7 +8,7 @@ Element = ElementTree.Element
 
 
 def element(tag: str, *children: Element | str, **attributes: str) -> Element:
-    """Return an element; `class_` stands for the attribute `class`.
+    """Return an element; `class_` means the attribute `class`.
 
     Args:
         tag: Name of the element.
@@ -29,5 +29,6 @@ def element(tag: str, *children: Element | str, **attributes: str) -> Element:
 
 
 def document(root: Element) -> str:
-    """Return a whole HTML page in ASCII: other characters are written as references, which any encoding can carry."""
-    return "<!DOCTYPE html>\n" + ElementTree.tostring(root, encoding="us-ascii", method="html").decode("ascii") + "\n"
+    """Return a whole HTML page in ASCII; other characters become references, which any encoding can carry."""
+    html: bytes = ElementTree.tostring(root, encoding="us-ascii", method="html")
+    return f"<!DOCTYPE html>\n{html.decode('ascii')}\n"

@@ -1,4 +1,4 @@
-"""The look of the page of a recipe: light and dark, wide and narrow, nothing from the network."""
+"""The style of the page of a recipe: for light and dark, wide and narrow, and without network access."""
 
 __all__ = ["STYLE"]
 
@@ -54,9 +54,10 @@ dd { margin: 0; }
 .c6 { background: var(--s6); } .c7 { background: var(--s7); }
 .memory { margin: 0 0 20px; }
 .head { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 16px; }
-.scale { position: relative; margin: 6px 0 8px; }
+.scale { position: relative; margin: 6px 0 3px; }
 .bar { display: flex; height: 22px; background: var(--empty); border-radius: 4px; overflow: hidden; }
 .limit { position: absolute; top: -3px; bottom: -3px; width: 3px; margin-left: -2px; background: var(--error); }
+.limit-label { color: var(--error); font-size: 12px; margin: 0 0 4px; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: 13px; font-variant-numeric: tabular-nums; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; }
 .over { color: var(--error); font-weight: 600; }
@@ -71,6 +72,7 @@ th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line);
 code, pre, .tree { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, "Liberation Mono", monospace; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin: 2px 0 6px; }
+.inside { margin: 8px 0 16px; }
 details details { margin-left: 14px; }
 summary { cursor: pointer; font-weight: 600; }
 .row {

@@ -1,18 +1,17 @@
-"""Everything `--dry-run` knows of a recipe, however it is then written down."""
+"""All that `--dry-run` knows of a recipe, in whatever format it is then printed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-import fiddle as fdl
-
 import executors
-from neva_recipes.config import Recipe
+from neva_recipes.config import Draft, Recipe
 from neva_recipes.plan import Finding, Plan, plan
 
 __all__ = ["Inspection", "inspect_recipe"]
 
-_NOT_HERE = ("file-missing", "file-not-set")
-"""Codes of findings that say where the recipe was looked at, not what is wrong with it."""
+_NOT_HERE = ("file-missing", "file-not-set", "no-gpu", "disk-full")
+"""Codes of findings about the place of the inspection, not about the recipe."""
 
 
 @dataclass(frozen=True)
@@ -20,29 +19,38 @@ class Inspection:
     """A recipe, its plan, and what would be started.
 
     Attributes:
-        recipe: The recipe, with the history of its fields.
+        recipe: The inspected recipe, with the history of its fields.
         plan: Its plan.
-        script: Shell text that starts it; none where there are errors or the executor cannot run it.
+        job: The job that would be started; `None` if there are errors or the executor cannot run it.
     """
 
-    recipe: fdl.Buildable[Recipe]
+    recipe: Draft[Recipe]
     plan: Plan
-    script: str | None
+    job: executors.Job | None
+
+    @cached_property
+    def script(self) -> str | None:
+        """Shell text that writes the run directory and starts the job; `None` without a job."""
+        return None if self.job is None else self.job.script()
+
+    @cached_property
+    def command(self) -> tuple[str, str] | None:
+        """The part of the script that people look for, with a title; `None` without a job."""
+        return None if self.job is None else self.job.executor.in_short(self.job)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What stops a launch wherever it is tried."""
+        """The findings that stop a launch anywhere."""
         return tuple(finding for finding in self.plan.errors if not _is_note(finding))
 
     @property
     def notes(self) -> tuple[Finding, ...]:
-        """What stops a launch on this machine alone: files that are not here, and what the executor cannot do."""
+        """The findings that stop a launch only here: missing files and GPUs, and limits of the executor."""
         return tuple(filter(_is_note, self.plan.errors))
 
     def by_kind(self) -> dict[str, tuple[Finding, ...]]:
-        """Return all findings by what they mean here: `error`, `warning`, `note`."""
-        warnings = tuple(finding for finding in self.plan.findings if finding.severity == "warning")
-        return {"error": self.errors, "warning": warnings, "note": self.notes}
+        """Return all findings by their meaning here: `error`, `warning`, `note`."""
+        return {"error": self.errors, "warning": self.plan.warnings, "note": self.notes}
 
 
 def _is_note(finding: Finding) -> bool:
@@ -50,30 +58,31 @@ def _is_note(finding: Finding) -> bool:
 
 
 def inspect_recipe(
-    recipe: fdl.Buildable[Recipe],
+    recipe: Draft[Recipe],
     executor: executors.Executor | None = None,
     *,
     gpu: str | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
 ) -> Inspection:
-    """Return what a recipe is and what it would start; starts and writes nothing.
+    """Return what a recipe is and what it would start, without starting or writing anything.
 
     Args:
-        recipe: What to train.
-        executor: Where; none means `LocalExecutor()`.
-        gpu: Type of GPU to plan for, such as `h100-80g`; none means the executor's, or that one if it does not know.
-        name: Name of the run; none means the recipe's.
+        recipe: The recipe to train.
+        executor: The executor to run it; `None` means `LocalExecutor()`.
+        gpu: Type of GPU to plan for, such as `h100-80g`; `None` means the executor's, or h100-80g if that is unknown.
+        name: Name of the run; `None` means that of the recipe.
         runs_dir: Folder of the run directory.
 
     Raises:
-        RecipeError: A field holds a wrong value, or there is no such GPU type.
+        RecipeError: A field holds a wrong value, or the GPU type is unknown.
         RunError: The name cannot be used.
     """
-    place = executor or executors.LocalExecutor()
+    recipe, place = executors.settle(recipe, runs_dir), executor or executors.LocalExecutor()
     planned = plan(recipe, place, gpu=gpu)
+    if space := executors.disk_finding([planned], Path(runs_dir).absolute()):
+        planned = replace(planned, findings=(*planned.findings, space))
     inspection = Inspection(recipe, planned, None)
     if inspection.errors or any(finding.about == "executor" for finding in inspection.notes):
         return inspection
-    script = executors.job_of(recipe, planned, place, name=name, runs_dir=runs_dir).script()
-    return Inspection(recipe, planned, script)
+    return Inspection(recipe, planned, executors.job_of(recipe, planned, place, name=name, runs_dir=runs_dir))

@@ -1,11 +1,17 @@
-"""What `--format json` prints, and the recipe read back from it."""
+"""The output of `--format json`, and how to read the recipe back from it."""
 
 import json
 from typing import Any
 
-import fiddle as fdl
-
-from neva_recipes.config import Recipe, RecipeError, recipe_from_plain, recipe_to_plain, with_absolute_inputs
+from neva_recipes.config import (
+    Draft,
+    PlainTable,
+    Recipe,
+    RecipeError,
+    recipe_from_plain,
+    recipe_to_plain,
+    with_absolute_inputs,
+)
 from neva_recipes.inspection.inspection import Inspection
 from neva_recipes.inspection.sources import Source
 from neva_recipes.inspection.tree import recipe_rows
@@ -14,7 +20,7 @@ from neva_recipes.plan.serialization import plan_to_plain
 __all__ = ["INSPECTION_SCHEMA", "inspection_to_json", "recipe_from_json"]
 
 INSPECTION_SCHEMA = 1
-"""Number of the form; it grows when a key changes its meaning or goes away, not when one is added."""
+"""Version of the format; it grows when a key changes its meaning or goes away, not when a key is added."""
 
 
 def inspection_to_json(inspection: Inspection) -> str:
@@ -32,7 +38,7 @@ def inspection_to_json(inspection: Inspection) -> str:
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def recipe_from_json(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
+def recipe_from_json(text: str, source: str = "recipe") -> Draft[Recipe]:
     """Return the recipe of JSON text that `inspection_to_json` wrote.
 
     Args:
@@ -40,7 +46,7 @@ def recipe_from_json(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
         source: Name of the file, for messages.
 
     Raises:
-        RecipeError: The text is not JSON of that form, or its recipe is not valid.
+        RecipeError: The text is not JSON of this form, or its recipe is not valid.
     """
     try:
         document: Any = json.loads(text)
@@ -53,8 +59,8 @@ def recipe_from_json(text: str, source: str = "recipe") -> fdl.Config[Recipe]:
     return recipe_from_plain(document["recipe"], source)
 
 
-def _source(source: Source) -> dict[str, Any]:
-    plain: dict[str, Any] = {"kind": source.kind, "file": source.file, "line": source.line, "function": source.function}
+def _source(source: Source) -> PlainTable:
+    plain: PlainTable = {name: getattr(source, name) for name in ("kind", "file", "line", "function", "meaning")}
     if source.kind == "command line":
         plain["replaced"] = source.replaced
     return {key: value for key, value in plain.items() if key == "replaced" or value is not None}

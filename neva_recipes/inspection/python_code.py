@@ -1,8 +1,6 @@
 """A recipe as Python code."""
 
-import fiddle as fdl
-
-from neva_recipes.config import Recipe, build
+from neva_recipes.config import Draft, Recipe, build
 
 __all__ = ["recipe_to_python"]
 
@@ -14,7 +12,7 @@ _HEADER = '''\
 '''
 
 
-def recipe_to_python(recipe: fdl.Buildable[Recipe]) -> str:
+def recipe_to_python(recipe: Draft[Recipe]) -> str:
     """Return a Python file whose function `build_config` returns an equal recipe.
 
     The file can be given to `nemo-run --recipes`.
@@ -26,6 +24,6 @@ def recipe_to_python(recipe: fdl.Buildable[Recipe]) -> str:
 
     name: str = build(recipe).name
     lines = [line.rstrip() for line in codegen.codegen_dot_syntax(recipe).lines()]
-    # The name may hold what would end or change the docstring.
+    # The name may contain text that would end or change the docstring.
     title = name.encode("unicode_escape").decode("ascii").replace('"', '\\"')
     return "\n".join([_HEADER.format(name=title), *lines]) + "\n"

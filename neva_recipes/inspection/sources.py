@@ -1,4 +1,4 @@
-"""Where the value of each field comes from."""
+"""The source of the value of each field."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Literal
 import fiddle as fdl
 from fiddle import history
 
-from neva_recipes.config import COMMAND_LINE, showable
+from neva_recipes.config import COMMAND_LINE, DERIVED, PLACEHOLDER, DraftNode, showable
 
 __all__ = ["Source", "source_of"]
 
@@ -16,25 +16,31 @@ _OURS = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value comes from.
+    """The source of a value.
 
     Attributes:
-        kind: A default of the class, `key=value` on the command line, Python code, a file of values, or unknown where
-            Fiddle kept no history.
-        file: Path of the file; none for the other kinds.
-        line: Line of the file; none where it is not known.
-        function: Function that set it; none where it was no function.
-        replaced: The value it took the place of, secrets masked; meaningless unless `kind` is `command line`.
+        kind: A default of the class, `key=value` on the command line, Python code, a file of values, a placeholder that
+            waits for a tokenizer, derived from another field or a run, or unknown if Fiddle has no history.
+        file: Path of the file; `None` for the other kinds.
+        line: Line of the file; `None` if unknown.
+        function: Function that set it; `None` if it was not set in a function.
+        meaning: The run whose path the value is, or the field it is derived from; `None` for other kinds.
+        replaced: The value before, with secrets masked; only meaningful if `kind` is `command line`.
     """
 
-    kind: Literal["default", "command line", "python", "file", "unknown"]
+    kind: Literal["default", "command line", "python", "file", "placeholder", "derived", "unknown"]
     file: str | None = None
     line: int | None = None
     function: str | None = None
+    meaning: str | None = None
     replaced: Any = None
 
     def __str__(self) -> str:
-        """Return it in few words: `default`, `llava.finetune`, `recipes.py:12`, or `command line`."""
+        """Return it in short: `default`, `llava.finetune`, `recipes.py:12`, `command line`, or `from FIELD`."""
+        if self.kind == "derived":
+            return f"{DERIVED}{self.meaning}"
+        if self.meaning is not None:
+            return f"{self.kind}: {self.meaning}"
         if self.file is None:
             return self.kind
         path = Path(self.file)
@@ -44,8 +50,8 @@ class Source:
         return path.name if self.line is None else f"{path.name}:{self.line}"
 
 
-def source_of(node: fdl.Buildable[Any], name: str) -> Source:
-    """Return where the value of a field of one group comes from.
+def source_of(node: DraftNode, name: str) -> Source:
+    """Return the source of the value of a field.
 
     Args:
         node: The group, such as `recipe.optim`.
@@ -59,13 +65,18 @@ def source_of(node: fdl.Buildable[Any], name: str) -> Source:
     location = entries[-1].location
     if location.filename == COMMAND_LINE:
         others = [_in_short(entry.new_value) for entry in entries if entry.location.filename != COMMAND_LINE]
-        return Source("command line", replaced=showable(others[-1]) if others else None)
+        named = location.function_name  # the text typed, if the value is the path of a run
+        return Source("command line", meaning=named, replaced=showable(others[-1]) if others else None)
+    if location.filename == PLACEHOLDER:
+        return Source("placeholder")
+    if location.filename.startswith(DERIVED):
+        return Source("derived", meaning=location.filename.removeprefix(DERIVED))
     if location.filename.startswith("default of "):
         return Source("default")
     kind: Literal["python", "file"] = "file" if location.function_name is None else "python"
     return Source(kind, location.filename, location.line_number or None, location.function_name)
 
 
-def _in_short(value: Any) -> Any:
-    """Return a value, of a group its class alone."""
+def _in_short(value: object) -> Any:
+    """Return a value; for a group, only its class."""
     return fdl.get_callable(value).__name__ if isinstance(value, fdl.Buildable) else value

@@ -1,16 +1,15 @@
-"""What `--format text` prints: 80 columns that can be read in a terminal, in a pipe and in a mail."""
+"""The output of `--format text`: 80 columns, readable in a terminal, a pipe and a mail."""
 
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 
-import fiddle as fdl
-
-from neva_recipes.config import Recipe, format_value
+from neva_recipes.config import Draft, Recipe, format_value
 from neva_recipes.inspection import figures
 from neva_recipes.inspection.inspection import Inspection
 from neva_recipes.inspection.sources import Source
 from neva_recipes.inspection.tree import Row, recipe_rows
 from neva_recipes.plan import Finding, Layout, Plan
+from neva_recipes.plan.cost.memory import STATE
+from neva_recipes.terminal import fold
 
 __all__ = ["inspection_to_text", "recipe_to_text"]
 
@@ -33,18 +32,18 @@ def _ansi(text: str, *codes: str) -> str:
 
 
 def inspection_to_text(inspection: Inspection, colour: bool = False) -> str:
-    """Return the recipe with its sources, its plan, and the script, which stands by itself at the end."""
+    """Return the recipe with its sources, what would be started, the plan, and the findings, with errors last."""
     plan, paint = inspection.plan, _ansi if colour else _plain
     blocks = [
         recipe_to_text(inspection.recipe, colour),
+        _command(inspection, paint),
         *(_block(title, lines, paint) for title, lines in _plan_blocks(plan, paint)),
         _block("Findings", _findings(inspection, paint), paint),
-        *_script(inspection, paint),
     ]
     return "\n".join(blocks)
 
 
-def recipe_to_text(recipe: fdl.Buildable[Recipe], colour: bool = False) -> str:
+def recipe_to_text(recipe: Draft[Recipe], colour: bool = False) -> str:
     """Return a recipe as a tree in which every field has its value and its source."""
     paint = _ansi if colour else _plain
     title = "Recipe: each value and where it comes from (* set on the command line)"
@@ -69,28 +68,21 @@ def _row(row: Row, paint: _Paint) -> Iterator[str]:
     elif len(setting) + 2 + len(source) <= _WIDTH:
         yield paint(f"{setting}{source:>{_WIDTH - len(setting)}}", *codes)
     else:
-        for line in _fold(setting, _WIDTH, indent + "    "):
+        further = f"{indent}    "
+        if "/" in row.value and len(setting) > _WIDTH:  # keep a path whole, so that it can be copied
+            lines = [setting.removesuffix(f" {row.value}"), f"{further}{row.value}"]
+        else:
+            lines = fold(setting, _WIDTH, "", further)
+        for line in lines:
             yield paint(line, *codes)
-        for line in _fold(source, _WIDTH - _SOURCE_COLUMN, ""):
+        for line in fold(source, _WIDTH - _SOURCE_COLUMN):
             yield paint(f"{'':<{_SOURCE_COLUMN}}{line}", *codes)
 
 
 def _source_text(source: Source) -> str:
-    return (
-        f"{source}, was {format_value(source.replaced) or repr('')}" if source.kind == "command line" else str(source)
-    )
-
-
-def _fold(text: str, width: int, indent: str) -> list[str]:
-    """Return text in lines of at most `width`, broken at spaces, else after slashes and commas, else anywhere."""
-    lines, rest = [], text
-    while len(rest) > width:
-        start = len(rest) - len(rest.lstrip()) + len(indent)
-        cut = max((rest.rfind(mark, start, width) + 1 for mark in " /,"), default=0)
-        cut = cut if cut > start else width
-        lines.append(rest[:cut].rstrip())
-        rest = indent + rest[cut:].lstrip()
-    return [*lines, rest]
+    if source.kind != "command line":
+        return str(source)
+    return f"{source}, was {format_value(source.replaced) or repr('')}"
 
 
 def _plan_blocks(plan: Plan, paint: _Paint) -> Iterator[tuple[str, Iterable[str]]]:
@@ -100,7 +92,10 @@ def _plan_blocks(plan: Plan, paint: _Paint) -> Iterator[tuple[str, Iterable[str]
         rows = [(part, f"{total:,}", f"{trained:,}") for part, total, trained in figures.parameter_rows(plan)]
         yield "Parameters", _table(("part", "weights", "trained"), rows)
     if plan.memory:
-        yield "Memory of a GPU at its fullest, in GiB", _memory(plan, paint)
+        if plan.gpu_counts:
+            yield "Memory of a GPU at its fullest, in GiB", _memory(plan, paint)
+        else:
+            yield "Memory of a process, as far as it is known, in MiB", _state(plan)
     yield "Samples", _facts(figures.length_facts(plan))
     if plan.cost is not None:
         yield "Cost: arithmetic, not a measurement", _facts(figures.cost_facts(plan))
@@ -108,13 +103,13 @@ def _plan_blocks(plan: Plan, paint: _Paint) -> Iterator[tuple[str, Iterable[str]
 
 def _facts(facts: Iterable[figures.Fact]) -> Iterator[str]:
     for label, value in facts:
-        first, *others = _fold(value, _WIDTH - 14, "")
+        first, *others = fold(value, _WIDTH - 14)
         yield f"  {label:<12}{first}"
         yield from (f"{'':<14}{line}" for line in others)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Yield the lines of a table whose first column is text and whose others are numbers."""
+    """Yield the lines of a table; the first column is text, the other columns are numbers."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     gap = "  " if 2 + sum(widths) + 2 * len(widths) <= _WIDTH else " "
@@ -128,13 +123,13 @@ def _stages(plan: Plan, layout: Layout) -> Iterator[str]:
         ranks = figures.rank_ranges(layout, stage)
         parts = ", ".join([f"layers {figures.layer_text(stage)}", *figures.part_names(plan, stage)])
         prefix = f"stage {stage.index}, rank{'s' if '-' in ranks else ''} {ranks}: "
-        yield from _fold(f"  {prefix}{parts}", _WIDTH, "    ")
+        yield from fold(f"  {prefix}{parts}", _WIDTH, "", "    ")
     if layout.data_parallel_size > 1 and layout.world_size > layout.data_parallel_size:
         yield from _replicas(layout)
 
 
 def _replicas(layout: Layout) -> Iterator[str]:
-    """Yield a table of the ranks by stage and replica, the replicas in the middle left out where it grows too wide."""
+    """Yield a table of the ranks by stage and replica; if it is too wide, replicas in the middle are left out."""
     ranks: dict[tuple[int, int], list[int]] = {}
     for where in layout.ranks:
         ranks.setdefault((where.pipeline, where.data), []).append(where.rank)
@@ -156,6 +151,16 @@ def _replicas(layout: Layout) -> Iterator[str]:
     )
 
 
+def _state(plan: Plan) -> Iterator[str]:
+    groups = figures.memory_groups(plan)
+    rows = [(*(group.memory.bytes[name] for name in STATE), group.memory.state) for group in groups]
+    yield from _table(
+        ("stage", *STATE, "total"),
+        [(figures.range_text(group.stages), *map(figures.mib, row)) for group, row in zip(groups, rows, strict=True)],
+    )
+    yield from _facts(figures.memory_facts(plan))
+
+
 def _memory(plan: Plan, paint: _Paint) -> Iterator[str]:
     groups = figures.memory_groups(plan)
     yield from _facts(figures.memory_facts(plan))
@@ -175,13 +180,14 @@ def _memory(plan: Plan, paint: _Paint) -> Iterator[str]:
         share = group.memory.total / (plan.gpu.memory_gib * 2**30)
         filled = min(_BAR, round(_BAR * share))
         bar = paint("#" * filled, "31" if share > 1 else "32") + "." * (_BAR - filled)
-        verdict = "" if share <= 1 else "  too much"
+        at_least = group.memory.least / (plan.gpu.memory_gib * 2**30)
+        verdict = "" if share <= 1 else "  too much" if at_least > 1 else "  may be too much"
         yield f"  {figures.range_text(group.stages):<{width}}  [{bar}] {figures.percent(share)}{verdict}"
 
 
 def _findings(inspection: Inspection, paint: _Paint) -> Iterator[str]:
     kinds = inspection.by_kind()
-    for kind, findings in kinds.items():
+    for kind, findings in reversed(kinds.items()):  # errors come last, nearest to the prompt
         for finding in findings:
             yield f"  {paint(kind, _COLOURS[kind])}: {finding.code}"
             yield from _wrapped(finding)
@@ -190,20 +196,12 @@ def _findings(inspection: Inspection, paint: _Paint) -> Iterator[str]:
 
 
 def _wrapped(finding: Finding) -> list[str]:
-    """Return the text of a finding in lines; what can be pasted is never broken."""
-    return textwrap.wrap(
-        finding.line(),
-        _WIDTH,
-        initial_indent="    ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    """Return the text of a finding in lines; text that may be pasted is never broken."""
+    return fold(finding.line(), _WIDTH, "    ")
 
 
-def _script(inspection: Inspection, paint: _Paint) -> Iterator[str]:
-    if inspection.script is None:
-        yield _block("Script: none, since it would not be started (see Findings)", (), paint)
-    else:
-        yield paint("Script: writes the run directory and starts it, from here to the end", "1")
-        yield inspection.script
+def _command(inspection: Inspection, paint: _Paint) -> str:
+    if inspection.command is None:
+        return _block("Command: none, since it would not be started (see Findings)", (), paint)
+    title, text = inspection.command
+    return _block(title, (f"  {line}".rstrip() for line in text.splitlines()), paint)

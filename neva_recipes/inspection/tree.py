@@ -6,7 +6,7 @@ from typing import Any
 
 import fiddle as fdl
 
-from neva_recipes.config import Recipe, field_types, format_value, node_types
+from neva_recipes.config import Draft, DraftNode, Recipe, field_types, format_value, node_types
 from neva_recipes.inspection.sources import Source, source_of
 
 __all__ = ["Row", "recipe_rows"]
@@ -17,10 +17,10 @@ class Row:
     """A group or a field of a recipe.
 
     Attributes:
-        path: Dotted name.
-        depth: Number of groups it lies in.
-        value: What a field holds, as it is written after `key=`; of a group its class, where it could be of another.
-        source: Where a field's value comes from; none for a group.
+        path: Dotted path.
+        depth: Number of groups that contain it.
+        value: The value of a field, as it is written after `key=`; the class of a group, if others are possible.
+        source: Where a field's value comes from; `None` for a group.
     """
 
     path: str
@@ -34,12 +34,12 @@ class Row:
         return self.path.rpartition(".")[2]
 
 
-def recipe_rows(recipe: fdl.Buildable[Recipe]) -> Iterator[Row]:
+def recipe_rows(recipe: Draft[Recipe]) -> Iterator[Row]:
     """Yield the groups and fields depth first, in the order of definition, but groups after plain fields."""
     yield from _rows(recipe, "", 0)
 
 
-def _rows(node: fdl.Buildable[Any], prefix: str, depth: int) -> Iterator[Row]:
+def _rows(node: DraftNode, prefix: str, depth: int) -> Iterator[Row]:
     cls: Any = fdl.get_callable(node)
     groups = {}
     for name in field_types(cls):

@@ -1,6 +1,6 @@
 """NeMo 1.0 NeVA configurations, read as recipes.
 
-`read_configuration` reads the YAML, `translate` decides what becomes of every key, `render` writes the recipe as a
+`read_configuration` reads the YAML, `translate` decides what each key becomes, and `render` writes the recipe as a
 Python file.
 """
 

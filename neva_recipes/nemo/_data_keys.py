@@ -33,22 +33,21 @@ _TEMPLATES = {
     "nv_steerlm": "nvgpt",
     "llama_3": "llama_3",
 }
-"""What NeMo calls the conversation templates, and what they are called here."""
+"""Names of the conversation templates in NeMo, and their names here."""
 
 
-def _data_path(value: Any, nemo: Configuration) -> Outcome:
-    if isinstance(value, list) and len(value) > 1:
-        return cannot("one file at a time: put the samples into one, and set data.data_path")
-    path = (value[0] if value else None) if isinstance(value, list) else value
-    if path is None:
+def _data_path(value: object, nemo: Configuration) -> Outcome:
+    named = [text(path) for path in value] if isinstance(value, list) else [] if value is None else [text(value)]
+    if not named:
         return same("none: set data.data_path")
+    files = named[0] if len(named) == 1 else named
     if not validates(nemo):
-        return carried({"data.data_path": text(path)})
+        return carried({"data.data_path": files})
     why = "NeMo's NeVA validates on what it trains on: better name other data, or none"
-    return carried({"data.data_path": text(path)}, assumed={"data.validation_data_path": (text(path), why)})
+    return carried({"data.data_path": files}, assumed={"data.validation_data_path": (files, why)})
 
 
-def _image_folder(value: Any, _: Configuration) -> Outcome:
+def _image_folder(value: object, _: Configuration) -> Outcome:
     if value is None:
         return same("the folder of the data file")
     if text(value).endswith(".tar"):
@@ -63,20 +62,20 @@ def _template(value: Any, _: Configuration) -> Outcome:
     return carried({"data.conv_template": template})
 
 
-def _aspect(value: Any, _: Configuration) -> Outcome:
+def _aspect(value: object, _: Configuration) -> Outcome:
     if value not in ("square", "pad"):
         return cannot("images are cropped to a square (square) or padded to one (pad)")
     return carried({"data.image_aspect_ratio": value})
 
 
 def _repeated(key: str) -> Decision:
-    def decide(value: Any, nemo: Configuration) -> Outcome:
+    def decide(value: object, nemo: Configuration) -> Outcome:
         return same(f"{key} says it") if value in (None, nemo.get(key)) else left(f"{key} counts")
 
     return decide
 
 
-def _energon(value: Any, _: Configuration) -> Outcome:
+def _energon(value: object, _: Configuration) -> Outcome:
     return cannot("data is LLaVA's JSON with a folder of images: set data.data_path") if value else same("off")
 
 
@@ -84,7 +83,7 @@ DATA_RULES: tuple[Rule, ...] = (
     decides(
         "model.data.data_path",
         "`data.data_path`",
-        "also `data.validation_data_path`: NeMo's NeVA validates on what it trains on. One file",
+        "also `data.validation_data_path`: NeMo's NeVA validates on what it trains on",
         _data_path,
     ),
     decides("model.data.image_folder", "`data.image_folder`", "a folder, not a .tar", _image_folder),
@@ -103,7 +102,7 @@ DATA_RULES: tuple[Rule, ...] = (
     holds("model.data.sep_image_conv_front", False, otherwise="the image stands in its turn"),
     holds("model.data.packed_sequence", False, otherwise="samples are not packed: name the original file"),
     holds("model.data.eod_mask_loss", False, otherwise="the token that ends an answer carries loss"),
-    leaves("model.data.concat_sampling_probabilities", otherwise="there is one data file"),
+    leaves("model.data.concat_sampling_probabilities", otherwise="an epoch takes each sample of every file once"),
     leaves("model.data.validation_drop_last", True, otherwise="every validation sample counts once"),
     harmless("model.data.lazy_preprocess", "samples are read one at a time"),
     decides(
@@ -132,4 +131,4 @@ DATA_RULES: tuple[Rule, ...] = (
     harmless("energon.*", "with use_energon"),
     harmless("model.energon.*", "with use_energon"),
 )
-"""What becomes of the keys on data."""
+"""Rules for the keys on data."""

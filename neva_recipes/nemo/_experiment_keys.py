@@ -1,7 +1,5 @@
 """The `exp_manager` section: names, loggers, checkpoints, early stopping, averaging of weights."""
 
-from typing import Any
-
 from neva_recipes.nemo._trainer_keys import validates, validation_steps
 from neva_recipes.nemo.rules import (
     Configuration,
@@ -29,15 +27,15 @@ _STOPPING = "exp_manager.early_stopping_callback_params"
 _EMA = "exp_manager.ema"
 
 
-def _name(value: Any, _: Configuration) -> Outcome:
+def _name(value: object, _: Configuration) -> Outcome:
     return same("not set") if value is None else carried({}, "the name of the recipe")
 
 
-def _outer_name(value: Any, nemo: Configuration) -> Outcome:
+def _outer_name(value: object, nemo: Configuration) -> Outcome:
     return same("exp_manager.name counts") if nemo.get("exp_manager.name") else _name(value, nemo)
 
 
-def _project(value: Any, nemo: Configuration) -> Outcome:
+def _project(value: object, nemo: Configuration) -> Outcome:
     if not nemo.says("exp_manager.create_wandb_logger"):
         return same("Weights & Biases is off")
     if value is None:
@@ -45,25 +43,25 @@ def _project(value: Any, nemo: Configuration) -> Outcome:
     return carried({"logging.wandb_project": text(value)})
 
 
-def _entity(value: Any, nemo: Configuration) -> Outcome:
+def _entity(value: object, nemo: Configuration) -> Outcome:
     if value is None or not nemo.says("exp_manager.create_wandb_logger"):
         return same("Weights & Biases is off")
     return carried({"logging.wandb_entity": text(value)})
 
 
-def _wandb(value: Any, nemo: Configuration) -> Outcome:
+def _wandb(value: object, nemo: Configuration) -> Outcome:
     if boolean(value) and nemo.get("exp_manager.wandb_logger_kwargs.project") is None:
         return left("Weights & Biases stays off without a project: set logging.wandb_project")
     return carried({}, "logging.wandb_project says it") if value else same("off")
 
 
-def _other_wandb(value: Any, nemo: Configuration) -> Outcome:
+def _other_wandb(value: object, nemo: Configuration) -> Outcome:
     if value is None or not nemo.says("exp_manager.create_wandb_logger"):
         return same("Weights & Biases is off")
     return left("Weights & Biases gets a project and an entity; runs are called what --name says")
 
 
-def _create_checkpoints(value: Any, _: Configuration) -> Outcome:
+def _create_checkpoints(value: object, _: Configuration) -> Outcome:
     if boolean(value):
         return same()
     return carried({"checkpoint.save_top_k": 0}, "none but the last")
@@ -73,7 +71,7 @@ def _keeps_checkpoints(nemo: Configuration) -> bool:
     return nemo.get("exp_manager.create_checkpoint_callback", True) is not False
 
 
-def _monitor(value: Any, nemo: Configuration) -> Outcome:
+def _monitor(value: object, nemo: Configuration) -> Outcome:
     if value is None:
         return same("none: the newest are kept")
     if value == "val_loss" and not (nemo.get("model.data.data_path") and validates(nemo)):
@@ -84,11 +82,11 @@ def _monitor(value: Any, nemo: Configuration) -> Outcome:
     return carried({"checkpoint.monitor": value})
 
 
-def _top_k(value: Any, nemo: Configuration) -> Outcome:
+def _top_k(value: object, nemo: Configuration) -> Outcome:
     return carried({"checkpoint.save_top_k": integer(value)}) if _keeps_checkpoints(nemo) else same("none are kept")
 
 
-def _every_n_steps(value: Any, nemo: Configuration) -> Outcome:
+def _every_n_steps(value: object, nemo: Configuration) -> Outcome:
     if not _keeps_checkpoints(nemo):
         return same("none are kept")
     if value is not None and integer(value) > 0:
@@ -101,13 +99,13 @@ def _every_n_steps(value: Any, nemo: Configuration) -> Outcome:
     return carried({"checkpoint.every_n_train_steps": steps}, "NeMo saves at every validation")
 
 
-def _time_interval(value: Any, _: Configuration) -> Outcome:
+def _time_interval(value: object, _: Configuration) -> Outcome:
     if value is None or value == {}:
         return same("not set")
     return carried({"checkpoint.train_time_interval_minutes": number(value)})
 
 
-def _time_interval_unit(value: Any, nemo: Configuration) -> Outcome:
+def _time_interval_unit(value: object, nemo: Configuration) -> Outcome:
     units = {unit: nemo.get(f"{_CHECKPOINT}.train_time_interval.{unit}") or 0 for unit in _MINUTES}
     total = sum(number(amount) * _MINUTES[unit] for unit, amount in units.items())
     return carried({"checkpoint.train_time_interval_minutes": total}) if total else same("no time")
@@ -116,29 +114,29 @@ def _time_interval_unit(value: Any, nemo: Configuration) -> Outcome:
 _MINUTES = {"days": 1440.0, "hours": 60.0, "minutes": 1.0, "seconds": 1 / 60}
 
 
-def _ema_decay(value: Any, nemo: Configuration) -> Outcome:
+def _ema_decay(value: object, nemo: Configuration) -> Outcome:
     if not nemo.says(f"{_EMA}.enable"):
         return same("no average is kept")
     return carried({"trainer.ema_decay": number(value)})
 
 
-def _ema_enable(value: Any, _: Configuration) -> Outcome:
+def _ema_enable(value: object, _: Configuration) -> Outcome:
     return carried({}, "trainer.ema_decay says it") if boolean(value) else same("no average is kept")
 
 
-def _ema_steps(value: Any, nemo: Configuration) -> Outcome:
+def _ema_steps(value: object, nemo: Configuration) -> Outcome:
     if not nemo.says(f"{_EMA}.enable") or integer(value) == 1:
         return same()
     return cannot("the average takes in every step")
 
 
-def _ema_validation(value: Any, nemo: Configuration) -> Outcome:
+def _ema_validation(value: object, nemo: Configuration) -> Outcome:
     if not nemo.says(f"{_EMA}.enable") or not boolean(value):
         return same()
     return left("validation uses the average")
 
 
-def _stopping(value: Any, nemo: Configuration) -> Outcome:
+def _stopping(value: object, nemo: Configuration) -> Outcome:
     if not boolean(value):
         return same("no early stopping")
     patience = nemo.get(f"{_STOPPING}.patience", 10)
@@ -153,13 +151,13 @@ def _stopping(value: Any, nemo: Configuration) -> Outcome:
     return carried({"trainer.early_stopping_patience": integer(patience)})
 
 
-def _stopping_part(value: Any, nemo: Configuration) -> Outcome:
+def _stopping_part(value: object, nemo: Configuration) -> Outcome:
     if not nemo.says("exp_manager.create_early_stopping_callback"):
         return same("no early stopping")
     return carried({}, "with create_early_stopping_callback")
 
 
-def _stopping_delta(value: Any, nemo: Configuration) -> Outcome:
+def _stopping_delta(value: object, nemo: Configuration) -> Outcome:
     if not nemo.says("exp_manager.create_early_stopping_callback") or value is None or number(value) == 0:
         return same("no early stopping")
     return cannot("any improvement counts for early stopping")
@@ -289,4 +287,4 @@ EXPERIMENT_RULES: tuple[Rule, ...] = (
         )
     ),
 )
-"""What becomes of the keys of exp_manager."""
+"""Rules for the keys of exp_manager."""

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from neva_recipes.nemo._trainer_keys import NO_NEMO_MODEL
 from neva_recipes.nemo.rules import (
@@ -32,7 +31,7 @@ _VOCABULARIES = {
     "nvgpt": 256000,
     "yi_34b": 64000,
 }
-"""Tokens of the tokenizers of NeMo's model types."""
+"""Vocabulary sizes of the tokenizers for NeMo's model types."""
 
 _NO_NEMO_WEIGHTS = (
     "NeMo's checkpoints are not read: make a Hugging Face directory with its converters (docs/nemo.md) and set {path}"
@@ -40,8 +39,8 @@ _NO_NEMO_WEIGHTS = (
 _HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
 
-def weights(value: Any, path: str) -> Outcome:
-    """Return what becomes of a key that names weights: hub names and Hugging Face directories are carried."""
+def weights(value: object, path: str) -> Outcome:
+    """Return the outcome of a key that names weights: hub names and Hugging Face directories are carried."""
     if not value:
         return same(f"none: random weights until {path} names some")
     name = text(value)
@@ -58,11 +57,11 @@ def _is_hugging_face(name: str) -> bool:
         return False
 
 
-def _from_pretrained(value: Any, _: Configuration) -> Outcome:
+def _from_pretrained(value: object, _: Configuration) -> Outcome:
     return weights(value, "model.language.from_pretrained")
 
 
-def _model_type(value: Any, nemo: Configuration) -> Outcome:
+def _model_type(value: object, nemo: Configuration) -> Outcome:
     tokens = _VOCABULARIES.get(value if isinstance(value, str) else "nvgpt", 32000)
     why = f"that of the tokenizers of {value}: make it that of data.tokenizer"
     if nemo.says("model.mm_cfg.use_im_start_end") and value != "nvgpt":
@@ -70,35 +69,35 @@ def _model_type(value: Any, nemo: Configuration) -> Outcome:
     return same("the prompts are those of model.data.conv_template", {"model.language.vocab_size": (tokens, why)})
 
 
-def _groups(value: Any, nemo: Configuration) -> Outcome:
+def _groups(value: object, nemo: Configuration) -> Outcome:
     heads = nemo.get("model.num_attention_heads") if value is None else value
     return carried({"model.language.num_query_groups": integer(heads)})
 
 
-def _positions(value: Any, nemo: Configuration) -> Outcome:
+def _positions(value: object, nemo: Configuration) -> Outcome:
     length = nemo.get("model.encoder_seq_length") if value is None else value
     return carried({"model.language.max_position_embeddings": integer(length)})
 
 
-def _interpolation(value: Any, _: Configuration) -> Outcome:
+def _interpolation(value: object, _: Configuration) -> Outcome:
     if value is None or number(value) == 1:
         return same("positions are not stretched")
     return cannot("positions are stretched as in Llama 3.1 (model.language.rope_scaling_factor) or not at all")
 
 
-def _llama_3_positions(value: Any, _: Configuration) -> Outcome:
+def _llama_3_positions(value: object, _: Configuration) -> Outcome:
     if not value:
         return same("positions are not stretched")
     return carried({"model.language.rope_scaling_factor": 8.0}, "Llama 3.1's factor")
 
 
-def _library(value: Any, _: Configuration) -> Outcome:
+def _library(value: object, _: Configuration) -> Outcome:
     if value in ("sentencepiece", "huggingface", None):
         return same("data.tokenizer takes both kinds")
     return cannot("tokenizers are those of Hugging Face and SentencePiece: set data.tokenizer")
 
 
-def _tokenizer_model(value: Any, nemo: Configuration) -> Outcome:
+def _tokenizer_model(value: object, nemo: Configuration) -> Outcome:
     if not value:
         return same("none: set data.tokenizer")
     if nemo.get("model.tokenizer.library", "sentencepiece") != "sentencepiece":
@@ -108,7 +107,7 @@ def _tokenizer_model(value: Any, nemo: Configuration) -> Outcome:
     return carried({"data.tokenizer": value})
 
 
-def _tokenizer_type(value: Any, nemo: Configuration) -> Outcome:
+def _tokenizer_type(value: object, nemo: Configuration) -> Outcome:
     library = nemo.get("model.tokenizer.library", "sentencepiece")
     if not value or library == "sentencepiece":
         return same("the file says it")
@@ -117,7 +116,7 @@ def _tokenizer_type(value: Any, nemo: Configuration) -> Outcome:
     return carried({"data.tokenizer": text(value)})
 
 
-def _tokenizer_file(value: Any, nemo: Configuration) -> Outcome:
+def _tokenizer_file(value: object, nemo: Configuration) -> Outcome:
     if not value:
         return same("not set")
     if nemo.get("model.tokenizer.library", "sentencepiece") == "sentencepiece":
@@ -125,7 +124,7 @@ def _tokenizer_file(value: Any, nemo: Configuration) -> Outcome:
     return cannot("a tokenizer is one directory or one .model file: set data.tokenizer")
 
 
-def _special_tokens(value: Any, _: Configuration) -> Outcome:
+def _special_tokens(value: object, _: Configuration) -> Outcome:
     if not value:
         return same("none")
     return left("a tokenizer is taken as it is: tokens it lacks must be added to it, and counted in vocab_size")
@@ -259,4 +258,4 @@ LANGUAGE_RULES: tuple[Rule, ...] = (
     holds("model.peft.restore_from_path", None, otherwise="NeMo's adapters are not read"),
     harmless("model.peft.*", "with peft_scheme"),
 )
-"""What becomes of the keys on the language model and its tokenizer."""
+"""Rules for the keys on the language model and its tokenizer."""

@@ -27,19 +27,19 @@ _ADAMW = ("fused_adam", "adamw", "distributed_fused_adam", "mcore_distributed_op
 _SHARDED = ("distributed_fused_adam", "mcore_distributed_optim")
 
 
-def _optimizer(value: Any, nemo: Configuration) -> Outcome:
+def _optimizer(value: object, nemo: Configuration) -> Outcome:
     if value in _ADAMW or (value == "adam" and not nemo.get("model.optim.weight_decay", 0)):
         return same("AdamW")
     return cannot("the optimizer is AdamW")
 
 
-def _learning_rate(value: Any, _: Configuration) -> Outcome:
+def _learning_rate(value: object, _: Configuration) -> Outcome:
     if value is None:
         return cannot("no learning rate: set optim.lr; 0.001 is in the recipe")
     return carried({"optim.lr": number(value)})
 
 
-def _betas(value: Any, _: Configuration) -> Outcome:
+def _betas(value: object, _: Configuration) -> Outcome:
     if not isinstance(value, list) or len(value) != 2:
         raise Unusable("expected two numbers")
     return carried({"optim.adam_beta1": number(value[0]), "optim.adam_beta2": number(value[1])})
@@ -53,33 +53,33 @@ def _schedule(value: Any, nemo: Configuration) -> Outcome:
     return carried({"optim.lr_decay_style": style})
 
 
-def _warmup_steps(value: Any, nemo: Configuration) -> Outcome:
+def _warmup_steps(value: object, nemo: Configuration) -> Outcome:
     ratio = nemo.get(f"{_SCHEDULE}.warmup_ratio")
     if value is None and ratio is not None:
         return same("warmup_ratio says it")
     return carried({"optim.warmup_steps": 0 if value is None else integer(value), "optim.warmup_ratio": None})
 
 
-def _warmup_ratio(value: Any, nemo: Configuration) -> Outcome:
+def _warmup_ratio(value: object, nemo: Configuration) -> Outcome:
     if value is None or nemo.get(f"{_SCHEDULE}.warmup_steps") is not None:
         return same("warmup_steps says it")
     return carried({"optim.warmup_ratio": number(value)})
 
 
-def _constant(value: Any, _: Configuration) -> Outcome:
+def _constant(value: object, _: Configuration) -> Outcome:
     if value is None or number(value) == 0:
         return same("the schedule falls to the last step")
     return cannot("the schedule falls to the last step; there is no time at min_lr")
 
 
-def _schedule_steps(value: Any, nemo: Configuration) -> Outcome:
+def _schedule_steps(value: object, nemo: Configuration) -> Outcome:
     if value is None or value == nemo.get("trainer.max_steps"):
         return same("trainer.max_steps says it")
-    return cannot("the schedule ends with the run: trainer.max_steps")
+    return carried({"optim.lr_decay_steps": integer(value)})
 
 
 def _overlap(path: str) -> Decision:
-    def decide(value: Any, nemo: Configuration) -> Outcome:
+    def decide(value: object, nemo: Configuration) -> Outcome:
         is_sharded = nemo.get("model.optim.name", "fused_adam") in _SHARDED
         return carried({path: True}) if value is True and is_sharded else same("off")
 
@@ -118,7 +118,7 @@ OPTIMIZER_RULES: tuple[Rule, ...] = (
     decides(f"{_SCHEDULE}.constant_steps", "always `0`", "the schedule falls to the last step", _constant),
     decides(f"{_SCHEDULE}.constant_ratio", "always `0`", "the schedule falls to the last step", _constant),
     carries(f"{_SCHEDULE}.min_lr", "optim.min_lr", number),
-    decides(f"{_SCHEDULE}.max_steps", "always `trainer.max_steps`", "the schedule ends with the run", _schedule_steps),
+    decides(f"{_SCHEDULE}.max_steps", "`optim.lr_decay_steps`", "where it is not `trainer.max_steps`", _schedule_steps),
     decides(
         "model.optim.overlap_grad_sync",
         "`parallel.overlap_grad_reduce`",
@@ -144,4 +144,4 @@ OPTIMIZER_RULES: tuple[Rule, ...] = (
         )
     ),
 )
-"""What becomes of the optimizer's keys."""
+"""Rules for the optimizer's keys."""

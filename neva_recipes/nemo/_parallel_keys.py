@@ -1,8 +1,8 @@
 """Keys of the `model` section on batches, layout, recomputation and number formats."""
 
 from collections.abc import Callable
-from typing import Any
 
+from neva_recipes.config import PlainTable
 from neva_recipes.nemo.rules import (
     Configuration,
     Decision,
@@ -27,22 +27,22 @@ __all__ = ["PARALLEL_RULES"]
 _RECOMPUTE = "model.activations_checkpoint"
 
 
-def _virtual(value: Any, _: Configuration) -> Outcome:
+def _virtual(value: object, _: Configuration) -> Outcome:
     if value is None or integer(value) == 1:
         return same("one piece a stage")
     return carried({"parallel.virtual_pipeline_model_parallel_size": integer(value)})
 
 
-def _sequence(value: Any, nemo: Configuration) -> Outcome:
+def _sequence(value: object, nemo: Configuration) -> Outcome:
     if boolean(value) and nemo.get("model.tensor_model_parallel_size", 1) == 1:
         return carried({"parallel.sequence_parallel": False}, "NeMo turns it off without tensor parallelism")
     return carried({"parallel.sequence_parallel": boolean(value)})
 
 
-def _granularity(value: Any, nemo: Configuration) -> Outcome:
+def _granularity(value: object, nemo: Configuration) -> Outcome:
     if value is None:
         return same("nothing is recomputed")
-    fields: dict[str, Any] = {"model.recompute_granularity": value}
+    fields: PlainTable = {"model.recompute_granularity": value}
     if value == "selective":
         fields["model.recompute_modules"] = ["core_attn"]
     if value == "full":
@@ -51,8 +51,8 @@ def _granularity(value: Any, nemo: Configuration) -> Outcome:
     return carried(fields)
 
 
-def _of_full(path: str, convert: Callable[[Any], Any]) -> Decision:
-    def decide(value: Any, nemo: Configuration) -> Outcome:
+def _of_full(path: str, convert: Callable[[object], object]) -> Decision:
+    def decide(value: object, nemo: Configuration) -> Outcome:
         if not value or nemo.get(f"{_RECOMPUTE}_granularity") != "full":
             return same("with full recomputation only")
         return carried({path: convert(value)})
@@ -66,7 +66,7 @@ def _fp8_format(nemo: Configuration) -> str | None:
     return "e4m3" if nemo.says("model.fp8_e4m3") else "hybrid" if nemo.says("model.fp8_hybrid") else None
 
 
-def _fp8(value: Any, nemo: Configuration) -> Outcome:
+def _fp8(value: object, nemo: Configuration) -> Outcome:
     if not value:
         return same("FP8 is off")
     if _fp8_format(nemo) is None:
@@ -74,8 +74,8 @@ def _fp8(value: Any, nemo: Configuration) -> Outcome:
     return carried({"precision.fp8": _fp8_format(nemo)})
 
 
-def _fp8_part(path: str, convert: Callable[[Any], Any]) -> Decision:
-    def decide(value: Any, nemo: Configuration) -> Outcome:
+def _fp8_part(path: str, convert: Callable[[object], object]) -> Decision:
+    def decide(value: object, nemo: Configuration) -> Outcome:
         if _fp8_format(nemo) is None:
             return same("FP8 is off")
         if value is None:
@@ -85,12 +85,12 @@ def _fp8_part(path: str, convert: Callable[[Any], Any]) -> Decision:
     return decide
 
 
-def _fp8_switch(value: Any, nemo: Configuration) -> Outcome:
+def _fp8_switch(value: object, nemo: Configuration) -> Outcome:
     return same("FP8 is off") if _fp8_format(nemo) is None else carried({"precision.fp8": _fp8_format(nemo)})
 
 
-def _without_fp8(otherwise: str, value_here: Any) -> Decision:
-    def decide(value: Any, nemo: Configuration) -> Outcome:
+def _without_fp8(otherwise: str, value_here: object) -> Decision:
+    def decide(value: object, nemo: Configuration) -> Outcome:
         return same() if _fp8_format(nemo) is None or value == value_here else left(otherwise)
 
     return decide
@@ -230,4 +230,4 @@ PARALLEL_RULES: tuple[Rule, ...] = (
     harmless("model.dist_ckpt_*", "the format of checkpoints is Megatron-Core's"),
     harmless("model.enable_megatron_timers", "what is logged"),
 )
-"""What becomes of the keys on batches, layout, recomputation and number formats."""
+"""Rules for the keys on batches, layout, recomputation and number formats."""

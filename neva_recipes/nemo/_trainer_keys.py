@@ -1,4 +1,4 @@
-"""The `trainer` section, and what stands beside the sections."""
+"""The `trainer` section, and keys outside of sections."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ NO_NEMO_MODEL = (
     "NeMo's checkpoints are not read: make a Hugging Face directory with its convert_llava_nemo_to_hf.py and name it "
     "in from_pretrained of every part"
 )
-"""What to say of a key that names a whole model of NeMo."""
+"""Remark on a key that names a whole NeMo model."""
 
 
 def validates(nemo: Configuration) -> bool:
@@ -36,7 +36,7 @@ def validates(nemo: Configuration) -> bool:
     return nemo.get("trainer.limit_val_batches", 1.0) not in (0, 0.0)
 
 
-def _devices(value: Any, _: Configuration) -> Outcome:
+def _devices(value: object, _: Configuration) -> Outcome:
     if isinstance(value, list):
         return carried({"trainer.devices": len(value)}, "as many as the list names")
     if value in (-1, "-1", "auto"):
@@ -56,25 +56,25 @@ _PRECISIONS = {
 }
 
 
-def _precision(value: Any, nemo: Configuration) -> Outcome:
+def _precision(value: object, nemo: Configuration) -> Outcome:
     name = _PRECISIONS.get(str(value).lower())
     if name is None:
         return cannot("trains in bf16 or fp32; bf16 is in the recipe")
     return carried({"precision.precision": name})
 
 
-def _trainer_precision(value: Any, nemo: Configuration) -> Outcome:
+def _trainer_precision(value: object, nemo: Configuration) -> Outcome:
     decisive = nemo.get("model.precision")
     if decisive is not None:
         return same() if str(decisive) == str(value) else left("model.precision decides")
     return _precision(value, nemo)
 
 
-def _model_precision(value: Any, nemo: Configuration) -> Outcome:
+def _model_precision(value: object, nemo: Configuration) -> Outcome:
     return same("trainer.precision decides") if value is None else _precision(value, nemo)
 
 
-def _max_steps(value: Any, nemo: Configuration) -> Outcome:
+def _max_steps(value: object, nemo: Configuration) -> Outcome:
     if value is not None and integer(value) > 0:
         return carried({"trainer.max_steps": integer(value)})
     if nemo.count("trainer.max_epochs"):
@@ -82,7 +82,7 @@ def _max_steps(value: Any, nemo: Configuration) -> Outcome:
     return cannot("nothing ends the run: set trainer.max_steps, or trainer.max_epochs")
 
 
-def _max_epochs(value: Any, nemo: Configuration) -> Outcome:
+def _max_epochs(value: object, nemo: Configuration) -> Outcome:
     if value is None or integer(value) <= 0:
         return same("trainer.max_steps ends the run")
     if nemo.count("trainer.max_steps"):
@@ -90,7 +90,7 @@ def _max_epochs(value: Any, nemo: Configuration) -> Outcome:
     return carried({"trainer.max_epochs": integer(value)})
 
 
-def _validation_interval(value: Any, nemo: Configuration) -> Outcome:
+def _validation_interval(value: object, nemo: Configuration) -> Outcome:
     steps = validation_steps(nemo)
     if steps is None:
         return left("a share of an epoch; counted in steps here: set trainer.val_check_interval")
@@ -98,7 +98,7 @@ def _validation_interval(value: Any, nemo: Configuration) -> Outcome:
 
 
 def validation_steps(nemo: Configuration) -> int | None:
-    """Return the steps between validations, none where they are a share of an epoch."""
+    """Return the steps between validations; `None` if they are given as a share of an epoch."""
     value = nemo.get("trainer.val_check_interval", 1.0)
     try:
         is_share = isinstance(value, float) and value <= 1
@@ -107,7 +107,7 @@ def validation_steps(nemo: Configuration) -> int | None:
         return None
 
 
-def _validation_batches(value: Any, _: Configuration) -> Outcome:
+def _validation_batches(value: object, _: Configuration) -> Outcome:
     if not isinstance(value, bool) and value in (0, 1.0) and (value == 0 or isinstance(value, float)):
         return same("no validation" if value == 0 else "the whole validation file")
     if value is None:
@@ -117,11 +117,11 @@ def _validation_batches(value: Any, _: Configuration) -> Outcome:
     return carried({"trainer.limit_val_batches": integer(value)})
 
 
-def _clipping(value: Any, _: Configuration) -> Outcome:
+def _clipping(value: object, _: Configuration) -> Outcome:
     return carried({"optim.clip_grad": 0.0 if value is None else number(value)})
 
 
-def _profiler(value: Any, _: Configuration) -> Outcome:
+def _profiler(value: object, _: Configuration) -> Outcome:
     if value is None:
         return same("none")
     if value in ("simple", "advanced", "pytorch"):
@@ -216,4 +216,4 @@ TRAINER_RULES: tuple[Rule, ...] = (
         }.items()
     ),
 )
-"""What becomes of the trainer's keys."""
+"""Rules for the trainer's keys."""

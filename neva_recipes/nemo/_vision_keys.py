@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from neva_recipes.config import PlainTable
 from neva_recipes.nemo._language_keys import weights
 from neva_recipes.nemo.rules import (
     Configuration,
@@ -48,7 +49,7 @@ _SIGLIP_LARGE = {
     "layernorm_epsilon": 1e-6,
 }
 
-_TOWERS: dict[str, dict[str, Any]] = {
+_TOWERS: dict[str, PlainTable] = {
     "openai/clip-vit-large-patch14": {**_CLIP_LARGE, "image_size": 224},
     "openai/clip-vit-large-patch14-336": {**_CLIP_LARGE, "image_size": 336},
     "google/siglip-so400m-patch14-384": {**_SIGLIP_LARGE, "image_size": 384},
@@ -62,8 +63,8 @@ class _Tower:
 
     Attributes:
         shape: Fields of `model.vision`.
-        published: The published tower that it is, or is taken for; empty if it is none.
-        by_name: Whether the configuration names it, and does not only give its sizes.
+        published: The published tower that it is, or is assumed to be; empty if there is none.
+        by_name: Whether the configuration names the tower, instead of only giving its sizes.
     """
 
     shape: Mapping[str, Any]
@@ -79,7 +80,7 @@ _SIZES = {
     "num_layers": "num_layers",
     "num_attention_heads": "num_attention_heads",
 }
-"""Keys of the encoder that are sizes of the tower, and their fields."""
+"""Keys of the encoder for sizes of the tower, and their fields."""
 
 
 def _tower(nemo: Configuration) -> _Tower:
@@ -106,7 +107,7 @@ def _tower(nemo: Configuration) -> _Tower:
 
 
 def _given_sizes(nemo: Configuration) -> dict[str, int]:
-    """Return the sizes that the configuration gives, by field; unusable ones are left out."""
+    """Return the sizes that the configuration gives, by field, without unusable ones."""
     sizes = {}
     for key, name in _SIZES.items():
         try:
@@ -116,7 +117,7 @@ def _given_sizes(nemo: Configuration) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size > 0}
 
 
-def _side(value: Any) -> int:
+def _side(value: object) -> int:
     """Return a size, or the side of a square given as a list of two."""
     if not isinstance(value, list):
         return integer(value)
@@ -129,7 +130,7 @@ def _path(name: str) -> str:
     return f"model.vision.{name}"
 
 
-def _from_pretrained(value: Any, nemo: Configuration) -> Outcome:
+def _from_pretrained(value: object, nemo: Configuration) -> Outcome:
     tower = _tower(nemo)
     shape = {_path(name): size for name, size in tower.shape.items()}
     if tower.by_name:
@@ -148,9 +149,9 @@ def _from_pretrained(value: Any, nemo: Configuration) -> Outcome:
 
 
 def _size(name: str) -> Decision:
-    """Return the decision on a size of the tower, which a published tower has of itself."""
+    """Return the decision on a size of the tower, which a published tower already determines."""
 
-    def decide(value: Any, nemo: Configuration) -> Outcome:
+    def decide(value: object, nemo: Configuration) -> Outcome:
         tower = _tower(nemo)
         if value is None:
             return same("not set")
@@ -162,14 +163,14 @@ def _size(name: str) -> Decision:
 
 
 def _select_feature(nemo: Configuration) -> str:
-    """Return which tokens of the tower are used: NeMo cuts off `class_token_length` tokens, if any, for `patch`."""
+    """Return which tokens of the tower are used: for `patch`, NeMo cuts off `class_token_length` tokens, if any."""
     if nemo.get(f"{_ENCODER}.vision_select_feature", "patch") == "cls_patch":
         return "cls_patch"
     is_whole = nemo.get(f"{_ENCODER}.class_token_length", 1) == 0
     return "cls_patch" if is_whole and _tower(nemo).shape["vision_model_type"] == "clip" else "patch"
 
 
-def _feature(value: Any, nemo: Configuration) -> Outcome:
+def _feature(value: object, nemo: Configuration) -> Outcome:
     if value not in ("patch", "cls_patch", None):
         return cannot("tokens of the tower are used with or without the class token")
     if _tower(nemo).shape["vision_model_type"] == "siglip":
@@ -177,7 +178,7 @@ def _feature(value: Any, nemo: Configuration) -> Outcome:
     return carried({_path("vision_select_feature"): _select_feature(nemo)})
 
 
-def _class_token(value: Any, nemo: Configuration) -> Outcome:
+def _class_token(value: object, nemo: Configuration) -> Outcome:
     length = 1 if value is None else integer(value)
     if nemo.get(f"{_ENCODER}.vision_select_feature", "patch") == "cls_patch":
         return same("not used with cls_patch")
@@ -190,23 +191,23 @@ def _class_token(value: Any, nemo: Configuration) -> Outcome:
     return cannot("the tower has one class token")
 
 
-def _freeze(value: Any, _: Configuration) -> Outcome:
+def _freeze(value: object, _: Configuration) -> Outcome:
     if boolean(value):
         return carried({_path("freeze"): True})
     return left("NeMo's tower gets no gradients whatever this says: set model.vision.freeze=false to train it")
 
 
-def _projector(value: Any, _: Configuration) -> Outcome:
+def _projector(value: object, _: Configuration) -> Outcome:
     if not re.fullmatch(r"linear|mlp[1-9]x_gelu", text(value)):
         return cannot("projectors are linear or mlpNx_gelu; mlp2x_gelu is in the recipe")
     return carried({"model.projector.mm_projector_type": value})
 
 
-def _adapter(value: Any, _: Configuration) -> Outcome:
+def _adapter(value: object, _: Configuration) -> Outcome:
     return weights(value, "model.projector.from_pretrained")
 
 
-def _image_tokens(value: Any, nemo: Configuration) -> Outcome:
+def _image_tokens(value: object, nemo: Configuration) -> Outcome:
     if value is None:
         return same("follows from the sizes")
     shape = _tower(nemo).shape
@@ -269,4 +270,4 @@ VISION_RULES: tuple[Rule, ...] = (
     holds("model.mm_cfg.use_lita", False, otherwise="there is no video"),
     harmless("model.mm_cfg.lita.*", "with use_lita"),
 )
-"""What becomes of the keys on the vision tower and the projector."""
+"""Rules for the keys on the vision tower and the projector."""

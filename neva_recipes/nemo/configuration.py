@@ -1,40 +1,40 @@
-"""Reading a NeMo configuration: YAML with OmegaConf's interpolation, as one flat mapping."""
+"""Reads a NeMo configuration, YAML with OmegaConf's interpolation, as one flat mapping."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from neva_recipes.config import RecipeError
+from neva_recipes.config import PlainTable, RecipeError, reading_problem
 
 __all__ = ["MISSING", "read_configuration"]
 
 MISSING = "???"
-"""What OmegaConf writes for a value that has to be given."""
+"""OmegaConf's mark of a mandatory value."""
 
 _GROUPS = ("training", "fine_tuning", "peft")
-"""NeMo's launcher puts the file below one of these names, and its interpolations begin with it."""
+"""NeMo's launcher puts the file under one of these names, and its interpolations begin with that name."""
 
 
-def read_configuration(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return every value of a configuration by its dotted key, interpolations resolved.
+def read_configuration(path: Path, overrides: Mapping[str, str] | None = None) -> PlainTable:
+    """Return every value of a configuration by its dotted key, with interpolations resolved.
 
-    Lists stay whole, a section without keys is an empty mapping, and a value that has to be given is `MISSING`.
+    Lists stay whole, a section without keys is an empty mapping, and a missing mandatory value is `MISSING`.
 
     Args:
         path: The YAML file.
-        overrides: Keys given on NeMo's command line beside the file, and what stood after `=`.
+        overrides: Keys given on NeMo's command line in addition to the file, with the text after `=`.
 
     Raises:
-        RecipeError: The file cannot be read, is not YAML, has no `model.mm_cfg` section, or an interpolation leads
-            nowhere.
+        RecipeError: The file cannot be read, is not YAML, has no `model.mm_cfg` section, or an interpolation cannot be
+            resolved.
     """
-    # OmegaConf takes longer to import than a dry run has; nothing else needs it.
+    # OmegaConf takes longer to import than a dry run may take; nothing else needs it.
     from omegaconf import OmegaConf
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
+        raise RecipeError(f"{path}: {reading_problem(error)}") from None
     _register_resolvers()
     plain = _merged(path, text, overrides or {})
     model = plain.get("model")
@@ -50,7 +50,7 @@ def read_configuration(path: Path, overrides: Mapping[str, str] | None = None) -
 
 
 def _merged(path: Path, text: str, overrides: Mapping[str, str]) -> dict[Any, Any]:
-    """Return what a file says with other values for some keys, interpolations as they stand there."""
+    """Return the content of a file with other values for some keys, without resolving interpolations."""
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -72,7 +72,7 @@ def _merged(path: Path, text: str, overrides: Mapping[str, str]) -> dict[Any, An
 
 
 def _values(node: Any, name: Any, key: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of everything at and below one entry."""
+    """Yield the dotted key and the value of every entry at and below a node."""
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -97,13 +97,13 @@ def _values(node: Any, name: Any, key: str, path: Path) -> Iterator[tuple[str, A
     yield key, plain
 
 
-def _text(name: Any) -> str:
+def _text(name: object) -> str:
     """Return the name of a key, which YAML may read as a number."""
     return name if isinstance(name, str) else repr(name)
 
 
 def _one_line(error: Exception) -> str:
-    """Return what went wrong, without the lines on where that OmegaConf and YAML add."""
+    """Return what went wrong, without the lines on the place that OmegaConf and YAML add."""
     import yaml
 
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
@@ -112,7 +112,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _register_resolvers() -> None:
-    """Make known the functions that NeMo and its launcher add to OmegaConf's own."""
+    """Register the functions that NeMo and its launcher add to OmegaConf's own."""
     from omegaconf import OmegaConf
 
     functions = {

@@ -1,4 +1,4 @@
-"""What becomes of each key of a NeMo NeVA configuration: the tables of its sections, put together."""
+"""The rules for all keys of a NeMo NeVA configuration, collected from the tables of its sections."""
 
 from neva_recipes.nemo._data_keys import DATA_RULES
 from neva_recipes.nemo._experiment_keys import EXPERIMENT_RULES

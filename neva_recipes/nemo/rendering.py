@@ -1,27 +1,25 @@
-"""A translated configuration as a Python file that is pleasant to read and to go on with."""
+"""Writes a translated configuration as a Python file that is easy to read and to edit."""
 
 import json
 import re
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
-
-import fiddle as fdl
+from typing import Literal
 
 from neva_recipes import parts
-from neva_recipes.config import ProjectorConfig
+from neva_recipes.config import DraftNode, PlainTable, ProjectorConfig
 from neva_recipes.nemo.translation import GROUPS, Fate, Setting, Translation
+from neva_recipes.terminal import fold
 
 __all__ = ["IMPORTED_NAMES", "render"]
 
 _WIDTH = 120
 
 _BRANCHES = {"model.language": "language", "model.vision": "vision", "model.projector": "projector"}
-"""Groups that the file gives a name of their own, so that one can be looked at or replaced."""
+"""Groups that have a variable of their own in the file, so that each can be read or replaced by itself."""
 
-IMPORTED_NAMES = ("Recipe", "config", "fdl", "parts", *(cls.__name__ for cls in GROUPS.values()))
-"""Names that the file may import, so that its recipe cannot have them."""
+IMPORTED_NAMES = ("Draft", "Recipe", "config", "parts", *(cls.__name__ for cls in GROUPS.values()))
+"""Names that the file may import, and that its recipe therefore cannot have."""
 
 
 _ABSENT = object()
@@ -30,17 +28,17 @@ _SHAPE = (
     *("vision_model_type", "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads"),
     *("num_query_groups", "image_size", "patch_size"),
 )
-"""Fields by which a published part is known."""
+"""Fields by which a published part is recognised."""
 
 
 def render(translation: Translation, name: str, source: Path, problems: Iterable[str] = ()) -> str:
     """Return the Python file of a recipe.
 
     Args:
-        translation: What the configuration became.
+        translation: The translated configuration.
         name: Name of the recipe, a Python identifier.
-        source: The configuration, to be named in the file.
-        problems: What keeps the recipe from running, a line each.
+        source: The configuration, which the file names.
+        problems: What keeps the recipe from running, one line each.
     """
     groups: dict[str, dict[str, Setting]] = {group: {} for group in GROUPS}
     for path, setting in translation.settings.items():
@@ -48,20 +46,19 @@ def render(translation: Translation, name: str, source: Path, problems: Iterable
         groups[group][field] = setting
     body = [line for group, variable in _BRANCHES.items() for line in _branch(group, variable, groups[group])]
     body += _recipe(name, groups)
-    used = sorted({"Recipe", "config", *(cls.__name__ for cls in GROUPS.values() if _mentions(body, cls.__name__))})
+    mentioned = [cls.__name__ for cls in GROUPS.values() if _mentions(body, cls.__name__)]
+    used = sorted({"Draft", "Recipe", "config", *mentioned})
     return "\n".join(
         [
             f'"""{name}: a recipe from a configuration of NeMo."""',
             "",
             *_report(translation, source, problems),
             "",
-            "import fiddle as fdl",
-            "",
             *(["from neva_recipes import parts"] if _mentions(body, "parts") else []),
             *_import_line("neva_recipes.config", used),
             "",
             "",
-            f"def {name}() -> fdl.Config[Recipe]:",
+            f"def {name}() -> Draft[Recipe]:",
             f'    """NeVA, as NeMo has it in {_file_name(source)}."""',
             *(line for statement in body for line in _fitted(f"    {statement}")),
             "",
@@ -70,12 +67,12 @@ def render(translation: Translation, name: str, source: Path, problems: Iterable
 
 
 def _file_name(source: Path) -> str:
-    """Return the name of a file as it can stand in a docstring."""
+    """Return the name of a file in a form that is valid in a docstring."""
     return re.sub(r"[^\w .-]", "_", source.name)
 
 
 def _report(translation: Translation, source: Path, problems: Iterable[str]) -> Iterator[str]:
-    """Yield the comment that accounts for every key that has no line below."""
+    """Yield the comment that lists every key without a line in the code."""
     yield from _comment(f"Written by nemo-run import-nemo from {source.name}. Every key of it is accounted for:", "# ")
     yield from _comment("at the fields it became, or here.", "# ")
     lines: dict[str, Iterable[str]] = {
@@ -102,12 +99,12 @@ def _lines(fates: Iterable[Fate]) -> list[str]:
 def _comment(text: str, indent: str) -> list[str]:
     printable = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
     further = indent if indent == "# " else f"{indent}    "
-    width = _WIDTH - 4  # inside the function lines are indented
-    return textwrap.wrap(printable, width, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
+    width = _WIDTH - 4  # lines in the function are indented
+    return fold(printable, width, indent, further)
 
 
 def _branch(group: str, variable: str, settings: dict[str, Setting]) -> Iterator[str]:
-    """Yield the statements that make a part of the model, from a published one where there is one like it."""
+    """Yield the statements that make a part of the model, from a published part if one matches."""
     call, given = _published(group, settings)
     if not call:
         yield from _call(f"{variable} = config(", GROUPS[group].__name__, _arguments(group, settings), ")")
@@ -115,7 +112,7 @@ def _branch(group: str, variable: str, settings: dict[str, Setting]) -> Iterator
     defaults = {field: Setting(getattr(GROUPS[group], field, None), "") for field in given}
     settings = _in_order(group, defaults | settings)
     settled = {field: setting for field, setting in settings.items() if given.get(field, _ABSENT) == setting.value}
-    keys = dict.fromkeys(setting.key for setting in settled.values() if setting.key)
+    keys = dict.fromkeys(setting.origin() for setting in settled.values() if setting.key)
     if keys:
         yield from _comment(", ".join(keys), "# ")
     yield f"{variable} = {call}"
@@ -125,13 +122,13 @@ def _branch(group: str, variable: str, settings: dict[str, Setting]) -> Iterator
             yield f"{variable}.{field} = {_literal(setting.value)}{origin}"
 
 
-def _published(group: str, settings: dict[str, Setting]) -> tuple[str, dict[str, Any]]:
-    """Return the call that makes the published part of these sizes, and what it gives; empty if there is none."""
+def _published(group: str, settings: dict[str, Setting]) -> tuple[str, PlainTable]:
+    """Return the call that makes the published part of these sizes, and its fields; empty if there is none."""
     values = {field: setting.value for field, setting in settings.items()}
     if group == "model.projector":
         kind = values.get("mm_projector_type", ProjectorConfig.mm_projector_type)
         return f"parts.projector({_literal(kind)})", {"mm_projector_type": kind}
-    parts_of_this_kind: dict[str, fdl.Config[Any]]
+    parts_of_this_kind: dict[str, DraftNode]
     if group == "model.language":
         parts_of_this_kind = {'parts.llama("7b")': parts.llama("7b"), 'parts.llama("13b")': parts.llama("13b")}
     else:
@@ -163,7 +160,7 @@ def _arguments(group: str, settings: dict[str, Setting]) -> list[tuple[str, str]
 
 
 def _call(start: str, first: str, arguments: list[tuple[str, str]], end: str) -> Iterator[str]:
-    """Yield a call, on one line if nothing but the first argument is there."""
+    """Yield a call, on one line if it has no more than the first argument."""
     if not arguments:
         yield f"{start}{first}{end}"
         return
@@ -174,11 +171,11 @@ def _call(start: str, first: str, arguments: list[tuple[str, str]], end: str) ->
 
 
 def _origin(setting: Setting) -> str:
-    return f"  # {setting.key}" if setting.key else "  # assumed"
+    return f"  # {setting.origin() or 'assumed'}"
 
 
 def _fitted(line: str) -> list[str]:
-    """Return a line, or two where the key it comes from makes it too long."""
+    """Return a line, or two if the comment with its key makes it too long."""
     code, separator, key = line.rpartition("  # ")
     if len(line) <= _WIDTH or not separator:
         return [line]
@@ -202,8 +199,8 @@ def _mentions(body: Iterable[str], name: str) -> bool:
     return any(f"({name}" in line or line.strip() == f"{name}," or f" {name}." in line for line in body)
 
 
-def _literal(value: Any) -> str:
-    """Return a value as Python, strings in double quotes where that needs no escapes."""
+def _literal(value: object) -> str:
+    """Return a value as Python code, with strings in double quotes if that needs no escapes."""
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and '"' not in value else repr(value)

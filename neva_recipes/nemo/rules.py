@@ -1,4 +1,4 @@
-"""What can become of a key, and the kinds of rules that decide it."""
+"""The possible outcomes for a key, and the kinds of rules that decide them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,11 +32,11 @@ __all__ = [
 T = TypeVar("T")
 
 NOTHING = object()
-"""Stands for the default of a key that means nothing when it is not there."""
+"""Default of a key whose absence means nothing."""
 
 
 class Unusable(Exception):
-    """A value that a rule can make nothing of; the text says what it expected."""
+    """A value that a rule cannot use; the text says what it expected."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Configuration:
 
     values: Mapping[str, Any]
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key; the default where it is not there or has to be given."""
+    def get(self, key: str, default: object = None) -> Any:
+        """Return the value of a key; the default if it is absent or a missing mandatory value."""
         value = self.values.get(key, default)
         return default if isinstance(value, str) and value == MISSING else value
 
@@ -59,7 +59,7 @@ class Configuration:
         return self.get(key, default) is True
 
     def count(self, key: str) -> int | None:
-        """Return a positive integer, none where the key holds nothing of the kind."""
+        """Return a positive integer; `None` if the key does not hold one."""
         try:
             value = integer(self.get(key))
         except Unusable:
@@ -72,11 +72,11 @@ class Outcome:
     """What becomes of a key.
 
     Attributes:
-        kind: `carried` into fields; `same`: what it asks for holds here anyway; `left` out, without consequence for
-            what is trained; `cannot` be carried, and the training means something else without it.
-        why: The reason; what there is to say about a key that is carried.
+        kind: `carried` into fields; `same`: what it asks for is always so here; `left` out, without effect on what is
+            trained; `cannot` be carried, and the training is different without it.
+        why: The reason, or a remark on a key that is carried.
         fields: Fields of the recipe and their values.
-        assumed: Fields that the configuration does not give: their value, and why this one.
+        assumed: Fields that the configuration does not give: their value, and the reason for it.
     """
 
     kind: Literal["carried", "same", "left", "cannot"]
@@ -85,41 +85,43 @@ class Outcome:
     assumed: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
 
-def carried(fields: Mapping[str, Any], why: str = "", assumed: Mapping[str, tuple[Any, str]] | None = None) -> Outcome:
-    """Return the outcome of a key whose meaning stands in fields of the recipe."""
+def carried(
+    fields: Mapping[str, object], why: str = "", assumed: Mapping[str, tuple[object, str]] | None = None
+) -> Outcome:
+    """Return the outcome of a key that becomes fields of the recipe."""
     return Outcome("carried", why, fields, assumed or {})
 
 
-def same(why: str = "", assumed: Mapping[str, tuple[Any, str]] | None = None) -> Outcome:
-    """Return the outcome of a key that asks for what holds anyway."""
+def same(why: str = "", assumed: Mapping[str, tuple[object, str]] | None = None) -> Outcome:
+    """Return the outcome of a key that asks for what is always so."""
     return Outcome("same", why, assumed=assumed or {})
 
 
 def left(why: str) -> Outcome:
-    """Return the outcome of a key without counterpart whose absence does not change what is trained."""
+    """Return the outcome of a key without counterpart that does not affect what is trained."""
     return Outcome("left", why)
 
 
-def cannot(why: str, fields: Mapping[str, Any] | None = None) -> Outcome:
-    """Return the outcome of a key whose absence makes the training mean something else."""
+def cannot(why: str, fields: Mapping[str, object] | None = None) -> Outcome:
+    """Return the outcome of a key without which the training is different."""
     return Outcome("cannot", why, fields or {})
 
 
 Decision = Callable[[Any, Configuration], Outcome]
-"""Returns what becomes of a key with a value; raises `Unusable` for a value it can make nothing of."""
+"""Returns the outcome of a key with a value; raises `Unusable` for a value that it cannot use."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of one key, or of all that begin alike.
+    """The rule for one key, or for all keys with the same beginning.
 
     Attributes:
-        key: Dotted key; one that ends in `*` stands for all that begin with what is before it.
+        key: Dotted key; one that ends in `*` stands for all keys that begin with the text before it.
         becomes: For the table of keys: the field, or a word on what happens.
-        remark: For the table of keys: what else there is to say.
-        decide: The decision on a value.
-        absent: What NeMo takes where the key is not there; `NOTHING` if that makes no difference.
-        required: Whether there is no recipe without it.
+        remark: For the table of keys: a further remark.
+        decide: Decides the outcome for a value.
+        absent: NeMo's default if the key is absent; `NOTHING` if that makes no difference.
+        required: Whether every recipe needs it.
     """
 
     key: str
@@ -133,14 +135,14 @@ class Rule:
 def carries(
     key: str,
     path: str,
-    convert: Callable[[Any], Any],
+    convert: Callable[[object], object],
     remark: str = "",
-    absent: Any = NOTHING,
+    absent: object = NOTHING,
     required: bool = False,
 ) -> Rule:
-    """Return the rule of a key that is a field under another name; null leaves the field at its default."""
+    """Return the rule for a key that is a field under another name; null leaves the field at its default."""
 
-    def decide(value: Any, _: Configuration) -> Outcome:
+    def decide(value: object, _: Configuration) -> Outcome:
         if value is None and not required:
             return same("not set")
         return carried({path: convert(value)})
@@ -148,21 +150,21 @@ def carries(
     return Rule(key, f"`{path}`", remark, decide, absent, required)
 
 
-def holds(key: str, *values: Any, otherwise: str, absent: Any = NOTHING) -> Rule:
-    """Return the rule of a key of which only some values can be had, and those anyway; null counts as the first."""
+def holds(key: str, *values: object, otherwise: str, absent: object = NOTHING) -> Rule:
+    """Return the rule for a key whose possible values hold without any setting; null means the first."""
     known = [_plain(value) for value in (*values, None)]
 
-    def decide(value: Any, _: Configuration) -> Outcome:
+    def decide(value: object, _: Configuration) -> Outcome:
         return same() if _plain(value) in known else cannot(otherwise)
 
     return Rule(key, "always " + " or ".join(f"`{_written(value)}`" for value in values), otherwise, decide, absent)
 
 
-def leaves(key: str, *values: Any, otherwise: str) -> Rule:
-    """Return the rule of a key whose values hold here anyway, or else are left out without harm."""
+def leaves(key: str, *values: object, otherwise: str) -> Rule:
+    """Return the rule for a key whose values are always so here, or are left out without harm."""
     known = [_plain(value) for value in (*values, None)]
 
-    def decide(value: Any, _: Configuration) -> Outcome:
+    def decide(value: object, _: Configuration) -> Outcome:
         return same() if _plain(value) in known else left(otherwise)
 
     words = " or ".join(f"`{_written(value)}`" for value in values)
@@ -170,7 +172,7 @@ def leaves(key: str, *values: Any, otherwise: str) -> Rule:
 
 
 def harmless(key: str, why: str) -> Rule:
-    """Return the rule of a key that says how something is done, not what is computed."""
+    """Return the rule for a key that says how something is done, not what is computed."""
     return Rule(key, "no effect", why, lambda value, _: same(why))
 
 
@@ -179,22 +181,22 @@ def decides(
     becomes: str,
     remark: str,
     decide: Decision,
-    absent: Any = NOTHING,
+    absent: object = NOTHING,
 ) -> Rule:
     """Return a rule with a decision of its own."""
     return Rule(key, becomes, remark, decide, absent)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     return "null" if value is None else str(value)
 
 
-def integer(value: Any) -> int:
-    """Return a whole number; a text or a float that stands for one will do.
+def integer(value: object) -> int:
+    """Return an integer; a text or a float with an integer value is accepted.
 
     Raises:
         Unusable: The value is something else.
@@ -205,8 +207,8 @@ def integer(value: Any) -> int:
     return int(result)
 
 
-def number(value: Any) -> float:
-    """Return a finite number; a text that stands for one will do.
+def number(value: object) -> float:
+    """Return a finite number; a text with a number is accepted.
 
     Raises:
         Unusable: The value is something else.
@@ -220,7 +222,7 @@ def number(value: Any) -> float:
     return result
 
 
-def boolean(value: Any) -> bool:
+def boolean(value: object) -> bool:
     """Return a truth value.
 
     Raises:
@@ -231,12 +233,12 @@ def boolean(value: Any) -> bool:
     return value
 
 
-def one_of(value: Any, meanings: Mapping[Any, T]) -> T | None:
-    """Return the meaning of a value, none if it has none."""
+def one_of(value: object, meanings: Mapping[Any, T]) -> T | None:
+    """Return the meaning of a value; `None` if it has none."""
     return meanings.get(value) if isinstance(value, str) or value is None else None
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """Return a text that is not empty.
 
     Raises:

@@ -1,34 +1,40 @@
-"""What a check found: a code to look up, the fields involved, and values that would work."""
+"""What a check found: a code to look up, the fields involved, and values that work."""
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from neva_recipes.config import Recipe, format_value
+from neva_recipes.config import Recipe, field_types, format_value
 
 __all__ = ["About", "Finding", "Remedy", "Severity", "error", "field_value", "finding", "warning"]
 
 Severity = Literal["error", "warning"]
 
-About = Literal["recipe", "files", "memory", "executor"]
+About = Literal["recipe", "files", "memory", "executor", "machine"]
 
 Remedy = Mapping[str, Any]
 """Fields to set together, by dotted path, and their values."""
 
 
+_SETTING = re.compile(rf"(?<![\w.])(?:{'|'.join(field_types(Recipe))})(?:\.\w+)+(?==)")
+"""A field of a recipe followed by an equals sign, as a user can type it."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One thing about a recipe that does not work, or works wastefully.
+    """One thing in a recipe that does not work or is wasteful.
 
     Attributes:
         code: Stable name of the rule, such as `tensor-parallel-heads`; docs/checks.md explains each.
         severity: `error` stops a launch, `warning` does not.
         message: What is wrong, without the fields and the remedies, which `line` adds.
-        fields: Dotted paths of the fields involved, and the values they hold.
-        remedies: Changes each of which makes this finding go away, the nearest first; may be empty.
-        advice: What to do where no value can be named, or beside the remedies.
-        about: What it speaks of: the recipe by itself, the files it names, the memory of a GPU, or the executor.
+        fields: Dotted paths of the fields involved, and their values.
+        remedies: Changes that each make this finding go away, nearest first; may be empty.
+        advice: What to do if no value can be named, or as an alternative to the remedies.
+        about: The subject: the recipe by itself, the files it names, the memory of a GPU, the executor, or this
+            machine, if the run would train here without a GPU.
     """
 
     code: str
@@ -39,20 +45,31 @@ class Finding:
     advice: str = ""
     about: About = "recipe"
 
-    def line(self) -> str:
-        """Return the finding as one line: fields and values, what is wrong, what to do."""
+    def line(self, stage: str = "") -> str:
+        """Return the finding as one line: fields and values, what is wrong, what to do.
+
+        Args:
+            stage: Pipeline stage that the recipe belongs to; the remedies then name its fields `STAGE.FIELD`.
+        """
         where = ", ".join(_setting(path, value) for path, value in self.fields.items())
         text = f"{where}: {self.message}" if where else self.message
         todo = [*_ways(self.remedies), *([self.advice] if self.advice else [])]
-        return f"{text}; {', or '.join(todo)}" if todo else text
+        if not todo:
+            return text
+        if stage:  # a `nemo-run` command in a remedy names fields without the stage
+            todo = [
+                way if way.startswith("nemo-run ") else _SETTING.sub(lambda match: f"{stage}.{match[0]}", way)
+                for way in todo
+            ]
+        return f"{text}; {', or '.join(todo)}"
 
 
-def _setting(path: str, value: Any) -> str:
+def _setting(path: str, value: object) -> str:
     return f"{path}={shlex.quote(format_value(value))}"
 
 
 def _ways(remedies: Iterable[Remedy]) -> list[str]:
-    """Return `set a=1 or a=2` for each group of remedies that change the same single field, and for each other one."""
+    """Return `set a=1 or a=2` for remedies that change the same single field, and one text for each other remedy."""
     single: dict[str, list[str]] = {}
     ways = []
     for remedy in remedies:
@@ -65,7 +82,7 @@ def _ways(remedies: Iterable[Remedy]) -> list[str]:
 
 
 def field_value(recipe: Recipe, path: str) -> Any:
-    """Return what a built recipe holds at a dotted path; none where a group on the way is none."""
+    """Return the value of a built recipe at a dotted path; `None` if a group on the way is `None`."""
     value: Any = recipe
     for name in path.split("."):
         value = None if value is None else getattr(value, name)

@@ -1,1 +1,1 @@
-"""Data files, conversations and the templates that make prompts of them. Never imports torch."""
+"""Data files, conversations and the templates that make prompts of them. This package never imports torch."""

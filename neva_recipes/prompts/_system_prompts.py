@@ -1,4 +1,4 @@
-"""The fixed texts of the conversation templates, each exactly as its origin trained with it."""
+"""The fixed texts of the conversation templates, each exactly as in the training of its origin."""
 
 __all__ = ["LLAMA_2_SYSTEM", "LLAVA_LLAMA_2_SYSTEM", "NVGPT_LABELS", "V1_SYSTEM"]
 
@@ -13,7 +13,7 @@ LLAVA_LLAMA_2_SYSTEM = (
     "and assist the user with a variety of tasks using natural language."
 )
 
-# Two spaces after "safe.": the text Llama-2-chat was tuned with has them.
+# "safe." is followed by two spaces, as in the text with which Llama-2-chat was tuned.
 LLAMA_2_SYSTEM = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
     "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "

@@ -1,90 +1,177 @@
-"""Conversations as LLaVA's files write them, turned into checked turns."""
+"""The turns of a conversation, read from the list in a record of a data file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 from neva_recipes.config import DataError
 
-__all__ = ["IMAGE_MARK", "Turn", "parse_conversation"]
+__all__ = ["IMAGE_MARK", "Conversation", "NothingToLearn", "Turn", "parse_turns"]
 
 IMAGE_MARK = "<image>"
-"""Where LLaVA's files put the image of a sample; taken out of the text here, so that later on it is ordinary text."""
+"""Place of the image in LLaVA's files. It is removed from the text here; later it is ordinary text."""
 
-_ROLES: dict[str, Literal["human", "gpt"]] = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
+_ROLES: dict[str, Literal["human", "gpt", "system"]] = {
+    **dict.fromkeys(("human", "user"), "human"),
+    **dict.fromkeys(("gpt", "assistant", "bot", "chatbot", "chatgpt", "model"), "gpt"),
+    "system": "system",
+}
+"""Roles, by the names that data sets use, in any case."""
+
+_LOSS_FIELDS = ("loss", "train", "weight")
+"""Fields of a turn with which other trainers turn its loss on (true, 1) or off (false, 0)."""
+
+_MEDIA_FIELDS = ("image", "images", "video", "videos", "audio", "audios")
+
+_SPOKEN_FIELDS = ("tool_calls", "function_call", "reasoning_content")
+"""Fields of a turn that hold content besides its text."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What one side says.
+class NothingToLearn(DataError):
+    """A sample in which nothing carries loss; LLaVA trains on it, but here it is skipped."""
+
+
+class Turn(NamedTuple):
+    """One turn of a conversation.
 
     Attributes:
-        role: Who says it.
-        text: The words; nothing in them is a special token or an image.
-        image: Whether the image stands before the words.
+        role: Who speaks.
+        text: The text; it contains neither special tokens nor an image.
+        image: Whether the image belongs to this turn, before the text.
+        before_image: The text before the image if the image stays in its place, directly followed by `text`; `None` if
+            the image is at the front, on a line of its own.
+        label: The attributes that the record gives for the answer to this question, for templates with a place for
+            them; `None` means the template's.
     """
 
     role: Literal["human", "gpt"]
     text: str
     image: bool = False
+    before_image: str | None = None
+    label: str | None = None
 
 
-def parse_conversation(conversations: Any, *, has_image: bool) -> list[Turn]:
-    """Return the turns of a sample.
+class Conversation(NamedTuple):
+    """A conversation as a template takes it.
 
-    A turn that holds the image is stripped and the image moves to its front, as LLaVA does; other turns stay as they
-    are. A last question without an answer teaches nothing and is left out.
+    Attributes:
+        turns: Question, answer, question, answer, ...
+        system: The record's own system text; `None` means the template's.
+        image: Name of the image file; `None` for a text-only sample.
+    """
+
+    turns: Sequence[Turn]
+    system: str | None = None
+    image: str | None = None
+
+
+def parse_turns(entries: object, *, image_field: str | None, moves_image: bool) -> tuple[list[Turn], str | None]:
+    """Return the turns of a sample, and the text of a system turn at the start, if there is one.
+
+    A last question without an answer teaches nothing and is left out.
 
     Args:
-        conversations: The `conversations` field: a list of `{"from": ..., "value": ...}`.
-        has_image: Whether the sample names an image.
+        entries: A list of `{"from": ..., "value": ...}`, or of `{"role": ..., "content": ...}`.
+        image_field: The field in which the sample names its image; `None` for a text-only sample.
+        moves_image: Whether the image moves to the front of its turn, and that turn is stripped, as in LLaVA; otherwise
+            it stays in its place, and nothing is stripped, as in NeMo.
 
     Raises:
-        DataError: The field is not such a list, turns do not alternate from a human one on, or the number of
-            `<image>` does not fit.
+        DataError: It is not such a list, turns do not alternate beginning with a human, or the number of `<image>` is
+            wrong.
+        NothingToLearn: Everything is right, but there is no answer with text.
     """
-    if not isinstance(conversations, list) or not conversations:
+    if not isinstance(entries, list) or not entries:
         raise DataError("conversations is empty or missing: expected a list of turns")
-    turns = [_parse_turn(number, entry) for number, entry in enumerate(conversations, start=1)]
-    for number, turn in enumerate(turns, start=1):
-        expected = "human" if number % 2 else "gpt"
-        if turn.role != expected:
-            raise DataError(
-                f"turn {number} is from {turn.role}, expected {expected}: roles must alternate from human on"
-            )
-    _check_images(turns, has_image)
-    if turns[-1].role == "human":
-        if turns[-1].image:
-            raise DataError("the question with <image> has no answer")
-        turns.pop()
-    if not turns:
-        raise DataError("the conversation has no answer")
-    return turns
+    turns: list[Turn] = []
+    system = None
+    marks = 0
+    answered = False
+    for number, entry in enumerate(entries, start=1):
+        role, text = _read_turn(number, entry)
+        label = _label(number, role, entry) if len(entry) > 2 else None
+        expected: Literal["human", "gpt"] = "gpt" if len(turns) % 2 else "human"
+        if role != expected:
+            if role == "system" and number == 1:
+                system = text
+                continue
+            raise DataError(f"turn {number} is from {role}, expected {expected}: roles must alternate from human on")
+        if IMAGE_MARK in text:
+            marks += 1
+            turns.append(_image_turn(number, expected, text, moves_image))
+        else:
+            turns.append(Turn(expected, text))
+        if label is not None:
+            turns[-2] = turns[-2]._replace(label=label)
+        answered = answered or (role == "gpt" and bool(text) and not text.isspace())
+    _check_images(marks, image_field)
+    last = turns.pop() if turns and turns[-1].role == "human" else None
+    if not answered:
+        raise NothingToLearn("no answer: nothing to learn from")
+    if last is not None and last.image:
+        raise DataError("the question with <image> has no answer")
+    return turns, system
 
 
-def _parse_turn(number: int, entry: Any) -> Turn:
-    speaker = entry.get("from") if isinstance(entry, dict) else None
-    text = entry.get("value") if isinstance(entry, dict) else None
-    if not isinstance(speaker, str) or not isinstance(text, str):
+def _read_turn(number: int, entry: object) -> tuple[str, str]:
+    """Return role and text of an entry."""
+    if not isinstance(entry, dict):
         raise DataError(f'turn {number} is not of the form {{"from": "human", "value": "text"}}')
-    if speaker not in _ROLES:
+    speaker, text = entry.get("from"), entry.get("value")
+    if speaker is None:
+        speaker = entry.get("role")
+    if text is None:
+        text = entry.get("content")
+    if not isinstance(speaker, str) or not isinstance(text, str):
+        if isinstance(text, list):
+            raise DataError(f"turn {number} has a list as its content, expected a text with <image> where the image is")
+        unquoted = f': its text is {text}, expected it in quotes, "{text}"' if type(text) in (int, float) else ""
+        raise DataError(f'turn {number} is not of the form {{"from": "human", "value": "text"}}{unquoted}')
+    role = _ROLES.get(speaker) or _ROLES.get(speaker.strip().lower())
+    if role is None:
         raise DataError(f"turn {number} is from {speaker[:40]!r}, expected human or gpt")
-    role, marks = _ROLES[speaker], text.count(IMAGE_MARK)
-    if role == "gpt" or not marks:
-        return Turn(role, text)
-    if marks > 1:
-        raise DataError(f"turn {number} has {marks} <image>, expected one in the whole sample")
-    return Turn(role, text.replace(IMAGE_MARK, "").strip(), image=True)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"turn {number} holds {text[error.start]!r}, half a surrogate pair") from None
+    return role, text
 
 
-def _check_images(turns: Sequence[Turn], has_image: bool) -> None:
-    for number, turn in enumerate(turns, start=1):
-        if turn.role == "gpt" and IMAGE_MARK in turn.text:
-            raise DataError(f"turn {number} is an answer with <image> in it: only a question can hold the image")
-    marks = sum(turn.image for turn in turns)
+def _label(number: int, role: str, entry: dict[str, object]) -> str | None:
+    """Return the label of a turn, and refuse any other field that would change the training."""
+    for field in _LOSS_FIELDS:
+        if field in entry and entry[field] not in (None, role == "gpt"):
+            shown = f"{field}={entry[field]!r:.40}"
+            raise DataError(f"turn {number} has {shown}: every answer carries loss, and nothing else does")
+    for field in _MEDIA_FIELDS:
+        if entry.get(field):
+            raise DataError(f"turn {number} has {field} of its own: expected one image, named in image of the sample")
+    for field in _SPOKEN_FIELDS:
+        if entry.get(field):
+            raise DataError(f"turn {number} has {field}, which has no place in a prompt here: expected words alone")
+    if None not in (entry.get("value"), entry.get("content")) and entry["value"] != entry["content"]:
+        raise DataError(f"turn {number} has both value and content, and they differ: expected one text")
+    label = entry.get("label")
+    if label is not None and not isinstance(label, str):
+        raise DataError(f"turn {number} has label={label!r:.40}, expected a text")
+    if label is not None and role != "gpt":
+        raise DataError(f"turn {number} has label, but is not an answer")
+    return label
+
+
+def _image_turn(number: int, role: Literal["human", "gpt"], text: str, moves_image: bool) -> Turn:
+    if role == "gpt":
+        raise DataError(f"turn {number} is an answer with <image> in it: only a question can hold the image")
+    before, _, after = text.partition(IMAGE_MARK)
+    if IMAGE_MARK in after:
+        raise DataError(f"turn {number} has {text.count(IMAGE_MARK)} <image>, expected one in the whole sample")
+    return Turn(role, (before + after).strip(), True) if moves_image else Turn(role, after, True, before)
+
+
+def _check_images(marks: int, image_field: str | None) -> None:
     if marks > 1:
         raise DataError(f"{marks} turns have <image>, expected one in the whole sample")
-    if marks and not has_image:
+    if marks and image_field is None:
         raise DataError("a question has <image>, but the sample names no image file")
-    if has_image and not marks:
-        raise DataError("the sample names an image file, but no question has <image>")
+    if image_field is not None and not marks:
+        raise DataError(f"the sample names an image file in {image_field}, but no question has <image>")

@@ -1,4 +1,4 @@
-"""From the pieces of a prompt to token ids, by whatever tokenizer."""
+"""Turns the pieces of a prompt into token ids, with any tokenizer."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,19 +6,22 @@ from typing import Protocol
 from neva_recipes.prompts.plain_text import PrefixScheme
 from neva_recipes.prompts.templates import Piece, Slot, Special, Template
 
-__all__ = ["IMAGE_TOKEN_INDEX", "PromptTokenizer", "check_template", "encode_pieces"]
+__all__ = ["IGNORE_INDEX", "IMAGE_TOKEN_INDEX", "PromptTokenizer", "check_template", "encode_pieces"]
+
+IGNORE_INDEX = -100
+"""Label of a position that carries no loss."""
 
 IMAGE_TOKEN_INDEX = -200
-"""Stands in the tokens at every position that an image feature takes."""
+"""Takes the place of a token at every position of an image feature."""
 
 
 class PromptTokenizer(Protocol):
-    """What prompts ask of a tokenizer.
+    """What prompts need of a tokenizer.
 
     Attributes:
-        bos_id: Token that begins a sequence, or None.
-        im_start_id: Token before an image, or None where images stand alone.
-        im_end_id: Token after an image, or None where images stand alone.
+        bos_id: Token that begins a sequence, or `None`.
+        im_start_id: Token before an image, or `None` without tokens around images.
+        im_end_id: Token after an image, or `None` without tokens around images.
     """
 
     bos_id: int | None
@@ -27,20 +30,20 @@ class PromptTokenizer(Protocol):
 
     @property
     def prefix_scheme(self) -> PrefixScheme:
-        """Where the tokenizer puts a leading space of its own."""
+        """Where the tokenizer adds a leading space of its own."""
 
     def special_id(self, token: str) -> int:
         """Return the id of a special token; raise `DataError` if there is none."""
 
     def encode_text(self, text: str, *, prefix: bool = False) -> list[int]:
-        """Return the ids of plain text, after a leading space of the tokenizer's own with `prefix`."""
+        """Return the ids of plain text; with `prefix`, after the tokenizer's own leading space."""
 
 
 def check_template(template: Template, tokenizer: PromptTokenizer) -> None:
     """Check that the tokenizer has every special token of the template.
 
     Raises:
-        DataError: It lacks one.
+        DataError: The tokenizer lacks one.
     """
     for token in template.special_tokens:
         tokenizer.special_id(token)
@@ -52,7 +55,7 @@ def encode_pieces(
     """Return the token ids of a prompt, and which of them carry loss.
 
     Args:
-        pieces: What `template` made of a conversation.
+        pieces: The pieces that `template` made of a conversation.
         template: The template.
         tokenizer: The model's tokenizer.
         tokens_per_image: Positions an image takes, without the tokens around it.
@@ -63,6 +66,9 @@ def encode_pieces(
     tokens: list[int] = []
     loss_mask: list[bool] = []
     begins_text = True
+    if template.is_one_text and tokenizer.prefix_scheme != "never":
+        tokens = tokenizer.encode_text(" ")
+        loss_mask = [False] * len(tokens)
     for number, piece in enumerate(pieces):
         if isinstance(piece.part, str):
             ids = tokenizer.encode_text(piece.part, prefix=begins_text)
@@ -75,7 +81,7 @@ def encode_pieces(
                 begins_text = tokenizer.prefix_scheme == "always"
         else:
             ids = _special_ids(piece, tokenizer)
-            # A tokenizer puts its own begin token before the text, not into it.
+            # A tokenizer adds its own begin token before the text, not to it.
             own_begin = number == 0 and ids in ([], [tokenizer.bos_id])
             begins_text = own_begin or tokenizer.prefix_scheme == "always"
         tokens += ids

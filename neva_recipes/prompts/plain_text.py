@@ -1,37 +1,39 @@
-"""A copy of a Hugging Face tokenizer backend that knows no special tokens and adds no leading space."""
+"""A copy of a Hugging Face tokenizer backend without special tokens and without a leading space."""
 
 import json
-from typing import Any, Literal
+from typing import Literal
+
+from neva_recipes.config import PlainTable
 
 __all__ = ["PlainTextEncoder", "PrefixScheme"]
 
 PrefixScheme = Literal["never", "first", "always"]
-"""Where a SentencePiece tokenizer puts a space of its own: nowhere, at the start of a text, or after specials too."""
+"""Where a SentencePiece tokenizer adds a space: nowhere, at the start of a text, or also after special tokens."""
 
 
 class PlainTextEncoder:
     """Encodes any string as ordinary text.
 
-    A Hugging Face backend cuts its added tokens out of the text before it encodes the rest, so `</s>` in a message
-    would end the sequence. Here the added tokens are gone. Added tokens that are nothing but white space stay: some
-    vocabularies keep their runs of spaces there, and those are ordinary text.
+    A Hugging Face backend splits its added tokens from the text before it encodes the rest, so `</s>` in a message
+    would end the sequence. This copy has no added tokens, except those that are only white space: some vocabularies
+    keep their runs of spaces there, and those are ordinary text.
 
-    SentencePiece's leading space (dummy prefix) is taken out too and left to the caller, because it depends on what
-    stands before the text: transformers 5 leaves it away before a text that begins with a space, SentencePiece and
-    the transformers that LLaVA was trained with do not.
+    SentencePiece's leading space (dummy prefix) is also removed and left to the caller, because it depends on what
+    precedes the text. transformers 5 omits it before a text that begins with a space; SentencePiece and the
+    transformers that LLaVA was trained with do not.
 
     Attributes:
-        prefix_scheme: Where the copied tokenizer puts that leading space.
+        prefix_scheme: Where the copied tokenizer adds the leading space.
         is_empty: Whether there is no vocabulary beyond the special tokens.
     """
 
-    def __init__(self, layout: dict[str, Any]) -> None:
+    def __init__(self, layout: PlainTable) -> None:
         """Build the copy.
 
         Args:
-            layout: The content of a tokenizer.json; used up.
+            layout: The content of a tokenizer.json; it is modified.
         """
-        import tokenizers  # a library of its own, in Rust; a plan that reads no tokenizer does without
+        import tokenizers  # a Rust library, which a plan without a tokenizer need not import
 
         added = layout["added_tokens"]
         layout["added_tokens"] = [token for token in added if token["content"].isspace() and not token["special"]]
@@ -46,21 +48,21 @@ class PlainTextEncoder:
         """Return the token ids of `text`; none of them is a special token, whatever the text says."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            # The vocabulary itself may hold a special token as a piece (user-defined symbols, lucky merges).
+            # The vocabulary itself may contain a special token as a piece (user-defined symbols, lucky merges).
             if token in self._forbidden and end - start > 1:
                 return self.encode(text[: start + 1]) + self.encode(text[start + 1 :])
         return encoding.ids
 
 
-def _unknown_id(model: dict[str, Any]) -> int | None:
-    """Return the id that characters outside the vocabulary become; it may well stand for text."""
-    if model.get("type") == "Unigram":
-        return model["unk_id"]
-    return model["vocab"].get(model.get("unk_token"))
+def _unknown_id(model: PlainTable) -> int | None:
+    """Return the id for characters outside the vocabulary, which may stand for text."""
+    is_unigram = model.get("type") == "Unigram"
+    unknown: int | None = model["unk_id"] if is_unigram else model["vocab"].get(model.get("unk_token"))
+    return unknown
 
 
-def _remove_prefix(layout: dict[str, Any]) -> PrefixScheme:
-    """Take every source of a leading space out of a serialized backend and return the scheme it followed."""
+def _remove_prefix(layout: PlainTable) -> PrefixScheme:
+    """Remove every source of a leading space from a serialized backend, and return the scheme it followed."""
     scheme: PrefixScheme = "never"
     for part in _members(layout.get("pre_tokenizer"), "pretokenizers"):
         if part["type"] == "Metaspace" and (found := part.get("prepend_scheme", "always")) != "never":
@@ -75,7 +77,7 @@ def _remove_prefix(layout: dict[str, Any]) -> PrefixScheme:
     return scheme
 
 
-def _members(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+def _members(part: PlainTable | None, key: str) -> list[PlainTable]:
     if part is None:
         return []
     return part[key] if part["type"] == "Sequence" else [part]

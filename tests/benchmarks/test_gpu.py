@@ -141,7 +141,7 @@ def test_full_size_recipes_are_valid_and_cover_what_is_asked_for(module, tmp_pat
         recipe = build(cases.case_recipe(case, cases.FULL, data, num_layers=7))
         language = recipe.model.language
         assert (language.num_layers, language.hidden_size, language.vocab_size) == (7, 4096, 32000)
-        assert language.from_pretrained is None and recipe.model.vision.from_pretrained is None
+        assert language.from_pretrained == recipe.model.vision.from_pretrained == "random"
         assert (recipe.precision.fp8, recipe.precision.fp8_recipe if case.fp8 else None) == (
             "hybrid" if case.fp8 else None,
             case.fp8,

@@ -27,7 +27,7 @@ def test_errors_are_lines_on_stderr_and_the_recipe_can_still_be_read(form, folde
     assert err.splitlines()[-len(errors) :] == errors  # nearest to the prompt
     assert {line.partition(": ")[0] for line in err.splitlines()} <= {"error", "warning", "note"}
     if form == "text":
-        assert "Script: none" in out and "  error: " in out
+        assert "Command: none" in out and "  error: " in out
     if form == "yaml":
         assert recipe_from_yaml(out).parallel.tensor_model_parallel_size == 3
     if form == "json":
@@ -44,7 +44,10 @@ def test_files_of_another_machine_and_another_executor_are_notes(folder, capfd):
     assert "error" not in err
     for part in ("llava_v1_5_mix665k.json: no such file", "/gone/tokenizer.model", "the local executor runs on one"):
         assert [line for line in err.splitlines() if line.startswith("note: ") and part in line]
-    assert "Script: none" in out
+    assert "Command: none" in out
+    assert main([*words, "--dry-run", "--script"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and "the local executor runs on one" in err and "error: --script: there is no script" in err
     assert main(words) == 2  # started it must not be
 
 
@@ -53,10 +56,10 @@ def test_memory_counts_on_the_gpu_that_was_named(folder, capfd):
     words += ["data.micro_batch_size=1", "--dry-run"]
     assert main(words) == 0
     out, err = capfd.readouterr()
-    assert re.search(r"^warning: .* GiB", err, re.MULTILINE) and "\nScript: writes" in out
+    assert re.search(r"^warning: .* GiB", err, re.MULTILINE) and "\nCommand of" in out
     assert main([*words, "--gpu", "a100-80g"]) == 2
     out, err = capfd.readouterr()
-    assert re.search(r"^error: .* GiB.*a100-80g", err, re.MULTILINE) and "\nScript: none" in out
+    assert re.search(r"^error: .* GiB.*a100-80g", err, re.MULTILINE) and "\nCommand: none" in out
     assert main([*words, "--gpu", "b200"]) == 0
 
 
@@ -80,6 +83,55 @@ def in_terminal(command, **variables):
 
 
 COMMAND = f"{shlex.quote(sys.executable)} -m neva_recipes.cli.main gpt.pretrain size=tiny optim.lr=1e-4 --dry-run"
+
+
+def test_findings_stand_once_and_at_the_end_where_a_terminal_shows_both_streams(folder):
+    shown = in_terminal(f"{COMMAND} 'model.language.kv_channels=7'", NO_COLOR="1").replace("\r", "")
+    *_, cost, findings = shown.removesuffix(
+        "note: --dry-run wrote and started nothing; --script prints the script that does\n"
+    ).split("\n\n")
+    assert cost.startswith("Cost") or "\n\nCost" not in shown  # errors leave nothing to compute
+    assert findings.startswith("Findings\n  note: file-not-set\n") and shown.count("data.data_path=none") == 1
+    both = subprocess.run(f"{COMMAND} 2>&1", shell=True, capture_output=True, text=True, timeout=120)
+    assert both.stdout.count("data.data_path=none") == 1
+    apart = subprocess.run(f"{COMMAND} >shown.txt", shell=True, capture_output=True, text=True, timeout=120)
+    assert "note: data.data_path=none" in apart.stderr and "data.data_path=none" in (folder / "shown.txt").read_text()
+
+
+def test_the_script_is_for_no_other_format(folder, capfd):
+    for words, said in (
+        (["gpt.pretrain", "--script"], "error: --script: goes with --dry-run, which starts nothing: add --dry-run\n"),
+        (["gpt.pretrain", "--dry-run", "--script", "--format", "json"], "error: --script, --format json: choose one"),
+        (["llava.pipeline", "--dry-run", "--script"], "error: --script: a pipeline has none"),
+    ):
+        assert main(words) == 2
+        out, err = capfd.readouterr()
+        assert out == "" and err.startswith(said) and err.count("\n") == 1
+
+
+TELL = f"{shlex.quote(sys.executable)} -c 'from neva_recipes.terminal import tell; import sys; tell(*sys.argv[1:])'"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "optim.lrr: no such field (did you mean optim.lr?), and so on for a while: one of " + ", ".join(["field"] * 60),
+        f"{'a' * 60}/{'b' * 60}: no such file",
+        f"{'word ' * 14}nemo-run resume some-run-with-a-name optim.lr=1e-5,2e-5 --detach; then look at it again",
+        f"{'word ' * 14}nemo-run {'resume ' * 30}",
+    ],
+)
+def test_a_terminal_gets_long_lines_broken_between_words(message, folder):
+    """What can be pasted stays in one piece, and a pipe gets one line."""
+    words = shlex.join(["error", message])
+    shown = in_terminal(f"{TELL} {words}").replace("\r", "").removesuffix("\n").split("\n")
+    assert " ".join(" ".join(shown).split()) == f"error: {message}".strip()
+    assert len(shown) > 1 and all(row.startswith("  ") for row in shown[1:])
+    assert all(len(row) <= 80 or " " not in row.strip() or "nemo-run resume resume" in row for row in shown)
+    if "optim.lr=1e-5,2e-5" in message:
+        assert "nemo-run resume some-run-with-a-name optim.lr=1e-5,2e-5 --detach; then look at" in shown[1]
+    piped = subprocess.run(f"{TELL} {words}", shell=True, capture_output=True, text=True, timeout=120)
+    assert piped.stderr == f"error: {message}\n"
 
 
 def test_colour_is_for_terminals(folder):
@@ -111,11 +163,9 @@ def test_whatever_the_encoding(folder, variables):
     assert done.returncode == 0
     text = done.stdout.decode("utf-8")
     assert set(re.sub(r"[ -~\n]", "", text)) <= set("äÜï")
-    if variables.get("PYTHONIOENCODING") == "ascii":
-        assert "note: the script has characters that are not shown here" in done.stderr.decode()
-    for form in ("yaml", "json", "python", "html"):
+    for form in ("yaml", "json", "python", "html", "sh"):
         done = subprocess.run(
-            ["sh", "-c", f"{COMMAND} {word} --format {form}"],
+            ["sh", "-c", f"{COMMAND} {word} {'--script' if form == 'sh' else f'--format {form}'}"],
             capture_output=True,
             env={**environment, **variables},
             timeout=120,

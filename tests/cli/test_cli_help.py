@@ -6,11 +6,11 @@ import re
 import pytest
 
 from neva_recipes import gpt, llava
-from neva_recipes.cli._fields import field_meanings
+from neva_recipes.cli.dispatch import COMMANDS
+from neva_recipes.cli.fields import field_meanings
 from neva_recipes.cli.main import main
 from neva_recipes.config import DataConfig, LlavaDataConfig, iterate_fields
 
-COMMANDS = ["list", "status", "logs", "cancel", "resume", "rerun", "gc", "chat", "evaluate", "export"]
 RECIPES = ["llava.pretrain", "llava.finetune", "neva.pretrain", "neva.finetune", "gpt.pretrain"]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -35,9 +36,11 @@ def start(folder):
 
     def call(name="digits"):
         recipe = llava.finetune("tiny")
-        Path("chats.json").write_text(
-            '[{"conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hi."}]}]'
-        )
+        talks = [
+            [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": f"Hi, {number}."}] for number in range(64)
+        ]
+        Path("chats.json").write_text(json.dumps([{"image": "a.png", "conversations": turns} for turns in talks]))
+        Path("a.png").write_bytes(b"\x89PNG")
         recipe.data.data_path, recipe.data.tokenizer = "chats.json", "owner/name"
         recipe.parallel.tensor_model_parallel_size = 2
         job = executors.plan_job(recipe, executors.LocalExecutor(grace_seconds=5.0), name=name)
@@ -63,8 +66,10 @@ def test_no_runs_yet(nemo_run):
 def test_a_run_from_beginning_to_resumption(nemo_run, start):
     run = start("my dïgits")
     table = nemo_run("status", check=0).stdout.splitlines()
-    assert table[0].split() == ["RUN", "STATE", "STEP", "STARTED", "TIME"]
-    assert re.fullmatch(rf"{re.escape(run.name)}  running +- +[A-Z][a-z]{{2}} \d\d \d\d:\d\d +\d:\d\d:\d\d", table[1])
+    assert table[0].split() == ["RUN", "STATE", "STEP", "LOSS", "STARTED", "TIME"]
+    assert re.fullmatch(
+        rf"{re.escape(run.name)}  running +- +- +[A-Z][a-z]{{2}} \d\d \d\d:\d\d +\d:\d\d:\d\d", table[1]
+    )
     assert table[2:] == ["1 run: 1 running"]
 
     described = nemo_run("status", "my dïgits", check=0).stdout
@@ -81,19 +86,23 @@ def test_a_run_from_beginning_to_resumption(nemo_run, start):
     no_rank = nemo_run("logs", run.name, "--rank", "2", check=2).stderr
     assert no_rank == f"error: run {run.name} has no rank 2: expected 0 to 1\n"
     assert "state:     failed\n" in nemo_run("status", run.name, check=0).stdout
-    assert "has already ended: failed" in nemo_run("cancel", run.name, check=2).stderr
+    for words in ([], ["--save"]):
+        assert "has already ended: failed" in nemo_run("cancel", run.name, *words, check=2).stderr
 
     # A resumed run takes changed fields along, and its exit code is the command's.
     assert "optim.lrr: no such field" in nemo_run("resume", run.name, "optim.lrr=1", check=2).stderr
     assert "--deatch: no such flag" in nemo_run("resume", run.name, "--deatch", check=2).stderr
     assert "  optim.lr=0.001\n" in nemo_run("resume", run.name, "--help", check=0).stdout
     wish(run, 9)
-    failed = nemo_run("resume", run.name, "optim.lr=0.125", check=9)
+    failed = nemo_run("resume", run.name, "optim.lr=0.0078125", check=9)
     assert "rank 0 says héllo" in failed.stdout
-    assert failed.stderr.startswith(f"error: run {run.name} failed: ") and failed.stderr.count("\n") == 1
-    assert build(load_recipe(run.path / "recipe.yaml")).optim.lr == 0.125
+    warning, error = failed.stderr.splitlines()
+    assert warning.startswith("warning: parallel.tensor_model_parallel_size=2, parallel.sequence_parallel=false: ")
+    assert error.startswith(f"error: run {run.name} failed: ")
+    assert f"warnings:  {warning.removeprefix('warning: ')}\n" in nemo_run("status", run.name, check=0).stdout
+    assert build(load_recipe(run.path / "recipe.yaml")).optim.lr == 0.0078125
     wish(run, 0)
-    finished = nemo_run("resume", run.name, check=0)
+    finished = nemo_run("resume", run.name, "--quiet", check=0)
     assert finished.stderr == f"{run.name} succeeded: {run.path}\n"
 
 
@@ -107,7 +116,13 @@ def test_cancelling_and_leaving(nemo_run, start):
         os.kill(follower.pid, signal.SIGINT)
         assert follower.wait(timeout=120) == 130
         assert follower.stderr.read() == ""
-    assert nemo_run("cancel", run.name, check=0).stdout == f"{run.name} cancelled\n"
+    refused = nemo_run("cancel", "--save", run.name, check=2).stderr
+    assert refused == f"error: run {run.name} trains no recipe and has nothing to save: cancel it without --save\n"
+    assert "not allowed with" in nemo_run("cancel", "--save", "--force", run.name, check=2).stderr
+    assert run.status().state == "running"
+    assert nemo_run("cancel", run.name, check=0).stdout == (
+        f"{run.name} cancelled; it has saved no checkpoint yet, and nemo-run resume {run.name} begins anew\n"
+    )
     assert "exit code: 130\n" in nemo_run("status", run.name, check=0).stdout
     resumed = nemo_run("resume", run.name, "--detach", check=0).stdout
     assert f"nemo-run logs -f {run.name} follows it" in resumed
@@ -129,7 +144,8 @@ def test_several_runs(nemo_run, start):
         wish(third, 3)
         third.wait()
         refused = nemo_run("cancel", "first", third.name, "second", "first", "--force", check=2)
-        assert refused.stdout.splitlines() == [f"{first.name} cancelled", f"{second.name} cancelled"]
+        anew = "cancelled; it has saved no checkpoint yet, and nemo-run resume"
+        assert refused.stdout.splitlines() == [f"{run.name} {anew} {run.name} begins anew" for run in (first, second)]
         assert refused.stderr == f"error: run {third.name} has already ended: failed\n"
         rest = [line.split()[1:3] for line in watching.stdout]
         assert sorted(rest) == [[first.name, "cancelled"], [second.name, "cancelled"], [third.name, "failed"]]

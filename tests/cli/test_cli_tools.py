@@ -30,9 +30,10 @@ def test_both_sides_know_the_same_arguments(command, folder, capsys):
     [
         (["chat", "a dir", "--temperature", "-1"], "error: --temperature=-1: expected 0"),
         (["chat", "a dir", "--conv-template", "vicuna"], "error: --conv-template=vicuna: expected one of plain, v1"),
-        (["chat", "a dir", "--seed", "x"], "error: argument --seed: invalid int value: 'x'"),
+        (["chat", "a dir", "--seed", "x"], "error: argument --seed: 'x': expected an integer"),
         (["evaluate", "a dir", "--data", "x.json", "--batch-size", "0"], "error: --batch-size=0: expected at least 1"),
         (["chat", "no dir", "--prompt", "x"], "error: no run 'no dir' in runs"),
+        (["chat", "no/dir", "--prompt", "x"], "error: no run 'no' in runs, and no folder no/dir"),
     ],
 )
 def test_a_mistake_is_told_before_a_model_is_loaded(nemo_run, folder, arguments, answer):
@@ -45,7 +46,8 @@ def test_a_mistake_is_told_before_a_model_is_loaded(nemo_run, folder, arguments,
 @pytest.mark.slow
 def test_a_directory_without_a_model(nemo_run, folder):
     (folder / "a 'dïr'").mkdir()
-    done = nemo_run("export", "a 'dïr'", "out", check=2)
+    # A name that begins with a dash is no option.
+    done = nemo_run("export", "a 'dïr'", "./--help", check=2)
     assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "a 'dïr'" in done.stderr.splitlines()[-1]
-    assert not (folder / "out").exists()
+    assert "a 'dïr': neither a run directory nor a checkpoint" in done.stderr.splitlines()[-1]
+    assert [path.name for path in folder.iterdir()] == ["a 'dïr'"]

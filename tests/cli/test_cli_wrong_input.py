@@ -15,7 +15,7 @@ WRONG = [
     (["llava.finetune", "--dry"], ["--dry: no such flag", "--dry-run"]),
     (["llava.finetune", "--exectuor", "local", "--dry-run"], ["--exectuor: no such flag", "--executor"]),
     (["llava.finetune", "--format", "json"], ["--format json", "add --dry-run"]),
-    (["llava.finetune", "--gpu", "h100-80g"], ["--gpu h100-80g", "add --dry-run"]),
+    (["llava.finetune", "--gpu", "h100-8g"], ["--gpu h100-8g", "did you mean h100-80g"]),
     (["llava.finetune", "--dry-run", "--format", "xml"], ["--format", "'xml'", "'yaml', 'json', 'python', 'html'"]),
     (["llava.finetune", "--dry-run", "--gpu", "h100-80"], ["--gpu h100-80", "did you mean h100-80g"]),
     (["llava.finetune", "--yes"], ["--yes: no such flag", "flags: -h, --help, --dry-run"]),
@@ -25,7 +25,7 @@ WRONG = [
     (["--nmae", "x"], ["--nmae: no such flag of nemo-run", "did you mean --name"]),
     (["list", "llava"], ["unexpected argument 'llava'", "nemo-run list --help"]),
     (["logs"], ["the following arguments are required: RUN", "nemo-run logs --help"]),
-    (["logs", "x", "--rank", "one"], ["argument --rank: invalid int value: 'one'", "nemo-run logs --help"]),
+    (["logs", "x", "--rank", "one"], ["argument --rank: 'one': expected an integer", "nemo-run logs --help"]),
     (["logs", "x", "--folow"], ["--folow: no such flag of nemo-run logs", "did you mean --follow"]),
     (["status", "x", "y"], ["unexpected argument 'y'", "nemo-run status --help"]),
     (["resume"], ["nemo-run resume needs a RUN", "nemo-run status lists them"]),
@@ -72,11 +72,12 @@ WRONG = [
     (["llava.finetune", "data.sequence_length=8192"], ["data.sequence_length=8192", "max_position_embeddings=4096"]),
     # What a run needs.
     (["gpt.pretrain", "size=tiny"], ["data.data_path=none: names no file", "add data.data_path=FILE"]),
-    (["llava.finetune", "data.data_path=no.json"], ["data.data_path=no.json: no such file", "set it"]),
+    (["llava.finetune", "size=tiny", "data.data_path=no.json"], ["data.data_path=no.json: no such file", "set it"]),
     (["llava.finetune", "--name", "a/b", "--dry-run"], ["name='a/b'", "cannot hold '/'"]),
+    (["llava.finetune", "--name", "latest", "--dry-run"], ["name='latest'", "the newest run"]),
     (["llava.finetune", "trainer.num_nodes=2"], ["trainer.num_nodes=2", "set trainer.num_nodes=1"]),
     # Files.
-    (["mine.yaml"], ["mine.yaml: cannot be read"]),
+    (["mine.yaml"], ["mine.yaml: no such file"]),
     (["digits", "--recipes", "no.py"], ["no.py: no such file"]),
     (["digits", "--recipes", "no.txt"], ["no.txt: expected a Python file whose name ends in .py"]),
 ]

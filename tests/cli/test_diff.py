@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neva_recipes import llava
+from neva_recipes.cli.commands.compare import figure_lines, number_text
 from neva_recipes.cli.main import main
-from neva_recipes.comparison import recipe_changes
+from neva_recipes.comparison import Figure, recipe_changes
 from neva_recipes.config import VisionConfig, config, recipe_to_yaml, set_field
 
 
@@ -79,7 +80,11 @@ def test_groups_and_classes():
 
 def test_what_it_prints(diff):
     printed = diff(
-        "llava.finetune", "optim.lr=1e-5", "parallel.tensor_model_parallel_size=2", "optim.warmup_ratio=none"
+        "llava.finetune",
+        "optim.lr=1e-5",
+        "parallel.tensor_model_parallel_size=2",
+        "optim.warmup_ratio=none",
+        *("--gpu", "h100-80g"),
     )
     assert printed.startswith(
         """\
@@ -151,7 +156,7 @@ def test_json(diff):
 
 
 def test_a_recipe_that_cannot_run_is_compared_too(diff):
-    printed = diff("llava.finetune", "parallel.tensor_model_parallel_size=3")
+    printed = diff("llava.finetune", "parallel.tensor_model_parallel_size=3", "--gpu", "h100-80g")
     assert "  GPUs                                    8               -\n" in printed
     assert "Found in B alone\n  error: " in printed
 
@@ -174,7 +179,7 @@ def test_of_a_file_of_recipes(diff, folder):
         (["optim.lr=1"], ["takes A and B"]),
         (["llava.finetune", "llava.finetne"], ["llava.finetne: no such recipe", "did you mean llava.finetune"]),
         (["nothing", "llava.finetune"], ["nothing: no such recipe, saved recipe (.yaml) or run", "nemo-run status"]),
-        (["no.yaml", "llava.finetune"], ["no.yaml: cannot be read"]),
+        (["no.yaml", "llava.finetune"], ["no.yaml: no such file"]),
         (["llava.finetune", "optim.lrr=1"], ["optim.lrr: no such field", "did you mean optim.lr"]),
         (["llava.finetune", "siz=7b"], ["siz: llava.finetune has no such parameter"]),
         (["llava.finetune", "size=tiny", "--gpu", "x100"], ["--gpu x100: expected one of"]),
@@ -185,3 +190,50 @@ def test_of_a_file_of_recipes(diff, folder):
 def test_wrong_input(arguments, parts, diff):
     said = diff(*arguments, code=2)
     assert said.startswith("error: ") and all(part in said for part in parts)
+
+
+def test_each_side_can_have_its_own_changes(diff):
+    shown = diff("llava.finetune", "size=tiny", "optim.lr=0.5", "--", "llava.pretrain", "size=tiny", "optim.lr=0.25")
+    assert shown.startswith("A: llava.finetune size=tiny optim.lr=0.5\nB: llava.pretrain size=tiny optim.lr=0.25\n")
+    assert re.search(r"^    lr +0.5 -> 0.25$", shown, re.MULTILINE) and "num_layers" not in shown
+    same = diff("llava.finetune", "size=tiny", "--", "optim.lr=0.5", "size=tiny")
+    assert "1 field differs (A -> B)\n  optim\n    lr 0.001 -> 0.5\n" in same
+    turned = diff("llava.finetune", "optim.lr=0.5", "--", "llava.finetune")
+    assert "    lr 0.5 -> 2e-05\n" in turned
+    for words in (
+        ["--"],
+        ["llava.finetune", "--"],
+        ["--", "optim.lr=1"],
+        ["a", "b", "--", "c"],
+        ["a", "--", "b", "--"],
+    ):
+        assert "nemo-run diff takes A and B, or A and key=value" in diff(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    ("unit", "old", "new", "expected"),
+    [
+        ("%", 1.1e-14, 0.0, ["0 %", "0 %", "same"]),
+        ("%", -1.1e-14, 0.0, ["0 %", "0 %", "same"]),
+        ("%", 3.0712, 3.0713, ["3.07 %", "3.07 %", "same"]),
+        ("%", 0.031, 0.044, ["0.03 %", "0.04 %"]),
+        ("s", 7.7000001, 7.7, ["7.7 s", "7.7 s", "same"]),
+        ("", 1016192, 1016193, ["1,016,192", "1,016,193", "< 0.1 %"]),
+        ("", 1016193, 1016192, ["1,016,193", "1,016,192", "< 0.1 %"]),
+        ("nats", 0.5, 0.4995, ["0.5 nats", "0.4995 nats", "-0.1 %"]),
+        ("nats", 0.0, 0.5, ["0 nats", "0.5 nats"]),
+    ],
+)
+def test_what_is_printed_alike_is_the_same(unit, old, new, expected):
+    _, line = figure_lines([Figure("x", unit, old)], [Figure("x", unit, new)])
+    assert re.split(" {2,}", line.strip()) == ["x", *expected]
+    assert number_text(Figure("x", unit, old)) == expected[0]
+
+
+def test_on_a_cpu_no_figures_of_a_gpu(diff):
+    shown = diff("llava.finetune", "size=tiny", "--", "llava.pretrain", "size=tiny")
+    assert "  weights and optimizer          0.0184 GiB      0.0074 GiB     x 0.402\n" in shown
+    assert not re.search("memory of|time of|GPU hours|h100", shown)
+    assert "  memory and time are not known for a CPU: --gpu NAME tells them for a GPU\n" in shown
+    shown = diff("llava.finetune", "size=tiny", "--", "llava.pretrain", "size=tiny", "--gpu", "h100-80g")
+    assert "memory of the fullest GPU" in shown and "on GPUs of 79.1 GiB, h100-80g\n" in shown

@@ -99,7 +99,23 @@ def test_in_a_field_it_stops_every_format(form, nothing_shows, folder):
     assert list(folder.iterdir()) == []
 
 
+IN_SHELL = "export DB_PASSWORD=hunter2secret"
+TEXT_FIELDS = [
+    *("slurm executor.setup", "slurm executor.srun", "slurm executor.sbatch.licenses", "slurm executor.comment"),
+    *("slurm executor.modules", "slurm executor.container_image", "slurm executor.python", "slurm executor.constraint"),
+    *("docker executor.mounts", "docker executor.python", "docker executor.ulimits", "docker executor.docker_host"),
+    *("local executor.env.ARGUMENTS", "local executor.grace_seconds"),
+]
 PLACES = [
+    *(["llava.finetune", "--executor", *f"{place}={IN_SHELL}".split(" ", 1), "--dry-run"] for place in TEXT_FIELDS),
+    ["executors", "slurm", f"executor.setup={IN_SHELL}"],
+    ["llava.finetune", "--executor", "slurm", "executor.setup=[true,DB_PASSWORD=hunter2secret psql]"],
+    ["llava.finetune", "--executor", "slurm", "executor.srun=[--export,ALL,A_KEY=hunter2secret]"],
+    ["llava.finetune", "--executor", "slurm", "executor.srun=--export=ALL,A_KEY=hunter2secret", "--detach"],
+    ["llava.finetune", f"data.data_path={IN_SHELL}", "--dry-run"],
+    ["llava.finetune", f"logging.wandb_project={IN_SHELL}"],
+    ["llava.finetune", "--dry-run", "--name", "A_KEY=hunter2secret"],
+    ["llava.finetune", "--dry-run", "--runs-dir", "A_KEY=hunter2secret"],
     ["llava.finetune", f"optim.lr={TOKEN}"],
     ["llava.finetune", f"trainer.seed={TOKEN}"],
     ["llava.finetune", f"data.conv_template={TOKEN}"],
@@ -177,6 +193,14 @@ def test_in_a_value_that_the_command_line_replaces(name, setting, form, nothing_
     (folder / "mine.py").write_text(USER_FILE)
     said = nothing_shows(name, setting, "--recipes", "mine.py", "--dry-run", "--format", form, code=0)
     assert setting.rpartition("=")[2].replace("1e-4", "0.0001") in said
+
+
+@pytest.mark.parametrize("line", ["export DB_PASSWORD=hunter2secret", "setenv DB_PASSWORD hunter2secret"])
+@pytest.mark.parametrize("command", [["llava.finetune", "--dry-run", "--executor"], ["executors"]])
+def test_in_a_profile(line, command, nothing_shows, folder):
+    (folder / "executors.toml").write_text(f'[mine]\nkind = "slurm"\nsetup = ["true", "{line}"]\n')
+    said = nothing_shows(*command, "mine")
+    assert "setup: holds a value of DB_PASSWORD, and it would be shown and written to files: set the variable" in said
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "in_message", "in_result"])

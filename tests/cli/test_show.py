@@ -12,15 +12,20 @@ import pytest
 
 import executors
 from neva_recipes import llava
-from neva_recipes.cli._arguments import apply_overrides
+from neva_recipes.cli.arguments import apply_overrides
 from neva_recipes.cli.main import main
 from neva_recipes.config import load_recipe, recipe_to_plain
 
 # A rank that leaves two checkpoints, one of them not whole yet, and fails.
 RANK = """
-import pathlib, sys
+import json, pathlib, shutil, sys
+run = pathlib.Path(sys.argv[-1])
 for name in ("step-00000003", "step-00000010", ".step-00000011.new"):
-    (pathlib.Path(sys.argv[-1]) / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
+    checkpoint = run / "checkpoints" / name
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "recipe.yaml", checkpoint)
+    record = {"step": 10, "consumed_samples": 1280, "metrics": {}}
+    (checkpoint / "checkpoint.json").write_text(json.dumps(record))
 sys.exit(5)
 """
 
@@ -113,7 +118,7 @@ def test_json_and_what_is_not_there(run, show):
     }
     assert [resume["before"] for resume in document["resumes"]] == ["recipe.1.yaml", "recipe.2.yaml"]
     assert document["resumes"][1]["changes"] == [{"path": "trainer.max_steps", "old": 40, "new": 50}]
-    assert (document["state"], document["attempt"], document["step"]) == ("failed", 3, None)
+    assert (document["state"], document["attempt"], document["step"]) == ("failed", 3, 10)
     assert "not to be seen" not in str(document) and "hidden-from" not in str(document)
 
     # A run without a plan, a checkpoint and a resume, of a version that knew less.

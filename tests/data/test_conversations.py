@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neva_model.data import Turn, encode_conversation, encode_prompt, get_template, parse_conversation
+from neva_model.data import Turn, encode_conversation, encode_prompt, get_template
 from neva_recipes.config import DataError
+from neva_recipes.prompts.conversation import parse_turns
 from neva_recipes.prompts.templates import TEMPLATES
-from tests.data.conftest import SPECIALS
+from tests.data.inputs import SPECIALS
 from tests.data.rendering import spell
 
 AROUND_ANSWERS = {
@@ -101,6 +102,11 @@ def test_a_prompt_is_what_stands_before_its_answer(byte_level_tokenizer, convers
     assert not whole.loss_mask[len(prompt.tokens) - 1]
 
 
+def parse_conversation(conversations, *, has_image, moves_image=True):
+    """Return the turns alone."""
+    return parse_turns(conversations, image_field="image" if has_image else None, moves_image=moves_image)[0]
+
+
 def entries(*values):
     return [{"from": "gpt" if n % 2 else "human", "value": value} for n, value in enumerate(values)]
 
@@ -112,6 +118,12 @@ def test_the_image_moves_to_the_front_of_its_turn():
             Turn("gpt", " A "),
         ]
     assert parse_conversation(entries("<image>", "A"), has_image=True)[0] == Turn("human", "", image=True)
+
+
+def test_or_it_stays_where_it_stands_and_nothing_is_stripped():
+    for before, after in (("", "\nWhat?"), (" What? \n", ""), ("In ", ", what? ")):
+        turn, answer = parse_conversation(entries(f"{before}<image>{after}", " A "), has_image=True, moves_image=False)
+        assert turn == Turn("human", after, image=True, before_image=before) and answer == Turn("gpt", " A ")
 
 
 def test_other_names_of_the_roles():
@@ -139,7 +151,8 @@ def test_a_last_question_is_left_out(byte_level_tokenizer):
         (["Q1"], False, "turn 1 is not of the form"),
         ([{"from": "human"}], False, "turn 1 is not of the form"),
         ([{"from": "human", "value": 3}], False, "turn 1 is not of the form"),
-        ([{"from": "system", "value": "S"}], False, "turn 1 is from 'system', expected human or gpt"),
+        ([*entries("Q1"), {"from": "gpt", "value": 7}], False, '"text"}: its text is 7, expected it in quotes, "7"'),
+        ([{"from": "narrator", "value": "S"}], False, "turn 1 is from 'narrator', expected human or gpt"),
         ([{"from": "gpt", "value": "A"}], False, "turn 1 is from gpt, expected human"),
         (entries("Q1", "A1") + entries("Q2")[:1] * 2, False, "turn 4 is from human, expected gpt"),
         (entries("Q1"), False, "no answer"),

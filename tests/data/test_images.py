@@ -120,6 +120,115 @@ def test_16_bit_grey_keeps_its_shades(tmp_path, name):
     assert np.array_equal(np.asarray(read_image(path))[..., 0], (values // 256).astype(np.uint8))
 
 
+def with_chunk(path, kind, data):
+    """Put a chunk behind the header of a PNG file."""
+    content = path.read_bytes()
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content[:33] + chunk + content[33:])
+    return path
+
+
+def grey(path):
+    return np.asarray(read_image(path))[..., 0]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "mode I.tiff"])
+def test_grey_of_any_depth_is_as_bright_as_what_it_was_made_of(tmp_path, name, bits):
+    """The same picture from every depth and container: each value is the 8-bit one with further bits behind it."""
+    eight = np.arange(600, dtype=np.int64).reshape(20, 30) % 256
+    values = (eight << (bits - 8)) + (2 ** (bits - 8) - 1)
+    image = Image.fromarray(values.astype(np.int32 if "mode I" in name else np.uint16))
+    path = save(tmp_path / name, image)
+    with Image.open(path) as opened:
+        assert opened.mode == ("I" if "mode I" in name else "I;16")
+    assert np.array_equal(grey(path), eight.astype(np.uint8))
+
+
+DARK = np.arange(200, dtype=np.uint16).reshape(10, 20) * 16
+
+DECLARED = [
+    # The depth is declared, whatever the values are; by the standard they are shifted up, by habit they are not.
+    ("a.png", DARK, {"sBIT": 16}, DARK >> 8),
+    ("a.png", DARK + 5, {"sBIT": 12}, DARK >> 4),
+    ("a.png", DARK, {"sBIT": 12}, DARK >> 8),
+    ("a.png", DARK * 16, {"sBIT": 12}, DARK >> 4),
+    ("a.png", DARK >> 4, {"sBIT": 8}, DARK >> 4),
+    ("a.png", DARK >> 6, {"sBIT": 12}, DARK >> 10),
+    ("a.tiff", DARK, {341: 4095}, DARK >> 4),
+    ("a.tiff", DARK >> 4, {281: 4095}, DARK >> 8),
+    ("a.tiff", DARK >> 4, {341: 1000}, (DARK >> 4).astype(int) * 255 // 1000),
+    ("a.tiff", DARK, {341: 65535}, DARK >> 8),
+    ("a.tiff", DARK, {281: 65535}, DARK >> 8),
+    # Larger values than declared: the declaration is wrong.
+    ("a.tiff", DARK, {341: 255}, DARK >> 4),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "declared", "expected"), DECLARED)
+def test_a_declared_depth_counts(tmp_path, name, values, declared, expected):
+    path, image = tmp_path / name, Image.fromarray(values.astype(np.uint16))
+    if name.endswith("png"):
+        with_chunk(save(path, image), b"sBIT", bytes(declared.values()))
+    else:
+        save(path, image, tiffinfo=declared)
+    assert np.array_equal(grey(path), expected.astype(np.uint8))
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_white_may_be_zero_in_tiff(tmp_path, bits):
+    """The value 0 is white, and the largest is black: PhotometricInterpretation 0 of TIFF 6.0."""
+    shades = np.array([[0, 1, 100, 254, 255]], np.uint16)
+    pixels = (shades << (bits - 8)) + (2 ** (bits - 8) - 1)
+    path = save(tmp_path / "a.tiff", Image.fromarray(pixels.astype(np.uint8 if bits == 8 else np.uint16)))
+    data = bytearray(path.read_bytes())
+    entry = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[entry + 8 : entry + 10] = struct.pack("<H", 0)
+    path.write_bytes(data)
+    assert grey(path).tolist() == [[255, 254, 155, 1, 0]]
+
+
+def test_a_portable_map_of_two_bytes_may_hold_values_of_one(tmp_path):
+    """65535 says no more than that a value has two bytes, as the 16 bits of a PNG do; what is less is a depth."""
+    path = tmp_path / "a.pgm"
+    for kind, values in ((b"P5", struct.pack(">3H", 0, 100, 200)), (b"P2", b"0 100 200")):
+        path.write_bytes(kind + b" # a remark\n3 1 65535\n" + values)
+        assert grey(path).tolist() == [[0, 100, 200]]
+        path.write_bytes(kind + b" 3 1 4095\n" + values)
+        assert np.abs(grey(path).astype(int) - [[0, 6, 12]]).max() <= 1
+    path.write_bytes(b"P6 1 1 65535\n" + struct.pack(">3H", 255, 100, 0))
+    with pytest.raises(DataError, match="its colours have 16 bits and use 14 of them at most"):
+        read_image(path)
+    path.write_bytes(b"P6 1 1 255\n" + bytes((20, 10, 0)))
+    assert np.asarray(read_image(path)).tolist() == [[[20, 10, 0]]]
+
+
+def test_a_portable_graymap_says_its_largest_value(tmp_path):
+    for largest in (1000, 4095, 65535):
+        path = tmp_path / f"{largest}.pgm"
+        path.write_bytes(b"P5 2 1 %d\n" % largest + struct.pack(">HH", largest, largest // 4))
+        assert np.abs(grey(path).astype(int) - [[255, 63]]).max() <= 1
+
+
+@pytest.mark.parametrize("largest", [255, 4095, 16383])
+def test_colours_whose_upper_bytes_hold_nothing_are_refused(tmp_path, largest):
+    def colours(value):
+        row = b"\0" + struct.pack(">HHH", value, value // 2, 0) * 4
+        header = struct.pack(">IIBBBBB", 4, 1, 16, 2, 0, 0, 0)
+        path = tmp_path / "a.png"
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+        )
+        return path
+
+    with pytest.raises(DataError, match="its colours have 16 bits and use 14 of them at most"):
+        read_image(colours(largest))
+    assert np.asarray(read_image(with_chunk(colours(largest), b"sBIT", bytes([16] * 3))))[0, 0, 0] == largest >> 8
+    assert np.asarray(read_image(colours(65535)))[0, 0].tolist() == [255, 127, 0]
+
+
 def test_an_exif_rotation_is_not_applied(tmp_path):
     source = Image.new("RGB", (40, 20))
     exif = source.getexif()
@@ -181,7 +290,7 @@ def test_what_is_no_image_file_is_refused(tmp_path):
         ("program.eps", "cannot identify image file"),
         ("float.tiff", "floating-point"),
         ("missing.jpg", "does not exist"),
-        (".", "does not exist"),
+        (".", "is a folder"),
         ("a\0b", "cannot be looked up|does not exist"),
         ("n" * 300, "cannot be looked up|does not exist"),
     ]:

@@ -1,8 +1,10 @@
 """Samples are found in JSON arrays and JSONL of any shape, and what is wrong is named with its place."""
 
 import json
+import lzma
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from neva_model.data import ImageProcessor, read_image
-from neva_model.data.llava import LlavaDataset, SampleIndex
+from neva_model.data.index import SampleIndex, SampleRules
+from neva_model.data.llava import LlavaDataset
 from neva_recipes.config import DataError
-from neva_recipes.prompts import records as record_files
+from neva_recipes.prompts.templates import get_template
+from neva_recipes.sources import json_array
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 VALUES = st.recursive(
@@ -21,6 +25,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
+RULES = SampleRules(get_template("v1"), Path("/none"))
 RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), min_size=1, max_size=8)
 
 
@@ -36,8 +41,8 @@ def test_every_record_of_an_array_is_found(tmp_path_factory, records, indent, as
     path = tmp_path_factory.getbasetemp() / "array.json"
     path.write_bytes((begin + json.dumps(records, indent=indent, ensure_ascii=ascii_only)).encode() + b"\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record_files, "_WINDOW", window)
-        found = list(record_files.scan_json_array(path))
+        patch.setattr(json_array, "_WINDOW", window)
+        found = list(json_array.scan_json_array(path))
     assert [record for _, _, record in found] == records
     content = path.read_bytes()
     assert [json.loads(content[offset : offset + length]) for offset, length, _ in found] == records
@@ -48,9 +53,9 @@ def test_every_record_of_an_array_is_found(tmp_path_factory, records, indent, as
 def test_every_record_of_lines_is_found(tmp_path_factory, records, ascii_only, end):
     # A folder for each: what was made of another file of this name, size and tick of the clock would be taken.
     folder = tmp_path_factory.mktemp("lines")
-    path = folder / "lines.jsonl"
+    path = folder / ("lines.JSONL" if ascii_only else "lines.jsonl")
     path.write_bytes(end.join(json.dumps(record, ensure_ascii=ascii_only) for record in records).encode())
-    index = SampleIndex(path, folder)
+    index = SampleIndex(path, folder, RULES)
     assert [index.read(position) for position in range(len(index))] == records
 
 
@@ -59,8 +64,8 @@ def test_a_truncated_array_is_always_noticed(tmp_path):
     content = json.dumps([{"id": 1, "a": 'x"\u00e9'}, {"id": 2, "b": [1.5, True]}], ensure_ascii=False).encode()
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        with pytest.raises(DataError, match=r"data\.json: after [012] samples, at byte \d+: "):
-            list(record_files.scan_json_array(path))
+        with pytest.raises(DataError, match=r"data\.json: after (1 sample|[02] samples), at byte \d+: "):
+            list(json_array.scan_json_array(path))
 
 
 @pytest.mark.parametrize(
@@ -71,24 +76,45 @@ def test_a_truncated_array_is_always_noticed(tmp_path):
         ("a.json", b'{"id": 1}\n{"id": 2}\n', "for one sample a line, use .jsonl"),
         ("a.json", b'"text"', "expected a JSON array"),
         ("a.json", b"[]", "holds no sample"),
-        ("a.json", b'[{"id": 1}, 3]', "after 1 samples, at byte 12: expected a sample beginning with {"),
-        ("a.json", b'[{"id": 1}, {"id": 2,}]', "after 1 samples, at byte 21: not valid JSON"),
-        ("a.json", b'[{"id": 1} {"id": 2}]', "after 1 samples, at byte 11: expected , or ]"),
-        ("a.json", b'[{"id": 1}]]', "after 1 samples, at byte 11: expected nothing after the ]"),
-        ("a.json", b'[{"id": 1}, {"id": "tw', "after 1 samples, at byte 12: the file ends inside of a sample"),
-        ("a.json", b'[{"id": 1},', "after 1 samples, at byte 11: expected a sample"),
+        ("a.json", b'[{"id": 1}, 3]', "after 1 sample, at byte 12: expected a sample beginning with {"),
+        ("a.json", b'[{"id": 1}, {"id": 2,}]', "after 1 sample, at byte 21: not valid JSON"),
+        ("a.json", b'[{"id": 1} {"id": 2}]', "after 1 sample, at byte 11: expected , or ]"),
+        ("a.json", b'[{"id": 1}]]', "after 1 sample, at byte 11: expected nothing after the ]"),
+        ("a.json", b'[{"id": 1}, {"id": "tw', "after 1 sample, at byte 12: the file ends inside of a sample"),
+        ("a.json", b'[{"id": 1},', "after 1 sample, at byte 11: expected a sample"),
         ("a.json", b'[{"id": "\xff"}]', "not UTF-8"),
         ("a.json", b'[{"id":' + b"[" * 100_000, "not valid JSON"),
         ("a.jsonl", b'{"id": 1}\n\n{"id": \n', "line 3 is not valid JSON"),
         ("a.jsonl", b'{"id": 1}\n[2]\n', "line 2 is not a JSON object"),
         ("a.jsonl", b'{"id": 1}\n{"id": "\xff"}\n', "line 2 is not valid JSON"),
         ("a.jsonl", b"\n \n", "holds no sample"),
+        ("a.JSONL", b"[2]\n", "line 1 is not a JSON object"),
+        ("a.jsonl", lzma.compress(b"{}"), "is compressed with xz: unpack it first, with unxz -k"),
+        (
+            "a.jsonl",
+            b'[\n{"id": 1}\n]\n',
+            "line 1 is not valid JSON: Expecting value at column 3: the file begins as a JSON",
+        ),
+        (
+            "a.jsonl",
+            b'[{"id": 1}]\n',
+            "not a JSON object: the file begins as a JSON array, and an array of samples is read",
+        ),
+        ("a.json", b'{"version": [1], "data": [{"id": 1}]}', "beginning with [, as in the key 'data': write that"),
+        ("a.json", b'{"messages": [{"role": 1}]}', "beginning with [ (for one sample a line, use .jsonl)"),
+        ("a.json", b'{"version": [1, "data": [{"id": 1}]}', "beginning with [ (for one sample a line, use .jsonl)"),
+        ("a.json", '[{"id": "\u00e9"}]'.encode("utf-16"), "is not UTF-8 text but UTF-16: save it as UTF-8, as iconv"),
+        (
+            "a.jsonl",
+            '{"id": "\u00e9"}'.encode("latin-1"),
+            "not UTF-8 text: invalid continuation byte: save the file as",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=re.escape(reason)) as raised:
-        SampleIndex(tmp_path / name, tmp_path / "cache")
+        SampleIndex(tmp_path / name, tmp_path / "cache", RULES)
     assert str(tmp_path / name) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix == ".npy"]
@@ -96,21 +122,21 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, name, conten
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nothing\.json: cannot be read: No such file"):
-        SampleIndex(tmp_path / "nothing.json", tmp_path)
+        SampleIndex(tmp_path / "nothing.json", tmp_path, RULES)
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        SampleIndex(tmp_path, tmp_path / "cache")
+        SampleIndex(tmp_path, tmp_path / "cache", RULES)
 
 
 def test_an_index_is_made_once_and_again_when_the_file_changes(tmp_path):
     path = tmp_path / "data.json"
     path.write_text('[{"id": 1}]')
-    first = SampleIndex(path, tmp_path)
+    first = SampleIndex(path, tmp_path, RULES)
     (index,) = tmp_path.glob("*.npy")
     made = index.stat()
-    assert len(SampleIndex(path, tmp_path)) == 1
+    assert len(SampleIndex(path, tmp_path, RULES)) == 1
     assert (index.stat().st_ino, index.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
     path.write_text('[{"id": 1}, {"id": 2}]')
-    assert len(SampleIndex(path, tmp_path)) == 2
+    assert len(SampleIndex(path, tmp_path, RULES)) == 2
     path.write_text("")
     with pytest.raises(DataError, match="sample 0 cannot be read any more"):
         first.read(0)
@@ -171,7 +197,10 @@ BAD_RECORDS = [
     ({"image": "good.png", "conversations": exchange("<image><image>", "A")}, "has 2 <image>"),
     ({"conversations": exchange("<image>", "A")}, "names no image file"),
     ({"image": "absent.png", "conversations": exchange("<image>", "A")}, "absent.png does not exist"),
-    ({"image": ["good.png"], "conversations": exchange("<image>", "A")}, "expected the name of one image file"),
+    (
+        {"image": ["good.png", "good.png"], "conversations": exchange("<image>", "A")},
+        "expected the name of one image file",
+    ),
     ({"image": "", "conversations": exchange("<image>", "A")}, "expected the name of one image file"),
     ({"image": "data.json", "conversations": exchange("<image>", "A")}, "data.json cannot be decoded"),
     ({"conversations": exchange("Q", "A")[::-1]}, "turn 1 is from gpt, expected human"),

@@ -161,7 +161,9 @@ def test_a_single_pass_has_an_end(tmp_path, load, make_recipe, byte_level_tokeni
     fields = {"data_path": str(path), "global_batch_size": 4, "micro_batch_size": 2, "dataloader_type": "single"}
     recipe = make_recipe(**fields, trainer={"max_steps": 2})
     assert positions(flat(load(recipe)), byte_level_tokenizer) == list(range(8))
-    assert count_samples(recipe, byte_level_tokenizer, run_dir=tmp_path / "run") == load(recipe).num_samples == 8
+    assert (
+        count_samples(recipe, byte_level_tokenizer, run_dir=tmp_path / "run").one_pass == load(recipe).num_samples == 8
+    )
     for trainer in ({"max_steps": 3}, {"max_epochs": 2}):
         with pytest.raises(DataError, match=r"a single pass over 10 samples has 2 steps of 4, but trainer\.max_"):
             load(make_recipe(**fields, trainer=trainer))
@@ -172,7 +174,9 @@ def test_a_single_pass_has_an_end(tmp_path, load, make_recipe, byte_level_tokeni
 def test_an_epoch_of_cyclic_is_the_whole_file(tmp_path, load, make_recipe, byte_level_tokenizer):
     path = write_samples(tmp_path, 10)
     recipe = make_recipe(data_path=str(path), global_batch_size=4, micro_batch_size=2)
-    assert count_samples(recipe, byte_level_tokenizer, run_dir=tmp_path / "run") == load(recipe).num_samples == 10
+    assert (
+        count_samples(recipe, byte_level_tokenizer, run_dir=tmp_path / "run").one_pass == load(recipe).num_samples == 10
+    )
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -205,7 +209,7 @@ def test_a_bad_sample_stops_training_with_its_name(tmp_path, load, make_recipe, 
     with pytest.raises(DataError) as raised:
         list(load(recipe))
     absent = f"image file {tmp_path / 'absent.png'} does not exist (image names are relative to data.image_folder)"
-    expected = f"{path}: sample 1 (id 'id-1'): {absent}"
+    expected = f"{path}: sample 1 (id 'id-1'): {absent}; data.on_bad_sample=skip passes it over"
     assert type(raised.value) is DataError and str(raised.value) == expected
     assert not (tmp_path / "run" / "bad_samples.jsonl").exists()
 
@@ -259,8 +263,19 @@ def test_cut_samples_are_counted(tmp_path, load, make_recipe, byte_level_tokeniz
     loader = load(make_recipe(**fields, sequence_length=limit))
     ((cut,),) = loader
     lengths = (whole["tokens"] != 0).sum(dim=1)
-    assert loader.truncated_samples == (lengths > limit).sum() >= 1
+    assert loader.truncations == (lengths > limit).sum() >= 1
+    assert loader.truncated.tolist() == (lengths > limit).tolist()
     assert torch.equal(cut["tokens"], whole["tokens"][:, :limit])
+
+
+def test_a_sample_that_is_cut_again_and_again_is_one(tmp_path, load, make_recipe):
+    path = write_samples(tmp_path, 5)
+    fields = {"data_path": str(path), "global_batch_size": 5, "micro_batch_size": 5}
+    ((whole,),) = islice(load(make_recipe(**fields)), 1)
+    limit = whole["tokens"].shape[1] - 1
+    loader = load(make_recipe(**fields, sequence_length=limit))
+    list(islice(loader, 3))
+    assert loader.truncations == 3 * loader.truncated.sum() >= 3
 
 
 def test_text_windows_are_shuffled_and_complete(tmp_path, load, validate, make_recipe, byte_level_tokenizer):
@@ -269,7 +284,7 @@ def test_text_windows_are_shuffled_and_complete(tmp_path, load, validate, make_r
     recipe = make_recipe(
         TextDataConfig, data_path=str(path), validation_data_path=str(path), sequence_length=32, global_batch_size=2
     )
-    count = count_samples(recipe, byte_level_tokenizer, run_dir=tmp_path / "run")
+    count = count_samples(recipe, byte_level_tokenizer, run_dir=tmp_path / "run").one_pass
     epoch = flat(islice(load(recipe), -(-count // 2)))[:count]
     ordered = flat(validate(recipe))[:count]
     rows = [tuple(microbatch["tokens"].flatten().tolist()) for microbatch in epoch]

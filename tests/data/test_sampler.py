@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neva_model.data.sampler import CyclicOrder, GroupedOrder, MicrobatchSampler, SequentialOrder
+from neva_model.data.loading.sampler import CyclicOrder, GroupedOrder, MicrobatchSampler, SequentialOrder
 from neva_recipes.config import DataError
 
 SEEDS = st.integers(0, 2**70)
@@ -134,5 +134,5 @@ def test_grouped_batches_take_every_sample_in_turn(file, seed, size):
 
 def test_grouped_batches_need_whole_batches():
     order = GroupedOrder(np.array([True] * 8), np.arange(8, dtype=np.int32), 1)
-    with pytest.raises(DataError, match=r"6 samples consumed are no whole number of batches of 4"):
+    with pytest.raises(DataError, match=r"6 samples consumed are not a whole number of batches of 4"):
         order.global_batch(6, 4)

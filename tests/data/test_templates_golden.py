@@ -76,7 +76,9 @@ def test_prompt_and_loss_spans(byte_level_tokenizer, name):
 def test_prompt_and_loss_spans_with_sentencepiece(sentencepiece_tokenizer, name):
     encoded = encode_conversation(turns_for(name), get_template(name), sentencepiece_tokenizer, tokens_per_image=1)
     golden = GOLDEN[name]
-    if name != "nvgpt":
+    if name == "nvgpt":
+        golden = f" {golden}"
+    else:
         # SentencePiece's own space: at the begin of the text, and where LLaVA's cut at the image begins another.
         golden = golden.replace("<s>", "<s> ", 1).replace("<image>", "<image> ").replace("<s> <image>", "<s><image>")
         golden = golden.replace("<image> [[", "<image>[[ ")
@@ -192,3 +194,13 @@ def test_ids_are_those_of_the_original_training(llama_directories, name, legacy)
         golden = golden.replace(key, turn.text)
     encoded = encode_conversation(turns, get_template(name), tokenizer, tokens_per_image=1)
     assert encoded.tokens.tolist() == training_time_ids(golden, library, legacy=legacy)
+
+
+def test_nvgpt_is_one_text_to_sentencepiece(sentencepiece_tokenizer, sentencepiece_model):
+    """NeMo encodes the whole prompt by SentencePiece, to which `<extra_id_N>` are pieces of its own."""
+    library = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
+    turns = [Turn("human", "What  digit?\n \u00e9"), Turn("gpt", " It is a 7. "), *TURNS[2:]]
+    text = GOLDEN["nvgpt"].replace("[[", "").replace("]]", "").replace("<image>\nQ1", turns[0].text)
+    encoded = encode_conversation(turns, get_template("nvgpt"), sentencepiece_tokenizer, tokens_per_image=1)
+    assert encoded.tokens.tolist() == library.encode(text.replace("A1", turns[1].text))
+    assert encoded.tokens[0] == library.piece_to_id("\u2581")

@@ -1,5 +1,6 @@
 """Documents become one stream of tokens in which every token is predicted once."""
 
+import fcntl
 import json
 import pickle
 import re
@@ -82,6 +83,14 @@ def test_a_dataset_travels_to_a_spawned_worker_without_its_tokens(tmp_path, byte
         ("a.jsonl", b'{"text": "a"}\n{"text": 5}\n', 'document 2 has no "text"'),
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', "line 2 is not valid JSON"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "document 1: text holds"),
+        ("a.jsonl", b'{"messages": []}\n', 'no "text" that is a string; it has messages, on which llava.pretrain and'),
+        ("a.jsonl", b'{"text": 1, "messages": "a"}\n', 'document 1 has no "text" that is a string'),
+        ("a.json", b'[{"conversations": []}]', "is JSON, expected text: write JSONL with a"),
+        (
+            "a.txt",
+            "fine\n\u00e9t\u00e9".encode("latin-1"),
+            "continuation byte: save the file as UTF-8 (iconv -f LATIN1",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, byte_level_tokenizer, name, content, reason):
@@ -91,6 +100,15 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, byte_level_t
             TextDataset(str(tmp_path / name), 8, byte_level_tokenizer, tmp_path / "cache")
         assert str(tmp_path / name) in str(raised.value)
         assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".lock"}
+
+
+def test_json_that_is_meant_as_text_is_taken_by_another_ending(tmp_path, byte_level_tokenizer):
+    (tmp_path / "code.json").write_text('["What digit?"]\n')
+    with pytest.raises(DataError, match=r"with the ending \.txt the lines are trained on as they are"):
+        TextDataset(str(tmp_path / "code.json"), 8, byte_level_tokenizer, tmp_path / "cache")
+    (tmp_path / "code.json").rename(tmp_path / "code.txt")
+    dataset = TextDataset(str(tmp_path / "code.txt"), 64, byte_level_tokenizer, tmp_path / "cache")
+    assert '["What digit?"]' in byte_level_tokenizer.decode(dataset.load(0).tokens.tolist())
 
 
 def test_a_missing_file_is_named(tmp_path, byte_level_tokenizer):
@@ -103,3 +121,25 @@ def test_a_run_directory_that_cannot_be_written_to_is_named(tmp_path, byte_level
     (tmp_path / "taken").touch()
     with pytest.raises(RunError, match="taken: cannot be written to"):
         TextDataset(str(tmp_path / "a.txt"), 8, byte_level_tokenizer, tmp_path / "taken")
+
+
+def test_damaged_and_unfinished_files_of_the_cache(tmp_path, byte_level_tokenizer, capfd):
+    path, cache = tmp_path / "text.txt", tmp_path / "cache"
+    path.write_text("What digit is shown?")
+    whole = TextDataset(str(path), 8, byte_level_tokenizer, cache).load(0)
+    (tokens,) = cache.glob("*.uint16")
+    names = {entry.name for entry in cache.iterdir()}
+    data = bytearray(tokens.read_bytes())
+    data[2] ^= 1
+    tokens.write_bytes(data)
+    # Of two killed processes and of one that is still at it.
+    (cache / f"{tokens.stem}.4.unfinished").write_bytes(b"x")
+    (cache / "0123456789abcdef.4.unfinished").write_bytes(b"x")
+    (cache / "fedcba9876543210.4.unfinished").write_bytes(b"x")
+    with (cache / "fedcba9876543210.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        again = TextDataset(str(path), 8, byte_level_tokenizer, cache).load(0)
+    assert torch.equal(again.tokens, whole.tokens)
+    assert f"{tokens}: is damaged, and made anew" in capfd.readouterr().out
+    added = {entry.name for entry in cache.iterdir()} - names
+    assert added == {"fedcba9876543210.4.unfinished", "fedcba9876543210.lock"}

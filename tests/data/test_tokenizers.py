@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neva_model.tokenizers import load_recipe_tokenizer, load_tokenizer
 from neva_recipes.config import DataError, RecipeError, config, recipe_to_yaml
-from tests.data.conftest import SPECIALS, train_sentencepiece
+from tests.data.inputs import SPECIALS, train_sentencepiece
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 HOSTILE = st.lists(
@@ -102,7 +102,11 @@ def test_image_tokens_are_added_behind_the_vocabulary(llama_directories):
     tokenizer = load_tokenizer(str(llama_directories[False]), vocab_size=size + 2, use_im_start_end=True)
     assert (tokenizer.im_start_id, tokenizer.im_end_id) == (size, size + 1)
     assert not {size, size + 1} & set(tokenizer.encode_text("<im_start><im_end>"))
-    with pytest.raises(DataError, match=rf"set model\.language\.vocab_size={size + 2}$"):
+    with pytest.raises(
+        DataError,
+        match=rf"has {size + 2} tokens, those of use_im_start_end counted, but "
+        rf"model\.language\.vocab_size={size}: use the model's own tokenizer$",
+    ):
         load_tokenizer(str(llama_directories[False]), vocab_size=size, use_im_start_end=True)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from executors.conformance import CHECKS, Subject, secrets_are_nowhere
-from executors.docker import DockerExecutor
+from executors.conformance import CHECKS, Subject
+from executors.conformance.checks import secrets_are_nowhere
+from executors.docker.executor import DockerExecutor
 from tests.executors.test_conformance import TWO_NODES
 
 

@@ -6,7 +6,7 @@ import resource
 import pytest
 
 import executors
-from executors._docker_engine import connect
+from executors.docker.engine import connect
 from neva_recipes.config import UserError
 
 pytestmark = pytest.mark.multiprocess

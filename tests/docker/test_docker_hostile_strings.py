@@ -11,7 +11,8 @@ import pytest
 
 import executors
 from executors.conformance import HOSTILE
-from tests.docker.world import PATIENCE, wait_for
+from tests.docker.world import PATIENCE
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.multiprocess
 

@@ -1,24 +1,43 @@
 """Slips that an engine would take as they are, or refuse in words that name no field."""
 
+import json
+
 import pytest
 
-from executors._docker_container import parse_mount
-from executors._docker_engine import connect
-from executors.docker import DockerExecutor
+from executors.docker.engine import connect
+from executors.docker.executor import DockerExecutor
+from executors.docker.mounts import parse_mount
+from neva_recipes.cli.main import main
 from neva_recipes.config import UserError
 
 
-@pytest.mark.parametrize("option", ["RO", "readonly", "z", "ro,z"])
-def test_a_slip_is_no_place_to_write_to(tmp_path, option):
+@pytest.mark.parametrize("option", ["RO", "readonly", "zz", "ro,x"])
+def test_a_slip_is_no_place_to_write_to(option):
     with pytest.raises(
-        UserError, match=f"^executor.mounts: '/data:/data:{option}': '{option}' is no way to mount: exp"
+        UserError, match=f"^executor.mounts: '/data:/data:{option}': '{option}' is not a way to mount: exp"
     ):
-        parse_mount(f"/data:/data:{option}", tmp_path)
+        parse_mount(f"/data:/data:{option}")
+
+
+MALFORMED = [
+    *("/data", "/data:data", "a:b:c", ":/x", "/a:", "/a:/b:ro:ro", "/a:/b:ro,rw", "/a:/b:z,Z", "/a:/b:z:Z", " :/x"),
+    *("type=bind,src=/a,dst=/b", "/a:/b:RO", "/a:/b:ro;z", "/a:/b:"),
+]
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+def test_a_malformed_mount_stops_the_dry_run(tmp_path, monkeypatch, capfd, text):
+    """Without an engine, a container, and the other things that only a launch needs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "executors.toml").write_text(f"[mine]\nkind = 'docker'\nimage = 'x'\nmounts = [{json.dumps(text)}]\n")
+    assert main(["gpt.pretrain", "size=tiny", "--executor", "mine", "--dry-run"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and "mounts: " in err and "expected SOURCE:TARGET" in err
 
 
 @pytest.mark.parametrize(("end", "read_only"), [(":ro", True), (":rw", False)])
 def test_a_colon_of_the_target_is_kept(tmp_path, end, read_only):
-    bind = parse_mount(f"/data:/a:b{end}", tmp_path)
+    bind = parse_mount(f"/data:/a:b{end}").bind(tmp_path)
     assert (bind.target, bind.read_only) == ("/a:b", read_only)
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import executors
-from executors._docker_engine import connect
+from executors.docker.engine import connect
 from neva_recipes.cli.main import main
 from neva_recipes.config import UserError
 from tests.docker.world import Place
@@ -30,8 +30,14 @@ MISTAKES = {
     "wrong GPUs": ({"gpus": "some"}, "executor.gpus='some': expected"),
     "no GPU": ({"gpus": 0}, "executor.gpus=0: expected"),
     "missing source": ({"mounts": ["/no/such:/data"]}, "'/no/such' is not there on the machine of the engine"),
-    "mount without target": ({"mounts": ["/data"]}, "executor.mounts: '/data': expected SOURCE:TARGET[:ro]"),
-    "relative target": ({"mounts": ["/data:data"]}, "executor.mounts: '/data:data': expected SOURCE:TARGET[:ro]"),
+    "mount without target": (
+        {"mounts": ["/data"]},
+        "executor.mounts: '/data': expected SOURCE:TARGET[:ro,z,Z], and the target",
+    ),
+    "relative target": (
+        {"mounts": ["/data:data"]},
+        "executor.mounts: '/data:data': expected SOURCE:TARGET[:ro,z,Z], and the target",
+    ),
     "home of nobody": (
         {"mounts": ["~nobody-here/x:/x"]},
         "executor.mounts: '~nobody-here/x:/x': there is no such user",
@@ -183,4 +189,4 @@ def test_the_command(place, words, tmp_path):
     assert not (tmp_path / "runs").exists()
     planned = command("--dry-run", DOCKER_HOST="unix:///no/such.sock")
     assert planned.returncode == 0, planned.stderr
-    assert "exec docker run --rm" in planned.stdout
+    assert "\n  docker run --rm" in planned.stdout

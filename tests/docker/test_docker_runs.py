@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 import executors
-from executors import _process
-from executors._state import State, write_state
-from executors.docker import DockerExecutor
+from executors.docker.executor import DockerExecutor
 from neva_recipes.config import UserError
-from tests.docker.world import PATIENCE, Place, contents, owners, wait_for, watchers
+from neva_recipes.run_directory import processes
+from neva_recipes.run_directory.state import State, write_state
+from tests.docker.world import PATIENCE, Place, contents, owners, watchers
 from tests.end_to_end.world import NEMO_RUN
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.multiprocess
 
@@ -115,7 +116,8 @@ def test_cancel_from_another_process(place):
     run = place.start(patient, grace_seconds=600)
     deaf = place.start("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); wait('never')", grace_seconds=600)
     stopped = place.start(patient, grace_seconds=600)
-    for started in (run, deaf, stopped):
+    saves = place.start("print('up'); assert signal.sigwait({signal.SIGUSR2}); sys.exit(75)")
+    for started in (run, deaf, stopped, saves):
         wait_for(lambda started=started: "up" in list(started.logs()))
     place.engine.command("stop", place.container(stopped))
     assert nemo_run("status", run.path).stdout.count("running") >= 1
@@ -124,6 +126,8 @@ def test_cancel_from_another_process(place):
     for asked in (run, stopped):
         assert (asked.status().state, asked.wait()) == ("cancelled", 130)
         assert (asked.path / "saved").exists()
+    DockerExecutor.request_stop(saves.path, saves.supervisor())
+    assert (saves.wait(), saves.status().reason) == (75, "stopped on request")
     executors.find_run(deaf.path).cancel(force=True)
     assert deaf.status().state == "cancelled"
     wait_for(lambda: not place.engine.containers())
@@ -202,7 +206,7 @@ def test_secrets(place, engine, monkeypatch):
     told = json.dumps(engine.inspect(name)).encode()
     assert b"OPEN=seen" in told
     arguments = b"".join(_arguments(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    assert b"executors._docker_init" in arguments
+    assert b"executors.docker.init" in arguments
     kept = contents(engine.folder / "data" / "containers")
     assert name.encode() in kept
     logs = engine.command("logs", name).encode()
@@ -262,7 +266,7 @@ def test_the_image_goes_between_the_look_and_the_start(place, monkeypatch):
 
 def test_containers_that_nobody_removed(place, tmp_path):
     """The next launch removes those with nothing to tell: whose run has ended or is gone, whose command is."""
-    here, me = f"nemo-run.host={socket.gethostname()}", _process.identify(os.getpid())
+    here, me = f"nemo-run.host={socket.gethostname()}", processes.identify(os.getpid())
     runs = {}
     for state in ("running", "failed"):
         (tmp_path / state).mkdir()

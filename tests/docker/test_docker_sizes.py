@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from executors._docker_container import _bytes
-from executors.docker import DockerExecutor
+from executors.docker.container import bytes_of
+from executors.docker.executor import DockerExecutor
 from neva_recipes.config import RecipeError
 
 NOBODY = "unix:///nobody/listens/here"
@@ -46,13 +46,14 @@ def test_taken(is_taken, size):
     place = DockerExecutor(image="image", shm_size=size, memory=size)
     assert (place.shm_size, place.memory) == (size, size)
     assert is_taken("shm-size", size) and is_taken("memory", size)
-    assert _bytes(size) == BYTES[size]
+    assert bytes_of(size) == BYTES[size]
 
 
 @pytest.mark.parametrize("size", [*WRONG, "16", "0g", "0.0G"])
 @pytest.mark.parametrize("field", ["shm_size", "memory"])
 def test_refused(is_taken, field, size):
-    with pytest.raises(RecipeError, match=rf"^executor\.{field}='.*': expected a size with its unit, such as 16g"):
+    said = "is empty: expected" if (field, size) == ("memory", "") else "expected"
+    with pytest.raises(RecipeError, match=rf"^executor\.{field}='.*': {said} a size with its unit, such as 16g"):
         DockerExecutor(image="image", **{field: size})
     if size in WRONG:
         assert not is_taken(field.replace("_", "-"), size)

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import executors
-from executors.docker import DockerExecutor
+from executors.docker.executor import DockerExecutor
 from tests.executors.executor_jobs import make_recipe
+from tests.waiting import wait_for
 
 SCRIPTS = Path(__file__).parent.parent / "testbed" / "docker"
 PATIENCE = 120.0
@@ -26,15 +27,6 @@ def wait(name):
     while not (run_dir / name).exists():
         time.sleep(0.01)
 """
-
-
-def wait_for(condition, patience=PATIENCE):
-    """Return the first true value of `condition()`."""
-    deadline = time.monotonic() + patience
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {patience} s in vain"
-        time.sleep(0.05)
-    return value
 
 
 class Engine:

@@ -1,27 +1,8 @@
-"""One world and one finished run in it, shared by the tests."""
+"""The fixtures of this folder."""
 
-from pathlib import Path
+from tests.end_to_end.finished_run import finished, world
 
-import pytest
-
-from tests.end_to_end.world import HOSTILE, World, make_world, nemo_run
-
-RUNS = f"runs {HOSTILE}"
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory) -> World:
-    """Data, pictures and tokenizers whose every name needs quoting."""
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="session")
-def finished(world) -> Path:
-    """The directory of a finished run of stage 2, started with relative paths."""
-    name = f"run {HOSTILE}".replace("/", "")
-    words = world.tiny(checkpoint__every_n_train_steps=2, checkpoint__save_top_k=-1)
-    done = nemo_run("llava.finetune", *words, "--name", name, "--runs-dir", RUNS, cwd=world.folder)
-    (run,) = (world.folder / RUNS).iterdir()
-    assert done.stderr == f"{run.name} succeeded: {run}\n"
-    assert run.name.startswith(f"{name}-")
-    return run
+__all__ = [
+    "finished",
+    "world",
+]

@@ -6,9 +6,14 @@ import shutil
 import pytest
 
 from neva_recipes.cli.main import main
+from neva_recipes.storage.checkpoints import record_text
+from neva_recipes.storage.digests import digest_of
 from tests.end_to_end.world import HOSTILE, contents
 
 pytestmark = pytest.mark.slow
+
+
+NO_OTHER = "the run has no whole checkpoint: nemo-run rerun "
 
 
 def truncate_shard(checkpoint):
@@ -16,25 +21,27 @@ def truncate_shard(checkpoint):
     size = shard.stat().st_size
     with shard.open("r+b") as file:
         file.truncate(size // 2)
-    return f"{shard}: has {size // 2} bytes, expected {size}: damaged, use an earlier checkpoint"
+    return f"{shard}: has {size // 2} bytes, expected {size}: damaged; {NO_OTHER}"
 
 
 def remove_shard(checkpoint):
     shard = next(checkpoint.glob("*.distcp"))
     shard.unlink()
-    return f"{shard}: is missing; use an earlier checkpoint"
+    return f"{shard}: is missing; {NO_OTHER}"
 
 
 def scramble_shard(checkpoint):
     """Damage that the size of the file does not show."""
     for shard in checkpoint.glob("*.distcp"):
         shard.write_bytes(b"\0" * shard.stat().st_size)
-    return f"{checkpoint}: cannot be loaded: "
+    digests = json.loads((checkpoint / "checkpoint.json").read_text())["digests"]
+    first = next(name for name in digests if name.endswith(".distcp"))
+    return f"{checkpoint / first}: is damaged: its digest is crc32:"
 
 
 def remove_metadata(checkpoint):
     (checkpoint / ".metadata").unlink()
-    return f"{checkpoint}/.metadata: is missing; use an earlier checkpoint"
+    return f"{checkpoint}/.metadata: is missing; {NO_OTHER}"
 
 
 def remove_information(checkpoint):
@@ -49,7 +56,7 @@ def break_information(checkpoint):
 
 def remove_recipe(checkpoint):
     (checkpoint / "recipe.yaml").unlink()
-    return f"{checkpoint}/recipe.yaml: is missing; use an earlier checkpoint"
+    return f"{checkpoint}/recipe.yaml: is missing; {NO_OTHER}"
 
 
 def change_recipe(checkpoint):
@@ -58,8 +65,10 @@ def change_recipe(checkpoint):
     recipe.write_text(text, encoding="utf-8")
     information = checkpoint / "checkpoint.json"
     facts = json.loads(information.read_text())
+    del facts["digest"]
     facts["files"]["recipe.yaml"] = recipe.stat().st_size
-    information.write_text(json.dumps(facts))
+    facts["digests"]["recipe.yaml"] = digest_of(recipe)
+    information.write_text(record_text(facts))
     return f"{recipe}: data.conv_template='v2': expected one of plain, v1, "
 
 
@@ -127,4 +136,7 @@ def test_a_vocabulary_that_has_changed_since(world, finished, capfd):
     finally:
         world.tokenizer.write_bytes(own)
     err = capfd.readouterr().err
-    assert err.endswith(f"than that of {world.tokenizer}: it has changed since\n") and err.count("\n") == 1
+    assert (
+        err.endswith(f"than that of {world.tokenizer}: it has changed since: put back the one of the training\n")
+        and err.count("\n") == 1
+    )

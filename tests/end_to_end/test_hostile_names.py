@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neva_recipes.config import load_recipe
-from tests.end_to_end.conftest import RUNS
+from tests.end_to_end.finished_run import RUNS
 from tests.end_to_end.world import HOSTILE, QUESTIONS, nemo_run
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,8 @@ def test_training(world, finished):
     checkpoints = sorted(path.name for path in (finished / "checkpoints").iterdir())
     assert checkpoints == ["step-00000002", "step-00000003"]
     log = (finished / "logs" / "joined.log").read_text(encoding="utf-8")
-    assert "training llava.finetune: 3 steps of 8 samples out of 25, on 1 process (cpu)\n" in log
+    name = json.loads((finished / "job.json").read_text(encoding="utf-8"))["name"]
+    assert f"training {name} (llava.finetune): 3 steps of 8 samples out of 25, on 1 process (cpu)\n" in log
     described = nemo_run("status", finished.name, "--runs-dir", RUNS, cwd=world.folder).stdout
     assert f"directory: {finished}\n" in described and "state:     succeeded\n" in described
     assert not list(world.folder.parent.rglob("canary"))
@@ -46,5 +47,7 @@ def test_asking_and_measuring_from_another_folder(world, finished, tmp_path):
     assert lines[0]["answer"].startswith(said.stdout.strip())
     report = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
     assert report["questions"] == 12 and report["data"] == str(questions)
-    assert max(map(len, measured.stdout.splitlines())) == 80
+    what, *table = measured.stdout.splitlines()
+    assert what.startswith(f"evaluating {finished}/checkpoints/step-")
+    assert max(map(len, table)) == 80
     assert not list(world.folder.parent.rglob("canary")) and not list(tmp_path.rglob("canary"))

@@ -9,7 +9,7 @@ import executors
 from neva_recipes import llava
 from neva_recipes.cli.main import main
 from neva_recipes.config import RecipeError, load_recipe, recipe_to_yaml, set_field
-from tests.data.conftest import train_sentencepiece
+from tests.data.inputs import train_sentencepiece
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +36,19 @@ MISSING = [
     ("data.data_path", "chat.json", "no such file; set data.data_path=chats.json"),
     ("data.data_path", "tokens", "is a folder, expected a file; set it to the one to read"),
     ("data.data_path", "chats.json/x", "no such file; set it to the one to read"),
-    ("data.data_path", "x" * 300, "no such file; set it to the one to read"),
+    ("data.data_path", "x" * 256, "no such file; set it to the one to read"),
     ("data.data_path", "~nobody-at-all/chats.json", "no such file; set it to the one to read"),
     ("data.validation_data_path", "held_out.json", "no such file; set it to the one to read"),
     ("data.image_folder", "chats.json", "is a file, expected a folder; set it to that of the images"),
     ("data.tokenizer", "tokens/tokenizer.mdl", "no such file or folder; set data.tokenizer=tokens/tokenizer.model"),
     ("data.tokenizer", "token", "no such file or folder; set data.tokenizer=tokens"),
     ("data.tokenizer", "/nowhere/tokens", "no such file or folder"),
-    (
-        "model.projector.from_pretrained",
-        "runs/stage-2",
-        "no such file or folder; set model.projector.from_pretrained=runs/stage-1",
-    ),
+    # runs/stage-1 is no run that could be used: it is not offered.
+    ("model.projector.from_pretrained", "runs/stage-2", "no such file or folder"),
     (
         "model.projector.from_pretrained",
         "runs/other",
-        "no such file or folder; what is in a folder that is here is not looked for on the Hugging Face hub",
+        "no such file or folder; its first part is a folder here, so it is not looked for on the Hugging Face hub",
     ),
     ("model.language.from_pretrained", "a/b/c", "no such file or folder"),
     ("model.vision.from_pretrained", "./openai/clip", "no such file or folder"),

@@ -3,27 +3,19 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 import executors
-from executors._state import read_state
 from neva_recipes.config import load_recipe
+from neva_recipes.run_directory.state import read_state
 from tests.end_to_end.world import PATIENCE, nemo_run, start_nemo_run
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
 NAME = "long run"
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return value
 
 
 def worker_pid(run, rank):
@@ -75,8 +67,22 @@ def _live(run, place, cwd):
     wait_for(lambda: checkpoints(run) or run.has_ended())
     table = nemo_run("status", *place, cwd=cwd).stdout.splitlines()
     assert table[1].split()[2] == "running" and max(map(len, table)) <= 80
-    refused = nemo_run("resume", NAME, "trainer.max_steps=5", *place, cwd=cwd, code=2)
-    assert "is in use: running on " in refused.stderr and refused.stderr.count("\n") == 1
+    # The ranks stand still, for they remove checkpoints while the command reads them.
+    ranks = [worker_pid(run, rank) for rank in range(2)]
+    for rank in ranks:
+        os.kill(rank, signal.SIGSTOP)
+    try:
+        refused = nemo_run("resume", NAME, "trainer.max_steps=5", *place, cwd=cwd, code=2)
+        record = run.newest_checkpoint() / "checkpoint.json"
+        record.rename(record.with_name("removed"))
+        meanwhile = nemo_run("resume", NAME, "trainer.max_steps=5", *place, cwd=cwd, code=2)
+        record.with_name("removed").rename(record)
+    finally:
+        for rank in ranks:
+            os.kill(rank, signal.SIGCONT)
+    (error,) = refused.stderr.splitlines()  # and no word of what would change
+    assert error.startswith("error: ") and "is in use: running on " in error
+    assert meanwhile.stderr == f"{error}\n"
     assert load_recipe(run.path / "recipe.yaml").trainer.max_steps == 100_000
 
     # A rank dies: the reason is its death, not what the other one says of it.
@@ -86,7 +92,7 @@ def _live(run, place, cwd):
     assert "exit code: 137\n" in nemo_run("status", NAME, *place, cwd=cwd).stdout
     out, err = follower.communicate(timeout=PATIENCE)
     assert (follower.returncode, err) == (0, "")
-    assert "[0] training llava.finetune: 100000 steps of 8 samples out of 25, on 2 processes (cpu)\n" in out
+    assert f"[0] training {NAME} (llava.finetune): 100000 steps of 8 samples out of 25, on 2 processes (cpu)\n" in out
     assert "[0] step 1/100000  loss " in out
 
     # Resumed with another layout and learning rate, then cancelled.
@@ -96,18 +102,36 @@ def _live(run, place, cwd):
     nemo_run("resume", NAME, *overrides, "--detach", *place, cwd=cwd)
     wait_for(lambda: (steps(run) > before + 1 and checkpoints(run)[-1] > saved) or run.has_ended())
     assert f"resuming from {run.path}/checkpoints/{saved} after {int(saved[-8:])} steps\n" in logged(run)
-    assert nemo_run("cancel", NAME, *place, cwd=cwd).stdout == f"{run.name} cancelled\n"
+    told = nemo_run("cancel", NAME, *place, cwd=cwd).stdout
     assert (run.status().state, run.status().exit_code) == ("cancelled", 130)
+    left, trained = int(checkpoints(run)[-1][-8:]), steps(run)
+    from_where = f"step {left} of the {trained} that it has trained" if left < trained else f"step {left}, the last"
+    assert told.startswith(f"{run.name} cancelled; nemo-run resume '{run.path}' goes on from {from_where}")
     assert "Traceback" not in logged(run).partition("--- attempt 2, ")[2]
     assert not (run.path / "failure.json").exists()
     assert load_recipe(run.path / "recipe.1.yaml").trainer.devices == 2
+
+    # Resumed, and asked to save where the recipe saves nothing.
+    nemo_run("resume", NAME, "checkpoint.every_n_train_steps=100000", "--detach", *place, cwd=cwd)
+    wait_for(lambda: steps(run) > trained + 1 or run.has_ended())
+    told = nemo_run("cancel", NAME, "--save", *place, cwd=cwd).stdout
+    status, stopped = run.status(), int(checkpoints(run)[-1][-8:])
+    assert (status.state, status.exit_code) == ("cancelled", 75) and stopped == status.step > trained
+    command = f"nemo-run resume '{run.path}'"
+    assert told == (
+        f"{run.name} cancelled: stopped on request; {command} goes on from step {stopped}, the last that it has "
+        "trained\n"
+    )
 
     # Resumed with the number of steps that is left to do, in the foreground.
     newest = int(checkpoints(run)[-1][-8:])
     last = newest + 2
     done = nemo_run("resume", NAME, f"trainer.max_steps={last}", *place, cwd=cwd)
     assert f"after {newest} steps\n" in done.stdout and f"step {last}/{last}  loss " in done.stdout
-    assert done.stderr == f"{run.name} succeeded: {run.path}\n"
+    changed, schedule, ended, *_ = done.stderr.splitlines()
+    assert changed == f"note: changed: trainer.max_steps={last} (it was 100000)"
+    assert schedule.startswith("note: learning rate: ") and f"{last} steps instead of 100000" in schedule
+    assert ended == f"{run.name} succeeded: {run.path}"
     assert checkpoints(run)[-1] == f"step-{last:08d}"
     assert not (run.path / "failure.json").exists()
     recipe = load_recipe(run.path / "recipe.yaml")

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import sentencepiece
 from PIL import Image
+
+from tests.sentencepiece_models import train_sentencepiece
 
 NEMO_RUN = Path(sys.executable).with_name("nemo-run")
 PATIENCE = 300.0
@@ -90,24 +92,26 @@ def make_world(parent: Path) -> World:
     data.write_text(json.dumps(samples, ensure_ascii=False), encoding="utf-8")
     words = [turn["value"] for sample in samples for turn in sample["conversations"]]
     tokenizer, other = folder / f"tokens {HOSTILE}.model", folder / "other tokens.model"
-    _train_tokenizer(tokenizer, words)
-    _train_tokenizer(other, [word[::-1] for word in words])
+    train_sentencepiece(tokenizer, words * 20, 320)
+    train_sentencepiece(other, [word[::-1] for word in words] * 20, 320)
     return World(folder, data, images, tokenizer, other)
 
 
-def _train_tokenizer(target: Path, words: list[str]) -> None:
-    with target.open("wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(words * 20),
-            model_writer=file,
-            vocab_size=320,
-            model_type="bpe",
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
+def check_success(stderr: str, run: Path, plot: str, runs_dir: str) -> None:
+    """Check all that the command says at the end of a run that is to answer questions; it is ready for a shell.
+
+    Args:
+        stderr: What it has printed.
+        run: Directory of the run.
+        plot: What `plot` is to call the run.
+        runs_dir: What the folder of the run is to be called.
+    """
+    said, title, *following = stderr.splitlines()
+    assert said == f"{run.name} succeeded: {run}" and title == "next:"
+    commands = [shlex.split(line) for line in following]
+    steps = [["nemo-run", step] for step in ("chat", "evaluate", "export", "plot")]
+    assert [words[:2] for words in commands] == [*steps, ["tensorboard", "--logdir"]]
+    assert commands[3][2:] == [plot] and commands[4][2:] == [runs_dir]
 
 
 def start_nemo_run(*arguments: object, cwd: Path, **options) -> subprocess.Popen:

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import uuid
 from pathlib import Path
@@ -13,6 +12,10 @@ import place_jobs
 import pytest
 
 import executors
+from tests.rank_scripts import script
+from tests.waiting import wait_for
+
+__all__ = ["script"]
 
 
 class Processes:
@@ -36,7 +39,7 @@ class Processes:
 
     def assert_only_supervision(self):
         """Once a run has ended, nothing of it is left but the supervisor and its guard on their way out."""
-        left = [command for command in self.alive().values() if "executors._supervisor" not in command]
+        left = [command for command in self.alive().values() if "executors.process.supervisor" not in command]
         assert not left, f"processes left behind: {left}"
 
     def wait_until_gone(self):
@@ -80,29 +83,6 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def script(tmp_path):
-    """Write a Python file for ranks to run; `wait(path)` is there for it."""
-    preamble = """
-    import json, os, signal, sys, time
-    from pathlib import Path
-    rank, run_dir = int(os.environ["RANK"]), Path(sys.argv[-1])
-    def wait(name):
-        while not (run_dir / name).exists():
-            time.sleep(0.01)
-    """
-    count = 0
-
-    def write(body):
-        nonlocal count
-        count += 1
-        path = tmp_path / f"rank_{count}.py"
-        path.write_text(textwrap.dedent(preamble) + textwrap.dedent(body))
-        return path
-
-    return write
-
-
-@pytest.fixture
 def start(runs_dir):
     """Start a script as a detached run."""
 
@@ -141,8 +121,8 @@ def only_run(runs_dir):
     """Wait for the one run of the test to be running, and return it."""
 
     def find():
-        (run,) = executor_jobs.wait_for(lambda: executors.list_runs(runs_dir))
-        executor_jobs.wait_for(lambda: run.status().state != "created")
+        (run,) = wait_for(lambda: executors.list_runs(runs_dir))
+        wait_for(lambda: run.status().state != "created")
         return run
 
     return find

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import sys
-import time
 from pathlib import Path
 
 import executors
@@ -32,15 +31,6 @@ def make_job(script, runs_dir, world_size=1, *, name=None, arguments=(), grace=2
     executor = executors.LocalExecutor(grace_seconds=grace, env=env or {})
     job = executors.plan_job(make_recipe(world_size), executor, name=name, runs_dir=runs_dir)
     return dataclasses.replace(job, argv=(sys.executable, "-S", str(script), *arguments))
-
-
-def wait_for(condition):
-    """Return the first true value of `condition()`."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain"
-        time.sleep(0.02)
-    return value
 
 
 def unfold(lines):

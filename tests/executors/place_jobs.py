@@ -16,7 +16,7 @@ MODULE = '''
     from dataclasses import dataclass
     from pathlib import Path
     from executors.base import Executor
-    from executors._state import State, read_state, write_state
+    from neva_recipes.run_directory.state import State, read_state, write_state
 
     @dataclass(frozen=True, kw_only=True)
     class PlaceExecutor(Executor):

@@ -2,17 +2,19 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 import executors
-from executors import _process
-from executors._state import State, write_state
 from neva_recipes.cli.main import main
 from neva_recipes.config import RunError
+from neva_recipes.run_directory import processes
+from neva_recipes.run_directory.standing import given_name, run_standing
+from neva_recipes.run_directory.state import State, write_state
 
-PROCESS = _process.identify(os.getpid())
+PROCESS = processes.identify(os.getpid())
 CONTAINER = {"container": "nemo-run-x", "docker_host": "unix:///nowhere", "hostname": PROCESS["hostname"]}
 JOB = {"slurm_job_id": "7"}
 
@@ -73,6 +75,38 @@ def test_a_time_that_no_clock_can_show(runs_dir, moment):
     assert status.state == "lost" and status.reason.startswith("state.json cannot be read: ")
 
 
+@pytest.mark.parametrize("name", ["state.json", "job.json"])
+def test_what_is_no_file_is_not_waited_for(runs_dir, name, capsys):
+    path = plant(runs_dir, "r", "local", State(state="succeeded", exit_code=0))
+    plant(runs_dir, "whole", "local", State(state="succeeded", exit_code=0))
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    assert main(["status", "--runs-dir", str(runs_dir)]) == 0
+    out = capsys.readouterr().out
+    assert "whole" in out and (name == "job.json" or " lost " in out)
+    assert main(["gc", "--older-than", "0s", "--runs-dir", str(runs_dir)]) == 0
+
+
+def test_what_is_far_too_large_is_not_read(runs_dir):
+    path = plant(runs_dir, "r", "local", State(state="succeeded", exit_code=0))
+    os.truncate(path / "state.json", 2**40)
+    status = executors.Run(path).status()
+    assert status.state == "lost" and "bytes are more than ours has" in status.reason
+
+
+def test_a_path_that_is_no_run_is_named_as_it_was_typed(runs_dir, capsys):
+    plant(runs_dir, "sweep", "local", State(state="succeeded", exit_code=0))
+    (runs_dir / "folder").mkdir()
+    for word, said in (
+        (f"{runs_dir}/folder", f"no run '{runs_dir}/folder' in"),
+        (f"{runs_dir}/none", f"no run '{runs_dir}/none' in"),
+        ("swee/1", "no run 'swee' in"),
+        ("sweep/1", "run sweep has no stage '1'"),
+    ):
+        assert main(["status", word, "--runs-dir", str(runs_dir)]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_the_other_runs_are_shown(runs_dir, tmp_path, monkeypatch, capsys):
     """Slurm is asked about many jobs at once, and refuses all where one is not the number of a job."""
     programs = tmp_path / "programs"
@@ -97,7 +131,21 @@ def test_the_other_runs_are_shown(runs_dir, tmp_path, monkeypatch, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
     states = {row[0]: row[1] for row in rows}
     assert states == {"a": "queued", "b": "lost", "c": "lost", "d": "running", "e": "unreadable"}
+    (tmp_path / "asked").unlink()
+    assert main(["status", "--format", "json", "--runs-dir", str(runs_dir)]) == 0
+    assert {run["run"]: run["state"] for run in json.loads(capsys.readouterr().out)["runs"]} == states
     assert len(Path(tmp_path / "asked").read_text().splitlines()) == 1
     assert main(["cancel", "c", "--runs-dir", str(runs_dir)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("lost: state.json is damaged: supervisor.slurm_job_id: expected the number of a Slurm job")
+
+
+def test_a_look_at_what_is_no_file_does_not_wait_for_it(tmp_path):
+    """Planning a recipe that starts from a run reads that run's files."""
+    for name in ("state.json", "job.json"):
+        os.mkfifo(tmp_path / name)
+    found = []
+    look = threading.Thread(target=lambda: found.extend([run_standing(tmp_path), given_name(tmp_path)]), daemon=True)
+    look.start()
+    look.join(30)
+    assert found == [None, None]

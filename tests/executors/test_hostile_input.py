@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from executor_jobs import make_job, wait_for
+from executor_jobs import make_job
 
 import executors
-from executors._script import _here_document
 from executors.conformance import HOSTILE
+from executors.script import here_document
 from neva_recipes.config import RunError
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.multiprocess
 
@@ -40,7 +41,7 @@ def canary(tmp_path, monkeypatch):
 
 
 def test_launch_script_gives_the_rank_hostile_strings_unchanged(script, tmp_path):
-    """What `executors.conformance` looks at of a start and of a script, for the file in a run directory."""
+    """What `executors.conformance.checks` looks at of a start and of a script, for the file in a run directory."""
     env = {f"HOSTILE_{number}": text for number, text in enumerate(HOSTILE)}
     folder = tmp_path / '$(touch canary) it\'s; `touch canary` "Grüße"\n&'
     job = make_job(script(DUMP), folder, name="$(touch canary) 'x' \"y\" ;", env=env, arguments=HOSTILE)
@@ -205,10 +206,15 @@ def test_run_that_fills_the_disk_ends_in_a_true_state(script, small_disk):
         while True:
             file.write(bytes(512))
     before = {file: file.read_bytes() for file in small_disk.rglob("*") if file.is_file()}
-    with pytest.raises(RunError, match=r"cannot write a run directory: No space left on device"):
+    with pytest.raises(
+        RunError, match=r"/disk/runs: 0.0 MiB of its disk are free, and a checkpoint takes 0.1 MiB; name "
+    ):
         executors.start_job(make_job(path, small_disk / "runs"))
+    job = make_job(path, small_disk / "runs")
+    with pytest.raises(RunError, match=r"cannot write a run directory: No space left on device"):
+        executors.start_job(dataclasses.replace(job, plan=dataclasses.replace(job.plan, disk=None)))
     assert {file: file.read_bytes() for file in small_disk.rglob("*") if file.is_file()} == before
-    with pytest.raises(RunError, match=r"cannot be resumed: .*No space left on device"):
+    with pytest.raises(RunError, match=r": 0.0 MiB of its disk are free, and a checkpoint takes 0.1 MiB; free "):
         run.resume()
     assert run.status().state == "failed" and run.status().exit_code == 28
 
@@ -218,7 +224,8 @@ def test_logs_that_cannot_grow_do_not_stop_a_run(script, runs_dir, tmp_path):
     code = "import executor_jobs, executors, sys; " + (
         f"print(executors.start_job(executor_jobs.make_job({str(path)!r}, {str(runs_dir)!r}), detach=True).wait())"
     )
-    limited = f"ulimit -f 40; exec {shlex.join([sys.executable, '-c', code])}"  # blocks of 512 or 1024 bytes
+    # Blocks of 512 or 1024 bytes; Python would cut the byte code that it keeps.
+    limited = f"export PYTHONDONTWRITEBYTECODE=1; ulimit -f 40; exec {shlex.join([sys.executable, '-c', code])}"
     result = subprocess.run(["sh", "-c", limited], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert result.stdout == "0\n", result.stderr
     (run,) = executors.list_runs(runs_dir)
@@ -229,5 +236,5 @@ def test_logs_that_cannot_grow_do_not_stop_a_run(script, runs_dir, tmp_path):
 
 def test_file_text_stays_text_in_the_script(tmp_path):
     for text in ("END\n", "END\nEND_\ntouch canary\n", "$(touch canary)\n`touch canary`\n\\\n", "'\nno end"):
-        subprocess.run(["sh"], input=_here_document("out", text), text=True, check=True)
+        subprocess.run(["sh"], input=here_document("out", text), text=True, check=True)
         assert Path("out").read_text().rstrip("\n") == text.rstrip("\n")

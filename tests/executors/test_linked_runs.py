@@ -6,8 +6,8 @@ import pytest
 from executor_jobs import make_recipe
 
 import executors
-from executors._state import State, write_state
 from neva_recipes.cli.main import main
+from neva_recipes.run_directory.state import State, write_state
 
 
 def plant(path):
@@ -33,7 +33,7 @@ def test_a_link_beside_a_run(runs_dir, tmp_path, monkeypatch, capsys):
     assert "1 run: 1 succeeded" in capsys.readouterr().out
     (leftover,) = executors.find_leftovers(runs_dir, timedelta(0))
     assert leftover.path == path / "data_cache"
-    assert executors.remove_leftover(leftover)
+    assert list(executors.remove_leftovers([leftover])) == [(leftover, None)]
     assert executors.find_leftovers(runs_dir, timedelta(0)) == []
 
 
@@ -46,7 +46,7 @@ def test_links_to_a_run_of_another_folder(runs_dir, tmp_path, links):
     assert [run.path for run in executors.list_runs(runs_dir)] == [runs_dir / "one"]
     assert {executors.find_run(name, runs_dir).path for name in links} == {runs_dir / "one"}
     (leftover,) = executors.find_leftovers(runs_dir, timedelta(0))
-    assert executors.remove_leftover(leftover)
+    assert list(executors.remove_leftovers([leftover])) == [(leftover, None)]
     assert not (path / "data_cache").exists()
 
 

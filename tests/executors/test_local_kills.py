@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from executor_jobs import GRANDCHILDREN, PATIENCE, unfold, wait_for
+from executor_jobs import GRANDCHILDREN, PATIENCE, unfold
 
-import executors
 from neva_recipes.config import RunError
+from neva_recipes.run_directory import processes
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.multiprocess
 
@@ -106,7 +107,7 @@ def test_cancel_from_another_process(script, start, processes):
     subprocess.run([sys.executable, "-c", code], check=True)
     processes.assert_only_supervision()
     status = run.status()
-    assert (status.state, status.exit_code, status.reason) == ("cancelled", 130, "a cancel was asked for")
+    assert (status.state, status.exit_code, status.reason) == ("cancelled", 130, "on request")
     processes.wait_until_gone()
     with pytest.raises(RunError, match=f"run {run.name} has already ended: cancelled"):
         run.cancel()
@@ -266,7 +267,7 @@ def test_command_killed_before_its_run_started(runs_dir, script, start):
     run = start(script("pass"))
     run.wait()
     gone = subprocess.Popen(["sleep", "0"])
-    identity = executors._process.identify(gone.pid)
+    identity = processes.identify(gone.pid)
     gone.wait()
     state = {"state": "created", "supervisor": identity}
     (run.path / "state.json").write_text(json.dumps(state))

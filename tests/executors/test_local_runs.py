@@ -12,9 +12,11 @@ import pytest
 from executor_jobs import GRANDCHILDREN, make_job, make_recipe
 
 import executors
-from executors import LocalExecutor, _process
-from executors._lock import acquire_lock
+from executors import LocalExecutor
+from executors.process import linux
 from neva_recipes.config import RecipeError, RunError, UserError, load_recipe, recipe_to_yaml
+from neva_recipes.run_directory.lock import acquire_lock
+from neva_recipes.run_directory.state import read_state
 
 pytestmark = pytest.mark.multiprocess
 
@@ -93,7 +95,7 @@ def test_port_is_one_that_the_kernel_hands_out_if_there_is_no_other(handed_out, 
         return handed_out if path.name == "ip_local_port_range" else read(path, **options)
 
     monkeypatch.setattr(Path, "read_text", answer)
-    assert _process.pick_port() in expected
+    assert linux.pick_port() in expected
 
 
 def test_single_rank_has_no_prefix_and_keeps_the_users_threads(script, start, monkeypatch):
@@ -249,7 +251,8 @@ def test_resume_in_the_same_directory(script, start, runs_dir, capfd):
     assert (run.path / "recipe.1.yaml").read_text() == first
     assert recipe_to_yaml(load_recipe(run.path / "recipe.yaml")) == recipe_to_yaml(make_recipe(2, max_steps=5))
     assert {line for line in run.logs() if "steps 5" in line} & {"[0] steps 5", "[1] steps 5"}
-    assert json.loads((run.path / "state.json").read_text())["attempt"] == 3
+    state = read_state(run.path)
+    assert state.attempt == 3 and state.earlier_seconds > 0
     assert "steps 1" in next(run.logs()), "the log of earlier attempts is kept"
     assert [found.path for found in executors.list_runs(runs_dir)] == [run.path]
 
@@ -329,6 +332,8 @@ def test_planned_script_is_what_the_run_directory_holds(script, start, runs_dir)
         (make_recipe(), {"name": "a/b"}, RunError, "cannot hold '/'"),
         (make_recipe(), {"name": "a\nb"}, RunError, "line breaks"),
         (make_recipe(), {"name": "ü" * 101}, RunError, "longer than 200 bytes"),
+        (make_recipe(), {"name": "latest"}, RunError, "^name='latest': .* the newest run"),
+        (make_recipe(name="latest"), {}, RunError, "^name='latest': .* the newest run"),
         (make_recipe(name="a/b"), {}, RecipeError, "name=a/b: .* cannot hold '/'"),
     ],
 )
@@ -339,10 +344,12 @@ def test_what_cannot_run_leaves_nothing_behind(recipe, options, error, message, 
     assert not runs_dir.exists()
 
 
-@pytest.mark.parametrize("place", ["file/runs", "file", "/proc/runs"])
-def test_unwritable_runs_directory_is_one_line(place, tmp_path):
+@pytest.mark.parametrize(
+    ("place", "said"), [("file/runs", ""), ("file", "file: .*: is a file, expected a folder"), ("/proc/runs", "")]
+)
+def test_unwritable_runs_directory_is_one_line(place, said, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot write a run directory") as raised:
+    with pytest.raises(RunError, match=said or "cannot write a run directory") as raised:
         executors.run(make_recipe(), runs_dir=tmp_path / place)
     assert "\n" not in str(raised.value)
 

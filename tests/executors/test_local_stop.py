@@ -3,7 +3,7 @@
 import os
 import signal
 
-from executors._state import read_state
+from neva_recipes.run_directory.state import read_state
 
 SAVES_WHEN_ASKED = """
     assert signal.sigwait({signal.SIGUSR2}) == signal.SIGUSR2

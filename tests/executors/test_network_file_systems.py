@@ -10,9 +10,9 @@ import pytest
 from executor_jobs import make_job
 
 import executors
-from executors._failure import read_failure
-from executors._state import State, sync_tree, write_atomically, write_state
 from neva_recipes.config import RunError
+from neva_recipes.run_directory.failure import read_failure
+from neva_recipes.run_directory.state import State, sync_tree, write_atomically, write_state
 
 
 def refuse_sync(monkeypatch, number, of_folders):
@@ -62,15 +62,16 @@ def run(runs_dir):
 
 def test_a_file_that_has_been_replaced_while_it_was_read(run, monkeypatch):
     """The handle of the old one is stale then; the name leads to the new one."""
-    opened, begun = pathlib.Path.open, Counter()
+    opened, begun = os.open, Counter()
 
     def stale(path, *arguments, **options):
-        begun[path.name] += 1
-        if path.suffix == ".json" and begun[path.name] == 1:
+        name = pathlib.Path(path).name
+        begun[name] += 1
+        if name.endswith(".json") and begun[name] == 1:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(pathlib.Path, "open", stale)
+    monkeypatch.setattr(os, "open", stale)
     assert run.record()["name"] == "tiny"
     assert run.saved_plan() is not None
     assert run.status().state == "failed"
@@ -82,7 +83,7 @@ def test_a_file_whose_server_has_forgotten_it(run, monkeypatch):
     def stale(path, *arguments, **options):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    monkeypatch.setattr(pathlib.Path, "open", stale)
+    monkeypatch.setattr(os, "open", stale)
     with pytest.raises(RunError, match=r"job\.json: cannot be read as the job of a run: .*Stale file handle"):
         run.record()
     assert run.status().reason == "state.json cannot be read: [Errno 116] Stale file handle"

@@ -8,7 +8,7 @@ import pytest
 from executor_jobs import make_job, make_recipe
 
 import executors
-from executors import _gpu
+from executors.process import gpu
 from neva_recipes import llava
 from neva_recipes.config import RecipeError
 from neva_recipes.plan import plan
@@ -24,7 +24,9 @@ def test_run_directory_has_the_plan_that_it_was_started_with(script, runs_dir):
     job = make_job(script("print('x')"), runs_dir, 2)
     run = executors.start_job(job, detach=True)
     assert run.wait() == 0
-    assert saved_plan(run) == json.loads(json.dumps(plan_to_plain(plan(make_recipe(2))))) == run.saved_plan()
+    assert (
+        saved_plan(run) == json.loads(json.dumps(plan_to_plain(plan(make_recipe(2), job.executor)))) == run.saved_plan()
+    )
     assert saved_plan(run)["layout"]["world_size"] == 2
     written = {name: (run.path / name).read_bytes() for name in ("recipe.yaml", "plan.json", "job.json", "launch.sh")}
 
@@ -89,7 +91,7 @@ def too_large():
 
 
 def test_memory_counts_where_the_gpu_is_known(too_large, tmp_path, monkeypatch):
-    monkeypatch.setattr(_gpu, "_DRIVER", tmp_path)
+    monkeypatch.setattr(gpu, "_DRIVER", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert executors.plan_job(too_large).plan.gpu_assumed
     with pytest.raises(RecipeError, match="h100-80g"):
@@ -100,5 +102,7 @@ def test_memory_counts_where_the_gpu_is_known(too_large, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="a100-40g"):
         executors.plan_job(too_large)
     assert executors.plan_job(too_large, gpu="b200").plan.gpu.name == "b200"
+    named = executors.LocalExecutor(gpu="NVIDIA B200")  # goes before what the driver says
+    assert executors.plan_job(too_large, named).plan.gpu.name == "b200"
     too_large.trainer.accelerator = "cpu"
     assert executors.plan_job(too_large).plan.gpu.name == "a100-40g"

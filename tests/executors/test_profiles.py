@@ -14,7 +14,7 @@ import pytest
 
 import executors
 from executors import LocalExecutor
-from executors.job import executor_class, load_executor
+from executors.job_record import executor_class, load_executor
 from executors.profiles import profile_files
 from executors.registry import executor_config, executor_kinds, find_executor, find_profile, list_profiles
 from neva_recipes.cli.main import main
@@ -41,6 +41,10 @@ def built() -> LocalExecutor:
 
 def _hidden() -> fdl.Config[LocalExecutor]:
     return config(LocalExecutor)
+
+def bare() -> fdl.Config:
+    raise AssertionError("is called, though nothing says that it makes an executor")
+
 
 def other() -> int:
     return 1
@@ -116,9 +120,14 @@ def test_listing_kinds_imports_none():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert int(count) >= 1
-    assert not {"executors.slurm", "executors.docker", "executors.nemo_run", "nemo_run", "docker", "submitit"} & {
-        *modules
-    }
+    assert not {
+        "executors.slurm.executor",
+        "executors.docker.executor",
+        "executors.nemo_run.executor",
+        "nemo_run",
+        "docker",
+        "submitit",
+    } & {*modules}
 
 
 def test_every_built_in_kind_is_what_it_is_called():
@@ -171,7 +180,7 @@ def test_a_function_of_the_recipes_file_is_a_profile(write, folder):
 
 def test_a_file_of_profiles_alone_goes_with_built_in_recipes(folder, capsys):
     (folder / "lab.py").write_text(PROFILES_IN_PYTHON)
-    words = ["llava.finetune", "--recipes", str(folder / "lab.py"), "--executor", "patient", "--dry-run"]
+    words = ["llava.finetune", "--recipes", str(folder / "lab.py"), "--executor", "patient", "--dry-run", "--script"]
     assert main([*words, "trainer.devices=1"]) in (0, 2)
     assert '"grace_seconds": 77.0' in capsys.readouterr().out
 
@@ -204,9 +213,9 @@ def test_executors_are_configs_like_recipes():
             '\n[j]\nkind = "locale"',
             "j",
             {},
-            r"line 3: \[j\] kind: 'locale' is no kind of executor \(did you mean local",
+            r"line 3: \[j\] kind: 'locale' is not a kind of executor \(did you mean local",
         ),
-        ("[j]\nkind = 3", "j", {}, r"line 2: \[j\] kind: 3 is no kind of executor"),
+        ("[j]\nkind = 3", "j", {}, r"line 2: \[j\] kind: 3 is not a kind of executor"),
         ('[j]\nkind = "local"\ngrace = 1', "j", {}, r"line 3: \[j\] grace: local executors have no such field"),
         ('[j]\nkind = "local"\ngrace_second = 1', "j", {}, r"did you mean grace_seconds\?"),
         ('[j]\nkind = "local"\ngrace_seconds = "1"', "j", {}, r"line 3: \[j\] grace_seconds='1': expected a number"),
@@ -353,7 +362,7 @@ def test_two_packages_of_one_name(install):
 
 
 def test_a_run_of_an_unknown_kind_says_so():
-    with pytest.raises(UserError, match=r"run old: 'locl' is no kind of executor \(did you mean local\?\)"):
+    with pytest.raises(UserError, match=r"run old: 'locl' is not a kind of executor \(did you mean local\?\)"):
         executor_class({"name": "old", "executor": {"kind": "locl"}})
 
 
@@ -370,6 +379,7 @@ def test_a_secret_in_a_profile_is_passed_on_and_shown_nowhere(write, script, run
     main(["llava.finetune", "--executor", "lab", "--dry-run"])
     printed = capfd.readouterr()
     assert "executor.env.PLAIN=seen" in printed.out and "executor.env.HF_TOKEN=***" in printed.out
+    assert "PLAIN=seen" in printed.out.partition("\nCommand of")[2]
     assert "warning: executors.toml, line 1: [lab] holds HF_TOKEN" in printed.err
 
     job = executors.plan_job(executor_jobs.make_recipe(), executor, runs_dir=runs_dir)

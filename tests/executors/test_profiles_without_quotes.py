@@ -14,7 +14,7 @@ from neva_recipes.config import UserError
         ("time = 04:00:00", "[a] time=04:00:00: expected a time as Slurm", ': put it in quotes, time = "04:00:00"'),
         ("env = { N = 4 }", "[a] env.N=4: expected a string an envir", ': put it in quotes, N = "4"'),
         ('env = { A = "1", N = 4 }', "[a] env.N=4: expected a string an envir", ': put it in quotes, N = "4"'),
-        ("sbatch.licenses = 3", "[a] sbatch.licenses=3: expected a text w", ': put it in quotes, licenses = "3"'),
+        ("sbatch.licenses = 3", "[a] sbatch.licenses=3: expected a string", ': put it in quotes, licenses = "3"'),
         ("env = { A = true, N = 4 }", "[a] env.A=True: expected a string an env", "can hold"),
         ("partition = 1.5", "[a] partition=1.5: expected a word without", "or none"),
     ],

@@ -1,5 +1,6 @@
 """The files of a run directory: state, logs, metrics; and finding runs. No process is started but small Python ones."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 
 import executors
 from executors import Run
-from executors._logs import LineAssembler, LogReader
-from executors._state import State, clear_unfinished, read_state, write_state
-from executors.sweep import sweep
+from executors.process.logs import LineAssembler, LogReader
 from neva_recipes.config import RunError
+from neva_recipes.run_directory.state import State, clear_unfinished, read_state, write_state
+from neva_recipes.sweep import sweep
 
 
 def plant(runs_dir, directory, name="demo", created="2025-01-01T00:00:00+00:00", state="succeeded"):
@@ -88,9 +89,36 @@ def test_step_is_read_from_the_metrics(runs_dir, text, step):
     assert run.status().step == step
 
 
+@pytest.mark.parametrize(
+    ("logged", "trained", "saved", "step"),
+    [
+        (25, None, 32, 32),  # a run of an older version
+        (25, None, 20, 25),
+        (25, "37", 32, 37),
+        (25, "37", None, 37),
+        (25, "20", 20, 20),  # it has gone on from step 20, and logs the next ones again
+        (None, "3", None, 3),
+        (None, "0", None, None),
+        (None, "", 4, 4),
+        (None, "word", None, None),
+        (25, "20", 32, 32),  # the machine went down before the file was on the disk
+    ],
+)
+def test_step_is_the_last_that_was_trained(runs_dir, logged, trained, saved, step):
+    run = plant(runs_dir, "demo")
+    (run.path / "metrics").mkdir()
+    if logged is not None:
+        (run.path / "metrics" / "metrics.csv").write_text(f"step,loss\n{logged},0.5\n")
+    if trained is not None:
+        (run.path / "metrics" / "step.txt").write_text(trained)
+    if saved is not None:
+        (run.path / "checkpoints" / f"step-{saved:08}").mkdir(parents=True)
+    assert run.status().step == step
+
+
 def test_killed_writer_never_leaves_a_broken_state(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from executors._state import State, write_state\n"
+        "import sys; from pathlib import Path; from neva_recipes.run_directory.state import State, write_state\n"
         "number = 0\n"
         "while True:\n"
         "    number += 1\n"
@@ -182,7 +210,7 @@ def test_supervisor_and_launcher_load_no_more_than_they_need():
     run = lambda module: subprocess.run(  # noqa: E731
         [sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True, env=_environment()
     ).stdout.split()
-    supervisor, launcher = run("executors._supervisor"), run("executors.launch")
+    supervisor, launcher = run("executors.process.supervisor"), run("executors.launch")
     assert not {"torch", "fiddle", "yaml", "neva_recipes.config", "executors.launch"} & set(supervisor)
     assert not {"torch", "transformers", "megatron", "lightning", "neva_model"} & set(launcher)
 
@@ -223,8 +251,11 @@ def test_a_directory_is_on_the_disk_before_it_has_its_name(runs_dir, monkeypatch
     recipe.data.data_path = __file__
     with pytest.raises(RunError, match="nothing is started here"):
         if together:
-            points = sweep("s", [({"n": number}, recipe) for number in "123"])
-            executors.run_pipeline(points, _Nowhere(), runs_dir)
+            points = []
+            for number in "123":
+                recipe.trainer.seed = int(number)
+                points.append(({"n": number}, copy.deepcopy(recipe)))
+            executors.run_pipeline(sweep("s", points), _Nowhere(), runs_dir)
         else:
             executors.start_job(executors.plan_job(recipe, _Nowhere(), runs_dir=runs_dir))
     names = [Path(path).name for path in named]

@@ -14,9 +14,9 @@ import pytest
 
 import executors
 from executors import Run
-from executors._lock import acquire_lock
-from executors._state import State, read_state, write_state
 from neva_recipes.config import RunError
+from neva_recipes.run_directory.lock import acquire_lock
+from neva_recipes.run_directory.state import State, read_state, write_state
 
 
 @pytest.fixture
@@ -166,4 +166,4 @@ def test_logs_of_a_queued_run_say_what_it_waits_for(place, queued):
 def test_what_an_executor_elsewhere_needs_is_public():
     assert executors.State is State
     assert (executors.read_state, executors.write_state) == (read_state, write_state)
-    assert executors.run_directory_script.__module__ == "executors._script"
+    assert executors.run_directory_script.__module__ == "executors.script"

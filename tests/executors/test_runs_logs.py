@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_runs_writers import plant
 
-from executors import _logs
-from executors._folding import LineFolder
-from executors._logs import LogReader, LogWriter, position_of_tail, position_of_time
-from executors._state import State, write_state
+from executors.process import logs
+from executors.process.folding import LineFolder
+from executors.process.logs import LogReader, LogWriter, position_of_tail, position_of_time
 from neva_recipes.config import RunError
+from neva_recipes.run_directory.state import State, write_state
 
 
 def fold(lines, world_size):
@@ -70,12 +70,12 @@ def test_last_lines(tmp_path_factory, pieces, count, block):
     path = tmp_path_factory.mktemp("log") / "log"
     text = "".join(pieces)
     path.write_text(text)
-    before, _logs._BLOCK = _logs._BLOCK, block
+    before, logs._BLOCK = logs._BLOCK, block
     try:
         reader = LogReader(path, position_of_tail(path, count))
         found = reader.read_lines() + reader.read_rest()
     finally:
-        _logs._BLOCK = before
+        logs._BLOCK = before
     lines = text.split("\n") if not text.endswith("\n") else text.split("\n")[:-1]
     lines = lines if text else []
     assert found == (lines[-count:] if count else [])
@@ -125,7 +125,7 @@ def test_logs_of_a_run(runs_dir):
     assert list(run.logs(tail=2, follow=True)) == ["[1] a", "[1] b"]
     (run.path / "logs" / "rank-0.log").write_text("[1] looks like a prefix\n[0] so does this\n")
     assert list(run.logs(fold=True, rank=0)) == ["[1] looks like a prefix", "[0] so does this"]
-    now = _logs.time.time()
+    now = logs.time.time()
     moment = datetime.fromtimestamp(now, UTC)
     with pytest.raises(RunError, match="times of its lines were not kept: ask for one rank's lines, or for the last N"):
         run.logs(since=moment)

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-import sentencepiece
 import tokenizers
 import torch
 from PIL import Image
@@ -10,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from neva_model.startup import prepare_process
 from neva_model.tokenizers import load_tokenizer
 from tests.inference import tiny_models
+from tests.sentencepiece_models import train_sentencepiece
 
 TEXT = [
     "A chat between a curious user and an artificial intelligence assistant.",
@@ -23,18 +23,7 @@ TEXT = [
 def llama_tokenizer_directory(tmp_path_factory):
     """A SentencePiece tokenizer of Llama's kind: dummy prefix, characters outside its vocabulary as bytes."""
     directory = tmp_path_factory.mktemp("llama tokenizer")
-    with (directory / "tokenizer.model").open("wb") as model:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(TEXT * 5),
-            model_writer=model,
-            vocab_size=330,
-            model_type="bpe",
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
+    train_sentencepiece(directory / "tokenizer.model", TEXT * 5, 330)
     config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     (directory / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": True, "legacy": False}))
     return directory

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from neva_model.inference import chat
 from neva_model.inference.options import Sampling
@@ -59,7 +60,7 @@ def test_one_question_and_one_mistake_on_the_command_line(llava, llava_directory
 
     broken = tmp_path / "broken picture.png"
     broken.write_bytes((pictures / "picture 0.png").read_bytes()[:60])
-    failed = run_chat(llava_directory, f"--image={broken}", "--prompt=What?")
+    failed = run_chat(llava_directory, f"--image={broken}", "--conv-template=v1", "--prompt=What?")
     assert failed.returncode == 2
     assert failed.stdout == b""
     assert len(failed.stderr.decode().splitlines()) == 1
@@ -71,7 +72,7 @@ def test_a_terminal_is_greeted_and_survives_mistakes(llava_directory, tmp_path):
     """At a terminal a mistake is reported and the next question is answered."""
     master, terminal = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, str(llava_directory), "--max-new-tokens=5"],
+        [*COMMAND, str(llava_directory), "--conv-template=v1", "--max-new-tokens=5"],
         stdin=terminal,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -105,6 +106,19 @@ def test_wrong_input_is_named(llava_directory, llama_directory, llama_run, pictu
     assert "the model's limit is 384" in message(llava_directory, "--prompt", "What is that? " * 200)
     assert "--temperature=-1" in message(llava_directory, "--temperature=-1", "--prompt=x")
     assert "half a surrogate pair" in message(llava_directory, "--prompt=\udc80")
+
+
+def test_a_photo_with_an_exif_rotation_brings_a_note(llava_directory, capsys, monkeypatch, tmp_path):
+    exif = Image.Exif()
+    for number in (1, 6):
+        exif[0x0112] = number
+        Image.new("RGB", (40, 20)).save(tmp_path / f"{number}.jpg", exif=exif)
+    for given, notes in (("1.jpg", 0), ("6.jpg", 1)):
+        lines = iter([f"/image {tmp_path / given}", "/exit"])
+        monkeypatch.setattr("builtins.input", lambda _, lines=lines: next(lines))
+        chat.main([str(llava_directory), f"--image={tmp_path / given}"])
+        told = capsys.readouterr().err
+        assert told.count("note: 1 of 1 image looked at has an EXIF rotation, which is not applied") == 2 * notes
 
 
 def test_a_mistake_in_a_pipe_ends_the_command(llava_directory, capsys, monkeypatch):

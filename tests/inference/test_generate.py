@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from neva_model.inference.generate import choose_tokens, complete, generate, sequence_limit
+from neva_model.inference.options import Sampling
 from neva_recipes.config import DataError
 from tests.inference.tiny_models import IMAGE_SIZE, SEQUENCE_LIMIT, TOKENS_PER_IMAGE
 
@@ -46,7 +47,9 @@ def recomputed_greedy(model, tokens, images, new_tokens):
 )
 def test_greedy_equals_transformers_and_full_recompute(llava, llava_oracle, rows, length, images_per_row):
     tokens, images = prompts(rows, length, images_per_row, seed=length)
-    answers = complete(generate(llava.model, tokens, images, max_new_tokens=40, stop_token_ids=()), ())
+    answers = complete(
+        generate(llava.model, tokens, images, sampling=Sampling(max_new_tokens=40), stop_token_ids=()), ()
+    )
     image_row = llava_oracle.config.image_token_index
     assert answers == transformers_greedy(llava_oracle, tokens, images, 40, image_row)
     assert answers == recomputed_greedy(llava.model, tokens, images, 40)
@@ -55,19 +58,20 @@ def test_greedy_equals_transformers_and_full_recompute(llava, llava_oracle, rows
 
 def test_greedy_of_a_text_only_model_equals_transformers(llama, llama_oracle):
     tokens, images = prompts(4, 17, 0)
-    answers = complete(generate(llama.model, tokens, max_new_tokens=60, stop_token_ids=()), ())
+    answers = complete(generate(llama.model, tokens, sampling=Sampling(max_new_tokens=60), stop_token_ids=()), ())
     assert answers == transformers_greedy(llama_oracle, tokens, images, 60, 0)
 
 
 def test_a_prompt_of_one_token(llama, llama_oracle):
     tokens = torch.tensor([[1], [7]])
-    answers = complete(generate(llama.model, tokens, max_new_tokens=8, stop_token_ids=()), ())
+    answers = complete(generate(llama.model, tokens, sampling=Sampling(max_new_tokens=8), stop_token_ids=()), ())
     assert answers == transformers_greedy(llama_oracle, tokens, torch.empty(0), 8, 0)
 
 
 def test_different_images_give_different_answers_and_features_stand_for_images(llava):
     tokens, images = prompts(1, 20, 1)
-    make = lambda **given: complete(generate(llava.model, tokens, max_new_tokens=20, stop_token_ids=(), **given), ())  # noqa: E731
+    asked = {"sampling": Sampling(max_new_tokens=20), "stop_token_ids": ()}
+    make = lambda **given: complete(generate(llava.model, tokens, **asked, **given), ())  # noqa: E731
     first, second = make(images=images), make(images=-images)
     assert first != second
     with torch.no_grad():
@@ -77,10 +81,10 @@ def test_different_images_give_different_answers_and_features_stand_for_images(l
 
 def test_each_row_stops_at_its_own_stop_token(llava):
     tokens, images = prompts(4, 24, 1)
-    free = complete(generate(llava.model, tokens, images, max_new_tokens=30, stop_token_ids=()), ())
+    free = complete(generate(llava.model, tokens, images, sampling=Sampling(max_new_tokens=30), stop_token_ids=()), ())
     stop = free[0][5]
     expected = [row[: row.index(stop)] if stop in row else row for row in free]
-    steps = list(generate(llava.model, tokens, images, max_new_tokens=30, stop_token_ids={stop}))
+    steps = list(generate(llava.model, tokens, images, sampling=Sampling(max_new_tokens=30), stop_token_ids={stop}))
     assert complete(iter(steps), {stop}) == expected
     for number, step in enumerate(steps):
         for row, token in enumerate(step):
@@ -89,9 +93,9 @@ def test_each_row_stops_at_its_own_stop_token(llava):
 
 def test_generation_ends_when_every_row_has(llava):
     tokens, images = prompts(1, 24, 1)
-    free = complete(generate(llava.model, tokens, images, max_new_tokens=30, stop_token_ids=()), ())
+    free = complete(generate(llava.model, tokens, images, sampling=Sampling(max_new_tokens=30), stop_token_ids=()), ())
     stop = free[0][5]
-    steps = list(generate(llava.model, tokens, images, max_new_tokens=30, stop_token_ids={stop}))
+    steps = list(generate(llava.model, tokens, images, sampling=Sampling(max_new_tokens=30), stop_token_ids={stop}))
     assert steps[-1] == [stop]
     assert len(steps) == free[0].index(stop) + 1
 
@@ -99,20 +103,26 @@ def test_generation_ends_when_every_row_has(llava):
 def test_the_sequence_limit_ends_the_answer(llama):
     assert sequence_limit(llama.model) == SEQUENCE_LIMIT
     tokens, _ = prompts(2, SEQUENCE_LIMIT - 3, 0)
-    assert len(list(generate(llama.model, tokens, max_new_tokens=50, stop_token_ids=()))) == 3
+    assert len(list(generate(llama.model, tokens, sampling=Sampling(max_new_tokens=50), stop_token_ids=()))) == 3
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused(llama):
     tokens, _ = prompts(1, SEQUENCE_LIMIT, 0)
     with pytest.raises(DataError, match=f"takes {SEQUENCE_LIMIT} tokens.*limit is {SEQUENCE_LIMIT}"):
-        next(generate(llama.model, tokens, max_new_tokens=5, stop_token_ids=()))
+        next(generate(llama.model, tokens, sampling=Sampling(max_new_tokens=5), stop_token_ids=()))
 
 
 def test_sampling_repeats_under_a_seed_and_only_under_it(llava):
     tokens, images = prompts(2, 24, 1)
 
     def sample(seed):
-        steps = generate(llava.model, tokens, images, max_new_tokens=25, stop_token_ids=(), temperature=1.5, seed=seed)
+        steps = generate(
+            llava.model,
+            tokens,
+            images,
+            sampling=Sampling(max_new_tokens=25, temperature=1.5, seed=seed),
+            stop_token_ids=(),
+        )
         return complete(steps, ())
 
     assert sample(5) == sample(5)
@@ -124,7 +134,9 @@ def test_padding_of_the_vocabulary_is_never_sampled(llama):
     size = llama.tokenizer.vocab_size
     assert llama.model.language.vocab_size > size, "there must be padding for this to mean something"
     tokens, _ = prompts(64, 5, 0)
-    steps = generate(llama.model, tokens, max_new_tokens=20, stop_token_ids=(), temperature=1e6, seed=0)
+    steps = generate(
+        llama.model, tokens, sampling=Sampling(max_new_tokens=20, temperature=1e6, seed=0), stop_token_ids=()
+    )
     drawn = {token for row in complete(steps, ()) for token in row}
     assert max(drawn) < size
     assert len(drawn) > 0.9 * size, "a temperature this high draws nearly everything"
@@ -136,7 +148,7 @@ DRAWS = 200_000
 
 def frequencies(**settings):
     generator = torch.Generator().manual_seed(11)
-    drawn = choose_tokens(LOGITS.expand(DRAWS, -1).clone(), generator=generator, **settings)
+    drawn = choose_tokens(LOGITS.expand(DRAWS, -1).clone(), Sampling(**settings), generator)
     return torch.bincount(drawn, minlength=len(LOGITS)) / DRAWS
 
 

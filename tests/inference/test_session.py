@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from neva_model.inference import chat
 from neva_model.inference.opening import open_model
 from neva_model.inference.options import Sampling
 from neva_model.inference.session import Session
@@ -113,12 +114,19 @@ def test_a_run_answers_as_the_directory_it_was_made_from(llava, llava_run, pictu
         ({"temperature": 1.0, "top_p": 1.5}, "--top-p=1.5"),
         ({"temperature": 1.0, "top_k": 0}, "--top-k=0"),
         ({"temperature": 1.0, "seed": -1}, "--seed=-1"),
-        ({"top_p": 0.9}, "set --temperature"),
+        ({"top_p": 0.9}, "^--top-p: .*set --temperature"),
+        ({"top_k": 5, "seed": 3}, "^--top-k and --seed: .*set --temperature"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, named):
     with pytest.raises(UserError, match=named):
         Sampling(**settings)
+
+
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_an_empty_prompt_asks_nothing(prompt, tmp_path):
+    with pytest.raises(UserError, match=r"^--prompt is empty: expected a question"):
+        chat.main([str(tmp_path), f"--prompt={prompt}"])
 
 
 def test_what_is_no_model_is_refused(tmp_path):

@@ -88,11 +88,12 @@ def save_directory(model, tokenizer, directory: Path, *, with_images):
     return directory
 
 
-def save_run(model, recipe, run: Path):
-    """Write a model as a run of ours with one checkpoint."""
+def save_run(model, recipe, run: Path, tokenizer=None):
+    """Write a model as a run of ours with one checkpoint, which tells of the tokenizer if there is one."""
     from neva_model.checkpoints.digest import weights_digest
     from neva_model.checkpoints.distributed import save_sharded, sharding_metadata
-    from neva_model.checkpoints.information import CheckpointInformation, checkpoint_name
+    from neva_model.checkpoints.information import CheckpointInformation
+    from neva_recipes.run_directory.names import checkpoint_name
 
     text = recipe_to_yaml(as_config(recipe))
     (run / "checkpoints").mkdir(parents=True)
@@ -106,6 +107,7 @@ def save_run(model, recipe, run: Path):
         tensor_model_parallel_size=1,
         pipeline_model_parallel_size=1,
         has_average=False,
+        vocabulary_digest=None if tokenizer is None else tokenizer.vocabulary_digest(),
     )
     state = {"model": model.sharded_state_dict(metadata=sharding_metadata())}
     save_sharded(state, run / "checkpoints" / checkpoint_name(7), information, text)

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
+import executors
 from neva_recipes import gpt, llava, neva
 from neva_recipes.config import COMMAND_LINE, format_value, iterate_fields, set_field, value_from
 from neva_recipes.inspection import inspect_recipe, inspection_to_text, recipe_to_text
-from neva_recipes.plan.cost import Cost
-from neva_recipes.plan.lengths import Lengths
+from neva_recipes.inspection.figures import duration, facts_in_short, gib, rounded
+from neva_recipes.plan import plan
+from neva_recipes.plan.cost.cost import Cost
+from neva_recipes.plan.data.lengths import Lengths
 from tests.recipes.test_recipes_round_trip import changed_recipes
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,8 +37,9 @@ def with_overrides(recipe, overrides):
 
 
 def document(recipe, **options):
-    """Return the text of a dry run without the script."""
-    return re.sub(r"(?s)\nScript: writes.*", "\n", inspection_to_text(inspect_recipe(recipe, name="run"), **options))
+    """Return the text of a dry run without the command, which holds paths and the time."""
+    text = inspection_to_text(inspect_recipe(recipe, name="run"), **options)
+    return re.sub(r"(?s)(Command of[^\n]*\n).*?\n\n", r"\1  ...\n\n", text)
 
 
 def sections(text):
@@ -66,10 +70,64 @@ def test_golden_text(name, recipe):
     assert text == golden.read_text()
 
 
+def test_on_a_cpu_only_what_is_known_is_told():
+    """Nothing of a GPU, unless one is named, or the recipe is for other machines than this one."""
+    recipe = llava.finetune("tiny")
+    found = sections(document(recipe))
+    assert found["Memory"] == [
+        "  stage  weights  gradients  optimizer  total",
+        # 1,888,384 weights and 1,017,216 trained ones in fp32; two moments of each trained one
+        "  0          7.2        3.9        7.8   18.8",
+        "  more        activations, and PyTorch itself: how much is not known for a CPU",
+    ]
+    tokens = inspect_recipe(recipe).plan.lengths.tokens
+    assert (
+        f"  tokens      {64 * tokens:,.0f} a step, {64 * 800 * tokens / 1e6:.1f} M the run without padding"
+        in found["Cost"]
+    )
+    assert found["Cost"][-1] == "  time        not known for a CPU: --gpu NAME tells it for a GPU"
+    for place in (executors.LocalExecutor(), executors.SlurmExecutor()):
+        recipe.trainer.accelerator = "cpu"
+        text = inspection_to_text(inspect_recipe(recipe, place))
+        assert not re.search(r"h100|GiB|GPU hours|GPUs", text)
+        recipe.trainer.accelerator = "auto"
+        text = inspection_to_text(inspect_recipe(recipe, place))
+        assert ("h100-80g with 79.1 GiB, assumed" in text) == isinstance(place, executors.SlurmExecutor)
+    assert "h100-80g with 79.1 GiB\n" in inspection_to_text(inspect_recipe(recipe, gpu="h100-80g"))
+    recipe.trainer.num_nodes = 2
+    assert "h100-80g with 79.1 GiB, assumed" in inspection_to_text(inspect_recipe(recipe))
+
+
+def test_memory_time_and_cost_in_short():
+    """One line each for a stage; the ranges for the points of a sweep, and the cost of all together."""
+    recipe, other = llava.finetune(), llava.finetune()
+    other.data.global_batch_size = 256
+    one, two = (plan(each, gpu="a100-80g") for each in (recipe, other))
+    (memory, time, cost), (both, times, costs) = list(facts_in_short([one])), list(facts_in_short([one, two]))
+    assert memory == both == ("memory", f"{gib(one.memory[0].total)} of 79.1 GiB on a100-80g")
+    (by_open_name, *_) = facts_in_short([plan(recipe, gpu="a100")])
+    assert by_open_name == ("memory", f"{memory[1]} (it may be a100-40g)")
+    hours = [each.cost.gpu_hours / 8 for each in (one, two)]
+    steps = [each.cost.step_seconds for each in (one, two)]
+    assert time == ("time", f"about {duration(3600 * hours[0])}, {duration(steps[0])} a step")
+    spans = [" to ".join(map(duration, sorted(each))) for each in ([3600 * hour for hour in hours], steps)]
+    assert times == ("time", f"about {spans[0]}, {spans[1]} a step")
+    assert cost == ("cost", f"{rounded(8 * hours[0])} GPU hours")
+    assert costs == ("cost", f"{rounded(8 * sum(hours))} GPU hours, 2 points together")
+    # On a CPU, and without the number of steps.
+    tiny = plan(llava.finetune("tiny"), executors.LocalExecutor())
+    assert [label for label, _ in facts_in_short([tiny])] == ["memory", "tokens"]
+    recipe.trainer.max_steps, recipe.trainer.max_epochs = None, 1
+    assert list(facts_in_short([plan(recipe, gpu="a100-80g")]))[1:] == [
+        ("time", f"about {duration(steps[0])} a step; the number of steps is not known without the data file")
+    ]
+    assert all(len(value) <= 70 for facts in ([memory, time, cost], [both, times, costs]) for _, value in facts)
+
+
 def test_samples_and_cost_in_words():
     """Made-up figures, so that the text does not depend on how they are estimated."""
     inspection = inspect_recipe(llava.finetune(), gpu="h100-80g", name="run")
-    plan = dataclasses.replace(
+    planned = dataclasses.replace(
         inspection.plan,
         lengths=Lengths(995.4, 1014.2, 1.25, 665_298, 0.0213, "500 samples of train.json", True),
         cost=Cost(
@@ -79,14 +137,17 @@ def test_samples_and_cost_in_words():
             recompute_tflop=715.4,
             padding=0.0187,
             steps=5198,
+            passes=1.00009,
             utilisation=0.45,
             step_seconds=1.8449,
+            step_seconds_range=(1.5, 2.3),
             step_seconds_of={"matrix products": 1.7449, "bubble": 0.1, "optimizer": 0.0},
             hours=2.664,
+            hours_range=(2.1312, 3.33),
             gpu_hours=170.5,
         ),
     )
-    text = inspection_to_text(dataclasses.replace(inspection, plan=plan))
+    text = inspection_to_text(dataclasses.replace(inspection, plan=planned))
     assert (
         "\n".join(sections(text)["Samples"])
         == """\
@@ -102,11 +163,14 @@ def test_samples_and_cost_in_words():
   a sample    40.7 TFLOP without padding: linear layers 96 %, attention 4.3 %
   a step      5.30 PFLOP with padding, and 715 TFLOP to recompute
   padding     1.9 % of the tokens of a step carry no work
-  steps       5,198
-  time        about 1.8 s a step: matrix products 95 %, bubble 5.4 %
-  the run     about 2.7 h, 170 GPU hours
-  assumed     matrix products at 45 % of the 989 TFLOP/s of h100-80g in bf16;
-              no GPU was asked"""
+  steps       5,198, about 1.0 pass over 665,298 samples
+  tokens      127,411 a step, 662 M the run without padding
+  disk        88.7 GiB a checkpoint, at most 177.4 GiB: 1 kept and 1 in writing
+  time        about 1.8 s (1.5 s to 2.3 s) a step: matrix products 95 %, bubble
+              5.4 %
+  the run     about 2.7 h (2.1 h to 3.3 h), 170 GPU hours
+  assumed     matrix products at 45 % of the 989 TFLOP/s of h100-80g in bf16; no
+              GPU was asked"""
     )
 
 
@@ -223,6 +287,6 @@ def test_stages_that_are_alike_share_a_row():
         *(dataclasses.replace(other, stage=stage) for stage in range(1, 8)),
         dataclasses.replace(one, stage=8),
     ]
-    plan = dataclasses.replace(inspection.plan, memory=tuple(memory))
-    lines = sections(inspection_to_text(dataclasses.replace(inspection, plan=plan)))["Memory"]
+    planned = dataclasses.replace(inspection.plan, memory=tuple(memory))
+    lines = sections(inspection_to_text(dataclasses.replace(inspection, plan=planned)))["Memory"]
     assert [line.split()[0] for line in lines if re.match(r"  [\d-]+ +\d", line)] == ["0", "1-7", "8"]

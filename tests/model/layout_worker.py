@@ -154,18 +154,20 @@ def main():
 
     directory, output = sys.argv[1], Path(sys.argv[2])
     rank = int(os.environ["RANK"])
-    # Ranks that meet in a file need no port that is free.
-    torch.distributed.init_process_group("gloo", init_method=f"file://{output}/ranks", rank=rank, world_size=4)
     results = {}
-    for layout, fields in LAYOUTS.items():
+    for number, (layout, fields) in enumerate(LAYOUTS.items()):
+        # Ranks that meet in a file need no port that is free. Each layout begins anew, for the groups of all layouts
+        # together would keep hundreds of threads.
+        meeting = f"file://{output}/ranks-{number}"
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=4)
         recipe = changed(llava_recipe(), {f"parallel.{name}": value for name, value in fields.items()})
         initialize_model_parallel(recipe.parallel, seed=1234)
         results[layout, "draws"] = draws()
         for case, changes in cases(directory):
             results[layout, case] = measure(changed(recipe, changes), overlap=layout in ("TP2", "CP2 PP2 VP2"))
         parallel_state.destroy_model_parallel()
+        torch.distributed.destroy_process_group()
     torch.save(results, output / f"rank-{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.model import build_model
 from neva_recipes.config import (
     CheckpointConfig,
     LanguageConfig,
@@ -28,6 +30,8 @@ from neva_recipes.config import (
     TrainerConfig,
     VisionConfig,
 )
+from neva_recipes.families import image_length, vision_family
+from neva_recipes.plan.data.files import check_files
 
 VOCABULARY = 100
 IMAGE_ROW = VOCABULARY
@@ -96,6 +100,10 @@ def llama_config(language, vocabulary=None):
     )
 
 
+TOWERS = {"clip": (CLIPVisionConfig, {}), "siglip": (SiglipVisionConfig, {"vision_use_head": False})}
+"""transformers' configuration of each family, and what it needs beside the sizes."""
+
+
 def tower_config(vision):
     common = {
         "hidden_size": vision.hidden_size,
@@ -107,9 +115,8 @@ def tower_config(vision):
         "hidden_act": vision.hidden_act,
         "layer_norm_eps": vision.layernorm_epsilon,
     }
-    if vision.vision_model_type == "clip":
-        return CLIPVisionConfig(**common)
-    return SiglipVisionConfig(**common, vision_use_head=False)
+    cls, more = TOWERS[vision.vision_model_type]
+    return cls(**common, **more)
 
 
 @torch.no_grad()
@@ -125,12 +132,12 @@ def _draw(model, seed=0):
 def hf_llava(recipe):
     """Return an independent transformers model of a recipe's shape, with one more row for its image token."""
     vision = recipe.model.vision
-    full = vision.vision_select_feature == "cls_patch" or not vision.has_class_token
+    full = vision.vision_select_feature == "cls_patch" or not vision_family(vision).has_class_token
     config = LlavaConfig(
         text_config=llama_config(recipe.model.language, recipe.model.language.vocab_size + 1),
         vision_config=tower_config(vision),
         image_token_index=recipe.model.language.vocab_size,
-        image_seq_length=vision.tokens_per_image,
+        image_seq_length=image_length(vision),
         vision_feature_layer=vision.vision_select_layer,
         vision_feature_select_strategy="full" if full else "default",
         attn_implementation="eager",
@@ -168,3 +175,15 @@ def batch(images_per_row, length, seed=0, tokens_per_image=TOKENS_PER_IMAGE):
         "position_ids": torch.arange(length).expand(rows, -1),
         "images": torch.randn(sum(images_per_row), 3, 28, 28, generator=generator),
     }
+
+
+def load_source(recipe):
+    """Return the model of a recipe with the weights of the Hugging Face directories that it names."""
+    model = build_model(recipe, pre_process=True, post_process=True).eval()
+    load_pretrained(model, recipe)
+    return model
+
+
+def findings_of_source(recipe):
+    """Return what the plan says of those directories."""
+    return [finding for finding in check_files(recipe) if finding.code in ("checkpoint-unusable", "shape-mismatch")]

@@ -3,22 +3,80 @@
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import megatron.core
 import pytest
 import torch
 from megatron.core import tensor_parallel
+from packaging.requirements import Requirement
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from neva_model.model import cpu_compat
-from neva_model.model._cpu_adam import CpuFusedAdam
+from neva_model.model.cpu_adam import CpuFusedAdam
 from neva_recipes.config import RunError
+from neva_recipes.plan.core_release import CORE_RELEASES
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_another_release_of_core_is_refused(monkeypatch):
-    monkeypatch.setattr(megatron.core, "__version__", "0.17.0")
-    with pytest.raises(RunError, match=r"megatron-core 0\.17\.0 is installed, expected 0\.16\.1"):
+    monkeypatch.setattr(megatron.core, "__version__", "0.17.0+f55d687")
+    wanted = "0.19.2" if sys.version_info >= (3, 12) else "0.16.1"
+    with pytest.raises(RunError) as raised:
         cpu_compat.install()
+    assert str(raised.value) == (
+        f"megatron-core 0.17.0 is installed, expected 0.16.1 or 0.19.2: pip install megatron-core=={wanted}"
+    )
+
+
+@pytest.mark.parametrize("release", ["0.16.1", "0.19.2", "0.19.2+f55d687"])
+def test_either_release_is_taken_on_any_python(release, monkeypatch):
+    monkeypatch.setattr(megatron.core, "__version__", release)
+    cpu_compat.install()
+
+
+@pytest.mark.parametrize(
+    ("python", "core", "engine"),
+    [("3.11", "==0.16.1", "<2.12,>=2.9"), ("3.12", "==0.19.2", "<2.21,>=2.14"), ("3.13", "==0.19.2", "<2.21,>=2.14")],
+)
+def test_each_python_gets_one_release_and_what_goes_with_it(python, core, engine):
+    def asked(name, lines):
+        requirements = [Requirement(line) for line in lines if not line.startswith("#")]
+        own = [requirement for requirement in requirements if requirement.name == name]
+        return [str(one.specifier) for one in own if one.marker.evaluate({"python_version": python})]
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert asked("megatron-core", project["dependencies"]) == [core]
+    assert asked("megatron-core", (ROOT / ".ci/constraints.txt").read_text().splitlines()) == [core]
+    assert asked("transformer-engine", project["optional-dependencies"]["gpu"]) == [engine]
+
+
+def test_core_is_imported_without_git_and_without_triton(tmp_path):
+    # Not even a git that is there is asked.
+    (tmp_path / "git").write_text("#!/bin/sh\necho asked >&2\necho abc1234\n")
+    (tmp_path / "git").chmod(0o755)
+    program = """
+import importlib.util, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "triton":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "triton" else find_spec(name, *more)
+from neva_model.startup import prepare_process
+prepare_process()
+import neva_model.training.module
+import megatron.core
+print(megatron.core.__version__)
+"""
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    environment.pop("NO_VCS_VERSION", None)
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() in CORE_RELEASES and done.stderr == ""
 
 
 def test_nothing_is_patched_where_there_is_a_gpu():
@@ -102,6 +160,7 @@ def test_adam_takes_the_steps_of_torch(weight_decay):
     assert {name for state in adam.state.values() for name in state} == {"exp_avg", "exp_avg_sq"}
 
 
-def test_adam_refuses_what_it_does_not_do():
+@pytest.mark.parametrize("setting", [{"adam_w_mode": False}, {"bias_correction": False}, {"capturable": True}])
+def test_adam_refuses_what_it_does_not_do(setting):
     with pytest.raises(ValueError, match="AdamW"):
-        CpuFusedAdam([torch.nn.Parameter(torch.zeros(1))], adam_w_mode=False)
+        CpuFusedAdam([torch.nn.Parameter(torch.zeros(1))], **setting)

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import multiprocessing
+import os
+import re
 
 import pytest
-import sentencepiece
 import torch
 from model_cases import TOKENS_PER_IMAGE, changed, llava_recipe, pretrained, text_recipe
 from PIL import Image
@@ -21,6 +22,8 @@ from neva_model.data import ImageProcessor, Turn, encode_prompt, get_template
 from neva_model.model import build_model
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import CheckpointError, config, recipe_to_yaml
+from neva_recipes.families import image_length
+from tests.sentencepiece_models import train_words
 
 WORDS = [
     "what",
@@ -60,20 +63,9 @@ SHAPES = {
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     """Train a SentencePiece model of 400 tokens in Llama's manner."""
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))] * 20),
-        model_prefix=str(path),
-        vocab_size=400,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        minloglevel=2,
-    )
-    return str(path.with_suffix(".model"))
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    train_words(path, WORDS)
+    return str(path)
 
 
 def recipe_of(changes):
@@ -84,7 +76,7 @@ def tokens_with_images(recipe, length=20):
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(3, 300, (2, length), generator=generator)
     for row, start in ((0, 2), (0, 9), (1, 4)):
-        tokens[row, start : start + recipe.model.vision.tokens_per_image] = -200
+        tokens[row, start : start + image_length(recipe.model.vision)] = -200
     return tokens, torch.randn(3, 3, 28, 28, generator=generator)
 
 
@@ -125,8 +117,8 @@ def test_a_directory_can_be_opened_as_it_is(tokenizer, tmp_path):
     recipe = recipe_of({"data.image_aspect_ratio": "pad", "model.use_im_start_end": True})
     model = build_model(recipe, pre_process=True, post_process=True).eval()
     export_huggingface(model, recipe, tokenizer, tmp_path / "out")
-    opened = recipe_from_huggingface(tmp_path / "out", "v1")
-    assert opened.model.vision.tokens_per_image == TOKENS_PER_IMAGE
+    opened = recipe_from_huggingface(tmp_path / "out")
+    assert image_length(opened.model.vision) == TOKENS_PER_IMAGE
     assert opened.data.image_aspect_ratio == "pad"
     assert opened.model.use_im_start_end
     opened = changed(opened, {"precision.precision": "fp32"})
@@ -216,10 +208,11 @@ def test_chats_become_the_tokens_that_training_saw(template, borders, tokenizer,
         ("plain", "<s><image>A1\n"),
         (
             "nvgpt",
-            "<extra_id_0>System\nA chat between a curious user and an artificial intelligence assistant. The assistant "
-            "gives helpful, detailed, and polite answers to the user's questions.\n\n<extra_id_1>User\n<image>\nQ1\n"
-            "<extra_id_1>Assistant\n<extra_id_2>quality:4,toxicity:0,humor:0,creativity:0,helpfulness:4,correctness:4,"
-            "coherence:4,complexity:4,verbosity:4\nA1\n<extra_id_1>",
+            # With the space of SentencePiece, to which the prompt is one text.
+            " <extra_id_0>System\nA chat between a curious user and an artificial intelligence assistant. "
+            "The assistant gives helpful, detailed, and polite answers to the user's questions.\n\n<extra_id_1>User\n"
+            "<image>\nQ1\n<extra_id_1>Assistant\n<extra_id_2>quality:4,toxicity:0,humor:0,creativity:0,helpfulness:4,"
+            "correctness:4,coherence:4,complexity:4,verbosity:4\nA1\n<extra_id_1>",
         ),
         (
             "llama_3",
@@ -242,8 +235,9 @@ def test_chat_templates_render_the_original_prompts(template, expected, tokenize
     hf.chat_template = chat_template(get_template(template), loaded)
     assert hf.apply_chat_template(chat, tokenize=False) == expected
     hf.chat_template = chat_template(get_template("v1"), loaded)
-    with pytest.raises(Exception, match="its own system text"):
-        hf.apply_chat_template([{"role": "system", "content": "be brief"}], tokenize=False)
+    for role in ("system", "tool"):
+        with pytest.raises(Exception, match="takes a system text first"):
+            hf.apply_chat_template([{"role": "user", "content": "Q1"}, {"role": role, "content": "x"}], tokenize=False)
 
 
 def test_stop_tokens_and_image_positions_are_written(tokenizer, tmp_path):
@@ -266,9 +260,33 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tokenizer, tmp_pa
     with pytest.raises(CheckpointError, match=r"taken: exists already"):
         export_huggingface(model, recipe, tokenizer, tmp_path / "taken")
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"file/out: cannot be written"):
-        export_huggingface(model, recipe, tokenizer, tmp_path / "file" / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name, reason in (
+        ("file/out", "cannot be written: Not a directory"),
+        ("file/new/out", "cannot be written: Not a directory"),
+        ("x" * 250, "cannot be written: File name too long"),
+        ("file", "exists already; name a directory that does not"),
+        ("link", "exists already; name a directory that does not"),
+    ):
+        message = f"^{re.escape(str(tmp_path / name))}: {reason}$"
+        with pytest.raises(CheckpointError, match=message):
+            export_huggingface(model, recipe, tokenizer, tmp_path / name)
+        # Nothing is loaded for it: there is no such run.
+        with pytest.raises(CheckpointError, match=message):
+            main([str(tmp_path / "no run"), str(tmp_path / name)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "taken"]
+
+
+def test_whoever_may_read_a_new_file_may_read_an_export(tokenizer, tmp_path):
+    recipe = recipe_of({})
+    model = build_model(recipe, pre_process=True, post_process=True)
+    before = os.umask(0o027)
+    try:
+        export_huggingface(model, recipe, tokenizer, tmp_path / 'it\'s\n"ä" $x', max_shard_size="20KB")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / 'it\'s\n"ä" $x').iterdir()}
+    assert modes == {0o640}
 
 
 def as_graph(node):

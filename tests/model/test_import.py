@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionConfig
 
 from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
-from neva_model.checkpoints.huggingface.names import LANGUAGE_SPELLINGS, llama_names
 from neva_model.model import build_model
 from neva_recipes.config import CheckpointError
+from neva_recipes.families.llama import LLAMA
+from neva_recipes.plan.huggingface.names import LANGUAGE_SPELLINGS, core_weight
 
 PARTS = ("language", "vision", "projector")
 
@@ -124,7 +125,8 @@ def test_projector_of_the_original_stage_1(kind, tmp_path):
     assert len(lines) == 1 and lines[0].startswith("projector: loaded from")
     assert all(torch.equal(a, b) for a, b in zip(model.projector.parameters(), tensors.values(), strict=True))
     wrong = {"linear": "mlp2x_gelu", "mlp2x_gelu": "mlp3x_gelu", "mlp3x_gelu": "linear"}[kind]
-    with pytest.raises(CheckpointError, match=f"has {len(layers)} layers.*mm_projector_type={wrong}"):
+    found = {1: "1 layers", 2: "two layers", 3: "3 layers"}[len(layers)]
+    with pytest.raises(CheckpointError, match=f"has {found}.*mm_projector_type={wrong}"):
         build(changed(recipe, {"model.projector.mm_projector_type": wrong}))
 
 
@@ -204,7 +206,7 @@ FIELDS = {
     "image_size": ("image_size is 28", {"model.vision.image_size": 56}),
     "vision type": ("model_type is clip_vision_model", {"model.vision.vision_model_type": "siglip"}),
     "select layer": ("vision_feature_layer is -2", {"model.vision.vision_select_layer": -1}),
-    "class token": ("vision_feature_select_strategy is patch", {"model.vision.vision_select_feature": "cls_patch"}),
+    "class token": ("vision_feature_select_strategy is default", {"model.vision.vision_select_feature": "cls_patch"}),
     "projector": ("two layers with gelu", {"model.projector.mm_projector_type": "linear"}),
 }
 
@@ -247,25 +249,26 @@ def test_damaged_directories_are_named(shards, tmp_path):
     fails(recipe, shard, "damaged or incomplete")
     shard.unlink()
     fails(recipe, shard, "is missing")
-    tensors = load_file(shards / contents["weight_map"]["language_model.model.norm.weight"])
+    tensors = load_file(shards / contents["weight_map"]["language_model.lm_head.weight"])
     save_file({"other": torch.zeros(1)}, shard)
-    fails(recipe, shard, "has no tensor", "the index says so")
+    fails(recipe, shards, "other is not understood")
+    save_file({"language_model.lm_head.weight": tensors["language_model.lm_head.weight"]}, shard)
+    fails(recipe, shard, "holds language_model.lm_head.weight, which ", " holds too")
+    save_file({"language_model.model.rotary_emb.inv_freq": torch.zeros(4)}, shard)
+    fails(recipe, shards, "has no tensor language_model.model.layers.2.")
     shard.write_bytes(whole)
     build(recipe)
 
-    del contents["weight_map"]["language_model.model.norm.weight"]
-    assert "language_model.model.norm.weight" in tensors
-    index.write_text(json.dumps(contents))
-    fails(recipe, shards, "has no tensor language_model.model.norm.weight")
     index.write_text("{broken")
     fails(recipe, index, "cannot be read")
     index.unlink()
     fails(recipe, index, "is missing")
+    index.write_text(json.dumps(contents))
     fails(llava_recipe({"model.language.from_pretrained": str(shards / "config.json")}), "is a file")
     (shards / "config.json").write_text("[]")
     fails(recipe, shards / "config.json", "cannot be read")
-    (shards / "config.json").write_text(json.dumps({"model_type": "llama", "rms_norm_eps": 2}))
-    fails(recipe, shards / "config.json", "cannot be read", "rms_norm_eps")
+    (shards / "config.json").write_text(json.dumps({"model_type": "llama", "rms_norm_eps": "2"}))
+    fails(recipe, shards, 'rms_norm_eps is "2", expected a number')
     (shards / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
     fails(recipe, shards, "model_type is qwen3", "expected llama")
 
@@ -273,8 +276,12 @@ def test_damaged_directories_are_named(shards, tmp_path):
 def test_damaged_pytorch_files_are_named(tmp_path):
     recipe = llava_recipe({"model.projector.from_pretrained": str(tmp_path)})
     path = tmp_path / "mm_projector.bin"
-    torch.save({"mm_projector.0.weight": torch.zeros(32, 8), "mm_projector.2.weight": torch.zeros(32, 32)}, path)
-    fails(recipe, path, "mm_projector.0.weight has shape [32, 8]", "[32, 16]")
+    biases = {f"mm_projector.{number}.bias": torch.zeros(32) for number in (0, 2)}
+    weights = {"mm_projector.0.weight": torch.zeros(32, 8), "mm_projector.2.weight": torch.zeros(32, 32)}
+    torch.save(weights | biases, path)
+    fails(recipe, tmp_path, "its projector reads features of width 8", "model.vision.hidden_size=16")
+    torch.save(weights | biases | {"mm_projector.2.weight": torch.zeros(32, 31)}, path)
+    fails(recipe, path, "mm_projector.2.weight has shape [32, 31]", "[32, 32]")
     path.write_bytes(path.read_bytes()[:-20])
     fails(recipe, path, "damaged or incomplete")
     path.write_bytes(b"")
@@ -295,6 +302,6 @@ def test_transformer_engine_keeps_norms_under_other_names():
         ("self_attention.linear_qkv.layer_norm_weight", "input_layernorm.weight"),
         ("mlp.linear_fc1.layer_norm_weight", "pre_mlp_layernorm.weight"),
     ):
-        names = llama_names(f"decoder.layers.7.{engine}", spelling)
-        assert names == llama_names(f"decoder.layers.7.{plain}", spelling)
+        _, names = core_weight(LLAMA, f"decoder.layers.7.{engine}", spelling)
+        assert names == core_weight(LLAMA, f"decoder.layers.7.{plain}", spelling)[1]
         assert names[0].startswith("model.layers.7.")

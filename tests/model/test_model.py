@@ -198,6 +198,19 @@ def test_weights_depend_on_the_seed_and_nothing_else():
         assert torch.equal(one, three) == constant, name
 
 
+@pytest.mark.parametrize("part", ["vision", "language"])
+def test_weights_of_a_part_depend_on_no_other_part(part):
+    """So a second stage with the seed of the first has the random tower that the projector has learned to read."""
+    others = {
+        "vision": {"model.language.num_layers": 2, "model.language.freeze": True, "model.projector.freeze": True},
+        "language": {"model.vision.num_layers": 2, "model.vision.freeze": False, "model.language.freeze": True},
+    }
+    changes = {**others[part], "model.projector.mm_projector_type": "linear"}
+    alone, beside = getattr(build(), part), getattr(build(changes), part)
+    for (name, one), other in zip(alone.named_parameters(), beside.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
 def test_building_leaves_the_random_state_alone():
     torch.manual_seed(3)
     expected = torch.rand(4)

@@ -6,6 +6,7 @@ from model_cases import IMAGE_ROW, VOCABULARY, batch, hf_llama, hf_llava, llava_
 
 from neva_model.checkpoints.huggingface import load_pretrained
 from neva_model.model import build_model
+from neva_recipes.families import image_length
 
 SHAPES = {
     "grouped": {},
@@ -35,7 +36,7 @@ def test_logits_equal_those_of_transformers(shape, tmp_path):
     recipe = llava_recipe(SHAPES[shape])
     oracle = hf_llava(recipe)
     model = load(recipe, oracle, tmp_path)
-    tokens_per_image = recipe.model.vision.tokens_per_image
+    tokens_per_image = image_length(recipe.model.vision)
     for images_per_row, length in (([1, 1], 12), ([2, 0, 1], 24), ([0, 0], 7), ([3], 30)):
         case = batch(images_per_row, length, tokens_per_image=tokens_per_image)
         expected = oracle(

@@ -235,7 +235,6 @@ ODD = {
     "model.tokenizer.type",
     "model.tokenizer.vocab_file",
     "model.peft.peft_scheme",
-    "model.data.data_path",
     "model.data.image_folder",
     "model.data.media_type",
     "model.data.packed_sequence",
@@ -246,5 +245,4 @@ ODD = {
     "model.optim.betas",
     "model.optim.sched.name",
     "model.optim.sched.constant_steps",
-    "model.optim.sched.max_steps",
 }

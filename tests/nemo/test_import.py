@@ -18,8 +18,8 @@ from neva_recipes.nemo.rules import Configuration, Unusable
 from neva_recipes.nemo.translation import GROUPS
 from neva_recipes.plan import check_recipe
 from neva_recipes.registry import find_recipe
-from tests.nemo.conftest import CONFIGS
 from tests.nemo.expected import FINETUNE, LAUNCHER, LAUNCHER_WORDS, ODD, PRETRAIN
+from tests.nemo.importing import CONFIGS
 
 NEMO_RUN = Path(sys.executable).with_name("nemo-run")
 
@@ -69,9 +69,9 @@ def test_what_the_command_says_and_writes(folder):
         "  nemo-run neva_7b_pretrain --recipes recipe.py --dry-run\n"
     )
     kinds = [line.partition(":")[0] for line in done.stderr.splitlines()]
-    assert kinds[:-1] == ["cannot carry", "assumed", "assumed", "left out", "left out"]
-    assert done.stderr.startswith("cannot carry: model.mm_cfg.llm.from_pretrained=/weights/llama-2-7b-chat.nemo: ")
-    assert re.search(r"^\d+ keys: \d+ carried, \d+ hold here anyway, 3 named above$", done.stderr, re.MULTILINE)
+    assert kinds[:-1] == ["left out", "left out", "assumed", "assumed", "NeMo's default", "cannot carry"]
+    assert "\ncannot carry: model.mm_cfg.llm.from_pretrained=/weights/llama-2-7b-chat.nemo: " in done.stderr
+    assert re.search(r"^\d+ keys: \d+ carried, \d+ need no setting, 3 named above$", done.stderr, re.MULTILINE)
 
     command = done.stdout.splitlines()[1].split()
     dry = subprocess.run([NEMO_RUN, *command[1:]], capture_output=True, text=True, timeout=60)
@@ -94,6 +94,59 @@ def test_what_cannot_be_carried_stands_out(import_nemo, folder):
     assert recipe.model.projector.mm_projector_type == "mlp2x_gelu"
     assert recipe.model.vision.from_pretrained is None
     assert (recipe.model.vision.patch_size, recipe.model.vision.hidden_size) == (16, 768)
+    assert (recipe.trainer.max_steps, recipe.optim.lr_decay_steps) == (100, 50)
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "value"),
+    [
+        ("model.hidden_dropout", "model.language.hidden_dropout", 0.1),
+        ("model.attention_dropout", "model.language.attention_dropout", 0.1),
+        ("model.share_embeddings_and_output_weights", "model.language.share_embeddings_and_output_weights", True),
+        ("model.num_query_groups", "model.language.num_query_groups", 32),
+        ("trainer.gradient_clip_val", "optim.clip_grad", 0.0),
+        ("exp_manager.checkpoint_callback_params.save_top_k", "checkpoint.save_top_k", 3),
+    ],
+)
+def test_a_value_of_nemo_for_a_key_that_is_not_there_is_named_so(key, path, value, folder, capfd):
+    text = (CONFIGS / "pretrain.yaml").read_text()
+    there, absent = text, re.sub(rf"^ *{key.rpartition('.')[2]}:.*\n", "", text, flags=re.MULTILINE)
+    assert there != absent
+    for name, config, is_said in (("there", there, False), ("absent", absent, True)):
+        (folder / f"{name}.yaml").write_text(config)
+        assert main(["import-nemo", f"{name}.yaml", "--output", f"{name}.py"]) == 0
+        err = capfd.readouterr().err
+        assert (f"NeMo's default: {path}={value}: {key} is not in the configuration\n" in err) == is_said
+        written = " ".join((folder / f"{name}.py").read_text().replace("#", " ").split())
+        assert (f"{key} (NeMo's default)" in written) == is_said
+        recipe = build(find_recipe("neva_7b_pretrain", folder / f"{name}.py").make())
+        assert read(recipe, path) == value or not is_said
+
+
+def test_what_is_assumed_by_a_default_of_nemo_says_so(folder, capfd):
+    text = re.sub(r"^ *model_type:.*\n", "", (CONFIGS / "pretrain.yaml").read_text(), flags=re.MULTILINE)
+    (folder / "a.yaml").write_text(text)
+    assert main(["import-nemo", "a.yaml", "model.data.conv_template=plain"]) == 0
+    err = capfd.readouterr().err
+    assert re.search(
+        r"^assumed: model\.language\.vocab_size=256000: .*; model\.mm_cfg\.llm\.model_type=nvgpt \(NeMo's default\)$",
+        err,
+        re.MULTILINE,
+    )
+
+
+def test_only_near_keys_are_offered_for_an_unknown_one(folder, capfd):
+    (folder / "a.yaml").write_text((CONFIGS / "pretrain.yaml").read_text())
+    words = ["+model.typo_key=1", "+model.hiden_size=1", "+trainer.max_stesp=1"]
+    assert main(["import-nemo", "a.yaml", *words]) == 0
+    err = capfd.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("unknown key: ")]
+    offered = {
+        line.split()[2].rstrip(":"): line.partition("did you mean ")[2].rstrip("?)").split(", ") for line in lines
+    }
+    assert offered["model.typo_key"] == [""]
+    assert offered["model.hiden_size"][0] == "model.hidden_size"
+    assert offered["trainer.max_stesp"][0] == "trainer.max_steps"
 
 
 def test_values_that_have_to_be_given_stand_out(folder, capfd):

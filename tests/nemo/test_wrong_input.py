@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neva_recipes.cli.main import main
-from tests.nemo.conftest import CONFIGS
+from tests.nemo.importing import CONFIGS
 
 NEMO_RUN = Path(sys.executable).with_name("nemo-run")
 
@@ -79,7 +79,7 @@ WRONG = {
         ["gpt.pretrain is a built-in recipe: choose another --name"],
     ),
     "no Python file": (SMALL, ["--output", "x.yaml"], ["--output x.yaml: expected a Python file"]),
-    "no such folder": (SMALL, ["--output", "no/x.py"], ["--output no/x.py: no such folder no"]),
+    "a file for a folder": (SMALL, ["--output", "a.yaml/x.py"], ["a.yaml/x.py: cannot be written: Not a directory"]),
 }
 
 
@@ -100,15 +100,24 @@ def test_a_small_configuration_is_right(folder):
     (folder / "a.yaml").write_text(SMALL)
     assert main(["import-nemo", "a.yaml"]) == 0
     assert (folder / "recipe.py").exists()
+    assert main(["import-nemo", "a.yaml", "--output", "new/folder/recipe.py"]) == 0
+    assert (folder / "new" / "folder" / "recipe.py").read_text() == (folder / "recipe.py").read_text()
 
 
-@pytest.mark.parametrize("name", ["no.yaml", ".", "bytes.yaml"])
-def test_files_that_cannot_be_read(name, folder, capfd):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("no.yaml", "no such file"),
+        (".", "cannot be read: Is a directory"),
+        ("bytes.yaml", "cannot be read: byte 7 is not UTF-8 text"),
+    ],
+)
+def test_files_that_cannot_be_read(name, told, folder, capfd):
+    (folder / "recipe.py").touch()  # which is told of after what there is to read
     (folder / "bytes.yaml").write_bytes(b"model: \xff\xfe")
     assert main(["import-nemo", name]) == 2
     out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert f"error: {name}: cannot be read: " in err
+    assert (out, err) == ("", f"error: {name}: {told}\n")
 
 
 def test_no_configuration(folder, capfd):
@@ -126,7 +135,9 @@ def test_an_existing_file_is_left_alone(folder, capfd):
 
 def test_a_disk_that_is_full_leaves_nothing(folder):
     shutil.copy(CONFIGS / "pretrain.yaml", folder)
-    command = f"trap '' XFSZ; ulimit -f 1; exec {shlex.quote(str(NEMO_RUN))} import-nemo pretrain.yaml"
+    # Python would cut the byte code that it keeps, too, and never be able to read it again.
+    limits = "trap '' XFSZ; ulimit -f 1; export PYTHONDONTWRITEBYTECODE=1"
+    command = f"{limits}; exec {shlex.quote(str(NEMO_RUN))} import-nemo pretrain.yaml"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "error: recipe.py: cannot be written: File too large\n" in done.stderr

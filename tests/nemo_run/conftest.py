@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from executors.nemo_run import INSTALL
+from executors.nemo_run.executor import INSTALL
 from tests.end_to_end.world import make_world
 from tests.nemo_run.world import Nemo
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import executors
-from executors.nemo_run import NemoRunExecutor
+from executors.nemo_run.executor import NemoRunExecutor
 from neva_recipes.config import UserError
 from tests.executors.executor_jobs import make_recipe
 
@@ -51,12 +51,12 @@ def packed(**case):
     """Return what NeMo-Run would send to SkyPilot along with a job: the files below its folder for code."""
     import nemo_run
 
-    from executors._nemo_run_launcher import _enter_empty_repository
-    from executors._nemo_run_task import make_script
+    from executors.nemo_run.launcher import enter_empty_repository
+    from executors.nemo_run.task import make_script
 
     job, home = make_job(**case), Path.cwd() / "home"
     nemo_executor = job.executor.nemo_executor(job.layout.num_nodes, job.layout.processes_per_node, job.run_dir)
-    _enter_empty_repository(home)
+    enter_empty_repository(home)
     with nemo_run.Experiment("run", executor=nemo_executor, base_dir=str(home)) as experiment:
         experiment.add(make_script(nemo_executor, "", job.run_dir), name="ranks")
         experiment.dryrun(log=False, delete_exp_dir=False)
@@ -67,7 +67,7 @@ def packed(**case):
 
 def conform(check, folder):
     """Run a check of the contract of executors."""
-    from executors import conformance
+    from executors.conformance import checks as conformance
 
     subject = conformance.Subject(
         make=NemoRunExecutor,
@@ -82,9 +82,9 @@ def partial(words, runs_dir):
     """Run a recipe as a task of an Experiment, by NeMo-Run's Python API; return the state that NeMo-Run tells."""
     import nemo_run
 
-    from executors.nemo_run import to_nemo_run
-    from neva_recipes.cli._arguments import split_overrides
-    from neva_recipes.cli._opening import make_recipe as open_recipe
+    from executors.nemo_run.executor import to_nemo_run
+    from neva_recipes.cli.arguments import split_overrides
+    from neva_recipes.cli.opening import make_recipe as open_recipe
     from neva_recipes.registry import find_recipe
 
     task = to_nemo_run(open_recipe(find_recipe("llava.finetune"), split_overrides(words)), runs_dir=runs_dir)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 
-from executors._process import pick_port
+from executors.process.linux import pick_port
 from tests.nemo_run.world import PATIENCE
 
 PREFIX = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/default/trainjobs"
@@ -73,7 +73,7 @@ class Cluster:
         self._pods[name], self.jobs[name] = pods, body
 
     def status(self, name):
-        """Return a TrainJob with its status, or none without one."""
+        """Return a TrainJob with its status, or `None` without one."""
         body = self.jobs.get(name)
         if body is None:
             return None
@@ -83,7 +83,7 @@ class Cluster:
         return {**body, "status": {"jobsStatus": [{"name": "node", "ready": 0, **counts}]}}
 
     def delete(self, name):
-        """End a TrainJob and say so, or return none without one."""
+        """End a TrainJob and say so, or return `None` without one."""
         if self.jobs.pop(name, None) is None:
             return None
         self.deleted.append(name)

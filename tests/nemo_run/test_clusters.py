@@ -11,9 +11,10 @@ import yaml
 
 from tests.end_to_end.world import HOSTILE
 from tests.nemo_run.kubernetes import Cluster
-from tests.nemo_run.test_runs import processes_of, wait_for
+from tests.nemo_run.test_runs import processes_of
 from tests.nemo_run.world import contents
-from tests.slurm.conftest import cluster, cluster_folder  # noqa: F401 fixtures
+from tests.slurm.clusters import cluster, cluster_folder  # noqa: F401 fixtures
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -121,7 +122,7 @@ def test_skypilot(nemo_sky, tmp_path):
     assert endpoint.startswith("10.0.0.7:")
     assert words[words.index("--node-rank") + 1] == "1"
     assert words[words.index("--nnodes") + 1 : words.index("--nnodes") + 4] == ["2", "--nproc-per-node", "6"]
-    assert words[-5:] == [python, *shlex.split("-P -m executors._nemo_run_rank"), answer["run_dir"]]
+    assert words[-5:] == [python, *shlex.split("-P -m executors.nemo_run.rank"), answer["run_dir"]]
 
     # NeMo-Run sends the git repository that it is called in, and fails outside of one.
     assert nemo_sky.drive("packed", cwd=tmp_path, **job) == []

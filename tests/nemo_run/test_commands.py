@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import executors
-from executors.nemo_run import INSTALL
+from executors.nemo_run.executor import INSTALL
 from tests.end_to_end.world import contents, nemo_run
 
 pytestmark = pytest.mark.slow
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.slow
 
 def test_recipes_of_nemorun_are_ours(nemo, world):
     words = world.tiny(optim__lr="3e-4")
-    nemo.nemorun("llava", "finetune", *words, "--to-yaml", "exported.yaml", cwd=world.folder)
+    nemo.nemorun("llava", "finetune", *words, "--to-yaml", "new/exported.yaml", cwd=world.folder)
     ours = nemo_run("llava.finetune", *words, "--dry-run", "--format", "yaml", cwd=world.folder)
-    assert (world.folder / "exported.yaml").read_text(encoding="utf-8") == ours.stdout
+    assert (world.folder / "new" / "exported.yaml").read_text(encoding="utf-8") == ours.stdout
     # What was exported is a recipe again.
     shown = nemo.nemorun(
-        "llava", "finetune", "--yaml", "exported.yaml", "optim.lr=4e-4", "--dryrun", cwd=world.folder
+        "llava", "finetune", "--yaml", "new/exported.yaml", "optim.lr=4e-4", "--dryrun", cwd=world.folder
     ).stdout
     assert "lr: 0.0004" in shown
 
@@ -40,7 +40,7 @@ MISTAKES = [
     (["--yes", "run.executr=here"], "error: run.executr=here: no such field of nemorun (did you mean executor?)"),
     (["--yes", "runs_dir=here"], "error: runs_dir=here: not of the recipe; what is set of NeMo-Run is called run.NAME"),
     (["--yes", "--load", "."], "error: --load: not for these recipes; "),
-    (["--to-yaml", "no/such.yaml"], "error: --to-yaml no/such.yaml: cannot be written: No such file or directory"),
+    (["--to-yaml", "/dev/null/a.yaml"], "error: --to-yaml /dev/null/a.yaml: cannot be written: Not a directory"),
 ]
 
 

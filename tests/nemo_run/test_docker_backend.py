@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.conftest import engine, engine_folder, root_file_system  # noqa: F401 fixtures
-from tests.nemo_run.test_runs import wait_for
+from tests.docker.engines import engine, engine_folder, root_file_system  # noqa: F401 fixtures
 from tests.nemo_run.world import contents
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.world import contents
 from tests.nemo_run.test_requests import CLUSTERS
-from tests.slurm.conftest import cluster, cluster_folder  # noqa: F401 fixtures
+from tests.slurm.clusters import cluster, cluster_folder  # noqa: F401 fixtures
 from tests.slurm.test_slurm_refusals import job_ids
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from executors._nemo_run_place import require_place
+from executors.nemo_run.place import require_place
 from neva_recipes.config import RunError
 
 # What sbatch prints where it finds no configuration, and where a job cannot be.

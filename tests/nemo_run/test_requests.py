@@ -110,7 +110,7 @@ def answers(nemo, tmp_path_factory):
 def rank_command(run_dir, nodes, processes):
     return [
         *("--nnodes", str(nodes), "--nproc-per-node", str(processes)),
-        *("/opt/venv/bin/python", "-P", "-m", "executors._nemo_run_rank", run_dir),
+        *("/opt/venv/bin/python", "-P", "-m", "executors.nemo_run.rank", run_dir),
     ]
 
 
@@ -121,7 +121,7 @@ def test_slurm(answers, tmp_path):
     subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=True)
     lines = script.splitlines()
     assert {"#SBATCH --account=vision", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=1"} <= set(lines)
-    (srun,) = [line for line in lines if "executors._nemo_run_rank" in line]
+    (srun,) = [line for line in lines if "executors.nemo_run.rank" in line]
     words = shlex.split(srun)
     assert words[0] == "srun"
     run_dir = answer["run_dir"]
@@ -143,7 +143,7 @@ def test_docker(answers):
     text = answers[3]["text"]
     run_dir = answers[3]["run_dir"]
     assert f"- {run_dir}:{run_dir}\n" in text
-    assert f"- executors._nemo_run_rank\n  - {run_dir}\n" in text
+    assert f"- executors.nemo_run.rank\n  - {run_dir}\n" in text
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)))

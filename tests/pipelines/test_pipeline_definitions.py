@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executors import Export, LocalExecutor, Pipeline, Stage, plan_pipeline
-from executors.pipeline import StageOutput
 from neva_recipes.config import RecipeError, config
+from neva_recipes.pipeline import StageOutput
 from tests.pipelines.recipes import make_recipe
 
 

@@ -3,27 +3,24 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
-import time
+import socket
 from pathlib import Path
 
 import pytest
 
 import executors
 from executors import LocalExecutor, Pipeline, Stage, find_run, run_pipeline
-from executors._pipeline_directory import stage_statuses
+from executors.pipelines.directory import stage_statuses
+from neva_recipes import llava
+from neva_recipes.cli.main import main
 from neva_recipes.config import RunError
 from tests.pipelines.recipes import make_recipe
+from tests.waiting import wait_for
 
 PATIENCE = 180.0
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain"
-        time.sleep(0.02)
-    return value
+HOST = socket.gethostname()
 
 
 def states(run):
@@ -105,13 +102,36 @@ def test_cancel_ends_the_stages_and_resume_goes_on(four, runs_dir, starts):
     assert starts() == ["a", "b", "b", "c", "d"]
 
 
+def test_asked_to_save_the_stages_that_train_do_and_the_others_are_cancelled(four, runs_dir, starts):
+    (runs_dir / "hold b").touch()
+    (runs_dir / "hold d").touch()
+    run = run_pipeline(four, LocalExecutor(), runs_dir, detach=True)
+    wait_for(lambda: starts()[1:] == ["b"])
+    run.cancel(save=True)
+    status = run.status()
+    assert (status.state, status.exit_code, status.reason) == ("cancelled", 75, "stopped on request")
+    assert states(run) == {"a": "succeeded", "b": "cancelled", "c": "not run", "d": "not run"}
+    assert find_run("four/b", runs_dir).status().exit_code == 75
+    assert find_run("four/b", runs_dir).newest_checkpoint() is not None
+    (runs_dir / "hold b").unlink()
+    run.resume(detach=True)
+    wait_for(lambda: starts() == ["a", "b", "b", "c", "d"])
+    with pytest.raises(
+        RunError, match=r"run four-[\d-]+/d trains no recipe and has nothing to save: cancel it without --save"
+    ):
+        find_run("four/d", runs_dir).cancel(save=True)
+    run.cancel(save=True)
+    assert (run.status().state, run.status().exit_code) == ("cancelled", 75)
+    assert states(run) == {"a": "succeeded", "b": "succeeded", "c": "succeeded", "d": "cancelled"}
+
+
 @pytest.mark.parametrize("victim", ["driver", "supervisor"])
 def test_a_killed_pipeline_leaves_nothing_and_can_be_resumed(victim, four, runs_dir, starts):
     (runs_dir / "hold b").touch()
     run = run_pipeline(four, LocalExecutor(), runs_dir, detach=True)
     wait_for(lambda: starts()[1:] == ["b"])
     supervisor = json.loads((run.path / "state.json").read_text())["supervisor"]["pid"]
-    (driver,) = processes_of(f"executors._pipeline_driver\0{run.path}")
+    (driver,) = processes_of(f"executors.pipelines.driver\0{run.path}")
     os.kill(driver if victim == "driver" else supervisor, signal.SIGKILL)
     wait_for(lambda: not processes_of(str(run.path)))
     assert run.status().state in ("failed", "lost")
@@ -128,7 +148,45 @@ def test_a_stage_can_be_cancelled_by_itself(four, runs_dir, starts):
     wait_for(lambda: "c" in starts())
     find_run("four/c", runs_dir).cancel()
     assert run.wait() == 130
-    assert run.status().reason == "c cancelled: a cancel was asked for; not run: d"
+    assert run.status().reason == "c cancelled: on request; not run: d"
+
+
+def test_nothing_of_a_pipeline_in_use_is_changed(four, runs_dir, starts, capfd):
+    (runs_dir / "hold a").touch()
+    run = run_pipeline(four, LocalExecutor(), runs_dir, detach=True)
+    wait_for(starts)
+    files = [path for name in ("job.json", "plan.json", "tool.json") for path in run.path.glob(f"stages/*/{name}")]
+    before = {path: path.read_bytes() for path in files}
+    changes = {"d": {"model": "elsewhere"}}
+    for asked in ({"gpu": "h100"}, {"changes": changes}):
+        with pytest.raises(RunError, match="is in use, so nothing of it can be changed: wait for its end, or cancel"):
+            executors.resume_pipeline(run, **asked)
+    for words, name in (([], run.name), (["--detach"], f"{run.name}/a")):
+        for look in ([], ["--dry-run"]):
+            assert main(["resume", f"{runs_dir}/{name}", *words, *look]) == 2
+            assert capfd.readouterr() == ("", f"error: run {name} is in use: running on {HOST}; cancel it first\n")
+    assert {path: path.read_bytes() for path in files} == before
+    (runs_dir / "hold a").unlink()
+    assert run.wait() == 0
+    with pytest.raises(RunError, match=r"^d: has succeeded and is not run again, so nothing of it can be changed$"):
+        executors.resume_pipeline(run, changes=changes)
+
+
+def test_a_stage_that_goes_on_from_a_checkpoint_is_not_warned_of_what_it_began_with(runs_dir, tmp_path, capfd):
+    said = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hi."}]
+    (tmp_path / "chats.json").write_text(json.dumps([{"conversations": said}]))
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path, recipe.data.tokenizer = str(tmp_path / "chats.json"), "owner/name"
+    recipe.model.projector.from_pretrained, recipe.data.group_by_modality_length = None, False
+    pipeline = Pipeline("one", Stage("a", recipe))
+    warning = "the projector begins from random weights"
+    for ending, again in (("stop", False), ("fail", True)):
+        (runs_dir / f"{ending} a").touch()
+        run = run_pipeline(pipeline, LocalExecutor(), runs_dir, name=ending)
+        assert run.wait() != 0 and warning in capfd.readouterr().err
+        (runs_dir / f"{ending} a").unlink(missing_ok=True)
+        executors.resume_pipeline(run)
+        assert run.wait() == 0 and (warning in capfd.readouterr().err) == again
 
 
 def test_a_stage_whose_input_has_gone_fails_with_the_reason(runs_dir, tmp_path, starts):
@@ -158,3 +216,26 @@ def test_secret_variables_reach_the_stages_and_no_file(runs_dir, tmp_path):
     assert run.wait() == 0
     files = [path for path in run.path.rglob("*") if path.is_file()]
     assert files and not [path for path in files if b"hunter2" in path.read_bytes()]
+
+
+def test_a_resume_needs_room_for_all_that_its_stages_keep(runs_dir, starts, four, monkeypatch, capfd):
+    (runs_dir / "fail a").touch()
+    run = executors.run_pipeline(four, executors.LocalExecutor(), runs_dir, detach=True)
+    assert run.wait() == 3
+    size = executors.plan_job(make_recipe("a")).plan.disk.checkpoint
+
+    def resume(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(free, 0, free))
+        capfd.readouterr()
+        executors.resume_pipeline(run, detach=True)
+        return capfd.readouterr().err
+
+    with pytest.raises(RunError) as caught:
+        resume(size - 1)
+    assert str(caught.value).startswith(f"{run.path}: ") and "a checkpoint takes" in str(caught.value)
+    assert "--runs-dir" not in str(caught.value) and starts() == ["a"]
+    for count, is_told in ((3.5, True), (4, False)):  # one of each stage, and one that is being written
+        told = f"warning: {run.path}: " in (err := resume(int(count * size)))
+        assert told == is_told == ("3 checkpoints of 3 runs" in err)
+        run.wait()
+    assert starts() == ["a"] * 3

@@ -36,12 +36,40 @@ def test_show_and_the_ways_on(failed, runs_dir, capsys):
 
     stages = failed.path / "stages"
     command = f"with other arguments it is a command of its own: nemo-run export {stages}/b {stages}/d/exported\n"
-    for words in (["resume", failed.name, "d.model=x"], ["resume", f"{failed.name}/d", "model=x"]):
-        assert main([*words, *where]) == 2
-        out, err = capsys.readouterr()
-        assert out == "" and err.count("\n") == 1 and err.endswith(command)
+    assert main(["rerun", f"{failed.name}/d", "model=x", *where]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.endswith(command)
+    for words, changes in (([], ""), (["model=a b"], " 'd.model=a b'")):
+        assert main(["resume", f"{failed.name}/d", *words, *where]) == 2
+        told = f"error: {failed.name}/d trains no recipe, and goes on with its pipeline: nemo-run resume"
+        assert capsys.readouterr() == ("", f"{told} {failed.path}{changes}\n")
     assert main(["resume", failed.name, "b.optim.lr=1", *where]) == 2
     assert f"change a stage by itself, nemo-run resume {failed.path}/b optim.lr=1, then" in capsys.readouterr().err
+
+
+def test_the_fields_of_what_is_not_done_are_changed_by_a_resume(failed, runs_dir, starts, capfd):
+    where = ["--runs-dir", str(runs_dir)]
+    saved = failed.path / "stages" / "d" / "tool.json"
+    before = saved.read_text()
+    for word, message in (
+        ("d.model=gone", "d: model=gone: no such file or folder"),
+        ("d.modle=x", "d: modle: no such field"),
+    ):
+        assert main(["resume", failed.name, word, *where]) == 2
+        assert capfd.readouterr().err.startswith(f"error: {message}")
+    assert saved.read_text() == before and starts() == ["a", "b", "c", "d"]
+    other = failed.path / "stages" / "c"
+    assert main(["resume", failed.name, f"d.model={other}", *where]) == 3  # it is told to fail
+    assert json.loads(saved.read_text())["arguments"] == [str(other), str(failed.path / "stages" / "d" / "exported")]
+    (runs_dir / "fail d").unlink()
+    assert main(["resume", failed.name, *where]) == 0
+    assert json.loads(saved.read_text())["fields"] == {"model": str(other)}
+    assert starts() == ["a", "b", "c", "d", "d", "d"]
+    capfd.readouterr()
+    assert main(["resume", failed.name, f"d.model={other}", *where]) == 2
+    assert f"d.model={other}: d has succeeded and is not run again" in capfd.readouterr().err
+    assert main(["resume", f"{failed.name}/d", f"model={other}", *where]) == 2
+    assert f"a command of its own: nemo-run export {other} " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import time
 import pytest
 
 from executors import LocalExecutor, Run, RunStatus, find_run, plan_pipeline, run_pipeline
-from executors._pipeline_directory import StageStatus, stage_statuses, stage_table
-from executors._table import table_lines
-from executors.sweep import grid, split_choices, sweep
+from executors.pipelines.directory import StageStatus, stage_statuses, stage_table
 from neva_recipes.cli.main import main
 from neva_recipes.config import load_recipe, recipe_to_yaml, set_field
+from neva_recipes.sweep import grid, split_choices, sweep
+from neva_recipes.table import table_lines
 from tests.pipelines.recipes import make_recipe
 
 
@@ -32,6 +32,9 @@ def points(**choices):
         ("1e-5,2e-5", ["1e-5", "2e-5"]),
         ("[1,2],[3]", ["[1,2]", "[3]"]),
         ("[1,2]", ["[1,2]"]),
+        ("a, b", ["a", "b"]),
+        (" [1, 2] , [3]", ["[1, 2]", "[3]"]),
+        ('"a,b.json", " c"', ["a,b.json", " c"]),
         ("a,", ["a", ""]),
         ("", [""]),
         ('"a,b.json",c.json', ["a,b.json", "c.json"]),
@@ -108,13 +111,72 @@ def test_a_dry_run_shows_every_point(runs_dir, tmp_path, monkeypatch, capsys):
         "2      1                2e-5",
         "3      2                1e-5",
         "4      2                2e-5",
+        "  memory  0.0 MiB of weights, gradients and optimizer in a process",
+        "  tokens  384 a step",
     ]
     data = f"{__file__},{tmp_path}/{'long' * 20}.txt"
     assert main(["mine.yaml", f"data.data_path={data}", "--sweep", "--dry-run"]) == 2
     captured = capsys.readouterr()
     assert captured.out.splitlines()[1:3] == ["POINT", f"1      data.data_path={__file__}"]
-    assert captured.err.splitlines()[1].startswith(f"error: 2 (data.data_path={tmp_path}/long")
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert errors[0].startswith(f"error: 2 (data.data_path={tmp_path}/long")
     assert list(runs_dir.iterdir()) == []
+
+
+def test_a_sweep_says_at_its_start_what_its_points_are(runs_dir, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(recipe_to_yaml(make_recipe()))
+    words = ["mine.yaml", "--sweep", "--runs-dir", str(runs_dir)]
+    assert main([*words, "optim.lr=1e-5,2e-5"]) == 0
+    out, err = capfd.readouterr()
+    assert err.splitlines()[:4] == [
+        "mine.sweep: 2 points, 1 process each",
+        "POINT  optim.lr",
+        "1      1e-5",
+        "2      2e-5",
+    ]
+    # Its lines are behind the number alone: what that is, is said once, before them.
+    lines = out.splitlines()
+    starts = [index for index, line in enumerate(lines) if line.startswith("--- 2 (optim.lr=2e-5) starts: ")]
+    assert len(starts) == 1 and starts[0] < lines.index("[2] 2 works") < lines.index("--- 2 (optim.lr=2e-5) succeeded")
+
+    rates = ",".join(f"{number}e-6" for number in range(1, 33))
+    assert main([*words, f"optim.lr={rates}", "--parallel", "4", "--detach", "--name", "many"]) == 0
+    out, err = capfd.readouterr()
+    assert err.splitlines() == [
+        "many: 32 points, 1 process each",
+        "POINT  optim.lr",
+        *(f"{number:02}     {number}e-6" for number in range(1, 12)),
+        "... and 21 more",
+    ]
+    assert find_run("many", runs_dir).wait() == 0
+
+    # What does not start is told in one line.
+    assert main([*words, "data.data_path=absent.json,gone.json"]) == 2
+    err = capfd.readouterr().err
+    assert err.count("error: ") == 1 and "POINT" not in err
+
+
+def test_a_list_that_a_sweep_takes_apart_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(recipe_to_yaml(make_recipe()))
+    for name in ("a.txt", "b c.txt", "d.txt"):
+        (tmp_path / name).write_text("text\n")
+
+    def notes(*words):
+        main(["mine.yaml", *words, "--sweep", "--dry-run"])
+        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+        return [line for line in told if "takes a list" in line]
+
+    (line,) = notes("data.data_path=a.txt,b c.txt", "optim.lr=1e-5,2e-5")
+    together = "data.data_path=[a.txt,b c.txt]"
+    told = f"each point gets one of 2 values; '{together}' keeps them together"
+    assert line == f"note: data.data_path takes a list: {told}"
+    # What it says is so: the files stay together, and there is nothing to tell.
+    assert notes(together, "optim.lr=1e-5,2e-5") == []
+    assert notes("data.data_path=[a.txt,d.txt],[d.txt,a.txt]") == []
+    assert notes("data.data_path=[a.txt,d.txt],a.txt") == []
+    assert notes("optim.lr=1e-5,2e-5") == []
 
 
 WRONG = {

@@ -4,10 +4,11 @@ import functools
 import json
 
 import pytest
+from PIL import Image
 
 from executors import find_run
-from executors._pipeline_directory import stage_statuses
-from executors._state import read_state
+from executors.pipelines.directory import stage_statuses
+from neva_recipes.run_directory.state import read_state
 from tests.end_to_end.world import make_world, nemo_run
 from tests.training._results import tensors
 
@@ -30,7 +31,13 @@ PATIENCE = 600.0
 
 
 def write_inputs(world):
-    """Write what the stages train on, and return the overrides that name it; conversations for stage 2 are broken."""
+    """Write what the stages train on, and return the overrides that name it; pictures for stage 2 are broken.
+
+    That is seen only when they are decoded: everything else would be refused before anything starts.
+    """
+    picture = world.images / "broken picture.png"
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(picture)
+    picture.write_bytes(picture.read_bytes()[:70])
     captions = [
         {
             "image": sample["image"],
@@ -40,7 +47,11 @@ def write_inputs(world):
         if "image" in sample
     ]
     world.write(
-        BROKEN, [sample | ({"conversations": "Hi"} if n >= 8 else {}) for n, sample in enumerate(world.samples)]
+        BROKEN,
+        [
+            sample | ({"image": picture.name} if n >= 8 and "image" in sample else {})
+            for n, sample in enumerate(world.samples)
+        ],
     )
     shared = [word for word in world.tiny() if not word.startswith("data.data_path=")]
     return [
@@ -81,11 +92,15 @@ def results(run):
     stages = run.path / "stages"
     exported = stages / "export" / "exported"
     report = json.loads((stages / "finetune" / "evaluation.json").read_text())
-    for name in ("seconds", "model", "data"):
+    for name in ("seconds", "model", "data", "image_folder"):
         del report[name]
+    del report["training"]["image_folder"]
+    files = {str(path.relative_to(exported)): path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    digests = json.loads(files["digests.json"])
+    assert digests.pop("checkpoint") == str(find_run(stages / "finetune").newest_checkpoint())
     return (
         tensors(find_run(stages / "finetune").newest_checkpoint()),
-        {str(path.relative_to(exported)): path.read_bytes() for path in exported.rglob("*") if path.is_file()},
+        {**files, "digests.json": digests},
         report,
         (stages / "evaluate" / "predictions.jsonl").read_text(),
     )
@@ -99,22 +114,25 @@ def check_results(run, world):
     assert report["questions"] == count == len(answers.splitlines())
     log = "\n".join(find_run(run.path / "stages" / "finetune").logs())
     assert f"{run.path}/stages/pretrain/checkpoints/step-00000003" in log
+    assert f"training {run.record()['name']}/finetune (llava.finetune): " in log
     assert [(stage.name, stage.state) for stage in stage_statuses(run.path)] == [(name, "succeeded") for name in STAGES]
 
 
 def swept(world, name, *place):
     """Sweep over three learning rates of which one is too high, mend that point, and return the rows of the table."""
     words = [*world.tiny(), "optim.lr=1e-3,1e30,4e-5", "--sweep", "--name", name, *place]
-    printed = nemo_run("llava.finetune", *words, cwd=world.folder, code=1, patience=PATIENCE).stdout
+    printed = nemo_run("llava.finetune", *words, cwd=world.folder, code=2, patience=PATIENCE).stdout
     failed, reason = _points(world, name)
-    assert reason == "2: rank 0: FloatingPointError: gradient norm is nan"
+    assert reason.startswith(
+        "2: training has diverged: the loss is nan in step 3; nothing is saved of it. Lower optim.lr"
+    )
     assert [row[:3] for row in failed] == [
         ["1", "1e-3", "succeeded"],
         ["2", "1e30", "failed"],
         ["3", "4e-5", "succeeded"],
     ]
     assert printed.splitlines()[-1] == reason
-    assert any("FloatingPointError" in line for line in find_run(f"{name}/2", world.folder / "runs").logs())
+    assert any("training has diverged" in line for line in find_run(f"{name}/2", world.folder / "runs").logs())
     nemo_run("resume", f"{name}/2", "optim.lr=2e-5", cwd=world.folder, patience=PATIENCE)
     nemo_run("resume", name, cwd=world.folder, patience=PATIENCE)
     run = find_run(name, world.folder / "runs")

@@ -16,6 +16,7 @@ import torch
 
 from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe
+from neva_recipes.families import image_length
 from tests.plan.state_cases import CASES, recipe_of
 
 prepare_process()
@@ -53,7 +54,10 @@ def measure(recipe: Recipe) -> dict[str, int]:
     counted: set[int] = set()
     categories = {
         "weights": model.parameters(),
-        "gradients": (buffer.grad_data for chunk in wrapped for buffer in chunk.buffers),
+        "gradients": [
+            *(buffer.grad_data for chunk in wrapped for buffer in chunk.buffers),
+            *(parameter.grad for parameter in _updated(optimizer) if parameter.grad is not None),
+        ],
         "optimizer": [*_optimizer_tensors(optimizer), *averages],
     }
     sizes = {name: sum(_new_bytes(tensor, counted) for tensor in tensors) for name, tensors in categories.items()}
@@ -72,18 +76,23 @@ def _new_bytes(tensor: torch.Tensor, counted: set[int]) -> int:
 def _optimizer_tensors(optimizer) -> Iterable[torch.Tensor]:
     """Yield what the inner torch optimizers of Megatron's update and keep: master weights and both moments."""
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
-        inner = part.optimizer
-        for group in inner.param_groups if inner is not None else []:
-            for parameter in group["params"]:
-                yield parameter
-                yield from (value for value in inner.state[parameter].values() if torch.is_tensor(value))
+        for parameter in _updated(part):
+            yield parameter
+            yield from (value for value in part.optimizer.state[parameter].values() if torch.is_tensor(value))
+
+
+def _updated(optimizer) -> Iterable[torch.Tensor]:
+    """Yield the tensors that the inner torch optimizers update: master weights, or the weights themselves."""
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        for group in part.optimizer.param_groups if part.optimizer is not None else []:
+            yield from group["params"]
 
 
 def _batch(recipe: Recipe) -> dict[str, torch.Tensor | None]:
     vision = recipe.model.vision
     tokens = torch.ones(2, 16, dtype=torch.int64)
     if vision is not None:
-        tokens[:, 1 : 1 + vision.tokens_per_image] = -200
+        tokens[:, 1 : 1 + image_length(vision)] = -200
     return {
         "tokens": tokens,
         "labels": torch.ones(2, 16, dtype=torch.int64),

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe
+from neva_recipes.families import image_length
 from tests.plan.model_shapes import small_recipe
 
 prepare_process()
@@ -29,7 +30,7 @@ def count(recipe: Recipe, rows: int, length: int) -> int:
     tokens = torch.randint(0, language.vocab_size, (rows, length))
     images = None
     if vision is not None:
-        tokens[:, 1 : 1 + vision.tokens_per_image] = -200
+        tokens[:, 1 : 1 + image_length(vision)] = -200
         images = torch.randn(rows, 3, vision.image_size, vision.image_size)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         losses = model(

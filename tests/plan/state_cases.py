@@ -19,6 +19,7 @@ BF16 = {"precision.precision": "bf16"}
 STAGE_1 = {"model.language.freeze": True}
 TOWER = {"model.vision.freeze": False}
 WHOLE = {"parallel.use_distributed_optimizer": False}
+HALF_SUMS = {"precision.grad_reduce_in_fp32": False}
 TP2 = {"parallel.tensor_model_parallel_size": 2}
 PP2 = {"parallel.pipeline_model_parallel_size": 2}
 CASES: dict[int, list[dict[str, object]]] = {
@@ -29,7 +30,11 @@ CASES: dict[int, list[dict[str, object]]] = {
         {**BF16, **WHOLE},
         {**BF16, **STAGE_1},
         {**BF16, **TOWER, "trainer.ema_decay": 0.9},
-        {**BF16, "precision.grad_reduce_in_fp32": False},
+        {**BF16, **HALF_SUMS},
+        {**BF16, **HALF_SUMS, **WHOLE},
+        {**BF16, **HALF_SUMS, **WHOLE, **STAGE_1},
+        HALF_SUMS,
+        {**HALF_SUMS, **WHOLE},
         {**BF16, "text": True, "model.language.share_embeddings_and_output_weights": True},
     ],
     2: [
@@ -37,10 +42,14 @@ CASES: dict[int, list[dict[str, object]]] = {
         BF16,
         WHOLE,
         {**BF16, **WHOLE},
+        {**BF16, **HALF_SUMS},
+        {**BF16, **HALF_SUMS, **WHOLE},
+        HALF_SUMS,
         {**BF16, **STAGE_1},
         {**BF16, **TOWER},
         TP2,
         {**TP2, **BF16},
+        {**TP2, **BF16, **HALF_SUMS, **WHOLE},
         {**TP2, **BF16, **STAGE_1, "parallel.sequence_parallel": True},
         {**TP2, **BF16, **TOWER, **WHOLE},
         PP2,

@@ -8,13 +8,37 @@ from pathlib import Path
 import pytest
 
 from neva_recipes import gpt, llava, neva
-from neva_recipes.config import RecipeError, TextDataConfig, build, config
+from neva_recipes.config import RecipeError, TextDataConfig, build, config, set_field
 from neva_recipes.plan import check_recipe, require_valid
 from neva_recipes.plan.checks import with_values
-from neva_recipes.plan.gpus import find_gpu
+from neva_recipes.plan.cost.gpus import find_gpu
 from tests.plan.wrong_fields import WRONG_FIELDS, make
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def core(monkeypatch):
+    """Megatron-Core of the release that has all rules is installed, or the one that a test names."""
+
+    def install(release):
+        monkeypatch.setattr("neva_recipes.plan.checks.recompute.installed_core", lambda: release)
+
+    install("0.16.1")
+    return install
+
+
+@pytest.mark.parametrize("release", [None, "0.16.1", "0.19.2"])
+def test_the_last_chunk_of_layers_may_be_shorter_under_core_0_19(core, release):
+    core(release)
+    whole = "model.recompute_method=uniform model.recompute_num_layers="
+    block = "model.recompute_method=block model.recompute_num_layers="
+    found = {
+        name: [finding.code for finding in find("llava.finetune", name) if finding.code == "recompute-layers"]
+        for name in (f"{whole}8", f"{whole}5", f"{whole}33", f"{block}5", f"{block}33")
+    }
+    refused = [] if release == "0.19.2" else ["recompute-layers"]
+    assert list(found.values()) == [[], refused, refused, [], ["recompute-layers"]]
 
 
 def find(name, overrides="", gpu=None):
@@ -33,9 +57,54 @@ def test_a_broken_rule_is_found(code, severity, name, overrides, gpu):
     assert found[0].remedies or found[0].advice, line
 
 
+@pytest.mark.parametrize(
+    ("rate", "remedies"),
+    [("1.9e-4", None), ("2e-4", [2e-5]), ("10", [2e-5]), ("1e5", [1e-5, 2e-5]), ("0.3", [2e-5])],
+)
+def test_a_learning_rate_of_another_order_than_the_recipes_own(rate, remedies):
+    assert rates_told("llava.finetune", f"optim.lr={rate}") == ([] if remedies is None else [remedies])
+
+
+def rates_told(name, overrides):
+    """Return the learning rates that each warning of a high one offers."""
+    found = [finding for finding in find(name, overrides) if finding.code == "lr-large"]
+    offered = [[dict(remedy) for remedy in finding.remedies] for finding in found]
+    rates = [[remedy.get("optim.lr") for remedy in remedies] for remedies in offered]
+    assert offered == [[{"optim.lr": rate} for rate in each] for each in rates]  # they change nothing else
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "told"),
+    [
+        ("llava.finetune tiny", "optim.lr=5e-3", []),
+        ("llava.finetune tiny", "optim.lr=1e-2", [[1e-3]]),
+        ("llava.pretrain tiny", "optim.lr=1e-2", []),
+        ("llava.pretrain tiny", "optim.lr=3e-2", [[3e-3]]),
+        ("llava.pretrain", "optim.lr=9e-3", []),
+        ("gpt.pretrain", "optim.lr=3e-3", [[3e-4]]),
+        ("gpt.pretrain tiny", "optim.lr=3e-3", []),
+        # Only the projector is trained, as in a first stage.
+        ("llava.finetune", "model.language.freeze=true optim.lr=1e-3", []),
+        ("llava.finetune", "model.language.freeze=true optim.lr=1e-2", [[1e-3]]),
+    ],
+)
+def test_every_size_has_a_learning_rate_of_its_own(name, overrides, told):
+    assert rates_told(name, overrides) == told
+
+
+@pytest.mark.parametrize(("rate", "told"), [(1e-2, False), (0.011, True)])
+def test_a_recipe_of_ones_own_has_the_highest_published_rate_for_a_measure(rate, told):
+    recipe = llava.finetune()
+    recipe.name, recipe.optim.lr = "mine", rate
+    found = [finding for finding in check_recipe(build(recipe)) if finding.code == "lr-large"]
+    assert [finding.advice for finding in found] == ["published recipes take 2e-05 to 0.001"] * told
+
+
 def test_text_data_with_a_vision_tower():
     recipe = llava.finetune()
     recipe.data = config(TextDataConfig, data_path="x.jsonl")
+    recipe.model.projector.from_pretrained = "runs/stage 1"
     (finding,) = check_recipe(build(recipe))
     assert finding.code == "data-without-images"
     assert "set model.vision=none model.projector=none" in finding.line()
@@ -78,6 +147,8 @@ def test_half_a_vision_model_is_not_to_lose_the_other_half_where_data_has_images
     ids=lambda recipe: f"{recipe.name}-{recipe.model.language.num_layers}",
 )
 def test_built_in_recipes_break_no_rule(recipe):
+    if not recipe.model.language.freeze and recipe.model.projector and recipe.trainer.devices:
+        recipe.model.projector.from_pretrained = "runs/stage 1"  # which only the user can name
     assert check_recipe(build(recipe), find_gpu("a100-80g")) == []
 
 
@@ -85,6 +156,38 @@ def test_the_tiny_first_stage_warns_of_its_random_language_model():
     assert [finding.code for finding in check_recipe(build(llava.pretrain("tiny")))] == ["random-and-frozen"]
     recipe = llava.pretrain("tiny")
     recipe.model.language.from_pretrained = "runs/gpt.pretrain"
+    assert check_recipe(build(recipe)) == []
+
+
+def test_random_weights_are_told_until_a_recipe_says_that_it_means_them():
+    recipe = llava.finetune()
+    recipe.model.language.from_pretrained = recipe.model.vision.from_pretrained = None
+    told = {next(iter(finding.fields)): finding for finding in check_recipe(build(recipe))}
+    parts = [f"model.{part}.from_pretrained" for part in ("language", "vision", "projector")]
+    assert list(told) == parts
+    assert told[parts[2]].line() == (
+        "model.projector.from_pretrained=none: the projector begins from random weights, and the language model is "
+        "trained with what it makes of images; set model.projector.from_pretrained=RUN (a run of stage 1, such as "
+        "llava.pretrain), or =random if random weights are meant"
+    )
+    for part in parts:
+        set_field(recipe, part, "random")
+    assert check_recipe(build(recipe)) == []
+    assert not [finding for finding in check_recipe(build(gpt.pretrain("7b"))) if "random" in finding.code]
+
+
+@pytest.mark.parametrize("value", ["random", "none"])
+@pytest.mark.parametrize("part", ["language", "vision"])
+def test_a_projector_forgotten_beside_trained_weights_is_told_of_though_tiny_means_random_ones(part, value):
+    recipe = llava.finetune("tiny")
+    set_field(recipe, f"model.{part}.from_pretrained", "runs/earlier")
+    set_field(recipe, "model.projector.from_pretrained", value)
+    assert [finding.line() for finding in check_recipe(build(recipe))] == [
+        f"model.projector.from_pretrained={value}: the projector begins from random weights, and the language model is "
+        "trained with what it makes of images; set model.projector.from_pretrained=RUN (a run of stage 1, such as "
+        "llava.pretrain), or leave it if random weights are meant"
+    ]
+    recipe.model.projector.from_pretrained = "runs/stage 1"
     assert check_recipe(build(recipe)) == []
 
 
@@ -147,7 +250,7 @@ def documented():
 
 
 def test_every_code_is_documented_and_no_other():
-    assert set(documented()) == codes_in_source(ROOT / "neva_recipes" / "plan")
+    assert set(documented()) == codes_in_source(ROOT / "neva_recipes" / "plan") | codes_in_source(ROOT / "executors")
 
 
 def test_every_documented_rule_between_fields_is_broken_by_a_test_recipe():

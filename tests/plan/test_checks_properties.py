@@ -11,7 +11,7 @@ from neva_recipes import gpt, llava, neva
 from neva_recipes.config import RecipeError, TextDataConfig, build, config, format_value, iterate_fields, set_field
 from neva_recipes.plan import check_recipe, layout_of
 from neva_recipes.plan.checks import is_valid, with_values
-from neva_recipes.plan.gpus import GPUS
+from neva_recipes.plan.cost.gpus import GPUS
 
 BASES = (
     lambda: llava.finetune("tiny"),
@@ -26,7 +26,7 @@ BASES = (
 SMALL = ("1", "2", "3", "4", "5", "6", "8", "12", "16")
 VALUES = MappingProxyType(
     {
-        "name": ("a", "", "-x", "a/b", "ä" * 120),
+        "name": ("a", "-x", "a/b", "ä" * 120),
         "model.language.num_layers": ("4", "5", "32", "40"),
         "model.language.hidden_size": ("66", "128", "132", "4096", "4100"),
         "model.language.ffn_hidden_size": ("100", "384", "11008", "11009"),
@@ -87,6 +87,7 @@ VALUES = MappingProxyType(
         "optim.lr": ("1e-3", "1e-6"),
         "optim.min_lr": ("0", "1e-4"),
         "optim.lr_decay_style": ("cosine", "constant"),
+        "optim.lr_decay_steps": ("none", "1", "10", "9999"),
         "optim.warmup_steps": ("none", "0", "10", "9999"),
         "optim.warmup_ratio": ("none", "0.03", "1"),
         "optim.adam_beta1": ("0.9", "1"),

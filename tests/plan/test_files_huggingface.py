@@ -1,30 +1,31 @@
-"""A directory's config.json is told apart from a recipe exactly as the worker does it, with transformers."""
+"""A directory's config.json says to us what it says to transformers, and what we do not understand of it is named."""
 
+import dataclasses
 import json
+import re
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, SiglipVisionConfig
-
-from neva_model.checkpoints.huggingface import configuration as worker
-from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
-from neva_recipes.plan._huggingface import compare_part, read_configuration, vocabulary_sizes
-
-LANGUAGE = LanguageConfig(
-    num_layers=2,
-    hidden_size=64,
-    ffn_hidden_size=96,
-    num_attention_heads=4,
-    num_query_groups=4,
-    vocab_size=100,
-    max_position_embeddings=256,
+from transformers import (
+    AutoConfig,
+    CLIPConfig,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    SiglipConfig,
+    SiglipVisionConfig,
 )
-VISION = VisionConfig(
-    num_layers=3, hidden_size=32, ffn_hidden_size=64, num_attention_heads=2, image_size=28, patch_size=14
-)
-MODEL = ModelConfig(language=LANGUAGE, vision=VISION, projector=ProjectorConfig())
+
+from neva_recipes.config import CheckpointError
+from neva_recipes.families import keys
+from neva_recipes.families.clip import CLIP
+from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.siglip import SIGLIP
+from neva_recipes.plan.huggingface import llava_keys, vocabulary_rows
+from neva_recipes.plan.huggingface.configuration import read_configuration
+from tests.plan.published_configurations import PUBLISHED
 
 TEXT = {
     "vocab_size": 100,
@@ -52,108 +53,259 @@ DIRECTORIES = {
     "clip short": CLIPVisionConfig(**TOWER).to_diff_dict(),
     "siglip": SiglipVisionConfig(**TOWER).to_dict(),
     "whole clip": {"model_type": "clip", "vision_config": TOWER, "text_config": {}},
+    "clip with two entries": {"model_type": "clip", "vision_config": TOWER, "vision_config_dict": {"hidden_size": 36}},
     "llava": LlavaConfig(
         vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT), image_token_index=99
     ).to_dict(),
     "llava short": LlavaConfig(vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT)).to_diff_dict(),
     "llava bare": {"model_type": "llava", "text_config": TEXT},
-    "original llava": {
-        "model_type": "llava_llama",
-        **TEXT,
-        "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch",
-        "mm_hidden_size": 32,
-    },
 }
 
 CHANGES = st.dictionaries(
-    st.sampled_from([*TEXT, "num_key_value_heads", "head_dim", "tie_word_embeddings", "attention_bias", "mlp_bias"])
-    | st.sampled_from(
-        ["patch_size", "image_size", "vision_feature_layer", "image_token_index", "mm_vision_select_layer"]
-    ),
-    st.sampled_from([2, 3, 4, 14, 28, 32, 64, 96, 99, 100, 256, 512, -2, True, False]),
+    st.sampled_from([*TEXT, "num_key_value_heads", "head_dim", "tie_word_embeddings"])
+    | st.sampled_from(["patch_size", "image_size", "vision_feature_layer", "image_token_index"]),
+    st.sampled_from([2, 3, 4, 14, 28, 32, 64, 96, 99, 100, 256, 512, -2, [-2], True, False]),
     max_size=2,
 )
+LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 OTHERS = st.fixed_dictionaries(
     {},
     optional={
-        "hidden_act": st.sampled_from(["silu", "gelu", "quick_gelu"]),
         "vision_feature_select_strategy": st.sampled_from(["default", "full"]),
-        "mm_vision_select_feature": st.sampled_from(["patch", "cls_patch"]),
         "rope_theta": st.sampled_from([10000.0, 500000.0]),
-        "rope_scaling": st.sampled_from(
-            [
-                None,
-                {"type": "linear", "factor": 2.0},
-                {
-                    "rope_type": "llama3",
-                    "factor": 8.0,
-                    "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 8192,
-                },
-                {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 2.0},
-            ]
-        ),
+        "rope_scaling": st.sampled_from([None, {**LLAMA_3, "original_max_position_embeddings": 8192}]),
     },
 )
 
-COMPARE = {
-    "language": lambda found: worker.compare_language(found, LANGUAGE),
-    "vision": lambda found: worker.compare_vision(found, VISION),
-    "projector": lambda found: worker.compare_projector(found, VISION),
+
+def read(folder, fields):
+    (folder / "config.json").write_text(json.dumps(fields))
+    return read_configuration(folder)
+
+
+def assert_same_text(ours, theirs):
+    for key in [*TEXT, "num_key_value_heads", "head_dim"]:
+        assert ours[key] == getattr(theirs, key), key
+    rope = theirs.rope_parameters
+    assert (ours["rope"]["rope_type"], ours["rope"]["rope_theta"]) == (rope["rope_type"], rope["rope_theta"])
+    assert ours["rope"].get("factor") == rope.get("factor")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(sorted(DIRECTORIES)), changes=CHANGES, others=OTHERS, nested=st.booleans())
+def test_it_is_read_as_transformers_reads_it(tmp_path, kind, changes, others, nested):
+    fields = json.loads(json.dumps(DIRECTORIES[kind]))
+    for target in [fields, *(value for value in fields.values() if nested and isinstance(value, dict))]:
+        wanted = changes | (others if "max_position_embeddings" in target or "text_config" in target else {})
+        target |= {key: value for key, value in wanted.items() if key in target or key in others}
+    try:
+        theirs = AutoConfig.from_pretrained(str(tmp_path)) if read_or_none(tmp_path, fields) else None
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError):
+        theirs = None
+    if theirs is None:
+        return
+    ours = read_configuration(tmp_path)
+    if ours.problems:
+        return
+    if ours.text is not None:
+        text = theirs.text_config if kind.startswith("llava") else theirs
+        assert_same_text(ours.text, text)
+        assert ours.text["tie_word_embeddings"] == theirs.tie_word_embeddings
+        assert vocabulary_rows(ours).rows == text.vocab_size
+    if ours.vision is not None:
+        tower = theirs.vision_config if hasattr(theirs, "vision_config") else theirs
+        assert ours.tower_family.model_type == tower.model_type
+        for key in [*TOWER, "hidden_act", "layer_norm_eps"]:
+            there = getattr(tower, key)
+            assert ours.vision[key] == (there[0] if isinstance(there, list) else there), key
+    if kind.startswith("llava"):
+        layer = theirs.vision_feature_layer
+        assert ours.vision_feature_layer == (layer if isinstance(layer, int) else layer[0])
+        assert ours.skips_first == (theirs.vision_feature_select_strategy == "default")
+        assert ours.image_token_index == theirs.image_token_index
+
+
+def read_or_none(folder, fields):
+    try:
+        return read(folder, fields)
+    except CheckpointError:
+        return None
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configurations_are_read_without_a_complaint(tmp_path, name):
+    assert read(tmp_path, PUBLISHED[name]).problems == ()
+
+
+def test_published_llava_has_rows_that_words_do_without(tmp_path):
+    rows = vocabulary_rows(read(tmp_path, PUBLISHED["llava-hf/llava-1.5-7b-hf"]))
+    assert (rows.rows, rows.text) == (32064, 32000)
+    assert all(rows.takes(size, 32000) for size in (32000, 32002, 32064))
+    assert not rows.takes(31999, 31999) and not rows.takes(32065, 32000) and rows.takes(32066, 32066)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (LlamaConfig, LLAMA.keys),
+        (CLIPVisionConfig, CLIP.keys),
+        (SiglipVisionConfig, SIGLIP.keys),
+        (LlavaConfig, llava_keys.LLAVA),
+        (CLIPConfig, llava_keys.WHOLE_CLIP),
+        (SiglipConfig, llava_keys.WHOLE_CLIP),
+    ],
+)
+def test_every_property_of_transformers_is_known(theirs, ours):
+    """A release that brings a new one shows here, before a directory that uses it is refused."""
+    saved = {field.name: 7 for field in dataclasses.fields(theirs) if field.name != "architectures"}
+    unknown = [line for line in keys.problems_of(saved, ours) if "not understood" in line]
+    assert unknown == []
+
+
+REFUSED = {
+    "quantization_config (fp8)": {"quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic"}},
+    "quantization_config (bitsandbytes)": {"quantization_config": {"quant_method": "bitsandbytes"}},
+    "quantization_config": {"quantization_config": {"bits": 4}},
+    "compression_config": {"compression_config": {"quant_method": "compressed-tensors"}},
+    "architectures is InternLM2ForCausalLM": {"architectures": ["InternLM2ForCausalLM"]},
+    "auto_map has AutoModelForCausalLM": {"auto_map": {"AutoModelForCausalLM": "modeling.X"}},
+    "hidden_act is gelu": {"hidden_act": "gelu"},
+    "attention_bias is True": {"attention_bias": True},
+    "mlp_bias is True": {"mlp_bias": True},
+    "sliding_window is 4096": {"sliding_window": 4096},
+    "layer_types": {"layer_types": ["full_attention", "sliding_attention"]},
+    "use_parallel_residual is True": {"use_parallel_residual": True},
+    "logit_scale is 0.0625": {"logit_scale": 0.0625},
+    "final_logit_softcapping is 30.0": {"final_logit_softcapping": 30.0},
+    "embedding_multiplier is 12": {"embedding_multiplier": 12},
+    "partial_rotary_factor is 0.5": {"partial_rotary_factor": 0.5},
+    "rope_type is yarn": {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+    "rope_type is linear": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+    "high_freq_factor is 2.0": {
+        "rope_scaling": {**LLAMA_3, "high_freq_factor": 2.0, "original_max_position_embeddings": 8192}
+    },
 }
 
 
-@pytest.mark.parametrize("part", COMPARE)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kind=st.sampled_from(sorted(DIRECTORIES)), changes=CHANGES, others=OTHERS, nested=st.booleans())
-def test_the_verdict_is_the_workers(tmp_path, part, kind, changes, others, nested):
-    fields = json.loads(json.dumps(DIRECTORIES[kind]))
-    targets = [fields, *(value for value in fields.values() if nested and isinstance(value, dict))]
-    for target in targets:
-        target |= {key: value for key, value in (changes | others).items() if key in target or key in others}
-    (tmp_path / "config.json").write_text(json.dumps(fields))
+@pytest.mark.parametrize("named", REFUSED)
+@pytest.mark.parametrize("kind", ["llama", "llava", "original"])
+def test_what_is_not_understood_is_named(tmp_path, named, kind):
+    text = {"model_type": "llama", **TEXT, **REFUSED[named]}
+    if kind == "llava":
+        fields = {"model_type": "llava", "text_config": text, "vision_config": TOWER}
+    else:
+        fields = text if kind == "llama" else text | {"model_type": "llava_llama", "mm_hidden_size": 32}
+    problems = read(tmp_path, fields).problems_with("language")
+    assert len(problems) == 1 and named in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("multimodal_projector_bias", False, "projector"),
+        ("projector_hidden_act", "relu", "projector"),
+        ("vision_feature_select_strategy", "cls", "projector"),
+        ("use_image_newline_parameter", True, "language"),
+    ],
+)
+def test_what_is_not_understood_of_a_llava_is_named(tmp_path, key, value, part):
+    problems = read(tmp_path, {**DIRECTORIES["llava"], key: value}).problems_with(part)
+    assert len(problems) == 1 and f"{key} is {value}" in problems[0]
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "use_mask_token"])
+def test_what_is_not_understood_of_a_tower_is_named(tmp_path, key):
+    value = {"quantization_config": {"quant_method": "awq"}, "use_mask_token": True}[key]
+    problems = read(tmp_path, {**DIRECTORIES["clip"], key: value}).problems_with("vision")
+    assert len(problems) == 1 and key in problems[0]
+
+
+WRONG = {
+    "num_attention_heads": [0, -4, 2.5, True, "4", [4], None, 10**400],
+    "num_hidden_layers": [[3], 10**9, 10_001, float("inf"), {}],
+    "vocab_size": [0, 2**31],
+    "rms_norm_eps": [0, -1e-5, float("nan"), float("inf"), 10**400, False, "1e-5"],
+    "tie_word_embeddings": [1, "true"],
+    "rope_parameters": ["default", [], 7],
+    "rope_scaling": ["x" * 5000, {"factor": "8"}, {"rope_type": 3}, {"rope_theta": 0}],
+    "architectures": ["LlamaForCausalLM", [3], {"a": 1}],
+    "auto_map": ["x", []],
+    "model_type": [3, [], True],
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "llava", "original"])
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_value_that_cannot_be_is_named_with_what_was_expected(tmp_path, kind, key, value):
+    text = {"model_type": "llama", **TEXT, key: value}
+    if kind == "llava":
+        fields = {"model_type": "llava", "text_config": text, "vision_config": TOWER}
+    else:
+        fields = text if kind == "llama" else {"model_type": "llava_llama", **text, "mm_hidden_size": 32}
+    with pytest.raises(CheckpointError) as caught:
+        read(tmp_path, fields)
+    place = "text_config." if kind == "llava" else ""
+    assert re.fullmatch(
+        rf"{tmp_path}/config.json: {place}{key}(\.\w+)? is .{{1,60}}, expected (a|an|true or) [^:]{{4,60}}",
+        str(caught.value),
+    )
+
+
+def test_the_words_for_a_value_that_cannot_be(tmp_path):
+    for key, value, expected in (
+        ("num_attention_heads", 0, "0, expected a whole number from 1 to 2147483647"),
+        ("num_hidden_layers", [3], "[3], expected a whole number from 1 to 10000"),
+        ("rope_parameters", "x", '"x", expected an object'),
+        ("rms_norm_eps", 0, "0, expected a number above 0, at most 1e+30"),
+        ("hidden_size", None, "null, expected a whole number from 1 to 2147483647"),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            read(tmp_path, {**DIRECTORIES["llama"], key: value})
+        assert str(caught.value) == f"{tmp_path}/config.json: {key} is {expected}"
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats()
+    | st.text(max_size=9)
+    | st.sampled_from([0, 1, 2, 64, 10**9, 10**400, "x" * 5000, "\ud800", "\x1b[31m", "default", "llama3", "llama"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["rope_type", "factor", "rope_theta", "model_type", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def places(fields):
+    """Return every object of a configuration with each of its keys."""
+    inner = [place for value in fields.values() if isinstance(value, dict) for place in places(value)]
+    return [(fields, key) for key in fields] + inner
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from([*sorted(DIRECTORIES), *PUBLISHED]),
+    changes=st.lists(st.tuples(st.integers(0, 10**6), ANYTHING), min_size=1, max_size=3),
+)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path, kind, changes):
+    fields = json.loads(json.dumps({**DIRECTORIES, **PUBLISHED}[kind]))
+    for number, value in changes:
+        target, key = (found := places(fields))[number % len(found)]
+        target[key] = json.loads(json.dumps(value))
     try:
-        theirs = worker.read_configuration(tmp_path)
-    except (CheckpointError, StrictDataclassError):
-        # transformers checks more of a configuration than concerns a recipe.
+        configuration = read(tmp_path, fields)
+    except CheckpointError as error:
+        assert str(error).startswith(f"{tmp_path}/config.json: ") and "\n" not in str(error)
+        assert len(str(error)) < 400
         return
-    ours = read_configuration(tmp_path)
-    first = None
-    try:
-        COMPARE[part](theirs)
-    except CheckpointError as problem:
-        first = str(problem)
-    found = list(compare_part(ours, MODEL, part))
-    assert bool(found) == (first is not None), (first, found)
-    if found and found[0].field:
-        assert found[0].field in first
-    if part == "language" and theirs.text is not None:
-        assert vocabulary_sizes(ours)[0] == theirs.text.vocab_size
-        assert (theirs.image_token_index is None) == (len(vocabulary_sizes(ours)) == 1)
-
-
-@pytest.mark.parametrize("kind", DIRECTORIES)
-def test_every_difference_is_told(tmp_path, kind):
-    fields = DIRECTORIES[kind]
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    ours, theirs = read_configuration(tmp_path), worker.read_configuration(tmp_path)
-    assert (ours.text is None, ours.vision is None) == (theirs.text is None, theirs.vision is None)
-    changed = VisionConfig(num_layers=9, hidden_size=36, ffn_hidden_size=65, num_attention_heads=3, image_size=42)
-    if theirs.vision is not None and kind != "llava bare":
-        found = {
-            mismatch.field: mismatch.value
-            for mismatch in compare_part(
-                ours, ModelConfig(language=LANGUAGE, vision=changed, projector=ProjectorConfig()), "vision"
-            )
-        }
-        assert found.items() >= {"model.vision.num_layers": 3, "model.vision.image_size": 28}.items()
-        assert {
-            "model.vision.hidden_size",
-            "model.vision.ffn_hidden_size",
-            "model.vision.num_attention_heads",
-        } <= found.keys()
+    sizes = [*(configuration.text or {}).items(), *(configuration.vision or {}).items()]
+    for size, value in sizes:
+        if size.startswith("num_") or size.endswith("_size"):
+            assert type(value) is int and 1 <= value < 2**31
+    assert all("\n" not in problem and len(problem) < 400 for _, problem in configuration.problems)
 
 
 @pytest.mark.parametrize(
@@ -162,12 +314,12 @@ def test_every_difference_is_told(tmp_path, kind):
         "{",
         "[]",
         '{"model_type": "qwen2"}',
-        '{"model_type": "clip"}',
         '{"model_type": "llava", "text_config": {"model_type": "qwen2"}}',
+        '{"model_type": "llava", "text_config": {}, "vision_feature_layer": [-2, -5]}',
+        '{"model_type": "llava", "text_config": {}, "vision_config": {"model_type": "pixtral"}}',
     ],
 )
-def test_what_neither_can_use(tmp_path, content):
+def test_what_cannot_be_used(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    for read in (read_configuration, worker.read_configuration):
-        with pytest.raises(CheckpointError):
-            read(tmp_path)
+    with pytest.raises(CheckpointError):
+        read_configuration(tmp_path)

@@ -1,18 +1,21 @@
 """The tokenizer of a plan against the worker's own: size, special tokens, ids of text."""
 
 import json
+import re
 
 import pytest
+import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
-from neva_model.data import encode_conversation, get_template, parse_conversation
+from neva_model.data import Turn, encode_conversation, get_template
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import DataError
-from neva_recipes.plan.tokenizer import read_tokenizer
+from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
 from neva_recipes.prompts.encoding import encode_pieces
 from neva_recipes.prompts.templates import TEMPLATES
-from tests.data.conftest import byte_level_directory, llama_directories, sentencepiece_model, train_sentencepiece
+from tests.data.inputs import byte_level_directory, llama_directories, sentencepiece_model, train_sentencepiece
 
 __all__ = ["byte_level_directory", "llama_directories", "sentencepiece_model"]
 
@@ -42,6 +45,7 @@ PLACES = ("bare model", "llama", "legacy", "byte level", "saved")
 def same(ours, theirs):
     assert ours.vocab_size == theirs.vocab_size
     assert ours.specials == theirs.hf.get_added_vocab()
+    assert ours.vocabulary_digest == theirs.vocabulary_digest()
     for name in ("bos_id", "eos_id", "im_start_id", "im_end_id", "prefix_scheme", "adds_image_tokens"):
         assert getattr(ours, name) == getattr(theirs, name), name
 
@@ -96,9 +100,7 @@ def test_prompts_are_those_of_training(places, question, answer, place, name, ma
         with pytest.raises(DataError, match="no special token"):
             read_tokenizer(path).special_id("<|eot_id|>")
         return
-    turns = parse_conversation(
-        [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}], has_image=True
-    )
+    turns = [Turn("human", question.strip(), image=True), Turn("gpt", answer)]
     theirs = load_tokenizer(str(path), vocab_size=None, use_im_start_end=marks)
     expected = encode_conversation(turns, template, theirs, tokens_per_image=4)
     ours = read_tokenizer(path, use_im_start_end=marks)
@@ -129,12 +131,61 @@ def test_a_broken_tokenizer(tmp_path, name, content, part):
         read_tokenizer(tmp_path)
 
 
-def test_a_model_that_the_worker_refuses(tmp_path):
-    path = tmp_path / "unigram.model"
-    path.write_bytes(train_sentencepiece(model_type="unigram", vocab_size=310))
+def test_of_several_files_the_folder_is_named(byte_level_directory):
+    """Plan and worker say alike that the folder is the tokenizer, not one of its files."""
+    assert read_tokenizer(byte_level_directory) is not None
+    file = byte_level_directory / "tokenizer.json"
+    reasons = []
+    for load in (read_tokenizer, lambda path: load_tokenizer(str(path), vocab_size=None)):
+        with pytest.raises(DataError) as raised:
+            load(file)
+        reasons.append(str(raised.value))
+    assert reasons == [f"{file}: is one file of a tokenizer: name its folder, {byte_level_directory}"] * 2
+
+
+OTHER_SETTINGS = {
+    "unigram": ({"model_type": "unigram", "vocab_size": 310}, "model_type='unigram'"),
+    "SentencePiece's own default": (
+        {"normalization_rule_name": "nmt_nfkc"},
+        "normalization_rule_name='nmt_nfkc'",
+    ),
+    "spaces joined": ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces=True"),
+    "no bytes": ({"byte_fallback": False, "vocab_size": 300}, "byte_fallback=False"),
+    "no space before the text": ({"add_dummy_prefix": False}, "add_dummy_prefix=False"),
+    "spaces behind words": ({"treat_whitespace_as_suffix": True}, "treat_whitespace_as_suffix=True"),
+    "as Llama's": ({}, None),
+    "digits apart": ({"split_digits": True}, None),
+    "other marks": ({"unk_id": 3, "bos_id": 0, "eos_id": 1, "pad_id": 2, "control_symbols": ["<c>"]}, None),
+}
+
+
+@pytest.mark.parametrize("form", ["file", "directory", "directory of Llama's class"])
+@pytest.mark.parametrize(("options", "setting"), OTHER_SETTINGS.values(), ids=OTHER_SETTINGS)
+def test_plan_and_worker_refuse_the_same_models(options, setting, form, tmp_path):
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(train_sentencepiece(**options))
+    if form == "directory of Llama's class":
+        (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "legacy": false}')
+    place = path if form == "file" else tmp_path
     for read in (read_tokenizer, lambda path: load_tokenizer(str(path), vocab_size=None)):
-        with pytest.raises(DataError):
-            read(path)
+        if setting is None:
+            read(place)
+            continue
+        with pytest.raises(DataError, match=re.escape(f"SentencePiece model does ({setting}). Expected one trained")):
+            read(place)
+
+
+TEXT = "Hello  world\n\tAn 'a' \ufb01x: \u00e9\uff21 \u65e5\u672c 12 "
+
+
+# A unigram model of so small a corpus has no pieces that the two would join otherwise.
+@pytest.mark.parametrize(("options", "setting"), list(OTHER_SETTINGS.values())[1:], ids=list(OTHER_SETTINGS)[1:])
+def test_transformers_encodes_otherwise_the_models_that_are_refused(options, setting, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(train_sentencepiece(**options))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "legacy": false}')
+    theirs = AutoTokenizer.from_pretrained(tmp_path).encode(TEXT, add_special_tokens=False)
+    own = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model")).encode(TEXT)
+    assert (theirs == own) is (setting is None)
 
 
 def test_what_only_transformers_can_read_is_left_to_it(tmp_path):

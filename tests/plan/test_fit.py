@@ -1,5 +1,6 @@
 """Layouts that are listed fit and keep every rule, their overrides give the plan they promise; what cannot fit."""
 
+import dataclasses
 import json
 import shlex
 
@@ -7,12 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import executors
 from neva_recipes import gpt, llava, neva
+from neva_recipes.cli.commands.fit import with_fit_command
 from neva_recipes.cli.main import main
 from neva_recipes.config import RecipeError, build, set_field
 from neva_recipes.plan import check_recipe, fit, plan
-from neva_recipes.plan.fit import search_layouts
-from neva_recipes.plan.gpus import GPUS
+from neva_recipes.plan.checks import with_values
+from neva_recipes.plan.cost.gpus import GPUS
+from neva_recipes.plan.fitting.fit import fewest_gpus, search_layouts
+from neva_recipes.plan.fitting.memory_check import NO_RECOMPUTE
 
 GIB = 2**30
 
@@ -80,6 +85,7 @@ def test_pasted_overrides_give_the_promised_plan(name, gpus, gpu, tmp_path, monk
 def test_virtual_stages_where_they_pay():
     """Each candidate with virtual stages leaves the hardware's share of the bubble that the schedule has, and pays."""
     recipe = llava.finetune("13b")
+    recipe.model.projector.from_pretrained = "owner/projector"
     candidates = fit(recipe, gpus=64)
     interleaved = [one for one in candidates if one.recipe.parallel.virtual_pipeline_model_parallel_size]
     assert interleaved[0] is candidates[0]
@@ -122,7 +128,7 @@ def test_the_largest_model_needs_more_machines(capsys):
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert "does not fit on 2 x rtx-4090: the nearest layout needs" in err and "of 23.6" in err
-    assert "take more GPUs" in err
+    assert "take larger ones, or more of them: --gpus 16" in err
 
 
 def test_other_settings_stay(capsys, monkeypatch, tmp_path):
@@ -174,3 +180,116 @@ def test_no_layout_at_all_is_an_error_in_python():
     with pytest.raises(RecipeError, match=r"data\.global_batch_size"):
         fit(llava.finetune(), gpus=3)
     assert fit(build(llava.finetune("13b")), gpus=1, gpu="rtx-4090") == []
+
+
+def pasted_command(out):
+    """Return the words of the command at the end of what `fit` prints."""
+    return shlex.split(out.rpartition("to be pasted")[2].partition(":\n")[2].replace("\\\n", " "))
+
+
+@pytest.fixture
+def planted_run(tmp_path, monkeypatch):
+    """A folder with a run called `mine`, of a recipe that takes several GPUs."""
+    monkeypatch.chdir(tmp_path)
+    job = executors.plan_job(llava.finetune(), name="mine", gpu="h100-80g")
+    job.run_dir.mkdir(parents=True)
+    (job.run_dir / "job.json").write_text(job.to_json())
+    (job.run_dir / "recipe.yaml").write_text(job.recipe_yaml)
+    return job.run_dir
+
+
+def test_a_run_is_started_anew(planted_run, capsys):
+    assert main(["fit", "mine", "optim.lr=1e-4", "--gpus", "4", "--gpu", "h100-80g"]) == 0
+    assert pasted_command(capsys.readouterr().out)[:4] == ["nemo-run", "rerun", "mine", "optim.lr=1e-4"]
+    elsewhere = ["--runs-dir", str(planted_run.parent)]
+    assert main(["fit", "mine", "--gpus", "4", "--gpu", "h100-80g", *elsewhere]) == 0
+    assert pasted_command(capsys.readouterr().out)[:5] == ["nemo-run", "rerun", "mine", *elsewhere]
+
+
+def test_a_run_on_another_executor(planted_run, capsys):
+    """A rerun keeps its executor: on another one the recipe of the run is started."""
+    words = ["mine", "--executor", "slurm", "executor.gpu_model=h200", "executor.partition=fast"]
+    assert main(["fit", *words, "--gpus", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "mine on 16 x h200-141g" in out
+    pasted = pasted_command(out)
+    assert pasted[:4] == ["nemo-run", str(planted_run / "recipe.yaml"), "--executor", "slurm"]
+    assert pasted[4:6] == ["executor.gpu_model=h200", "executor.partition=fast"]
+
+
+def test_the_gpu_of_a_profile_goes_before_what_its_place_tells(capsys):
+    words = ["--executor", "slurm", "executor.gpu_model=h200", "executor.gpu=a100-40g"]
+    assert main(["fit", "llava.finetune", "--gpus", "16", *words]) == 0
+    assert "16 x a100-40g" in capsys.readouterr().out
+
+
+def test_an_executor_of_one_machine(capsys):
+    assert main(["fit", "llava.finetune", "--gpus", "16", "--gpu", "h100-80g", "--executor", "local"]) == 2
+    assert "runs on one machine" in capsys.readouterr().err
+    assert main(["fit", "llava.finetune", "--gpus", "8", "executor.partition=fast"]) == 2
+    assert "goes with --executor NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus"), [(["llava.finetune"], 8), (["llava.finetune", "size=13b", "trainer.devices=4"], 16)]
+)
+def test_a_memory_error_names_the_command_that_helps(words, gpus, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--gpu", "rtx-4090", "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    (line,) = [line for line in err.splitlines() if "nemo-run fit" in line]
+    command = shlex.split(line.partition("nemo-run ")[2].partition(" lists layouts that fit")[0])
+    assert command == ["fit", *words, "--gpus", str(gpus), "--gpu", "rtx-4090"]
+    assert line.endswith("fit on 16 of them" if gpus == 16 else "lists layouts that fit") and "nemo-run fit" in out
+    assert main(command) == 0
+    assert main([*command[:-4], "--gpus", str(gpus // 2), "--gpu", "rtx-4090"]) == 2
+    assert f"--gpus {gpus}" in capsys.readouterr().err
+
+
+SETTINGS = {
+    ("executor.gpu=rtx-4090",): [],
+    ("executor.gpu=rtx-4090", "--runs-dir", "elsewhere"): ["--runs-dir", "elsewhere"],
+    ("executor.gpu_model=rtx-4090", "--executor", "slurm"): ["executor.gpu_model=rtx-4090", "--executor", "slurm"],
+}
+"""What a launch is given, and what of it the command that lists layouts needs."""
+
+
+@pytest.mark.parametrize("given", SETTINGS, ids=" ".join)
+def test_the_command_that_helps_works_whatever_the_launch_was_given(given, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["llava.finetune", *given, "--gpu", "rtx-4090", "--dry-run"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "nemo-run fit" in line]
+    command = shlex.split(line.partition("nemo-run ")[2].partition(" lists layouts that fit")[0])
+    assert command == ["fit", "llava.finetune", *SETTINGS[given], "--gpus", "8", "--gpu", "rtx-4090"]
+    assert main(command) == 0
+    pasted = pasted_command(capsys.readouterr().out)
+    assert all(word in pasted for word in SETTINGS[given])
+
+
+@pytest.mark.parametrize(
+    ("executor", "gpu"), [(None, "a100"), (executors.SlurmExecutor(gpu_model="a100"), None)], ids=["--gpu", "slurm"]
+)
+def test_it_asks_for_the_card_that_the_warning_speaks_of(executor, gpu):
+    for fields, told, card in (
+        ({}, "the smaller a100-40g has 39.4", "a100-40g"),
+        ({**NO_RECOMPUTE, "data.micro_batch_size": 16}, "a100-80g has 79.1", "a100-80g"),
+    ):
+        recipe = with_values(build(llava.finetune()), fields)
+        planned = with_fit_command(plan(recipe, executor, gpu=gpu), ["llava.finetune"])
+        (line,) = [finding.line() for finding in planned.findings if finding.code == "memory"]
+        assert told in line and f"--gpus 8 --gpu {card} lists layouts that fit" in line
+
+
+def test_a_refused_launch_names_it_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("executors.local.local_gpu_type", lambda: "a100-40g")
+    assert main(["llava.finetune", "data.micro_batch_size=16"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "nemo-run fit llava.finetune data.micro_batch_size=16 --gpus 8 --gpu a100-40g lists layouts that fit" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_number_of_cards_holds_everything():
+    recipe = build(llava.finetune("13b"))
+    assert fewest_gpus(recipe, dataclasses.replace(GPUS["rtx-4090"], memory_gib=2.0), at_least=8) is None

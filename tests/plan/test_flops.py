@@ -10,7 +10,7 @@ import pytest
 from neva_recipes import llava
 from neva_recipes.config import build
 from neva_recipes.plan import layout_of
-from neva_recipes.plan.flops import model_flops, recompute_flops, training_flops
+from neva_recipes.plan.cost.flops import model_flops, recompute_flops, training_flops
 from tests.plan.model_shapes import small_recipe
 
 STAGE_1 = {"model.language.freeze": True}
@@ -55,7 +55,7 @@ def test_equal_to_torch_flop_counter() -> None:
         rows, length = 2, 24
         images = rows if recipe.model.vision else 0
         components = model_flops(recipe.model, sequence_length=length, sequences=rows, images=images)
-        again = recompute_flops(recipe.model, sequence_length=length, sequences=rows, chunks=[4])
+        again = sum(recompute_flops(recipe.model, sequence_length=length, sequences=rows, chunks=[4]).values())
         attention = next(component for component in components if component.component == "attention")
         # The counter takes attention's products as whole squares, causal attention needs half of each: its share is
         # doubled here, that of the recomputation too. All rows of the padded vocabulary are multiplied.
@@ -103,11 +103,13 @@ def test_recompute_follows_the_stages() -> None:
         for size in (1, 4)
     )
     again = [
-        recompute_flops(
-            recipe.model,
-            sequence_length=24,
-            sequences=1,
-            chunks=[len(chunk) for stage in layout_of(recipe).stages for chunk in stage.chunks],
+        sum(
+            recompute_flops(
+                recipe.model,
+                sequence_length=24,
+                sequences=1,
+                chunks=[len(chunk) for stage in layout_of(recipe).stages for chunk in stage.chunks],
+            ).values()
         )
         for recipe in (one, four)
     ]

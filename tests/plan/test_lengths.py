@@ -13,9 +13,10 @@ from neva_model.data.sample import BadSample
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes import gpt, llava
 from neva_recipes.config import TextDataConfig, build
-from neva_recipes.plan.lengths import lengths_of, sample_lengths, sequence_lengths
-from neva_recipes.plan.rows import row_multiple
-from tests.data.conftest import CORPUS, byte_level_directory, llama_directories, make_recipe, sentencepiece_model
+from neva_recipes.plan.cost.rows import row_multiple
+from neva_recipes.plan.data.lengths import lengths_of, sample_lengths, sequence_lengths
+from tests.data.inputs import CORPUS, byte_level_directory, llama_directories, make_recipe, sentencepiece_model
+from tests.plan.test_files import write_tokenizer
 
 __all__ = ["byte_level_directory", "llama_directories", "make_recipe", "sentencepiece_model"]
 
@@ -95,7 +96,7 @@ def test_lengths_are_those_of_training(request, make_recipe, folder, tmp_path, l
         found.truncated == pytest.approx(sum(sample.truncated for sample in samples) / len(samples)) and found.truncated
     )
     assert found.images == pytest.approx(sum(sample.image is not None for sample in samples) / len(samples))
-    assert bad and f"{bad} of them bad" in found.source
+    assert bad and f"{bad} of them unusable" in found.source
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -192,6 +193,15 @@ def test_a_file_that_cannot_be_used_is_as_good_as_none(tmp_path):
     recipe = llava.finetune()
     recipe.data.data_path = str(tmp_path / "broken.json")
     assert not sequence_lengths(build(recipe)).measured
+
+
+def test_a_tokenizer_without_the_tokens_of_the_template_leaves_an_estimate(make_recipe, folder, tmp_path):
+    write_tokenizer(tmp_path / "tokens", specials=["</s>"])
+    with_it, without = (
+        make_recipe(data_path=str(folder / "chats.json"), tokenizer=name)
+        for name in (str(tmp_path / "tokens"), "owner/name")
+    )
+    assert sequence_lengths(with_it) == sequence_lengths(without) and sequence_lengths(with_it).measured
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neva_recipes.config import DataError
-from neva_recipes.plan import _sampling
-from neva_recipes.plan._sampling import array_records, line_records, sample_file
+from neva_recipes.plan.data import sampling
+from neva_recipes.plan.data.sampling import array_records, line_records, sample_file
 
 HOSTILE = st.sampled_from(
     ['{"conversations": []}', "}, {", '"', "\\", "\\\\", "{", "[", "]", "é日\U0001f600", "a b", "\n", '{"', "},{"]
@@ -50,7 +50,7 @@ def test_the_objects_that_begin_in_a_window(values, indent, ascii_only, place, l
     assert [json.loads(record) for record in whole] == values
     offset = int(place * len(data))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_sampling, "_TAIL", tail)
+        patch.setattr(sampling, "_TAIL", tail)
         found = list(array_records(io.BytesIO(data), offset, length))
     inside = [
         record for record, start in zip(whole, starts(data, whole), strict=True) if offset <= start < offset + length
@@ -78,8 +78,8 @@ def test_the_lines_that_begin_in_a_window(lines, end, offset, length):
 @pytest.mark.parametrize("lines", [False, True])
 def test_a_large_file_is_sampled_without_favour(tmp_path, lines, monkeypatch):
     """Half of the file is short records, the other half of its records are twenty times as long."""
-    monkeypatch.setattr(_sampling, "_SMALL", 2**16)
-    monkeypatch.setattr(_sampling, "_LARGEST_WINDOW", 2**16)
+    monkeypatch.setattr(sampling, "_SMALL", 2**16)
+    monkeypatch.setattr(sampling, "_LARGEST_WINDOW", 2**16)
     draw, records = random.Random(1), []
     for number in range(20_000):
         words = "word " * draw.randint(1, 20) * (1 if number < 10_000 else 20)
@@ -99,10 +99,11 @@ def test_a_large_file_is_sampled_without_favour(tmp_path, lines, monkeypatch):
 
 def test_a_small_file_is_counted(tmp_path):
     path = tmp_path / "small.json"
-    path.write_text(json.dumps([{"id": number, "conversations": []} for number in range(1234)]))
-    sample = sample_file(path, 100, lines=False)
-    assert (sample.total, sample.exact, len(sample.records)) == (1234, True, 100)
-    assert [json.loads(record)["id"] for record in sample.records[::50]] == [0, 617]
+    for turns in ("conversations", "messages"):
+        path.write_text(json.dumps([{"id": number, turns: []} for number in range(1234)]))
+        sample = sample_file(path, 100, lines=False)
+        assert (sample.total, sample.exact, len(sample.records)) == (1234, True, 100)
+        assert [json.loads(record)["id"] for record in sample.records[::50]] == [0, 617]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "[1, 2]", "nothing"])

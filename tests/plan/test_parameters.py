@@ -10,7 +10,13 @@ import pytest
 from neva_recipes import gpt, llava
 from neva_recipes.config import build
 from neva_recipes.plan import layout_of
-from neva_recipes.plan.parameters import count_parameters, stage_parameters
+from neva_recipes.plan.cost.parameters import (
+    count_parameters,
+    is_small,
+    padding_parameters,
+    stage_parameters,
+    total_parameters,
+)
 from tests.plan.model_shapes import random_recipes, small_recipe
 
 SEED, NUMBER = 20250, 60
@@ -70,3 +76,15 @@ def test_tied_embeddings_stand_on_both_ends() -> None:
     two = small_recipe({**tied, "parallel.pipeline_model_parallel_size": 2})
     held = [sum(stage_parameters(recipe, s)[0].total for s in layout_of(recipe).stages) for recipe in (one, two)]
     assert held[1] - held[0] == 104 * 32  # 100 tokens padded to a multiple of 8
+
+
+@pytest.mark.parametrize(("tied", "tables"), [(False, 2), (True, 1)])
+def test_the_rows_that_pad_a_vocabulary_are_what_a_single_gpu_holds_beyond_the_model(tied, tables) -> None:
+    recipe = small_recipe({"model.language.share_embeddings_and_output_weights": tied})
+    (stage,) = layout_of(recipe).stages
+    held = sum(part.total for part in stage_parameters(recipe, stage))
+    assert padding_parameters(recipe) == held - total_parameters(recipe) == tables * 4 * 32  # 100 tokens, multiple of 8
+
+
+def test_the_recipes_for_a_laptop_are_small_and_the_published_are_not() -> None:
+    assert [is_small(build(llava.finetune(size))) for size in ("tiny", "7b", "13b")] == [True, False, False]

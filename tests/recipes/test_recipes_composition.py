@@ -19,6 +19,7 @@ from neva_recipes.config import (
     recipe_to_yaml,
     set_field,
 )
+from neva_recipes.families import image_length
 
 
 def test_every_call_returns_a_recipe_of_its_own():
@@ -32,7 +33,7 @@ def test_every_call_returns_a_recipe_of_its_own():
 def test_replacing_the_vision_tower():
     recipe = llava.finetune()
     recipe.model.vision = parts.clip_vit_large(image_size=224)
-    assert build(recipe).model.vision.tokens_per_image == 256
+    assert image_length(build(recipe).model.vision) == 256
     recipe.model.vision = config(
         VisionConfig,
         vision_model_type="siglip",
@@ -42,7 +43,7 @@ def test_replacing_the_vision_tower():
         image_size=384,
         hidden_act="gelu_pytorch_tanh",
     )
-    assert build(recipe).model.vision.tokens_per_image == 729
+    assert image_length(build(recipe).model.vision) == 729
 
 
 def test_combining_two_recipes():
@@ -134,6 +135,8 @@ def test_a_misspelt_field_in_python_is_refused_at_once():
         recipe.optim.lrr = 1e-3
     with pytest.raises(RecipeError, match=r"VisionConfig has no field image_sise \(did you mean image_size"):
         config(VisionConfig, image_sise=224)
+    with pytest.raises(RecipeError, match=r"config\(VisionConfig, \.\.\.\): a value has no name: write FIELD=VALUE"):
+        config(VisionConfig, 224)
 
 
 def test_a_finished_object_in_a_recipe_is_refused_with_the_remedy():

@@ -27,13 +27,14 @@ def test_a_recipe_file_as_described(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (example,) = (text for text in EXAMPLES if "my_recipes.py" in text)
     (tmp_path / "my_recipes.py").write_text(example)
-    commands = re.findall(r"^    nemo-run (.*my_recipes\.py.*)$", TEXT, re.MULTILINE)
-    assert len(commands) == 3
+    (tmp_path / "lab.py").write_text("from neva_recipes import gpt\n\ndef words():\n    return gpt.pretrain('tiny')\n")
+    commands = re.findall(r"^    nemo-run (.*my_recipes\.py.*?)(?: {2}.*)?$", TEXT, re.MULTILINE)
+    assert len(commands) == 4 and any("lab.py" in command for command in commands)
     for command in commands:
         assert main([*command.split(), *(["--dry-run"] if "lr=" in command else [])]) == 0
     out = capsys.readouterr().out
     assert "LLaVA, finetuned on chest X-rays." in out and "Peak learning rate." in out
-    assert "  lr: 3.0e-05\n" in out and "  micro_batch_size: 8\n" in out
+    assert "  lr: 3e-05 " in out and "  micro_batch_size: 8 " in out
 
 
 def test_error_messages_are_quoted_as_they_are(capsys):

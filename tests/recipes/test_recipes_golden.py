@@ -6,6 +6,7 @@ import pytest
 
 from neva_recipes import gpt, llava, neva
 from neva_recipes.config import build
+from neva_recipes.families import image_length
 from neva_recipes.plan import layout_of
 
 # One row of the published table: field, llava.pretrain, llava.finetune. Both sizes share them.
@@ -26,7 +27,6 @@ LLAVA = [
     ("model.vision.hidden_act", "quick_gelu", "quick_gelu"),
     ("model.vision.vision_select_layer", -2, -2),
     ("model.vision.vision_select_feature", "patch", "patch"),
-    ("model.vision.tokens_per_image", 576, 576),
     ("model.projector.mm_projector_type", "mlp2x_gelu", "mlp2x_gelu"),
     ("data.image_aspect_ratio", "square", "pad"),
     ("data.group_by_modality_length", False, True),
@@ -107,6 +107,7 @@ def read(node, path):
 @pytest.mark.parametrize(("family", "table"), [("llava", LLAVA), ("neva", NEVA)])
 def test_published_hyperparameters(family, table, size, stage):
     recipe = build(FUNCTIONS[family][stage](size))
+    assert image_length(recipe.model.vision) == (576 if family == "llava" else 256)
     found = {path: read(recipe, path) for path, *_ in table}
     assert found == {path: values[stage] for path, *values in table}
 
@@ -148,14 +149,14 @@ def test_large_sizes_fill_one_machine_of_eight_gpus(function, size):
 def test_tiny_is_the_digits_job(function, lr, steps):
     recipe = build(function("tiny"))
     language = recipe.model.language
-    assert (language.num_layers, language.hidden_size, language.from_pretrained) == (4, 128, None)
+    assert (language.num_layers, language.hidden_size, language.source) == (4, 128, None)
     assert (recipe.optim.lr, recipe.trainer.max_steps, recipe.data.global_batch_size) == (lr, steps, 64)
     assert recipe.precision.precision == "fp32"
     assert layout_of(recipe).world_size == 1
     if function is not gpt.pretrain:
         vision = recipe.model.vision
         assert (vision.num_layers, vision.hidden_size, vision.image_size, vision.patch_size) == (4, 128, 56, 14)
-        assert (vision.tokens_per_image, vision.vision_select_layer, vision.from_pretrained) == (16, -2, None)
+        assert (image_length(vision), vision.vision_select_layer, vision.from_pretrained) == (16, -2, "random")
         assert recipe.model.projector.mm_projector_type == "mlp2x_gelu"
 
 

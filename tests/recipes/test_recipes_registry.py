@@ -16,7 +16,7 @@ import fiddle as fdl
 
 from helper_beside_it import STEPS
 from neva_recipes import llava
-from neva_recipes.config import LanguageConfig, Recipe
+from neva_recipes.config import Draft, LanguageConfig, LlavaRecipe, Recipe, VisionConfig
 from neva_recipes.llava import pretrain
 
 
@@ -55,6 +55,18 @@ def small_model() -> fdl.Config[LanguageConfig]:
     return llava.finetune("tiny").model.language
 
 
+def typed() -> Draft[LlavaRecipe]:
+    return llava.finetune("tiny")
+
+
+def as_checkers_see_it() -> Recipe:
+    return llava.finetune("tiny")
+
+
+def tower() -> Draft[VisionConfig]:
+    return llava.finetune("tiny").model.vision
+
+
 def number() -> int:
     return 3
 
@@ -88,7 +100,7 @@ def test_built_in_recipes():
 
 def test_recipes_of_a_file(mine):
     names = [entry.name for entry in list_recipes(mine)]
-    mine_names = ["digits", "needs", "broken", "wrong_type"]
+    mine_names = ["digits", "needs", "broken", "wrong_type", "typed", "as_checkers_see_it"]
     assert names[: len(mine_names)] == [f"my recipes.{name}" for name in mine_names]
     assert names[len(mine_names) : len(mine_names) + 5] == BUILT_IN
 

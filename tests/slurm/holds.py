@@ -9,8 +9,9 @@ import re
 import signal
 from pathlib import Path
 
-from executors._state import read_state
-from tests.slurm.conftest import PATIENCE, wait_for
+from neva_recipes.run_directory.state import read_state
+from tests.slurm.clusters import PATIENCE
+from tests.waiting import wait_for
 
 HOLDING = Path(__file__).parent / "holding"
 

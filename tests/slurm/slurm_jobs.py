@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 
 import executors
-from executors.slurm import SlurmExecutor
+from executors.slurm.executor import SlurmExecutor
 from tests.pipelines import recipes
 
 
 def make_recipe(num_nodes=1, devices=1):
     """Return a valid recipe for so many processes that names files that are there."""
     return recipes.make_recipe(num_nodes=num_nodes, devices=devices)
+
+
+def points(count):
+    """Return so many points of a sweep, called 1 and so on, whose recipes differ."""
+    return [({"trainer.seed": str(seed)}, recipes.make_recipe(seed=seed)) for seed in range(1, count + 1)]
 
 
 def make_job(script, runs_dir, num_nodes=1, devices=1, *, name=None, arguments=(), **fields):

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from executors._slurm_cluster import cancel_jobs, job_standing, offered_nodes
-from executors._state import State, write_state
-from executors.slurm import SlurmExecutor
+from executors.slurm.cluster import cancel_jobs, job_standing, offered_nodes
+from executors.slurm.executor import SlurmExecutor
 from neva_recipes.config import RunError
-from tests.slurm.conftest import wait_for
+from neva_recipes.run_directory.state import State, write_state
+from tests.waiting import wait_for
 
 JOB = {"slurm_job_id": "7", "nodes": "node1"}
 DATABASE_DOWN = "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1"

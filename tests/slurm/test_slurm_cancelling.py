@@ -8,17 +8,16 @@ import pytest
 import submitit  # noqa: F401 (its logger keeps the output that there is at its import, which is not to be a test's)
 
 from executors import Run, run_pipeline
-from executors._pipeline_directory import stage_statuses
-from executors._slurm_cluster import cancel_jobs
-from executors._state import State, read_state, write_state
-from executors.runs import ask_together
-from executors.slurm import SlurmExecutor
-from executors.sweep import sweep
+from executors.pipelines.directory import stage_statuses
+from executors.runs.together import ask_together
+from executors.slurm.cluster import cancel_jobs
+from executors.slurm.executor import SlurmExecutor
 from neva_recipes.cli.main import main
 from neva_recipes.config import RunError
-from tests.pipelines.recipes import make_recipe
-from tests.slurm.conftest import wait_for
-from tests.slurm.slurm_jobs import start
+from neva_recipes.run_directory.state import State, read_state, write_state
+from neva_recipes.sweep import sweep
+from tests.slurm.slurm_jobs import points, start
+from tests.waiting import wait_for
 
 HELD = {"gpu_request": "none", "code_snapshot": False, "sbatch": {"hold": ""}}
 
@@ -36,8 +35,7 @@ def requests(tmp_path, monkeypatch):
 
 
 def make_sweep(runs_dir, count):
-    points = sweep("s", [({"n": str(number)}, make_recipe()) for number in range(count)])
-    return run_pipeline(points, SlurmExecutor(**HELD), runs_dir, detach=True)
+    return run_pipeline(sweep("s", points(count)), SlurmExecutor(**HELD), runs_dir, detach=True)
 
 
 def array_of(run):
@@ -52,7 +50,7 @@ def test_a_sweep_is_one_request(cluster, tmp_path, requests, capsys, ended):
         subprocess.run(["/usr/bin/scancel", *(f"{array}_{index}" for index in ended)], check=True)
         wait_for(lambda: [stage.state for stage in stage_statuses(run.path)].count("cancelled") == len(ended))
     assert main(["cancel", run.name, "--runs-dir", str(tmp_path / "runs")]) == 0
-    assert capsys.readouterr().out == f"{run.name} cancelled\n"
+    assert capsys.readouterr().out == f"{run.name} cancelled; nemo-run resume {run.path} goes on with it\n"
     left = [str(index) for index in reversed(range(5)) if index not in ended]
     assert requests() == [f"{array}_[{','.join(left)}]"]
     assert {stage.state for stage in stage_statuses(run.path)} == {"cancelled"}
@@ -65,7 +63,11 @@ def test_what_was_not_named_goes_on(cluster, tmp_path, requests, capsys):
     names = [runs[0].name, f"{pipeline.name}/{stages[1].name}", runs[2].name, f"{pipeline.name}/{stages[2].name}"]
     assert main(["cancel", *names, "--runs-dir", str(tmp_path / "runs")]) == 0
     told = sorted(capsys.readouterr().out.splitlines())
-    assert told == sorted(f"{run.name} cancelled" for run in (runs[0], runs[2], stages[1], stages[2]))
+    anew = "cancelled; it has saved no checkpoint yet, and nemo-run resume"
+    expected = [f"{run.name} {anew} {run.path} begins anew" for run in (runs[0], runs[2])]
+    points = [f"{pipeline.name}/{stage.name}" for stage in stages[1:]]
+    expected += [f"{point} {anew} {pipeline.path.parent}/{point} begins anew" for point in points]
+    assert told == sorted(expected)
     (call,) = requests()
     numbers = [run.supervisor()["slurm_job_id"] for run in (runs[0], runs[2])]
     assert call.split() == [numbers[0], f"{array_of(pipeline)}_[1,2]", numbers[1]]

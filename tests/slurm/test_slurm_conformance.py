@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from executors.conformance import CHECKS, Subject, secrets_are_nowhere
-from executors.slurm import SlurmExecutor
-from tests.slurm.conftest import PATIENCE
+from executors.conformance import CHECKS, Subject
+from executors.conformance.checks import secrets_are_nowhere
+from executors.slurm.executor import SlurmExecutor
+from tests.slurm.clusters import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 

@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 
 import executors
-from executors._slurm_cluster import minutes_of
-from executors._state import read_state
+from executors.slurm.cluster import minutes_of
+from neva_recipes.run_directory.state import read_state
 from tests.end_to_end.world import World, nemo_run
-from tests.slurm.conftest import PATIENCE, running_cluster, wait_for
+from tests.slurm.clusters import PATIENCE, running_cluster
 from tests.slurm.holds import Holds, hold, is_asked_to_stop, job_id, process_state, processes, progress, send
 from tests.slurm.slurm_jobs import left_of
 from tests.training._results import losses, tensors
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 

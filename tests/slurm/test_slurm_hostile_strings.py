@@ -3,27 +3,28 @@
 That variables, arguments, names and paths are carried is part of the contract (test_slurm_conformance.py).
 """
 
+import shlex
 import subprocess
 
 import pytest
 
 from executors import run_pipeline
-from executors._hostile import folder_names
 from executors.conformance import HOSTILE
-from executors.slurm import SlurmExecutor
-from executors.sweep import sweep
+from executors.conformance.hostile import folder_names
+from executors.slurm.executor import SlurmExecutor
 from neva_recipes.config import UserError
-from tests.pipelines.conftest import runs_dir
-from tests.pipelines.recipes import make_recipe
-from tests.slurm.slurm_jobs import start
+from neva_recipes.sweep import sweep
+from tests.pipelines.small_stages import runs_dir
+from tests.slurm.slurm_jobs import points, start
 
 __all__ = ["runs_dir"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
-# In place of the programs that are not here (pyxis, environment modules): what they are called with.
-SRUN = 'srun() { printf \'%s\\0\' "$@" >"$run/srun"; }'
-MODULE = '() { printf \'%s\\0\' "$@" >>"$run/module"; }'
+
+def words_into(path):
+    """The body of a function of the shell that writes the words it is called with into a file."""
+    return f"() {{ printf '%s\\0' \"$@\" >>{shlex.quote(str(path))}; }}"
 
 
 def accepted(make):
@@ -49,7 +50,8 @@ def test_fields_reach_slurm_as_they_are(cluster, tmp_path, monkeypatch):
     assert len(comments) >= 25 and len(arguments) >= 35
     comment = " | ".join(comments)
     mounts = [f"/a {text}:/b {text}" for text in arguments]
-    monkeypatch.setenv("BASH_FUNC_module%%", MODULE)
+    # In place of the programs that are not here (pyxis, environment modules): what they are called with.
+    monkeypatch.setenv("BASH_FUNC_module%%", words_into(tmp_path / "module"))
     monkeypatch.chdir(tmp_path)
     run = start(
         "/rank.py",
@@ -59,7 +61,7 @@ def test_fields_reach_slurm_as_they_are(cluster, tmp_path, monkeypatch):
         sbatch={"network": comment},
         srun=arguments,
         modules=[text for text in arguments if text],
-        setup=[SRUN],
+        setup=[f"srun{words_into(tmp_path / 'srun')}"],
         container_image=" ".join(arguments),
         container_mounts=mounts,
         container_workdir=" ".join(arguments),
@@ -77,21 +79,20 @@ def test_fields_reach_slurm_as_they_are(cluster, tmp_path, monkeypatch):
         f"--container-mounts={','.join([*own, *mounts])}",
         f"--container-workdir={' '.join(arguments)}",
     ]
-    words = words_of(run.path / "srun")
+    words = words_of(tmp_path / "srun")
     assert words[: len(options)] == options
     assert words[len(options) :][: len(arguments) + 1] == [*arguments, " ".join(arguments)]
     assert words[-1] == str(run.path / "slurm")
     loaded = [word for text in arguments if text for word in ("load", text)]
-    assert words_of(run.path / "module") == loaded
+    assert words_of(tmp_path / "module") == loaded
     assert not list(tmp_path.rglob("canary"))
 
 
 def test_an_array_in_a_hostile_folder(cluster, runs_dir):
     """Its run directories are lines of a file."""
-    points = [({"n": number}, make_recipe()) for number in "12"]
     executor = SlurmExecutor(gpu_request="none", code_snapshot=False)
     folder = runs_dir.joinpath(*folder_names(["%j %A %t"]))
-    run = run_pipeline(sweep("s", points), executor, folder, detach=True)
+    run = run_pipeline(sweep("s", points(2)), executor, folder, detach=True)
     assert run.wait() == 0
     assert sorted((folder / "starts").read_text().split()) == ["1", "2"]
     assert not list(runs_dir.rglob("canary"))

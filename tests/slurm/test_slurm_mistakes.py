@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from executors._slurm_run import failure_of
-from executors.slurm import SlurmExecutor
+from executors.slurm.executor import SlurmExecutor
+from executors.slurm.run import failure_of
 from neva_recipes.config import UserError
 from tests.slurm.slurm_jobs import start
 
@@ -34,7 +34,8 @@ def test_settings_of_srun_are_the_users():
 
 
 def test_an_image_without_a_name():
-    with pytest.raises(UserError, match=r"^executor.container_image='': expected the name of an image, or the path of"):
+    expected = r"^executor.container_image='': is empty: expected the name of an image, or the path of"
+    with pytest.raises(UserError, match=expected):
         SlurmExecutor(container_image="")
 
 
@@ -51,18 +52,27 @@ def test_variables_of_the_ranks_do_not_change_the_submission(cluster, script, tm
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("fields", "beginning", "reason"),
     [
-        ({"srun": ["--no-such-option"]}, "srun: unrecognized option '--no-such-option'"),
-        ({"setup": ["no-such-program || exit 7"]}, "no-such-program: command not found"),
+        (
+            {"srun": ["--no-such-option"]},
+            "the batch script exited with code ",
+            "srun: unrecognized option '--no-such-option'",
+        ),
+        (
+            {"setup": ["no-such-program || exit 7"]},
+            "executor.setup: 'no-such-program || exit 7' failed with exit code 7",
+            "no-such-program: command not found",
+        ),
     ],
 )
-def test_the_reason_is_the_line_that_says_why(cluster, tmp_path, fields, reason):
+def test_the_reason_is_the_line_that_says_why(cluster, tmp_path, fields, beginning, reason):
     run = start("/rank.py", tmp_path / "runs", gpu_request="none", **fields)
     assert run.wait() not in (0, None)
     status = run.status()
     assert status.state == "failed"
-    assert status.reason.startswith("the batch script exited with code ") and reason in status.reason
+    assert status.reason.startswith(beginning)
+    assert reason in status.reason
     assert "_step_signal" not in status.reason and "Try " not in status.reason
 
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from executors.slurm import SlurmExecutor
+from executors.slurm.executor import SlurmExecutor
 from neva_recipes.config import RunError
 from tests.slurm.slurm_jobs import make_job
 

@@ -8,13 +8,15 @@ import subprocess
 import pytest
 
 from executors import Pipeline, Stage, run_pipeline
-from executors._pipeline_directory import stage_statuses
-from executors.slurm import SlurmExecutor
-from executors.sweep import sweep
+from executors.pipelines.directory import stage_statuses
+from executors.slurm.executor import SlurmExecutor
 from neva_recipes.config import RunError
-from tests.pipelines.conftest import four, runs_dir, starts
+from neva_recipes.sweep import sweep
 from tests.pipelines.recipes import make_recipe
-from tests.slurm.conftest import nothing_starts, wait_for
+from tests.pipelines.small_stages import four, runs_dir, starts
+from tests.slurm.clusters import GPUS, nothing_starts, running_cluster
+from tests.slurm.slurm_jobs import points
+from tests.waiting import wait_for
 
 __all__ = ["four", "runs_dir", "starts"]
 
@@ -48,6 +50,23 @@ def test_a_failed_stage_stops_what_depends_on_it_and_resuming_runs_the_rest(clus
     assert run.wait() == 0
     assert sorted(starts()[:3]) == ["a", "b", "c"] and starts()[3:] == ["b", "d"]
     assert states(run) == dict.fromkeys("abcd", "succeeded")
+
+
+def test_asked_to_save_the_stage_under_way_does_and_nothing_follows_it(cluster, four, runs_dir, starts):
+    (runs_dir / "hold a").touch()
+    run = run_pipeline(four, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    waiting = stage_statuses(run.path)[1].run
+    with pytest.raises(RunError, match=r"run four-[\d-]+/b is queued and has nothing to save: cancel it without"):
+        waiting.cancel(save=True)
+    wait_for(lambda: states(run)["a"] == "running")
+    run.cancel(save=True)
+    assert (run.status().state, run.status().exit_code) == ("cancelled", 75)
+    assert run.status().reason == "a cancelled: stopped on request; not run: b, c, d"
+    assert states(run) == {"a": "cancelled", **dict.fromkeys("bcd", "not run")}
+    (runs_dir / "hold a").unlink()
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert starts() == ["a", "a", *starts()[2:4], "d"]
 
 
 def test_what_slurm_has_forgotten_is_told_by_the_stages_before(cluster, runs_dir, tmp_path, starts, monkeypatch):
@@ -111,7 +130,7 @@ def test_a_requeued_stage_is_waited_for_and_can_be_cancelled(cluster, four, runs
 def test_no_more_points_than_asked_for_are_submitted_at_once(cluster, runs_dir, starts):
     for number in "12":
         (runs_dir / f"hold {number}").touch()
-    pipeline = sweep("s", [({"n": number}, make_recipe()) for number in "123"])
+    pipeline = sweep("s", points(3))
     run = run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True, parallel=2)
     wait_for(lambda: sorted(starts()) == ["1", "2"])
     wait_for(lambda: states(run) == {"1": "running", "2": "running", "3": "waiting"})
@@ -132,7 +151,7 @@ def test_two_hundred_points_by_one_submission(cluster, runs_dir, record_testsuit
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     for number in range(1, 201):
         (runs_dir / f"hold {number:03}").touch()
-    pipeline = sweep("s", [({"n": str(number)}, make_recipe()) for number in range(200)])
+    pipeline = sweep("s", points(200))
     run = run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True)
     try:
         before, after = map(float, calls.read_text().split())
@@ -143,6 +162,34 @@ def test_two_hundred_points_by_one_submission(cluster, runs_dir, record_testsuit
         assert [int(index) for _, index in numbers] == list(range(200))
     finally:
         subprocess.run(["scancel", "--user", "root"], check=True)
+
+
+def test_more_points_than_an_array_can_have(runs_dir, starts, tmp_path_factory, monkeypatch):
+    """Indices end one below MaxArraySize; Slurm itself refuses an array of one more."""
+    with running_cluster(tmp_path_factory.mktemp("arrays"), 1, GPUS, MAX_ARRAY_SIZE=3) as folder:
+        monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        too_long = ["sbatch", "--array=0-3", "--output=/dev/null", "--wrap", "true"]
+        assert "Invalid job array" in subprocess.run(too_long, capture_output=True, text=True, check=False).stderr
+        pipeline = sweep("s", points(7))
+        run = run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True)
+        written = [json.loads(path.read_text()) for path in sorted(run.path.glob("stages/*/state.json"))]
+        numbers = [state["supervisor"]["slurm_job_id"].split("_") for state in written]
+        assert [int(index) for _, index in numbers] == [0, 1, 2, 0, 1, 2, 0]
+        assert len({array for array, _ in numbers}) == 3
+        assert run.wait() == 0, run.status()
+        assert sorted(starts()) == list("1234567")
+
+
+def test_a_cluster_without_arrays(runs_dir, tmp_path_factory, monkeypatch):
+    with running_cluster(tmp_path_factory.mktemp("arrays"), 1, GPUS, MAX_ARRAY_SIZE=0) as folder:
+        monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        pipeline = sweep("s", points(2))
+        with pytest.raises(
+            RunError, match=r"takes no arrays \(MaxArraySize=0\): --parallel N submits the points singly$"
+        ):
+            run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, detach=True)
+        assert not [*runs_dir.glob("s-*")]
+        assert run_pipeline(pipeline, SlurmExecutor(**PLACE), runs_dir, parallel=2).status().state == "succeeded"
 
 
 def test_a_stage_that_the_cluster_refuses_leaves_nothing_in_the_queue(cluster, runs_dir):

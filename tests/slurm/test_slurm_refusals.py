@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from executors._slurm_cluster import minutes_of
+from executors.slurm.cluster import minutes_of
 from neva_recipes.cli.main import main
 from neva_recipes.config import UserError
 from tests.end_to_end.world import contents, nemo_run
@@ -37,7 +37,7 @@ def job_ids():
         (1, 1, {"constraint": "gold"}, "Slurm refuses the job: "),
         (1, 1, {"reservation": "mine"}, "Slurm refuses the job: "),
         (1, 1, {"dependency": "afterok:1"}, "executor.dependency=afterok:1: Slurm knows of no job 1"),
-        (1, 1, {"dependency": "tomorrow"}, "Slurm refuses the job: "),
+        (1, 1, {"dependency": "1,2"}, "executor.dependency=1,2: Slurm knows of no job 1"),
         (1, 1, {"sbatch": {"no-such-option": "1"}}, "Slurm refuses the job: "),
     ],
 )
@@ -104,7 +104,8 @@ def test_the_command_refuses(cluster, world, monkeypatch, capfd, mistake):
         patch.chdir(world.folder)
         if words is None:
             patch.setenv("PATH", str(world.folder))
-        assert main(["llava.finetune", *world.tiny(**sizes), "--executor", "slurm", *(words or ())]) == 2
+        # That a batch is larger than the data is warned of before.
+        assert main(["llava.finetune", *world.tiny(**sizes), "--quiet", "--executor", "slurm", *(words or ())]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert message in err

@@ -7,13 +7,14 @@ import subprocess
 
 import pytest
 
-from executors import _slurm_end
-from executors._rank import EXIT_STOPPED
-from executors._slurm_run import note_end
-from executors._state import State, read_state, write_state
-from tests.slurm.conftest import nothing_starts, wait_for
+from executors.slurm import end
+from executors.slurm.run import note_end
+from neva_recipes.run_directory.exit_codes import EXIT_STOPPED
+from neva_recipes.run_directory.state import State, read_state, write_state
+from tests.slurm.clusters import nothing_starts
 from tests.slurm.holds import job_id
 from tests.slurm.slurm_jobs import start
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -116,7 +117,7 @@ def test_the_controller_goes_while_it_is_asked_to_requeue(tmp_path, monkeypatch,
     note_end(run_dir, 0, EXIT_STOPPED)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert _slurm_end.main([str(run_dir), "0"]) == 0
+        assert end.main([str(run_dir), "0"]) == 0
     finally:
         signal.signal(signal.SIGTERM, before)
     assert read_state(run_dir).state == "queued"

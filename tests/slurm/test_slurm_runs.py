@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import executors
-from tests.slurm.conftest import wait_for
+from neva_recipes.run_directory.state import read_state
 from tests.slurm.slurm_jobs import left_of, make_job, start
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -81,7 +82,7 @@ def test_cancelled_while_it_runs_and_while_it_waits(cluster, script, tmp_path):
     wait_for(lambda: "Resources" in (waiting.status().reason or "") or "Priority" in (waiting.status().reason or ""))
     assert waiting.status().state == "queued"
     assert (running.status().state, running.status().exit_code) == ("running", None)
-    numbers = [executors._state.read_state(run.path).supervisor["slurm_job_id"] for run in (waiting, running)]
+    numbers = [read_state(run.path).supervisor["slurm_job_id"] for run in (waiting, running)]
     assert waiting.place() == f"Slurm job {numbers[0]}"
     assert re.fullmatch(rf"Slurm job {numbers[1]} on node.*", running.place())
     # From other processes, which know nothing but the run directory.
@@ -108,7 +109,7 @@ def test_cancel_by_force_and_by_scancel(cluster, script, tmp_path):
     wait_for(lambda: not left_of(run))
     run = start(script(FOREVER), tmp_path, 2, 1)
     wait_for(lambda: (run.path / "up-1").exists())
-    job_id = executors._state.read_state(run.path).supervisor["slurm_job_id"]
+    job_id = read_state(run.path).supervisor["slurm_job_id"]
     subprocess.run(["scancel", job_id], check=True)
     assert run.wait() == 130
     assert run.status().state == "cancelled"
@@ -160,5 +161,8 @@ def test_a_rank_ends(cluster, script, tmp_path, end, code, reason):
 
 def test_setup_that_fails(cluster, script, tmp_path):
     run = start(script(FOREVER), tmp_path, setup=["echo no such module >&2; exit 3"])
-    assert run.wait() == 3
-    assert run.status().reason == "the batch script exited with code 3: no such module"
+    assert run.wait() == 2
+    assert run.status().reason == (
+        "executor.setup: 'echo no such module >&2; exit 3' failed with exit code 3; if that does not matter, append "
+        "`|| true`"
+    )

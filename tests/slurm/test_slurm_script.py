@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from executors._slurm_submission import batch_script
-from executors.slurm import SlurmExecutor
+from executors.slurm.executor import SlurmExecutor
+from executors.slurm.submission import batch_script
 from neva_recipes.config import UserError
 from tests.slurm.slurm_jobs import make_job
 
@@ -79,6 +79,11 @@ def test_shellcheck(name):
     [
         ({"partition": "a b"}, "executor.partition='a b': expected a word without spaces"),
         ({"partition": 3}, "executor.partition=3: expected"),
+        ({"dependency": "tomorrow"}, "executor.dependency='tomorrow': expected conditions as sbatch has them, such as"),
+        (
+            {"dependency": "afterok:1,afterany:1?afterok:2"},
+            "all joined by commas (all must be met) or all by ?",
+        ),
         ({"time": "tomorrow"}, "executor.time='tomorrow': expected a time as Slurm writes it, such as 30"),
         ({"memory": "lots"}, "executor.memory='lots': expected an amount of memory"),
         ({"cpus_per_task": 0}, "executor.cpus_per_task=0: expected an integer >= 1"),
@@ -86,7 +91,7 @@ def test_shellcheck(name):
         ({"gpu_model": "h100:8"}, "executor.gpu_model='h100:8': expected"),
         ({"signal_delay_s": 0}, "executor.signal_delay_s=0: expected an integer >= 1"),
         ({"max_requeues": -1}, "executor.max_requeues=-1: expected"),
-        ({"comment": 'say "hi"'}, "executor.comment="),
+        ({"constraint": 'say "hi"'}, "executor.constraint="),
         ({"sbatch": {"output": "x"}}, "executor.sbatch.output: is set by the executor itself"),
         ({"sbatch": {"time": "3"}}, "executor.sbatch.time: is set by a field: executor.time"),
         ({"sbatch": {"mem": "3"}}, "executor.sbatch.mem: is set by a field: executor.memory"),

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 import executors
-from executors import Pipeline, Stage, _slurm_submission, run_pipeline
-from executors._pipeline_directory import stage_statuses
+from executors import Pipeline, Stage, run_pipeline
 from executors.base import RefusedError
-from executors.slurm import SlurmExecutor
-from executors.sweep import sweep
+from executors.pipelines.directory import stage_statuses
+from executors.slurm import submission
+from executors.slurm.executor import SlurmExecutor
 from neva_recipes.cli.main import main
+from neva_recipes.sweep import sweep
 from tests.pipelines.recipes import make_recipe
-from tests.slurm.conftest import wait_for
-from tests.slurm.slurm_jobs import start
+from tests.slurm.slurm_jobs import points, start
+from tests.waiting import wait_for
 
 HELD = {"gpu_request": "none", "code_snapshot": False, "sbatch": {"hold": ""}}
 
@@ -71,9 +72,9 @@ def test_what_slurm_refuses_leaves_nothing_behind(cluster, tmp_path, fields, wor
     before, runs_dir = job_ids(), tmp_path / "runs"
     with pytest.raises(RefusedError, match=f"^Slurm refuses the job: .*{words}$"):
         start("/rank.py", runs_dir, gpu_request="none", **fields)
-    points = sweep("s", [({"n": str(number)}, make_recipe()) for number in range(3)])
+    alike = sweep("s", points(3))
     chain = Pipeline("p", Stage("a", make_recipe()) >> Stage("b", make_recipe()))
-    for pipeline in (points, chain):
+    for pipeline in (alike, chain):
         with pytest.raises(RefusedError, match=f"{words}$"):
             run_pipeline(pipeline, SlurmExecutor(gpu_request="none", **fields), runs_dir, detach=True)
     assert list(runs_dir.iterdir()) == []
@@ -84,11 +85,13 @@ def test_the_command_says_in_one_line_what_slurm_refuses(cluster, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("some words\n" * 100)
     words = ["size=tiny", "data.data_path=text.txt", "data.tokenizer=owner/name", "executor.gpu_request=none"]
-    words += ["--executor", "slurm", "executor.account=nobody", "--detach"]
+    # A batch is larger than this data, which the plan warns of.
+    words += ["--executor", "slurm", "executor.account=nobody", "--detach", "--quiet"]
     for more in ([], ["optim.lr=1e-4,2e-4", "--sweep"]):
         assert main(["gpt.pretrain", *words, *more]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        *points, line = capsys.readouterr().err.splitlines()
         assert line.startswith("error: Slurm refuses the job: ") and "account" in line
+        assert bool(points) == bool(more) and not any(text.startswith("error") for text in points)
         assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -124,7 +127,7 @@ def test_many_runs_are_one_question(cluster, tmp_path, calls, capsys):
 
 
 def test_many_points_are_one_question(cluster, tmp_path, calls):
-    pipeline = sweep("s", [({"n": str(number)}, make_recipe()) for number in range(6)])
+    pipeline = sweep("s", points(6))
     run = run_pipeline(pipeline, SlurmExecutor(**HELD), tmp_path / "runs", detach=True)
     calls()
     stages = stage_statuses(run.path, goes_on=True)
@@ -168,7 +171,10 @@ def test_a_job_runs_the_code_of_its_directory(cluster, tmp_path, script):
     with zipfile.ZipFile(run.path / "code.zip") as archive:
         found = {name: archive.read(name) for name in archive.namelist()}
     expected = [
-        path for name in ("executors", "neva_model", "neva_recipes") for path in (installed / name).rglob("*.py")
+        path
+        for name in ("executors", "neva_model", "neva_recipes")
+        for path in (installed / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     ]
     assert found == {str(path.relative_to(installed)): path.read_bytes() for path in expected}
 
@@ -180,10 +186,10 @@ def test_code_is_that_of_the_moment_of_submission(tmp_path, monkeypatch):
         (installed / name / "__init__.py").write_text("number = 1")
         (installed / name / "__pycache__" / "a.pyc").write_text("")
     run_dir.mkdir()
-    monkeypatch.setattr(_slurm_submission, "__file__", str(installed / "executors" / "_slurm_submission.py"))
+    monkeypatch.setattr(submission, "__file__", str(installed / "executors" / "slurm" / "submission.py"))
 
     def written():
-        _slurm_submission.write_code(run_dir)
+        submission.write_code(run_dir)
         with zipfile.ZipFile(run_dir / "code.zip") as archive:
             return {name: archive.read(name).decode() for name in archive.namelist()}
 
@@ -199,9 +205,9 @@ def test_code_is_that_of_the_moment_of_submission(tmp_path, monkeypatch):
     assert written() == expected
     # A job that submits another one passes on what it runs itself.
     content = (run_dir / "code.zip").read_bytes()
-    inside = run_dir / "code.zip" / "executors" / "_slurm_submission.py"
-    monkeypatch.setattr(_slurm_submission, "__file__", str(inside))
+    inside = run_dir / "code.zip" / "executors" / "slurm" / "submission.py"
+    monkeypatch.setattr(submission, "__file__", str(inside))
     other = tmp_path / "other"
     other.mkdir()
-    _slurm_submission.write_code(other)
+    submission.write_code(other)
     assert (other / "code.zip").read_bytes() == content

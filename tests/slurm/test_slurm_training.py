@@ -1,5 +1,6 @@
 """The real worker on two nodes: what it learns is what it learns on one machine, undisturbed or stopped on the way."""
 
+import shlex
 import signal
 import subprocess
 
@@ -7,9 +8,10 @@ import pytest
 
 import executors
 from tests.end_to_end.world import nemo_run, start_nemo_run
-from tests.slurm.conftest import PATIENCE, wait_for
+from tests.slurm.clusters import PATIENCE
 from tests.slurm.holds import Holds, hold, is_asked_to_stop, job_id, send
 from tests.training._results import losses, tensors
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
@@ -26,7 +28,7 @@ def test_stopped_on_the_way_it_ends_with_the_weights_of_a_local_run(cluster, wor
 
     nodes = ["trainer.devices=2", "trainer.num_nodes=2", "--executor", "slurm", "executor.cpus_per_task=1"]
     name = 'it\'s a "cluster" $(touch canary)'
-    holds = Holds(tmp_path / "holds", {1: 2})
+    holds = Holds(tmp_path / "holds", {1: 2, 2: 6})
     nemo_run("llava.finetune", *words, *nodes, *holds.words(), "--name", name, "--detach", cwd=world.folder)
     run = executors.find_run(name, world.folder / "runs")
     follower = start_nemo_run("logs", "-f", name, cwd=world.folder)
@@ -35,6 +37,26 @@ def test_stopped_on_the_way_it_ends_with_the_weights_of_a_local_run(cluster, wor
     subprocess.run(["scancel", "--signal=USR2", job_id(run)], check=True)
     wait_for(lambda: all(map(is_asked_to_stop, ranks)))
     send(signal.SIGCONT, ranks)
+
+    # The next start is stopped for good, and nobody requeues it.
+    ranks = hold(run, 2, 6)
+    cancel = start_nemo_run("cancel", name, "--save", cwd=world.folder)
+    wait_for(lambda: all(map(is_asked_to_stop, ranks)))
+    send(signal.SIGCONT, ranks)
+    out, err = cancel.communicate(timeout=PATIENCE)
+    assert (cancel.returncode, err) == (0, "")
+    stopped = int(run.newest_checkpoint().name[-8:])
+    assert stopped >= 6
+    assert out == (
+        f"{run.name} cancelled: stopped on request; nemo-run resume {shlex.quote(run.name)} goes on from step {stopped}"
+        ", the last that it has trained\n"
+    )
+    status = run.status()
+    assert (status.state, status.exit_code, status.attempt) == ("cancelled", 75, 1)
+    follower.communicate(timeout=PATIENCE)
+    assert follower.returncode == 0
+    nemo_run("resume", name, "--detach", cwd=world.folder)
+    follower = start_nemo_run("logs", "-f", name, cwd=world.folder)
     assert run.wait() == 0, run.status()
     out, err = follower.communicate(timeout=PATIENCE)
     assert follower.returncode == 0

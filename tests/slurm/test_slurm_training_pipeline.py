@@ -5,9 +5,9 @@ import subprocess
 import pytest
 
 from executors import find_run
-from executors._pipeline_directory import stage_statuses
-from executors._slurm_cluster import job_standing
-from executors._state import read_state
+from executors.pipelines.directory import stage_statuses
+from executors.slurm.cluster import job_standing
+from neva_recipes.run_directory.state import read_state
 from tests.end_to_end.world import nemo_run
 from tests.pipelines.training import (
     PATIENCE,
@@ -21,7 +21,7 @@ from tests.pipelines.training import (
     swept,
     write_inputs,
 )
-from tests.slurm.conftest import wait_for
+from tests.waiting import wait_for
 
 __all__ = ["local_pipeline", "local_sweep"]
 

@@ -85,11 +85,16 @@ class Worker:
         run_directory: Path,
         *,
         pause: tuple[int, *tuple[str, ...]] | None = None,
+        port: int | None = None,
+        prefix: tuple[str, ...] = (),
+        python: str = sys.executable,
         **others: fdl.Config[Recipe],
     ) -> None:
         """Start the worker on `run_directory`, and on others beside it, named after their recipes.
 
         With `pause`, a rank and patterns, that rank of the one run stops itself at a moment (see paused_worker.py).
+        The ranks meet at a free port unless one is given. `prefix` is what runs the command of each rank,
+        `python` the interpreter that it is for.
         """
         self.run_directory = run_directory
         runs = {run_directory: recipe} | {run_directory.parent / name: other for name, other in others.items()}
@@ -103,7 +108,7 @@ class Worker:
         if pause is not None:
             module = "tests.training.paused_worker"
             pausing = {"PAUSE_RANK": str(pause[0]), "PAUSE_AT": "\n".join(pause[1:])}
-        port = str(first_free_port(len(runs)))
+        self.port = port = first_free_port(len(runs)) if port is None else port
         self.processes = []
         for rank in range(world_size):
             environment = {
@@ -114,12 +119,12 @@ class Worker:
                 "LOCAL_WORLD_SIZE": str(world_size),
                 "NODE_RANK": "0",
                 "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
+                "MASTER_PORT": str(port),
                 "OMP_NUM_THREADS": "1",
                 **pausing,
             }
             log = (run_directory / f"rank-{rank}.log").open("ab")
-            command = [sys.executable, "-m", module, *map(str, runs)]
+            command = [*prefix, python, "-m", module, *map(str, runs)]
             self.processes.append(
                 subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
             )

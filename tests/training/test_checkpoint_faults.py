@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from neva_recipes.config import Recipe
+from neva_recipes.storage.checkpoints import record_text
 from tests.training._results import losses, tensors
 
 MakeRecipe = Callable[..., fdl.Config[Recipe]]
@@ -86,7 +87,7 @@ OTHERS = {
     ),
     "optimizer": (
         {"parallel__use_distributed_optimizer": "false"},
-        "use_distributed_optimizer is True there and False",
+        "use_distributed_optimizer is true there and false",
     ),
 }
 
@@ -143,7 +144,8 @@ def test_hand_over_to_stage_two(
     tampered = tmp_path / "tampered"
     shutil.copytree(finished / "checkpoints" / "step-00000004", tampered)
     information["projector_digest"] = "sha256:0"
-    (tampered / "checkpoint.json").write_text(json.dumps(information))
+    del information["digest"]
+    (tampered / "checkpoint.json").write_text(record_text(information))
     recipe = make_recipe("finetune", model__projector__from_pretrained=tampered)
     assert "the projector's digest is sha256:" in fails(start_worker, recipe, tmp_path / "three")
 
@@ -166,9 +168,15 @@ def test_a_full_disk_while_saving(
 ) -> None:
     run = small_disk / "run"
     recipe = make_recipe("finetune", **SETTINGS)
-    line = fails(start_worker, recipe, run)
+    worker = start_worker(recipe, run, another=recipe)
+    assert worker.wait() == 2, worker.log()
+    line = error_of(run)
     assert "the disk is full" in line and "earlier checkpoints are untouched" in line
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
+    first = error_of(small_disk / "another")
+    assert "the disk is full" in first and "earlier" not in first
+    # What the writer says of it means nothing to users.
+    assert "inline_container" not in worker.log()
     moved = tmp_path / "moved"
     shutil.copytree(run / "checkpoints", moved / "checkpoints")
     train(recipe, moved)

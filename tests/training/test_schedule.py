@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from neva_model.training.schedule import learning_rate_factor, warmup_steps
 from neva_recipes.config import OptimConfig
+from neva_recipes.plan.cost.schedule import learning_rate_factor, warmup_steps
 
 
 @pytest.mark.parametrize("style", ["cosine", "linear"])
@@ -21,19 +21,25 @@ def test_equals_hugging_face(style: str, ratio: float, steps: int) -> None:
 
 
 @pytest.mark.parametrize("style", ["cosine", "linear", "constant"])
-def test_equals_megatron(style: str) -> None:
+@pytest.mark.parametrize("run", [2170, 1500, 3000])
+def test_equals_megatron(style: str, run: int) -> None:
+    """Whatever the length of the run, the schedule has its own: Megatron's `lr_decay_iters`."""
     from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
     class Optimizer:
         param_groups = [{"lr": 0.0, "params": []}]  # noqa: RUF012
 
-    optim = OptimConfig(lr=1e-3, min_lr=2e-5, lr_decay_style=style, warmup_steps=70, warmup_ratio=None)
+    decay = None if run == 2170 else 2170
+    optim = OptimConfig(
+        lr=1e-3, min_lr=2e-5, lr_decay_style=style, lr_decay_steps=decay, warmup_steps=70, warmup_ratio=None
+    )
     optimizer = Optimizer()
     oracle = OptimizerParamScheduler(optimizer, 0.0, 1e-3, 2e-5, 70, 2170, style, 0.0, 0.0, 2170, "constant")
-    for step in range(0, 2170):
-        assert optim.lr * learning_rate_factor(step, optim, 2170) == pytest.approx(optimizer.param_groups[0]["lr"])
+    for step in range(run):
+        assert optim.lr * learning_rate_factor(step, optim, run) == pytest.approx(optimizer.param_groups[0]["lr"])
         oracle.step(1)
 
 
 def test_llava_warms_up_for_66_of_2181_steps() -> None:
     assert warmup_steps(OptimConfig(warmup_ratio=0.03), 2181) == 66
+    assert warmup_steps(OptimConfig(warmup_ratio=0.03, lr_decay_steps=2181), 10_000) == 66

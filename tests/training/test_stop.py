@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from neva_recipes.config import Recipe
+from neva_recipes.run_directory.attempt import keep_before
 from tests.training._results import losses, tensors
 
 MakeRecipe = Callable[..., fdl.Config[Recipe]]
@@ -79,6 +81,9 @@ def ends(worker: Any, code: int = STOPPED) -> int:
     if code == STOPPED and lines[-1][0] != "0":
         assert (Path(lines[-1][1]) / "checkpoint.json").is_file()
         assert len(losses(worker.run_directory)) == int(lines[-1][0])
+    assert int((worker.run_directory / "metrics" / "step.txt").read_text()) == (
+        STEPS if code == 0 else int(lines[-1][0])
+    )
     return int(lines[-1][0])
 
 
@@ -166,6 +171,21 @@ def test_stops_at_any_moment_leave_the_same_run(
     same_result(run, undisturbed / "replicas")
     assert losses(run, "val_loss") == losses(undisturbed / "replicas", "val_loss")
     assert not (tmp_path / "requeued").exists()
+
+
+def test_ranks_of_a_run_that_is_done_do_not_run_into_each_other(
+    recipes: dict[str, fdl.Config[Recipe]], start_worker: Any, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed / "stages", run)
+    # What a resume keeps for a failure, beside the rest of an earlier one that takes a while to remove.
+    keep_before(run)
+    (run / ".before.new").mkdir()
+    for number in range(30_000):
+        (run / ".before.new" / str(number)).touch()
+    worker = start_worker(recipes["stages"], run)
+    assert [process.wait(PATIENCE) for process in worker.processes] == [0, 0], worker.log()
+    assert "nothing is left to do" in worker.log() and not list(run.glob(".before*"))
 
 
 def is_member(process: Path, group: int) -> bool:

@@ -11,7 +11,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from neva_recipes.config import Recipe
+from neva_recipes.config import Recipe, build, load_recipe
+from neva_recipes.plan import layout_of
+from neva_recipes.plan.disk import disk_space
+from neva_recipes.storage.best import best_checkpoint
 from tests.training._results import losses, tensors
 
 MakeRecipe = Callable[..., fdl.Config[Recipe]]
@@ -68,6 +71,16 @@ def folder(
     saving_often = make_recipe(
         checkpoint__train_time_interval_minutes=1e-9, checkpoint__save_top_k=-1, trainer__max_steps=3
     )
+    keeping_best = make_recipe(
+        data__validation_data_path=digits / "held_out.json",
+        trainer__val_check_interval=1,
+        trainer__limit_val_batches=2,
+        trainer__max_steps=4,
+        # Too fast for more than a few steps.
+        optim__lr=0.1,
+        optim__lr_decay_style="constant",
+        optim__warmup_ratio=0,
+    )
     epoch_with_marks = make_recipe(
         data__data_path=few,
         data__group_by_modality_length="false",
@@ -81,9 +94,24 @@ def folder(
         folder / "bf16",
         stopping_early=stopping_early,
         saving_often=saving_often,
+        keeping_best=keeping_best,
         epoch_with_marks=epoch_with_marks,
     )
     return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bf16", "stopping_early", "saving_often", "keeping_best", "epoch_with_marks"])
+def test_the_plan_knows_the_size_and_number_of_checkpoints(folder: Path, name: str) -> None:
+    found = [folder / name / "checkpoints" / each for each in checkpoints(folder / name)]
+    recipe = build(load_recipe(found[-1] / "recipe.yaml"))
+    space = disk_space(recipe, layout_of(recipe), recipe.trainer.max_steps)
+    assert [sum(file.stat().st_size for file in each.iterdir()) for each in found] == [
+        pytest.approx(space.checkpoint, rel=0.002)
+    ] * len(found)
+    # All are kept where nobody knows how many there will be.
+    assert (space.kept is None) == (name == "saving_often")
+    assert space.kept is None or len(found) <= space.kept
 
 
 @pytest.mark.slow
@@ -126,6 +154,17 @@ def test_early_stopping(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_checkpoint_every_few_seconds(folder: Path) -> None:
     assert checkpoints(folder / "saving_often") == ["step-00000001", "step-00000002", "step-00000003"]
+
+
+@pytest.mark.slow
+def test_the_best_is_kept_beside_the_last(folder: Path) -> None:
+    run = folder / "keeping_best"
+    validation = losses(run, "val_loss")
+    best = 1 + validation.index(min(validation))
+    assert best < 4
+    assert checkpoints(run) == [f"step-{best:08d}", "step-00000004"]
+    found, loss = best_checkpoint(run) or (run, 0.0)
+    assert (found.name, loss) == (f"step-{best:08d}", pytest.approx(min(validation), rel=1e-6))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Weights from and to Hugging Face directories."""
+"""Reads weights from Hugging Face directories and writes them to such directories."""
 
 from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.huggingface.source import find_directory, is_huggingface_directory

@@ -1,4 +1,4 @@
-"""Writing a trained model as a directory that transformers and vLLM load."""
+"""Writes a trained model as a directory that transformers loads."""
 
 import json
 import shutil
@@ -9,19 +9,26 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from huggingface_hub.serialization import StateDictSplit
 from safetensors.torch import save_file
-from transformers import GenerationConfig, LlamaConfig, LlavaConfig
+from transformers import AutoConfig, GenerationConfig, LlavaConfig, PretrainedConfig
 
-from neva_model.checkpoints.huggingface.configuration import LLAMA3_SCALING
-from neva_model.checkpoints.huggingface.llama import split_parameter
+from neva_model.checkpoints.huggingface.language import split_parameter
 from neva_model.checkpoints.huggingface.processor import (
     ExportedTokenizer,
     feature_select_strategy,
     load_export_tokenizer,
     write_processor,
 )
+from neva_model.checkpoints.huggingface.training import recipe_trained_with
 from neva_model.model import NevaModel, global_parameters
 from neva_model.model.vision import tower_config
-from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, Recipe
+from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
+from neva_recipes.families import image_length, language_family
+from neva_recipes.storage.exports import (
+    cannot_be_written,
+    require_new_directory,
+    unfinished_export,
+    write_digests,
+)
 
 __all__ = ["export_huggingface"]
 
@@ -36,40 +43,42 @@ def export_huggingface(
     *,
     dtype: torch.dtype | None = None,
     max_shard_size: str = "5GB",
+    checkpoint: Path | None = None,
 ) -> None:
     """Write a whole model: weights, configuration, tokenizer, image processor and chat template.
 
-    A vision-language model becomes a `LlavaForConditionalGeneration`, a text-only one a `LlamaForCausalLM`. The
-    directory gets its name when it is complete.
+    A vision-language model becomes a `LlavaForConditionalGeneration`, a text-only one the class of its family, such
+    as `LlamaForCausalLM`. The directory gets its name only when it is complete.
 
     Args:
         model: The model on one process.
         recipe: Its recipe.
         tokenizer: Directory, hub name or SentencePiece file of its tokenizer.
         directory: Directory to write; must not exist yet.
-        dtype: Precision of the written weights; none means the model's.
-        max_shard_size: Size from which weights are split over several files.
+        dtype: Precision of the written weights; `None` means that of the model.
+        max_shard_size: Size above which weights are split over several files.
+        checkpoint: The checkpoint of the model, which the directory will name; `None` if there is none.
 
     Raises:
         CheckpointError: The directory exists or cannot be written, or transformers has no class for the model.
         DataError: The tokenizer or the image processor cannot be loaded or does not fit.
     """
-    if directory.exists():
-        raise CheckpointError(f"{directory}: exists already; name a directory that does not")
+    require_new_directory(directory)
     _check_projector(recipe.model)
     dtype = dtype or model.config.params_dtype
     exported = load_export_tokenizer(recipe, tokenizer)
-    unfinished = directory.with_name(f".{directory.name}.unfinished")
+    unfinished = unfinished_export(directory)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         tensors = {name: weight.to(dtype).contiguous() for name, weight in _tensors(model, recipe, exported).items()}
-        _write_weights(tensors, unfinished, max_shard_size)
         _write_configuration(recipe, exported, dtype, unfinished)
+        _write_weights(tensors, unfinished, max_shard_size)
         write_processor(recipe, exported, unfinished)
+        write_digests(unfinished, checkpoint, recipe_trained_with(recipe))
         unfinished.rename(directory)
     except OSError as error:
-        raise CheckpointError(f"{directory}: cannot be written: {error}") from None
+        raise cannot_be_written(directory, error) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -87,32 +96,32 @@ def _tensors(model: NevaModel, recipe: Recipe, exported: ExportedTokenizer) -> T
     language: Tensors = {}
     for name, parameter in global_parameters(model.language):
         language |= split_parameter(name, parameter.cpu(), recipe.model.language)
+    family = language_family(recipe.model.language)
+    for name in (f"model.{family.embedding_tensor}", family.head_tensor):
+        if name in language:
+            language[name] = _with_all_rows(language[name], exported.rows)
     if model.vision is None or model.projector is None:
         return language
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        if name in language:
-            language[name] = _with_image_row(language[name], exported)
     tensors = {f"language_model.{name}": weight for name, weight in language.items()}
-    # The names of the published LLaVA directories: every release of transformers and vLLM reads them.
+    # The names in published LLaVA directories, which every release of transformers and vLLM reads.
     tensors |= {f"vision_tower.vision_model.{name}": weight.cpu() for name, weight in model.vision.state_dict().items()}
     return tensors | _projector_tensors(model.projector)
 
 
-def _with_image_row(weight: torch.Tensor, exported: ExportedTokenizer) -> torch.Tensor:
-    """Return a vocabulary matrix with a row for `<image>`, unless the token has one.
+def _with_all_rows(weight: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return a vocabulary matrix with a row for every token, including tokens that only serve transformers.
 
-    The row is the mean of the others, so its logit is never the largest and it is never generated.
+    A new row is the mean of the other rows, so its logit is never the largest, and greedy decoding never picks it.
     """
-    row = exported.image_token_id
-    assert row is not None and row <= len(weight)
-    return weight if row < len(weight) else torch.cat([weight, weight.float().mean(0, keepdim=True).to(weight.dtype)])
+    new = max(rows - len(weight), 0)  # a model may have rows to spare
+    return torch.cat([weight, weight.float().mean(0, keepdim=True).to(weight.dtype).expand(new, -1)])
 
 
 def _projector_tensors(projector: torch.nn.Module) -> Tensors:
     linears = [module for module in projector.modules() if isinstance(module, torch.nn.Linear)]
     weights = [(linear.weight.cpu(), linear.bias.cpu()) for linear in linears]
     if len(weights) == 1:
-        # A linear projector becomes two layers, the second an identity, with nothing between them.
+        # A linear projector becomes two layers without an activation; the second is an identity.
         width = weights[0][0].shape[0]
         weights.append((torch.eye(width), torch.zeros(width)))
     return {
@@ -128,33 +137,36 @@ def _write_weights(tensors: Tensors, directory: Path, max_shard_size: str) -> No
     )
     for file, names in split.filename_to_tensors.items():
         save_file({name: tensors[name] for name in names}, directory / file, metadata={"format": "pt"})
+        # safetensors makes its files readable only for the owner, whatever the umask; serving may need more.
+        shutil.copymode(directory / "config.json", directory / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_configuration(recipe: Recipe, exported: ExportedTokenizer, dtype: torch.dtype, directory: Path) -> None:
-    tokens: dict[str, Any] = {
+    tokens: PlainTable = {
         "bos_token_id": exported.tokenizer.bos_id,
         "eos_token_id": exported.tokenizer.eos_id,
-        "pad_token_id": exported.tokenizer.pad_id,
+        "pad_token_id": exported.pad_id,
     }
     language, vision = recipe.model.language, recipe.model.vision
+    rows = max(language.vocab_size, exported.rows)
     if vision is None:
-        config: Any = _llama_config(language, language.vocab_size, tokens)
-        config.architectures = ["LlamaForCausalLM"]
+        config: Any = _language_config(language, rows, tokens)
+        config.architectures = [language_family(language).keys.architectures[0]]
     else:
         assert exported.image_token_id is not None and recipe.model.projector is not None
-        rows = max(language.vocab_size, exported.image_token_id + 1)
         config = LlavaConfig(
-            text_config=_llama_config(language, rows, tokens),
+            text_config=_language_config(language, rows, tokens),
             vision_config=tower_config(vision),
             image_token_index=exported.image_token_id,
-            image_seq_length=vision.tokens_per_image,
+            image_seq_length=image_length(vision),
             projector_hidden_act="gelu" if recipe.model.projector.num_layers > 1 else "linear",
             vision_feature_layer=vision.vision_select_layer,
             vision_feature_select_strategy=feature_select_strategy(vision),
             tie_word_embeddings=language.share_embeddings_and_output_weights,
+            pad_token_id=exported.pad_id,
         )
         config.architectures = ["LlavaForConditionalGeneration"]
     config.dtype = dtype
@@ -162,28 +174,14 @@ def _write_configuration(recipe: Recipe, exported: ExportedTokenizer, dtype: tor
     GenerationConfig(**{**tokens, "eos_token_id": exported.stop_ids or None}).save_pretrained(directory)
 
 
-def _llama_config(language: LanguageConfig, rows: int, tokens: dict[str, Any]) -> LlamaConfig:
+def _language_config(language: LanguageConfig, rows: int, tokens: dict[str, object]) -> PretrainedConfig:
     """Return transformers' configuration of a recipe's language model.
 
     Args:
         language: The language model.
         rows: Rows of its vocabulary.
-        tokens: Ids of the tokens that begin, end and fill a sequence.
+        tokens: Ids of the tokens that begin, end and pad a sequence.
     """
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": language.rotary_base}
-    if language.rope_scaling_factor is not None:
-        rope |= {"rope_type": "llama3", "factor": language.rope_scaling_factor, **LLAMA3_SCALING}
-    return LlamaConfig(
-        vocab_size=rows,
-        hidden_size=language.hidden_size,
-        intermediate_size=language.ffn_hidden_size,
-        num_hidden_layers=language.num_layers,
-        num_attention_heads=language.num_attention_heads,
-        num_key_value_heads=language.num_query_groups,
-        head_dim=language.head_size,
-        max_position_embeddings=language.max_position_embeddings,
-        rms_norm_eps=language.layernorm_epsilon,
-        rope_parameters=rope,
-        tie_word_embeddings=language.share_embeddings_and_output_weights,
-        **tokens,
-    )
+    family = language_family(language)
+    config: PretrainedConfig = AutoConfig.for_model(family.model_type, **family.config_json(language, rows), **tokens)
+    return config

@@ -1,163 +1,120 @@
-"""Loading the parts of a model from Hugging Face directories, each rank reading only what it holds."""
+"""Loads the parts of a model from Hugging Face directories; each rank reads only what it holds."""
 
 from pathlib import Path
 
 import torch
 from megatron.core import parallel_state
 
-from neva_model.checkpoints.huggingface.configuration import (
-    Configuration,
-    compare_language,
-    compare_projector,
-    compare_vision,
-    read_configuration,
-)
 from neva_model.checkpoints.huggingface.files import WeightFiles
-from neva_model.checkpoints.huggingface.llama import LlamaReader
-from neva_model.checkpoints.huggingface.names import (
-    LANGUAGE_SPELLINGS,
-    VISION_SPELLINGS,
-    find_projector_spelling,
-    projector_names,
-)
+from neva_model.checkpoints.huggingface.language import LanguageReader
 from neva_model.checkpoints.huggingface.source import find_directory
 from neva_model.model import NevaModel, global_parameters
+from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import CheckpointError, ModelConfig, Recipe
+from neva_recipes.plan.findings import field_value
+from neva_recipes.plan.huggingface import Directory, compare_part, open_directory, projector_names, vocabulary_rows
+from neva_recipes.plan.origins.checkpoints import PARTS
 
 __all__ = ["load_pretrained"]
 
 
-def load_pretrained(model: NevaModel, recipe: Recipe) -> list[str]:
+def load_pretrained(model: NevaModel, recipe: Recipe, tokenizer: Tokenizer | None = None) -> list[str]:
     """Fill the parts of a freshly built model that start from a Hugging Face directory or hub name.
 
-    A directory may hold just the part, or a whole LLaVA model of which the part is taken. Parts whose
+    A directory may hold only the part, or a whole LLaVA model from which the part is taken. Parts whose
     `from_pretrained` is one of our own runs or checkpoints are left alone. Every rank must call this.
 
     Args:
         model: This rank's share of the model.
-        recipe: Where each part comes from.
+        recipe: Names the source of each part.
+        tokenizer: The model's tokenizer, which may have tokens that the directory lacks; `None` leaves it unchecked.
 
     Returns:
         Lines that say what was loaded from where.
 
     Raises:
-        CheckpointError: A source is missing, damaged, or of another shape than the recipe.
+        CheckpointError: A source is missing, damaged, differs in shape from the recipe, or contains something that is
+            not understood.
     """
-    loaders = {"language": _load_language, "vision": _load_vision, "projector": _load_projector}
     lines = []
-    for part, load in loaders.items():
+    for part in PARTS:
         config = getattr(recipe.model, part)
-        directory = find_directory(config.from_pretrained) if config and config.from_pretrained else None
-        if directory is not None:
-            detail = load(model, recipe.model, directory)
-            lines.append(f"{part}: loaded from {directory} ({detail})")
+        path = find_directory(config.source) if config and config.source else None
+        if path is None:
+            continue
+        directory = open_directory(path, thorough=True)
+        _require_same(directory, recipe, part)
+        files = WeightFiles(directory)
+        if part == "language":
+            detail = _load_language(model, recipe.model, directory, files, tokenizer)
+        else:
+            detail = ""
+            (_load_vision if part == "vision" else _load_projector)(model, recipe.model, directory, files)
+        kind = directory.configuration.architecture if directory.configuration is not None else "mm_projector"
+        lines.append(f"{part}: loaded from {path} ({kind}, {files.description}{detail})")
     return lines
 
 
+def _require_same(directory: Directory, recipe: Recipe, part: str) -> None:
+    for mismatch in compare_part(directory, recipe.model, part):
+        held = f", but the recipe has {mismatch.field}={field_value(recipe, mismatch.field)}" if mismatch.field else ""
+        raise CheckpointError(f"{directory.path}: {mismatch.message}{held}")
+
+
 @torch.no_grad()
-def _load_language(model: NevaModel, config: ModelConfig, directory: Path) -> str:
-    configuration, files = read_configuration(directory), WeightFiles(directory)
-    compare_language(configuration, config.language)
-    used_rows = _used_vocabulary_rows(configuration, config)
-    spelling = next((one for one in LANGUAGE_SPELLINGS if f"{one.body}embed_tokens.weight" in files.names), None)
-    if spelling is None or configuration.text is None:
-        raise CheckpointError(f"{directory}: has no tensor model.embed_tokens.weight, so no language model")
-    reader = LlamaReader(
+def _load_language(
+    model: NevaModel, config: ModelConfig, directory: Directory, files: WeightFiles, tokenizer: Tokenizer | None
+) -> str:
+    configuration, spelling = directory.configuration, directory.language_spelling
+    assert configuration is not None and spelling is not None
+    there = vocabulary_rows(configuration)
+    assert there is not None
+    tokens, wanted = tokenizer.vocab_size if tokenizer is not None else None, config.language.vocab_size
+    if not there.takes(wanted, tokens, use_im_start_end=config.use_im_start_end):
+        raise CheckpointError(
+            f"{directory.path}: vocab_size is {there.rows}, {there.text} of them words, but the recipe has "
+            f"model.language.vocab_size={wanted} with use_im_start_end={str(config.use_im_start_end).lower()}"
+        )
+    reader = LanguageReader(
         files,
         spelling,
         config.language,
-        vocabulary_rows=configuration.text.vocab_size,
-        used_rows=used_rows,
+        vocabulary_rows=there.rows,
+        new_tokens=tokenizer.new_tokens if tokenizer is not None else range(0),
         rank=parallel_state.get_tensor_model_parallel_rank(),
         size=parallel_state.get_tensor_model_parallel_world_size(),
     )
     for name, parameter in global_parameters(model.language):
         parameter.copy_(reader.read(name))
-    grown = config.language.vocab_size - used_rows
-    new_rows = f", {grown} new tokens start as the mean of the others" if grown else ""
-    return f"{configuration.architecture}, {files.description}{new_rows}"
-
-
-def _used_vocabulary_rows(configuration: Configuration, config: ModelConfig) -> int:
-    """Return how many rows of a directory's vocabulary are tokens of the recipe."""
-    assert configuration.text is not None
-    wanted = config.language.vocab_size
-    sizes = [configuration.text.vocab_size]
-    if configuration.image_token_index is not None:
-        # The rows from the image token on only serve transformers: the image token itself, and padding.
-        sizes.append(configuration.image_token_index)
-    for new in (0, 2) if config.use_im_start_end else (0,):
-        if wanted - new in sizes:
-            return wanted - new
-    hint = f"; set model.language.vocab_size={sizes[-1] + 2 * config.use_im_start_end}"
-    raise CheckpointError(
-        f"{configuration.directory}: vocab_size is {configuration.text.vocab_size}, but the recipe has "
-        f"model.language.vocab_size={wanted} with use_im_start_end={str(config.use_im_start_end).lower()}{hint}"
-    )
+    return f", {len(reader.grown)} new tokens start as the mean of the others" if reader.grown else ""
 
 
 @torch.no_grad()
-def _load_vision(model: NevaModel, config: ModelConfig, directory: Path) -> str:
-    assert config.vision is not None
-    configuration, files = read_configuration(directory), WeightFiles(directory)
-    compare_vision(configuration, config.vision)
-    anchor = "embeddings.patch_embedding.weight"
-    spelling = next((one for one in VISION_SPELLINGS if f"{one}{anchor}" in files.names), None)
-    if spelling is None:
-        raise CheckpointError(f"{directory}: has no tensor vision_model.{anchor}, so no vision tower")
+def _load_vision(model: NevaModel, _: ModelConfig, directory: Directory, files: WeightFiles) -> None:
     for name, weight in model.vision.state_dict().items() if model.vision is not None else ():
-        weight.copy_(files.read(f"{spelling}{name}", tuple(weight.shape)))
-    return f"{configuration.architecture}, {files.description}"
+        weight.copy_(files.read(f"{directory.vision_spelling}{name}"))
 
 
 @torch.no_grad()
-def _load_projector(model: NevaModel, config: ModelConfig, directory: Path) -> str:
-    assert config.vision is not None and config.projector is not None
-    files = WeightFiles(directory)
-    # The original LLaVA's stage 1 may leave nothing but mm_projector.bin.
-    configuration = read_configuration(directory) if (directory / "config.json").is_file() else None
-    if configuration is not None:
-        compare_projector(configuration, config.vision)
-    spelling = find_projector_spelling(files.names)
-    if spelling is None:
-        raise CheckpointError(f"{directory}: has no tensor multi_modal_projector.linear_1.weight, so no projector")
-    layers = config.projector.num_layers
-    _check_projector(files, configuration, spelling, config)
+def _load_projector(model: NevaModel, config: ModelConfig, directory: Directory, files: WeightFiles) -> None:
+    assert config.projector is not None and directory.projector_spelling is not None
+    spelling, layers = directory.projector_spelling, config.projector.num_layers
+    if layers == 1 and spelling.endswith("multi_modal_projector."):
+        _require_identity(files, spelling, directory.path)
     if model.projector is not None:
         linears = [module for module in model.projector.modules() if isinstance(module, torch.nn.Linear)]
         for number, linear in enumerate(linears):
             weight, bias = projector_names(spelling, number, layers)
-            linear.weight.copy_(files.read(weight, tuple(linear.weight.shape)))
-            linear.bias.copy_(files.read(bias, tuple(linear.bias.shape)))
-    return f"{configuration.architecture if configuration else 'mm_projector'}, {files.description}"
+            linear.weight.copy_(files.read(weight))
+            linear.bias.copy_(files.read(bias))
 
 
-def _check_projector(
-    files: WeightFiles, configuration: Configuration | None, spelling: str, config: ModelConfig
-) -> None:
-    """Check that a directory's projector has as many layers as the recipe's, with GELU between them."""
-    assert config.projector is not None
-    kind = config.projector.mm_projector_type
-    layers = config.projector.num_layers
-    if not spelling.endswith("multi_modal_projector."):
-        found = sum(projector_names(spelling, number, 9)[0] in files.names for number in range(9)) or 1
-        if found != layers:
-            raise CheckpointError(
-                f"{files.directory}: its projector has {found} layers, but the recipe has "
-                f"model.projector.mm_projector_type={kind}"
-            )
-        return
-    activation = configuration.projector_hidden_act if configuration else "gelu"
-    if (layers, activation) == (2, "gelu"):
-        return
-    if (layers, activation) == (1, "linear"):
-        # A linear projector is exported with an identity as second layer.
-        hidden = config.language.hidden_size
-        second, bias = projector_names(spelling, 1, 2)
-        identity = files.read(second, (hidden, hidden))
-        if torch.equal(identity, torch.eye(hidden, dtype=identity.dtype)) and not files.read(bias, (hidden,)).any():
-            return
-    raise CheckpointError(
-        f"{files.directory}: its projector has two layers with {activation} between them, but the recipe has "
-        f"model.projector.mm_projector_type={kind}"
-    )
+def _require_identity(files: WeightFiles, spelling: str, path: Path) -> None:
+    """Check that a projector's second layer is an identity, since that is how a linear projector is exported."""
+    second, bias = projector_names(spelling, 1, 2)
+    identity = files.read(second)
+    if not torch.equal(identity, torch.eye(len(identity), dtype=identity.dtype)) or files.read(bias).any():
+        raise CheckpointError(
+            f"{path}: its projector has two layers with nothing between them, and the second is not an identity, but "
+            "the recipe has model.projector.mm_projector_type=linear"
+        )

@@ -1,4 +1,4 @@
-"""The tokenizer, image processor and chat template that go with exported weights."""
+"""The tokenizer, image processor and chat template of exported weights."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,12 @@ from tokenizers import AddedToken
 from transformers import LlavaImageProcessorPil, LlavaProcessor
 
 from neva_model.checkpoints.huggingface.chat_template import IMAGE_TOKEN, chat_template
-from neva_model.data.images import ImageProcessor
+from neva_model.data.images.reading import ImageProcessor
 from neva_model.tokenizers import Tokenizer, load_tokenizer
 from neva_recipes.config import CheckpointError, LlavaDataConfig, Recipe, VisionConfig
+from neva_recipes.families import vision_family
 from neva_recipes.prompts.templates import Template, get_template
+from neva_recipes.prompts.vocabulary import next_id
 
 __all__ = ["ExportedTokenizer", "load_export_tokenizer", "write_processor"]
 
@@ -20,20 +22,33 @@ class ExportedTokenizer:
 
     Attributes:
         tokenizer: The tokenizer.
-        template: The recipe's conversation template; none for a text-only model.
-        image_token_id: Row of `<image>`; none for a text-only model.
+        template: The recipe's conversation template; `None` for a text-only model.
+        image_token_id: Row of `<image>`; `None` for a text-only model.
+        pad_id: Token that pads the prompts of a batch.
+        rows: Rows that the embedding needs, one for every token.
         stop_ids: Tokens that end an answer.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: Template | None) -> None:
-        """Add `<image>` to the tokenizer of a vision-language model."""
+        """Add what transformers needs: `<image>` for a vision-language model, and how to make batches."""
+        hf = tokenizer.hf
         self.tokenizer = tokenizer
         self.template = template
         self.image_token_id: int | None = None
         if template is not None:
-            token = AddedToken(IMAGE_TOKEN, normalized=False, special=True)
-            tokenizer.hf.add_tokens([token], special_tokens=True)
-            self.image_token_id = tokenizer.hf.convert_tokens_to_ids(IMAGE_TOKEN)
+            hf.add_tokens([AddedToken(IMAGE_TOKEN, normalized=False, special=True)], special_tokens=True)
+            self.image_token_id = hf.convert_tokens_to_ids(IMAGE_TOKEN)
+        # A token that text may contain must not become special; the attention mask tells what is padding.
+        named = (hf.pad_token, hf.unk_token, hf.eos_token, hf.bos_token)
+        hf.add_special_tokens({"pad_token": next((token for token in named if token is not None), "<pad>")})
+        self.pad_id: int = hf.pad_token_id
+        self.rows = next_id(hf.get_vocab())
+        # Answers continue the prompts of a batch, so all prompts must end at the same position.
+        hf.padding_side = "left"
+        # The chat template writes the token that begins a chat. Nothing else may, since transformers adds it or not
+        # depending on how a template is used. A text without a template begins as in training.
+        hf.add_eos_token = False
+        hf.add_bos_token = template is None and tokenizer.bos_id is not None
         stops = [tokenizer.special_id(template.stop.token)] if template is not None and template.stop else []
         self.stop_ids = list(dict.fromkeys([*stops, *([] if tokenizer.eos_id is None else [tokenizer.eos_id])]))
 
@@ -61,9 +76,9 @@ def write_processor(recipe: Recipe, exported: ExportedTokenizer, directory: Path
     Raises:
         DataError: The image processor that the recipe started from cannot be loaded.
     """
-    exported.tokenizer.save_pretrained(directory)
     vision, data = recipe.model.vision, recipe.data
     if vision is None or not isinstance(data, LlavaDataConfig):
+        exported.tokenizer.save_pretrained(directory)
         return
     assert exported.template is not None
     exported.tokenizer.hf.chat_template = chat_template(exported.template, exported.tokenizer)
@@ -73,26 +88,28 @@ def write_processor(recipe: Recipe, exported: ExportedTokenizer, directory: Path
         tokenizer=exported.tokenizer.hf,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=feature_select_strategy(vision),
-        num_additional_image_tokens=int(vision.has_class_token),
+        num_additional_image_tokens=int(vision_family(vision).has_class_token),
         chat_template=exported.tokenizer.hf.chat_template,
     )
     processor.save_pretrained(directory)
-    # Also by itself, where older libraries look for it.
+    # It is also saved in a file of its own, where older libraries look for it.
     image_processor.save_pretrained(directory)
+    # The processor has also saved its tokenizer, but without the settings that ours adds.
+    exported.tokenizer.save_pretrained(directory)
 
 
 def feature_select_strategy(vision: VisionConfig) -> str:
-    """Return transformers' word for the tokens that are used: `default` leaves the first one out."""
-    return "default" if vision.has_class_token and vision.vision_select_feature == "patch" else "full"
+    """Return transformers' word for the tokens that are used: `default` skips the first one."""
+    return "default" if vision_family(vision).skips_first(vision) else "full"
 
 
 def _image_processor(vision: VisionConfig, *, pad: bool) -> Any:
     processor = ImageProcessor(vision, "square").hf
     if not pad:
         return processor
-    if not vision.has_class_token:
+    if not vision_family(vision).crops:
         raise CheckpointError(
-            "data.image_aspect_ratio=pad with model.vision.vision_model_type=siglip: "
+            f"data.image_aspect_ratio=pad with model.vision.vision_model_type={vision.vision_model_type}: "
             "transformers has no image processor that does this"
         )
     fields = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")

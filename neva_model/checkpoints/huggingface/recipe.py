@@ -1,22 +1,19 @@
-"""A recipe for a model that is nothing but a Hugging Face directory, so that it can be used as our own runs are."""
+"""Makes a recipe for a model in a Hugging Face directory, so that it can be used like our own runs."""
 
-import json
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import CLIPVisionConfig, LlamaConfig, SiglipVisionConfig
-
-from neva_model.checkpoints.huggingface.configuration import Configuration, read_configuration
 from neva_recipes.config import (
     CheckpointConfig,
     CheckpointError,
-    ConvTemplate,
-    LanguageConfig,
     LlavaDataConfig,
     LoggingConfig,
     ModelConfig,
     OptimConfig,
     ParallelConfig,
+    PlainTable,
     PrecisionConfig,
     ProjectorConfig,
     Recipe,
@@ -25,55 +22,112 @@ from neva_recipes.config import (
     TrainerConfig,
     VisionConfig,
 )
+from neva_recipes.families import VisionFamily
+from neva_recipes.plan import check_recipe
+from neva_recipes.plan.huggingface import (
+    Configuration,
+    Directory,
+    compare_part,
+    open_directory,
+    read_image_processor,
+    read_object,
+    tower_directory,
+)
+from neva_recipes.plan.origins.checkpoints import PARTS
 
 __all__ = ["recipe_from_huggingface"]
 
 
-def recipe_from_huggingface(directory: Path, conv_template: ConvTemplate = "v1") -> Recipe:
-    """Return a recipe whose model is the one a directory describes, every part loaded from there.
+def recipe_from_huggingface(directory: Path, *, tokens: int = 0) -> Recipe:
+    """Return a recipe for the model that a directory describes, with every part loaded from there.
 
-    Everything that only matters to training is left at its default.
+    Everything that only matters for training has its default.
 
     Args:
-        directory: A saved LlavaForConditionalGeneration or LlamaForCausalLM.
-        conv_template: Template of the conversations; a directory does not say which it was trained with.
+        directory: A saved LlavaForConditionalGeneration or LlamaForCausalLM, or a model of the original LLaVA.
+        tokens: Tokens of the directory's tokenizer; the model gets rows for tokens that have none.
 
     Raises:
-        CheckpointError: The directory holds another kind of model, or its configuration contradicts itself.
+        CheckpointError: The directory holds another kind of model, or its configuration contradicts itself or breaks a
+            rule on recipes.
     """
-    configuration = read_configuration(directory)
-    if configuration.text is None:
-        raise CheckpointError(f"{directory}: holds a {configuration.architecture}, no language model")
-    if configuration.vision is None and configuration.takes_class_token is not None:
-        raise CheckpointError(
-            f"{directory}: is in the layout of the original LLaVA, without its vision tower: "
-            "expected a saved LlavaForConditionalGeneration or LlamaForCausalLM"
-        )
+    opened = open_directory(directory, thorough=True)
+    configuration = opened.configuration
+    if configuration is None or configuration.text is None:
+        kind = configuration.architecture if configuration is not None else "projector"
+        raise CheckpointError(f"{directory}: holds a {kind}, no language model")
+    towers = _open_tower(opened, configuration)
     try:
-        return _recipe(configuration, configuration.text, conv_template)
+        recipe = _recipe(opened, configuration, towers, tokens)
     except RecipeError as error:
         raise CheckpointError(f"{directory}/config.json: {error}") from None
+    for part in PARTS:
+        if getattr(recipe.model, part) is not None:
+            source = towers if part == "vision" and towers is not None else opened
+            for mismatch in compare_part(source, recipe.model, part):
+                raise CheckpointError(f"{source.path}: {mismatch.message}")
+    for finding in check_recipe(recipe):
+        if finding.severity == "error":
+            raise CheckpointError(f"{directory}/config.json: {finding.message}")
+    return recipe
 
 
-def _recipe(configuration: Configuration, text: LlamaConfig, conv_template: ConvTemplate) -> Recipe:
-    source = str(configuration.directory)
-    language = _language(text, source)
-    shared: dict[str, Any] = {"tokenizer": source, "sequence_length": min(2048, language.max_position_embeddings)}
+def _open_tower(opened: Directory, configuration: Configuration) -> Directory | None:
+    """Return the directory that the vision tower of a model comes from; `None` for a text-only model.
+
+    The original LLaVA leaves the tower in its own directory unless it trained it, and only that directory says how the
+    tower computes.
+
+    Raises:
+        CheckpointError: The directory is not here, or cannot be used.
+    """
+    if not configuration.is_original:
+        return opened if configuration.vision is not None else None
+    elsewhere = tower_directory(configuration.tower_source)
+    if elsewhere is None:
+        raise CheckpointError(
+            f"{opened.path}: is in the layout of the original LLaVA, whose config.json leaves its vision tower to "
+            f"mm_vision_tower={configuration.tower_source}, which is not a directory here: write the path of one there"
+        )
+    return opened if opened.vision_spelling is not None else open_directory(elsewhere, thorough=True)
+
+
+def _recipe(
+    opened: Directory,
+    configuration: Configuration,
+    towers: Directory | None,
+    tokens: int,
+) -> Recipe:
+    source = str(opened.path)
+    there = configuration.language
+    assert there is not None
+    language = dataclasses.replace(
+        there,
+        # A tokenizer may have tokens without rows in the model.
+        vocab_size=max(there.vocab_size, tokens),
+        share_embeddings_and_output_weights=there.share_embeddings_and_output_weights and not opened.has_own_output,
+        from_pretrained=source,
+    )
+    shared: PlainTable = {"tokenizer": source, "sequence_length": min(2048, language.max_position_embeddings)}
     vision = projector = None
     data: LlavaDataConfig | TextDataConfig = TextDataConfig(**shared)
-    if configuration.vision is not None:
-        vision = _vision(configuration, configuration.vision, source)
-        kind = "linear" if configuration.projector_hidden_act == "linear" else "mlp2x_gelu"
-        projector = ProjectorConfig(mm_projector_type=kind, from_pretrained=source)
-        aspect = _image_aspect_ratio(configuration.directory)
-        data = LlavaDataConfig(**shared, conv_template=conv_template, image_aspect_ratio=aspect)
+    marks = False
+    if towers is not None and towers.tower is not None:
+        assert towers.tower_family is not None
+        vision = _vision(configuration, towers.tower_family, towers.tower, str(towers.path))
+        projector = ProjectorConfig(mm_projector_type=_projector_type(configuration), from_pretrained=source)
+        # The original LLaVA stores in config.json what transformers stores in the settings of its processor.
+        pads, told = configuration.pads_images, configuration.image_marks
+        aspect = _image_aspect_ratio(opened.path) if pads is None else "pad" if pads else "square"
+        marks = _has_image_borders(opened.path) if told is None else told
+        data = LlavaDataConfig(**shared, image_aspect_ratio=aspect)
     return Recipe(
-        name=configuration.directory.resolve().name,
+        name=opened.path.resolve().name,
         model=ModelConfig(
             language=language,
             vision=vision,
             projector=projector,
-            use_im_start_end=vision is not None and _has_image_borders(configuration.directory),
+            use_im_start_end=marks,
         ),
         data=data,
         parallel=ParallelConfig(),
@@ -85,63 +139,40 @@ def _recipe(configuration: Configuration, text: LlamaConfig, conv_template: Conv
     )
 
 
-def _language(text: LlamaConfig, source: str) -> LanguageConfig:
-    rope: dict[str, Any] = text.rope_parameters
-    return LanguageConfig(
-        num_layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        ffn_hidden_size=text.intermediate_size,
-        num_attention_heads=text.num_attention_heads,
-        num_query_groups=text.num_key_value_heads,
-        kv_channels=text.head_dim,
-        vocab_size=text.vocab_size,
-        max_position_embeddings=text.max_position_embeddings,
-        rotary_base=float(rope["rope_theta"]),
-        rope_scaling_factor=rope["factor"] if rope.get("rope_type") == "llama3" else None,
-        layernorm_epsilon=text.rms_norm_eps,
-        share_embeddings_and_output_weights=text.tie_word_embeddings,
-        from_pretrained=source,
-    )
-
-
-def _vision(configuration: Configuration, tower: CLIPVisionConfig | SiglipVisionConfig, source: str) -> VisionConfig:
-    is_clip = tower.model_type == "clip_vision_model"
+def _vision(configuration: Configuration, family: VisionFamily, tower: Mapping[str, Any], source: str) -> VisionConfig:
     layer = configuration.vision_feature_layer
+    skips = configuration.skips_first
+    feature: Literal["patch", "cls_patch", "skip_first"] = "patch"
+    if bool(skips) != family.has_class_token:
+        feature = "cls_patch" if family.has_class_token else "skip_first"
     return VisionConfig(
-        vision_model_type="clip" if is_clip else "siglip",
-        num_layers=tower.num_hidden_layers,
-        hidden_size=tower.hidden_size,
-        ffn_hidden_size=tower.intermediate_size,
-        num_attention_heads=tower.num_attention_heads,
-        image_size=tower.image_size,
-        patch_size=tower.patch_size,
-        hidden_act=tower.hidden_act,
-        layernorm_epsilon=tower.layer_norm_eps,
+        vision_model_type=family.name,
+        **{ours: tower[theirs] for theirs, ours in family.fields.items()},
         vision_select_layer=-2 if layer is None else layer,
-        vision_select_feature="cls_patch" if is_clip and configuration.takes_class_token else "patch",
+        vision_select_feature=feature,
         from_pretrained=source,
     )
+
+
+def _projector_type(configuration: Configuration) -> str:
+    if configuration.is_original:
+        return configuration.projector_type or "linear"
+    return "linear" if configuration.projector_hidden_act == "linear" else "mlp2x_gelu"
 
 
 def _has_image_borders(directory: Path) -> bool:
-    """Whether the tokenizer has the tokens that LLaVA puts around an image; it has them only where they are used."""
+    """Return whether the tokenizer has LLaVA's tokens around an image; it only has them if they are used."""
     path = directory / "tokenizer.json"
+    if not path.is_file():
+        return False
+    added = read_object(path, "a tokenizer").get("added_tokens") or []
     try:
-        added = json.loads(path.read_text(encoding="utf-8"))["added_tokens"] if path.is_file() else []
         return {"<im_start>", "<im_end>"} <= {token["content"] for token in added}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error!r}") from None
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{path}: cannot be read as a tokenizer: added_tokens is not a list of tokens") from None
 
 
 def _image_aspect_ratio(directory: Path) -> Literal["square", "pad"]:
-    """Return `pad` where the directory's processor pads images to a square (transformers: `do_pad`)."""
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        try:
-            fields = json.loads((directory / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{directory / name}: cannot be read: {error}") from None
-        # A processor of several kinds of input keeps that of images in a group of its own.
-        return "pad" if fields.get("image_processor", fields).get("do_pad") else "square"
-    return "square"
+    """Return `pad` if the directory's processor pads images to a square (transformers: `do_pad`)."""
+    settings = read_image_processor(directory)
+    return "pad" if settings is not None and settings[1].get("do_pad") else "square"

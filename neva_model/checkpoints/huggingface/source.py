@@ -1,4 +1,4 @@
-"""What `from_pretrained` points to: a Hugging Face directory, a name on the hub, or one of our own runs."""
+"""The source that `from_pretrained` names: a Hugging Face directory, a name on the hub, or one of our own runs."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
-from neva_model.checkpoints.huggingface.files import has_weight_files
 from neva_recipes.config import CheckpointError
+from neva_recipes.plan.huggingface import is_huggingface
 
 __all__ = ["find_directory", "is_huggingface_directory"]
 
@@ -15,18 +15,18 @@ _DESCRIPTIONS = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
 def is_huggingface_directory(path: Path) -> bool:
-    """Whether `path` is a directory in a layout of Hugging Face (or of the original LLaVA), and not one of our runs."""
-    return path.is_dir() and ((path / "config.json").is_file() or has_weight_files(path))
+    """Return whether `path` has a layout of Hugging Face (or of the original LLaVA), and is not one of our runs."""
+    return path.is_dir() and is_huggingface(path)
 
 
 def find_directory(source: str) -> Path | None:
-    """Return the local Hugging Face directory that a source names, downloading it from the hub if need be.
+    """Return the local Hugging Face directory that a source names, after downloading it from the hub if necessary.
 
     Returns:
-        The directory; none if the source is a directory of another kind.
+        The directory; `None` if the source is a directory of another kind.
 
     Raises:
-        CheckpointError: There is no such directory, and it cannot be had from the hub.
+        CheckpointError: There is no such directory, and it cannot be downloaded from the hub.
     """
     path = Path(source)
     if path.is_file():

@@ -1,13 +1,14 @@
-"""Every rule between the fields of a recipe, each a function that yields what it finds; docs/checks.md lists them."""
+"""The rules between the fields of a recipe. Each is a function that yields what it finds; docs/checks.md lists them."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from neva_recipes.config import Recipe, RecipeError
-from neva_recipes.plan.checks._rules import Rule, run_rules, with_values
+from neva_recipes.plan.checks._rules import Found, Rule, found, run_rules, with_values
 from neva_recipes.plan.checks.checkpoint import checkpoint_rules
 from neva_recipes.plan.checks.data import data_rules
 from neva_recipes.plan.checks.model import model_rules
-from neva_recipes.plan.checks.names import LONGEST_NAME, name_problem, name_rules
+from neva_recipes.plan.checks.names import name_rules
 from neva_recipes.plan.checks.parallel import division_rules, parallel_rules
 from neva_recipes.plan.checks.pipeline import pipeline_rules
 from neva_recipes.plan.checks.precision import gpu_rules, precision_rules
@@ -15,16 +16,19 @@ from neva_recipes.plan.checks.recompute import recompute_rules
 from neva_recipes.plan.checks.training import training_rules
 from neva_recipes.plan.checks.vision import vision_rules
 from neva_recipes.plan.checks.waste import waste_rules
+from neva_recipes.plan.cost.gpus import Gpu
 from neva_recipes.plan.findings import Finding
-from neva_recipes.plan.gpus import Gpu
 
 __all__ = [
-    "LONGEST_NAME",
+    "Found",
+    "Rule",
     "check_division",
     "check_recipe",
+    "found",
     "is_valid",
-    "name_problem",
     "require_valid",
+    "rules_for",
+    "run_rules",
     "with_values",
 ]
 
@@ -44,24 +48,26 @@ _RULES: tuple[Rule, ...] = (
 )
 
 
-def check_recipe(recipe: Recipe, gpu: Gpu | None = None) -> list[Finding]:
+def check_recipe(recipe: Recipe, gpu: Gpu | None = None, others: Sequence[Rule] = ()) -> list[Finding]:
     """Return everything that is wrong with a recipe by itself, wherever it runs; errors first.
 
     Args:
-        recipe: A built recipe: its fields hold values of the right types, each for itself in range.
-        gpu: The type of GPU it will run on; none if that is not known.
+        recipe: A built recipe, whose fields each hold a value of the right type and range.
+        gpu: The type of GPU it will run on; `None` if unknown.
+        others: Rules that are checked later; no remedy may break one of them.
     """
-    findings = run_rules(_rules_for(gpu), recipe)
+    findings = run_rules(rules_for(gpu), recipe, others)
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
 def is_valid(recipe: Recipe, gpu: Gpu | None = None) -> bool:
-    """Return whether `check_recipe` finds no error, without looking for remedies, which takes most of its time."""
-    everything = (each for rule in _rules_for(gpu) for each in rule(recipe))
+    """Return whether `check_recipe` would find no error. It looks for no remedies, which take most of the time."""
+    everything = (each for rule in rules_for(gpu) for each in rule(recipe))
     return not any(each.finding.severity == "error" for each in everything)
 
 
-def _rules_for(gpu: Gpu | None) -> tuple[Rule, ...]:
+def rules_for(gpu: Gpu | None) -> tuple[Rule, ...]:
+    """Return every rule between the fields of a recipe, and the rules of the GPU type if it is known."""
     return _RULES if gpu is None else (*_RULES, *(partial(rule, gpu=gpu) for rule in gpu_rules))
 
 

@@ -1,4 +1,4 @@
-"""What a rule is, and how the changes it proposes become remedies that hold."""
+"""The form of a rule, and how the changes it proposes become remedies that work."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from neva_recipes.config import LanguageConfig, Recipe, RecipeError, VisionConfig
+from neva_recipes.config import LanguageConfig, PlainTable, Recipe, RecipeError, VisionConfig
 from neva_recipes.plan.findings import Finding, Remedy
 
 __all__ = ["Found", "Rule", "Way", "around", "found", "multiples", "of_new", "run_rules", "tensor_sizes", "with_values"]
 
 Way = Iterable[Remedy]
-"""Changes of one kind that may mend a recipe, the nearest first; the first that does becomes a remedy."""
+"""Changes of one kind that may mend a recipe, nearest first; the first that mends it becomes a remedy."""
 
 _TRIES = 64
-"""Changes of one kind that are tried."""
+"""The most changes of one kind that are tried."""
+
+_TRIES_TOGETHER, _STEPS = 6, 2
+"""The most changes of one kind that are tried to mend the error of another change, and how many are combined so."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Found:
 
     Attributes:
         finding: The finding, without remedies.
-        ways: Changes that may mend it.
+        ways: Changes that may mend the recipe.
     """
 
     finding: Finding
@@ -32,11 +35,11 @@ class Found:
 
 
 Rule = Callable[[Recipe], Iterator[Found]]
-"""Yields what is wrong with a recipe in one respect. Rules know nothing of each other."""
+"""Yields what is wrong with a recipe in one respect. Rules do not know each other."""
 
 
 def found(finding: Finding, *ways: Way) -> Found:
-    """Return what a rule found, with changes that may mend it; they need not be right, each is tried."""
+    """Return what a rule found, with changes that may mend it; they may be wrong, since each is tried."""
     return Found(finding, ways)
 
 
@@ -48,7 +51,7 @@ def around(path: str, value: int, *, lowest: int = 1, highest: int = 1 << 40) ->
 
 
 def tensor_sizes(recipe: Recipe, *, highest: int = 1 << 40) -> tuple[Way, Way]:
-    """Return the ways of sharing layers by fewer or by more processes; one alone has no sequence parallelism."""
+    """Return smaller and larger tensor-parallel sizes; size 1 comes without sequence parallelism."""
     size, sequence = "parallel.tensor_model_parallel_size", "parallel.sequence_parallel"
     below, above = around(size, recipe.parallel.tensor_model_parallel_size, highest=highest)
     alone = {sequence: False} if recipe.parallel.sequence_parallel else {}
@@ -63,8 +66,8 @@ def multiples(path: str, value: int, factor: int) -> tuple[Way, Way]:
 
 
 def of_new(part: LanguageConfig | VisionConfig, *ways: Way) -> tuple[Way, ...]:
-    """Return ways that change the shape of a part of the model, none if its weights are given and so its shape."""
-    return ways if part.from_pretrained is None else ()
+    """Return changes to the shape of a part of the model; none if it has pretrained weights, which fix its shape."""
+    return ways if part.source is None else ()
 
 
 def with_values(recipe: Recipe, values: Remedy) -> Recipe:
@@ -77,9 +80,9 @@ def with_values(recipe: Recipe, values: Remedy) -> Recipe:
     return changed
 
 
-def _with_values(node: Any, values: dict[str, Any]) -> Any:
-    direct: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {}
+def _with_values(node: Any, values: PlainTable) -> Any:
+    direct: PlainTable = {}
+    nested: dict[str, PlainTable] = {}
     for path, value in values.items():
         name, _, rest = path.partition(".")
         if rest:
@@ -90,47 +93,91 @@ def _with_values(node: Any, values: dict[str, Any]) -> Any:
     return dataclasses.replace(node, **direct)
 
 
-def run_rules(rules: Sequence[Rule], recipe: Recipe) -> list[Finding]:
+def run_rules(rules: Sequence[Rule], recipe: Recipe, others: Sequence[Rule] = ()) -> list[Finding]:
     """Return what rules find in a recipe, each with the nearest changes that make it go away.
 
-    A change that brings an error of its own is a remedy only for an error that no other change mends.
+    A change that causes another error, of these rules or the others, is no remedy by itself. It is combined with
+    changes that mend that error, and dropped if none does.
+
+    Args:
+        rules: The rules.
+        recipe: The recipe.
+        others: Rules that are checked later; what they find in the recipe is not reported here.
     """
     everything = [each for rule in rules for each in rule(recipe)]
-    known = _keys(everything, errors_only=True)
-    return [_mended(each, rules, recipe, known) for each in everything]
-
-
-def _keys(everything: Iterable[Found], *, errors_only: bool) -> set[tuple[str, ...]]:
-    return {_key(each) for each in everything if not errors_only or each.finding.severity == "error"}
+    if not everything:
+        return []
+    trial = _Trial(rules, others, recipe, everything)
+    return [trial.mended(each) for each in everything]
 
 
 def _key(each: Found) -> tuple[str, ...]:
     return (each.finding.code, *each.finding.fields)
 
 
-def _mended(each: Found, rules: Sequence[Rule], recipe: Recipe, known: set[tuple[str, ...]]) -> Finding:
-    remedies: list[Remedy] = []
-    lesser: list[Remedy] = []
-    for way in each.ways:
-        second_best = None
-        for remedy in islice(way, _TRIES):
-            after = _after(remedy, rules, recipe)
-            if after is None or _key(each) in _keys(after, errors_only=False):
+class _Trial:
+    """Tries changes on a recipe."""
+
+    def __init__(self, rules: Sequence[Rule], others: Sequence[Rule], recipe: Recipe, everything: list[Found]) -> None:
+        self._rules, self._others, self._recipe = rules, others, recipe
+        self._known = {_key(each) for each in everything if each.finding.severity == "error"}
+        self._known_to_others: set[tuple[str, ...]] | None = None
+
+    def mended(self, each: Found) -> Finding:
+        """Return a finding with its remedies."""
+        remedies: list[Remedy] = []
+        lesser: list[tuple[Remedy, list[Found]]] = []
+        for way in each.ways:
+            second_best = None
+            for remedy in islice(way, _TRIES):
+                brought = self._brings(remedy, each)
+                if brought == []:
+                    remedies += [remedy] if remedy not in remedies else []
+                    break
+                if brought is not None:
+                    second_best = second_best or (remedy, brought)
+            else:
+                lesser += [second_best] if second_best else []
+        if not remedies and each.finding.severity == "error":
+            for remedy, brought in lesser:
+                extended = self._extended(remedy, brought, each, _STEPS)
+                remedies += [extended] if extended is not None and extended not in remedies else []
+        return dataclasses.replace(each.finding, remedies=tuple(remedies))
+
+    def _extended(self, remedy: Remedy, brought: list[Found], each: Found, steps: int) -> Remedy | None:
+        """Return a change extended to mend the errors it causes; `None` if that takes more than `steps` changes."""
+        further = []
+        for more in (more for way in brought[0].ways for more in islice(way, _TRIES_TOGETHER)):
+            if more.keys() & remedy.keys():
                 continue
-            if _keys(after, errors_only=True) <= known:
-                remedies += [remedy] if remedy not in remedies else []
-                break
-            second_best = second_best or remedy
-        else:
-            lesser += [second_best] if second_best else []
-    if each.finding.severity == "error":
-        remedies = remedies or lesser
-    return dataclasses.replace(each.finding, remedies=tuple(remedies))
-
-
-def _after(remedy: Remedy, rules: Sequence[Rule], recipe: Recipe) -> list[Found] | None:
-    try:
-        changed = with_values(recipe, remedy)
-    except RecipeError:
+            together = {**remedy, **more}
+            after = self._brings(together, each)
+            if after == []:
+                return together
+            if after is not None and _key(after[0]) != _key(brought[0]):
+                further.append((together, after))
+        if steps > 1:
+            for together, after in further[:_TRIES_TOGETHER]:
+                found_so = self._extended(together, after, each, steps - 1)
+                if found_so is not None:
+                    return found_so
         return None
-    return [each for rule in rules for each in rule(changed)]
+
+    def _brings(self, remedy: Remedy, each: Found) -> list[Found] | None:
+        """Return the errors that a change causes; `None` if it is impossible or does not mend its finding."""
+        try:
+            changed = with_values(self._recipe, remedy)
+        except RecipeError:
+            return None
+        after = [one for rule in self._rules for one in rule(changed)]
+        if _key(each) in {_key(one) for one in after}:
+            return None
+        new = [one for one in after if one.finding.severity == "error" and _key(one) not in self._known]
+        if new or not self._others:
+            return new
+        if self._known_to_others is None:
+            self._known_to_others = {_key(one) for one in self._errors_of_others(self._recipe)}
+        return [one for one in self._errors_of_others(changed) if _key(one) not in self._known_to_others]
+
+    def _errors_of_others(self, recipe: Recipe) -> list[Found]:
+        return [one for rule in self._others for one in rule(recipe) if one.finding.severity == "error"]

@@ -22,7 +22,7 @@ _MODE = "checkpoint.mode"
 
 
 def monitored(recipe: Recipe) -> Iterator[Found]:
-    """What ranks checkpoints is measured."""
+    """The metric that ranks checkpoints is measured."""
     if recipe.checkpoint.monitor == "val_loss" and recipe.data.validation_data_path is None:
         message = "val_loss is measured on a validation file, and there is none"
         advice = f"name one: {_FILE}=FILE"
@@ -34,7 +34,7 @@ def monitored(recipe: Recipe) -> Iterator[Found]:
 
 
 def early_stopping(recipe: Recipe) -> Iterator[Found]:
-    """Stopping early needs something measured more than once."""
+    """Early stopping needs a metric that is measured more than once."""
     trainer, data = recipe.trainer, recipe.data
     if trainer.early_stopping_patience is None:
         return
@@ -73,7 +73,7 @@ def validation_file(recipe: Recipe) -> Iterator[Found]:
 
 
 def validation_interval(recipe: Recipe) -> Iterator[Found]:
-    """A validation falls into the training."""
+    """The first validation comes before training ends."""
     interval, steps = recipe.trainer.val_check_interval, recipe.trainer.max_steps
     if interval is not None and steps is not None and interval > steps and recipe.data.validation_data_path:
         message = f"training ends after {steps} steps, before the first validation"
@@ -83,13 +83,13 @@ def validation_interval(recipe: Recipe) -> Iterator[Found]:
 
 
 def ranked_by_validation(recipe: Recipe) -> Iterator[Found]:
-    """Checkpoints are ranked by a validation of their own weights."""
+    """Each checkpoint is ranked by a validation of its own weights."""
     checkpoint, interval = recipe.checkpoint, recipe.trainer.val_check_interval
     every = checkpoint.every_n_train_steps
     if checkpoint.monitor != "val_loss" or recipe.data.validation_data_path is None or every is None:
         return
     if checkpoint.save_top_k in (-1, 0):
-        return  # `monitor-unused` speaks of it
+        return  # `monitor-unused` reports it
     steps = recipe.trainer.max_steps
     if interval is None and (steps is None or every < steps):
         message = "training is validated at its end only: checkpoints before it have no val_loss to be ranked by"
@@ -104,7 +104,7 @@ def ranked_by_validation(recipe: Recipe) -> Iterator[Found]:
 
 
 def kept_checkpoints(recipe: Recipe) -> Iterator[Found]:
-    """Something of a run is kept."""
+    """A run keeps some checkpoint."""
     checkpoint = recipe.checkpoint
     if checkpoint.save_top_k == 0 and not checkpoint.save_last:
         written = [path for path in (_EVERY, _MINUTES) if getattr(checkpoint, path.rpartition(".")[2]) is not None]
@@ -114,7 +114,7 @@ def kept_checkpoints(recipe: Recipe) -> Iterator[Found]:
 
 
 def monitor_without_ranking(recipe: Recipe) -> Iterator[Found]:
-    """What is monitored ranks checkpoints or stops the training."""
+    """The monitored metric ranks checkpoints or stops the training."""
     checkpoint = recipe.checkpoint
     if (
         checkpoint.monitor is not None
@@ -127,7 +127,7 @@ def monitor_without_ranking(recipe: Recipe) -> Iterator[Found]:
 
 
 def loss_mode(recipe: Recipe) -> Iterator[Found]:
-    """A small loss is better."""
+    """A lower loss is better."""
     if recipe.checkpoint.mode == "max":
         monitor = recipe.checkpoint.monitor
         message = (

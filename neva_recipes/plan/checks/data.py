@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from neva_recipes.config import LlavaDataConfig, Recipe, TextDataConfig
+from neva_recipes.families import image_length
 from neva_recipes.plan.checks._rules import Found, Rule, found, multiples, of_new
+from neva_recipes.plan.cost.rows import row_multiple
 from neva_recipes.plan.findings import error, warning
-from neva_recipes.plan.rows import row_multiple
 from neva_recipes.prompts.templates import Slot, get_template
 
 __all__ = ["data_rules"]
@@ -15,7 +16,7 @@ _LOADER = "data.dataloader_type"
 
 
 def kind_of_data(recipe: Recipe) -> Iterator[Found]:
-    """Images need a vision tower, and plain text none."""
+    """Image data needs a vision tower; plain text must not have one."""
     if isinstance(recipe.data, LlavaDataConfig) and recipe.model.vision is None:
         message = "data of class LlavaDataConfig needs model.vision and model.projector"
         advice = "set both, or give the recipe data of class TextDataConfig"
@@ -32,22 +33,22 @@ def kind_of_data(recipe: Recipe) -> Iterator[Found]:
 
 
 def image_fits(recipe: Recipe) -> Iterator[Found]:
-    """An image, the shortest prompt around it and one token of an answer fit into a sequence."""
+    """A sequence has room for an image, the shortest prompt around it and one token of an answer."""
     model, data = recipe.model, recipe.data
     if model.vision is None or not isinstance(data, LlavaDataConfig):
         return
     template = get_template(data.conv_template)
     marks = 2 * (model.use_im_start_end and template.marks_image)
     parts = (*template.first_question, *template.answer)
-    # A tokenizer makes at least one token of a word and of a special token.
+    # A tokenizer makes at least one token of each word and of each special token.
     prompt = sum(len(part.split()) if isinstance(part, str) else not isinstance(part, Slot) for part in parts) + 1
-    needed = model.vision.tokens_per_image + marks + prompt
+    needed = image_length(model.vision) + marks + prompt
     if needed > data.sequence_length:
         image = "model.vision.image_size"
         yield found(
             error(
                 "image-does-not-fit",
-                f"an image of {model.vision.tokens_per_image + marks} tokens and the shortest prompt and answer "
+                f"an image of {image_length(model.vision) + marks} tokens and the shortest prompt and answer "
                 f"({prompt} or more) do not fit into {data.sequence_length} tokens",
                 recipe,
                 _LENGTH,
@@ -71,7 +72,7 @@ def image_marks_template(recipe: Recipe) -> Iterator[Found]:
 
 
 def grouping(recipe: Recipe) -> Iterator[Found]:
-    """Grouping by length reorders samples, which a single pass does not."""
+    """Grouping by length reorders samples, which a single pass cannot."""
     data = recipe.data
     if isinstance(data, LlavaDataConfig) and data.group_by_modality_length and data.dataloader_type != "cyclic":
         path = "data.group_by_modality_length"
@@ -80,7 +81,7 @@ def grouping(recipe: Recipe) -> Iterator[Found]:
 
 
 def single_pass(recipe: Recipe) -> Iterator[Found]:
-    """A single pass is one epoch."""
+    """A single pass ends after one epoch."""
     epochs = recipe.trainer.max_epochs
     if recipe.data.dataloader_type == "single" and recipe.trainer.max_steps is None and (epochs or 0) > 1:
         path = "trainer.max_epochs"
@@ -89,7 +90,7 @@ def single_pass(recipe: Recipe) -> Iterator[Found]:
 
 
 def full_rows(recipe: Recipe) -> Iterator[Found]:
-    """Full rows of text need no padding to be divided."""
+    """Full rows of text are divisible without padding."""
     length, multiple = recipe.data.sequence_length, row_multiple(recipe, on_gpu=False)
     parallel = recipe.parallel
     paths = [_LENGTH]

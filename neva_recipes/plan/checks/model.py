@@ -1,12 +1,18 @@
-"""Rules on the language model, and on which parts of a model there are and are trained."""
+"""Rules on the language model, and on which parts of a model exist and are trained."""
 
 from collections.abc import Iterator
 
-from neva_recipes.config import LlavaDataConfig, Recipe
+from neva_recipes.config import RANDOM, LlavaDataConfig, Recipe
 from neva_recipes.plan.checks._rules import Found, Rule, around, found, of_new
+from neva_recipes.plan.cost.parameters import is_small, padding_parameters, total_parameters
 from neva_recipes.plan.findings import error, warning
 
 __all__ = ["model_rules"]
+
+_UNUSED_SHARE = 0.03
+"""A model gets a warning if padding the vocabulary adds more than this share, unless it is small. A small model with a
+small tokenizer always has a large share of padding: a few kilobytes, and a round number of rows is faster. Published
+models have less than 1 %."""
 
 _HIDDEN = "model.language.hidden_size"
 _HEADS = "model.language.num_attention_heads"
@@ -14,9 +20,15 @@ _GROUPS = "model.language.num_query_groups"
 _HEAD_SIZE = "model.language.kv_channels"
 _LONGEST_TRAINED = "model.language.max_position_embeddings"
 _FREEZE = "model.language.freeze"
-_FROM = "model.language.from_pretrained"
 _VISION = "model.vision"
 _PROJECTOR = "model.projector"
+_PART_NAMES = {"language": "the language model", "vision": "the vision tower", "projector": "the projector"}
+_SOURCES = {
+    "language": "RUN_OR_DIRECTORY",
+    "vision": "DIRECTORY",
+    "projector": "RUN (a run of stage 1, such as llava.pretrain)",
+}
+"""What a user can name as the weights of each part."""
 
 
 def hidden_heads(recipe: Recipe) -> Iterator[Found]:
@@ -43,10 +55,10 @@ def query_groups(recipe: Recipe) -> Iterator[Found]:
 
 
 def head_size(recipe: Recipe) -> Iterator[Found]:
-    """Rotary positions turn the numbers of a head in pairs; kernels take them eight at a time."""
+    """Rotary positions turn the numbers of a head in pairs; kernels process eight numbers at a time."""
     language = recipe.model.language
     if language.kv_channels is None and language.hidden_size % language.num_attention_heads:
-        return  # `hidden-heads` speaks of it
+        return  # `hidden-heads` reports it
     size = language.head_size
     paths = (_HIDDEN, _HEADS) if language.kv_channels is None else (_HEAD_SIZE,)
     ways = around(_HEAD_SIZE, size, highest=size + 8) if size <= 256 else ([{_HEAD_SIZE: 256}],)
@@ -90,7 +102,7 @@ def vision_and_projector(recipe: Recipe) -> Iterator[Found]:
     if (recipe.model.vision is None) != (recipe.model.projector is None):
         message = f"vision and projector go together: {there} is set, {missing} is none"
         advice = "set both, or neither for a text-only model"
-        # Without either, data with images would be the next error.
+        # Setting both to None leads to another error if the data has images.
         neither = [] if isinstance(recipe.data, LlavaDataConfig) else [{there: None}]
         yield found(error("vision-and-projector", message, recipe, missing, advice=advice), neither)
 
@@ -115,23 +127,41 @@ def something_trained(recipe: Recipe) -> Iterator[Found]:
         )
 
 
-def random_language(recipe: Recipe) -> Iterator[Found]:
-    """A language model that stays as it is should have learned something before."""
-    language = recipe.model.language
-    if language.freeze and language.from_pretrained is None and not _all_frozen(recipe):
-        message = "the language model keeps random weights: whatever is trained before it learns nothing useful"
-        advice = f"name its weights: {_FROM}=RUN_OR_DIRECTORY"
-        yield found(warning("random-and-frozen", message, recipe, _FROM, _FREEZE, advice=advice), [{_FREEZE: False}])
+def random_weights(recipe: Recipe) -> Iterator[Found]:
+    """Each part starts from pretrained weights, unless the recipe says that random weights are meant.
+
+    Exceptions are text-only models, and a projector that is trained before the language model is. A random projector
+    beside trained weights gets the warning even if the recipe says so, since size `tiny` sets it by itself.
+    """
+    model = recipe.model
+    if _all_frozen(recipe):
+        return
+    for name, part in (("language", model.language), ("vision", model.vision), ("projector", model.projector)):
+        if part is None or part.source is not None:
+            continue
+        told_anyway = name == "projector" and not model.language.freeze and _has_trained_neighbour(recipe)
+        if part.from_pretrained == RANDOM and not told_anyway:
+            continue
+        if not part.freeze and (model.vision is None or (name == "projector" and model.language.freeze)):
+            continue
+        field, freeze = f"model.{name}.from_pretrained", f"model.{name}.freeze"
+        otherwise = "leave it" if told_anyway else f"={RANDOM}"
+        advice = f"set {field}={_SOURCES[name]}, or {otherwise} if random weights are meant"
+        what = _PART_NAMES[name]
+        if part.freeze:
+            told = ": whatever is trained before it learns nothing useful" if name == "language" else ""
+            message = f"{what} keeps random weights{told}"
+            finding = warning("random-and-frozen", message, recipe, field, freeze, advice=advice)
+            yield found(finding, [{freeze: False}] if name == "language" else [])
+        else:
+            message = f"{what} begins from random weights"
+            if name == "projector":
+                message += ", and the language model is trained with what it makes of images"
+            yield found(warning("random-weights", message, recipe, field, advice=advice))
 
 
-def random_projector(recipe: Recipe) -> Iterator[Found]:
-    """A projector that stays as it is should have learned something before."""
-    projector = recipe.model.projector
-    if projector is not None and projector.freeze and projector.from_pretrained is None and not _all_frozen(recipe):
-        paths = (f"{_PROJECTOR}.from_pretrained", f"{_PROJECTOR}.freeze")
-        message = "the projector keeps random weights"
-        advice = f"name its weights: {paths[0]}=RUN"
-        yield found(warning("random-and-frozen", message, recipe, *paths, advice=advice), [{paths[1]: False}])
+def _has_trained_neighbour(recipe: Recipe) -> bool:
+    return any(part is not None and part.source is not None for part in (recipe.model.language, recipe.model.vision))
 
 
 def _all_frozen(recipe: Recipe) -> bool:
@@ -140,7 +170,7 @@ def _all_frozen(recipe: Recipe) -> bool:
 
 
 def dropout(recipe: Recipe) -> Iterator[Found]:
-    """Dropout leaves something over."""
+    """Dropout keeps some values."""
     for path in ("model.language.hidden_dropout", "model.language.attention_dropout"):
         if getattr(recipe.model.language, path.rpartition(".")[2]) == 1.0:
             message = "a probability of 1 drops everything: the layers learn nothing"
@@ -162,11 +192,13 @@ def frozen_dropout(recipe: Recipe) -> Iterator[Found]:
 def vocabulary_padding(recipe: Recipe) -> Iterator[Found]:
     """Rows that only pad the vocabulary are few."""
     language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
-    padding = language.padded_vocab_size(tensor) - language.vocab_size
-    if padding > language.vocab_size // 4:
+    unused, total = padding_parameters(recipe), total_parameters(recipe)
+    if unused > _UNUSED_SHARE * total and not is_small(recipe):
+        padding = language.padded_vocab_size(tensor) - language.vocab_size
         path, multiple = "model.language.make_vocab_size_divisible_by", language.make_vocab_size_divisible_by
         message = (
-            f"a multiple of {multiple * tensor} adds {padding} rows of padding to a vocabulary of {language.vocab_size}"
+            f"a multiple of {multiple * tensor} adds {padding} rows of padding to a vocabulary of "
+            f"{language.vocab_size}: {unused / total:.0%} more weights that nothing uses"
         )
         smaller = ({path: 1 << power} for power in range(multiple.bit_length() - 1, -1, -1))
         yield found(warning("vocabulary-padding", message, recipe, "model.language.vocab_size", path), smaller)
@@ -181,8 +213,7 @@ model_rules: tuple[Rule, ...] = (
     head_size,
     rope_scaling,
     sequence_positions,
-    random_language,
-    random_projector,
+    random_weights,
     dropout,
     frozen_dropout,
     vocabulary_padding,

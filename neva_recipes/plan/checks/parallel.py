@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from neva_recipes.config import Recipe
-from neva_recipes.plan._sizes import data_parallel_size, devices_per_node, layers_per_stage, model_parallel_size
 from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new, tensor_sizes
+from neva_recipes.plan.cost.sizes import data_parallel_size, devices_per_node, layers_per_stage, model_parallel_size
 from neva_recipes.plan.findings import error, warning
 
 __all__ = ["division_rules", "parallel_rules"]
@@ -28,7 +28,7 @@ _MICRO = "data.micro_batch_size"
 
 
 def world_size(recipe: Recipe) -> Iterator[Found]:
-    """The processes make up whole replicas of the model."""
+    """The processes divide into whole replicas of the model."""
     nodes, devices, replica = recipe.trainer.num_nodes, devices_per_node(recipe), model_parallel_size(recipe)
     if nodes * devices % replica:
         sizes = (_TENSOR, _PIPELINE, _CONTEXT)
@@ -50,10 +50,10 @@ def world_size(recipe: Recipe) -> Iterator[Found]:
 
 
 def global_batch(recipe: Recipe) -> Iterator[Found]:
-    """The global batch divides into microbatches of every replica."""
+    """The global batch divides into micro batches of every replica."""
     replicas = data_parallel_size(recipe)
     if replicas is None:
-        return  # `world-size` speaks of it
+        return  # `world-size` reports it
     total, micro = recipe.data.global_batch_size, recipe.data.micro_batch_size
     if total % (micro * replicas):
         yield found(
@@ -70,7 +70,7 @@ def global_batch(recipe: Recipe) -> Iterator[Found]:
 
 
 def pipeline_layers(recipe: Recipe) -> Iterator[Found]:
-    """The layers divide over the pipeline stages, those of the first and the last as given."""
+    """The layers divide over the pipeline stages; the first and the last stage may have a given number."""
     parallel, layers = recipe.parallel, recipe.model.language.num_layers
     stages, first, last = (
         parallel.pipeline_model_parallel_size,
@@ -89,7 +89,7 @@ def pipeline_layers(recipe: Recipe) -> Iterator[Found]:
                 _PIPELINE,
             ),
             *around(_PIPELINE, stages, highest=layers),
-            # The first stage has the embedding and the vision tower beside its layers: rather fewer than more.
+            # The first stage also has the embedding and the vision tower, so fewer layers come before more.
             [{_FIRST: size} for size in (*range(layers // stages, 0, -1), *range(layers // stages + 1, layers))],
         )
         return
@@ -114,7 +114,7 @@ def _other_sizes(path: str, recipe: Recipe) -> tuple[Way, Way]:
 
 
 def virtual_stages(recipe: Recipe) -> Iterator[Found]:
-    """Every pipeline stage divides into its pieces."""
+    """The layers of every pipeline stage divide over its virtual stages."""
     stages, pieces = (
         recipe.parallel.pipeline_model_parallel_size,
         recipe.parallel.virtual_pipeline_model_parallel_size or 1,
@@ -145,11 +145,11 @@ def virtual_stages(recipe: Recipe) -> Iterator[Found]:
 
 
 def virtual_ends(recipe: Recipe) -> Iterator[Found]:
-    """Pieces of a pipeline of two stages have their number of layers from one of them at most."""
+    """With virtual stages, a pipeline of two stages has a given number of layers for one stage at most."""
     parallel, pieces = recipe.parallel, recipe.parallel.virtual_pipeline_model_parallel_size or 1
     first, last = parallel.num_layers_in_first_pipeline_stage, parallel.num_layers_in_last_pipeline_stage
     if pieces > 1 and parallel.pipeline_model_parallel_size == 2 and first is not None and last is not None:
-        # Core divides by the number of stages between the two: get_transformer_layer_offset in transformer_layer.py.
+        # Core divides by the number of stages in between: get_transformer_layer_offset in transformer_layer.py.
         message = "with pieces and no stage between the first and the last, Megatron-Core takes one of their numbers"
         yield found(
             error("virtual-ends", message, recipe, _FIRST, _LAST, _VIRTUAL, _PIPELINE),
@@ -160,11 +160,11 @@ def virtual_ends(recipe: Recipe) -> Iterator[Found]:
 
 
 division_rules: tuple[Rule, ...] = (world_size, global_batch, pipeline_layers, virtual_stages)
-"""What must hold before a layout can be told at all."""
+"""Rules that must hold before a layout exists at all."""
 
 
 def tensor_heads(recipe: Recipe) -> Iterator[Found]:
-    """Heads and their groups divide over the tensor-parallel processes."""
+    """Heads and query groups divide over the tensor-parallel processes."""
     language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
     heads, groups, head = language.num_attention_heads, language.num_query_groups, language.head_size
     ways = tensor_sizes(recipe, highest=heads)
@@ -195,7 +195,7 @@ def tensor_feed_forward(recipe: Recipe) -> Iterator[Found]:
 
 
 def sequence_parallel(recipe: Recipe) -> Iterator[Found]:
-    """Sequence parallelism is over the tensor-parallel processes."""
+    """Sequence parallelism needs several tensor-parallel processes."""
     if recipe.parallel.sequence_parallel and recipe.parallel.tensor_model_parallel_size == 1:
         message = "sequence parallelism needs tensor_model_parallel_size > 1"
         yield found(
@@ -204,7 +204,7 @@ def sequence_parallel(recipe: Recipe) -> Iterator[Found]:
 
 
 def context_heads(recipe: Recipe) -> Iterator[Found]:
-    """a2a gives each context-parallel process some heads of every sequence."""
+    """a2a gives each context-parallel process some of the heads of every sequence."""
     language, parallel = recipe.model.language, recipe.parallel
     context, tensor = parallel.context_parallel_size, parallel.tensor_model_parallel_size
     if context == 1 or parallel.cp_comm_type != "a2a" or language.num_attention_heads % tensor:
@@ -222,7 +222,7 @@ def context_heads(recipe: Recipe) -> Iterator[Found]:
 
 
 def context_type_unused(recipe: Recipe) -> Iterator[Found]:
-    """How context-parallel processes talk matters where there are several."""
+    """The kind of context-parallel communication matters only with several processes."""
     if recipe.parallel.context_parallel_size == 1 and recipe.parallel.cp_comm_type != "p2p":
         message = "has no effect without context parallelism"
         yield found(
@@ -232,7 +232,7 @@ def context_type_unused(recipe: Recipe) -> Iterator[Found]:
 
 
 def param_gather(recipe: Recipe) -> Iterator[Found]:
-    """Weights are gathered where the distributed optimizer has sharded them."""
+    """Weights are gathered only if the distributed optimizer has sharded them."""
     parallel = recipe.parallel
     gather = "parallel.overlap_param_gather"
     needed = {

@@ -1,11 +1,11 @@
-"""Rules on microbatches in a pipeline."""
+"""Rules on micro batches in a pipeline."""
 
 import math
 from collections.abc import Iterator
 
 from neva_recipes.config import Recipe
-from neva_recipes.plan._sizes import data_parallel_size, num_microbatches
 from neva_recipes.plan.checks._rules import Found, Rule, around, found, multiples
+from neva_recipes.plan.cost.sizes import data_parallel_size, num_microbatches
 from neva_recipes.plan.findings import error, warning
 
 __all__ = ["pipeline_rules"]
@@ -16,11 +16,11 @@ _GLOBAL = "data.global_batch_size"
 _MICRO = "data.micro_batch_size"
 
 _BUBBLE = 0.2
-"""Share of a step that the stages may wait without a warning."""
+"""Share of a step that the stages may idle without a warning."""
 
 
 def virtual_microbatches(recipe: Recipe) -> Iterator[Found]:
-    """The interleaved schedule takes microbatches in groups of as many as there are stages."""
+    """The interleaved schedule takes micro batches in groups of one for each stage."""
     stages, pieces = (
         recipe.parallel.pipeline_model_parallel_size,
         recipe.parallel.virtual_pipeline_model_parallel_size or 1,
@@ -41,7 +41,7 @@ def virtual_microbatches(recipe: Recipe) -> Iterator[Found]:
 
 
 def bubble(recipe: Recipe) -> Iterator[Found]:
-    """Microbatches keep the stages of a pipeline busy."""
+    """There are enough micro batches to keep the stages of a pipeline busy."""
     idle, pieces = (
         recipe.parallel.pipeline_model_parallel_size - 1,
         recipe.parallel.virtual_pipeline_model_parallel_size or 1,

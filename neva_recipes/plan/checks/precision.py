@@ -1,13 +1,12 @@
 """Rules on number formats."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from neva_recipes.config import PrecisionConfig, Recipe
-from neva_recipes.plan._sizes import layers_per_stage
+from neva_recipes.config import PlainTable, PrecisionConfig, Recipe
 from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new, tensor_sizes
+from neva_recipes.plan.cost.gpus import Gpu
+from neva_recipes.plan.cost.sizes import layers_per_stage
 from neva_recipes.plan.findings import Severity, error, finding, warning
-from neva_recipes.plan.gpus import Gpu
 
 __all__ = ["gpu_rules", "precision_rules"]
 
@@ -30,20 +29,20 @@ _HEAD_SIZE = "model.language.kv_channels"
 _WITHOUT_FP8: Way = [{_FP8: None}, {_FP8: None, _PARAM: False}]
 
 _DELAYED = ("fp8_amax_history_len", "fp8_amax_compute_algo", "fp8_margin")
-"""Options of delayed scaling; the other recipes keep no history."""
+"""Options of delayed scaling; the other FP8 recipes keep no history."""
 
 _DEFAULTS = {name: field.default for name, field in PrecisionConfig.__dataclass_fields__.items()}
 
 
-def _changed(recipe: Recipe, *names: str) -> dict[str, Any]:
-    """Return those of some precision fields that are not at their default, with it."""
+def _changed(recipe: Recipe, *names: str) -> PlainTable:
+    """Return the default values of the given precision fields that are not at their default."""
     return {
         f"precision.{name}": _DEFAULTS[name] for name in names if getattr(recipe.precision, name) != _DEFAULTS[name]
     }
 
 
 def fp8_in_bf16(recipe: Recipe) -> Iterator[Found]:
-    """FP8 products are part of bf16 training."""
+    """FP8 products need bf16 training."""
     if recipe.precision.fp8 is not None and recipe.precision.precision != "bf16":
         message = f"FP8 needs precision=bf16, not {recipe.precision.precision}"
         yield found(error("fp8-precision", message, recipe, _FP8, _PRECISION), [{_PRECISION: "bf16"}], _WITHOUT_FP8)
@@ -58,7 +57,7 @@ def fp8_on_gpu(recipe: Recipe) -> Iterator[Found]:
 
 
 def fp8_weights(recipe: Recipe) -> Iterator[Found]:
-    """Weights in FP8 are multiplied in FP8, sharded, and rounded before training starts."""
+    """Weights in FP8 need FP8 products and a sharded optimizer, and are rounded before training starts."""
     if not recipe.precision.fp8_param:
         return
     sharded = "parallel.use_distributed_optimizer"
@@ -71,8 +70,8 @@ def fp8_weights(recipe: Recipe) -> Iterator[Found]:
             error("fp8-param-optimizer", message, recipe, _PARAM, sharded), [{sharded: True}], [{_PARAM: False}]
         )
     elif recipe.precision.fp8_recipe == "mxfp8":
-        # Core's buffer of mxfp8 weights is also that of their gradients (distributed/param_and_grad_buffer.py), and
-        # the option under which it keeps them apart in time is one that no recipe sets.
+        # Core uses one buffer for mxfp8 weights and their gradients (distributed/param_and_grad_buffer.py). No recipe
+        # sets the option with which it uses the buffer for one after the other.
         message = "Megatron-Core keeps mxfp8 weights and their gradients in one buffer, where they overwrite each other"
         yield found(
             error("fp8-param-mxfp8", message, recipe, _PARAM, _RECIPE), [{_PARAM: False}], [{_RECIPE: "tensorwise"}]
@@ -83,7 +82,7 @@ def fp8_weights(recipe: Recipe) -> Iterator[Found]:
 
 
 def fp8_sizes(recipe: Recipe) -> Iterator[Found]:
-    """The products of every process have sides that FP8 kernels take."""
+    """The matrices that each process multiplies have sizes that FP8 kernels accept."""
     precision, language = recipe.precision, recipe.model.language
     tensor = recipe.parallel.tensor_model_parallel_size
     if precision.fp8 is None or language.num_attention_heads % tensor or language.ffn_hidden_size % tensor:
@@ -115,7 +114,7 @@ def fp8_sizes(recipe: Recipe) -> Iterator[Found]:
 
 
 def delayed_options(recipe: Recipe) -> Iterator[Found]:
-    """A history of largest numbers belongs to delayed scaling."""
+    """The history of maxima belongs to delayed scaling."""
     changed = _changed(recipe, *_DELAYED)
     if recipe.precision.fp8 is not None and recipe.precision.fp8_recipe != "delayed" and changed:
         message = f"{recipe.precision.fp8_recipe} scaling keeps no history and takes no notice of these"
@@ -131,7 +130,7 @@ def unused_options(recipe: Recipe) -> Iterator[Found]:
 
 
 def edge_layers(recipe: Recipe) -> Iterator[Found]:
-    """First and last layers in bf16 are not all layers, and lie in the first and last stage."""
+    """Some layers but not all stay in bf16, and they lie in the first and the last pipeline stage."""
     precision, layers = recipe.precision, recipe.model.language.num_layers
     start, end = precision.num_layers_at_start_in_bf16, precision.num_layers_at_end_in_bf16
     if not precision.first_last_layers_bf16:
@@ -141,7 +140,7 @@ def edge_layers(recipe: Recipe) -> Iterator[Found]:
             yield found(warning("fp8-edges-unused", message, recipe, *changed, _EDGES), [changed], [{_EDGES: True}])
         return
     if precision.fp8 is None:
-        return  # `fp8-unused` speaks of it
+        return  # `fp8-unused` reports it
     if precision.fp8_recipe == "delayed":
         message = "delayed scaling cannot leave layers out"
         yield found(
@@ -173,7 +172,7 @@ def vision_stays(recipe: Recipe) -> Iterator[Found]:
 
 
 def context_precision(recipe: Recipe) -> Iterator[Found]:
-    """Transformer Engine's attention over several processes is in bf16, with heads of a multiple of 8."""
+    """Transformer Engine's context-parallel attention works in bf16, with head sizes that are multiples of 8."""
     parallel, accelerator = recipe.parallel, recipe.trainer.accelerator
     if parallel.context_parallel_size == 1 or accelerator == "cpu":
         return
@@ -211,7 +210,7 @@ precision_rules: tuple[Rule, ...] = (
 
 
 def fp8_hardware(recipe: Recipe, gpu: Gpu) -> Iterator[Found]:
-    """A type of GPU has some of the ways to scale FP8."""
+    """Each type of GPU supports some FP8 scaling recipes."""
     chosen = recipe.precision.fp8_recipe
     if recipe.precision.fp8 is None or recipe.trainer.accelerator == "cpu":
         return
@@ -231,4 +230,4 @@ def fp8_hardware(recipe: Recipe, gpu: Gpu) -> Iterator[Found]:
 
 
 gpu_rules = (fp8_hardware,)
-"""Rules that hold for a known type of GPU."""
+"""Rules that depend on the type of GPU."""

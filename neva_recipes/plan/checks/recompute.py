@@ -1,11 +1,11 @@
 """Rules on recomputing activations."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from neva_recipes.config import Recipe
-from neva_recipes.plan._sizes import layers_per_stage
+from neva_recipes.config import PlainTable, Recipe
 from neva_recipes.plan.checks._rules import Found, Rule, around, found
+from neva_recipes.plan.core_release import installed_core
+from neva_recipes.plan.cost.sizes import layers_per_stage
 from neva_recipes.plan.findings import Severity, error, finding, warning
 
 __all__ = ["recompute_rules"]
@@ -15,13 +15,16 @@ _METHOD = "model.recompute_method"
 _NUMBER = "model.recompute_num_layers"
 _MODULES = "model.recompute_modules"
 
+_TAKES_ANY_CHUNK = ("0.19.2",)
+"""Releases of Core that end the last chunk with the stage; the older one runs past its last layer."""
+
 
 def full_recompute(recipe: Recipe) -> Iterator[Found]:
-    """Full recompute, and only that, has a method and a number of layers."""
+    """Only full recompute has a method and a number of layers, and it needs both."""
     model = recipe.model
     given = {_METHOD: model.recompute_method, _NUMBER: model.recompute_num_layers}
     nothing = {_GRANULARITY: None, _METHOD: None, _NUMBER: None}
-    everything: dict[str, Any] = {
+    everything: PlainTable = {
         _GRANULARITY: "full",
         _METHOD: model.recompute_method or "uniform",
         _NUMBER: model.recompute_num_layers or 1,
@@ -36,7 +39,7 @@ def full_recompute(recipe: Recipe) -> Iterator[Found]:
         return
     unused = [path for path, value in given.items() if value is not None]
     if unused:
-        # Core takes no notice of a method beside selective recompute, and refuses a number of layers.
+        # Core ignores a method with selective recompute, but refuses a number of layers.
         harmless = model.recompute_granularity == "selective" and unused == [_METHOD]
         severity: Severity = "warning" if harmless else "error"
         message = "a method and a number of layers belong to full recompute, nothing is recomputed by them"
@@ -48,7 +51,7 @@ def full_recompute(recipe: Recipe) -> Iterator[Found]:
 
 
 def recomputed_layers(recipe: Recipe) -> Iterator[Found]:
-    """The layers recomputed are there; uniform takes those of a stage in equal chunks."""
+    """The layers to recompute exist; the uniform method may have to divide those of a stage into equal chunks."""
     model, sizes = recipe.model, layers_per_stage(recipe)
     number = model.recompute_num_layers
     if sizes is None or model.recompute_granularity != "full" or number is None or model.recompute_method is None:
@@ -63,6 +66,8 @@ def recomputed_layers(recipe: Recipe) -> Iterator[Found]:
         message = f"the {uneven[0]} layers of a {here} are not a multiple of chunks of {number}"
     else:
         return
+    if model.recompute_method == "uniform" and installed_core() in _TAKES_ANY_CHUNK:
+        return
     paths = [_NUMBER, _METHOD, "model.language.num_layers"]
     paths += ["parallel.pipeline_model_parallel_size"] if len(sizes) > 1 else []
     yield found(
@@ -73,7 +78,7 @@ def recomputed_layers(recipe: Recipe) -> Iterator[Found]:
 
 
 def selective_recompute(recipe: Recipe) -> Iterator[Found]:
-    """Selective recompute, and only that, has modules."""
+    """Only selective recompute has modules."""
     model = recipe.model
     if model.recompute_modules and model.recompute_granularity != "selective":
         whole = model.recompute_granularity == "full"
@@ -88,7 +93,7 @@ def selective_recompute(recipe: Recipe) -> Iterator[Found]:
 
 
 def recomputed_norms(recipe: Recipe) -> Iterator[Found]:
-    """Recomputing norms needs layers whose norms are modules of their own."""
+    """Norms can be recomputed only in layers whose norms are separate modules."""
     modules = recipe.model.recompute_modules or []
     if recipe.model.recompute_granularity != "selective" or "layernorm" not in modules:
         return
@@ -108,7 +113,7 @@ def recomputed_norms(recipe: Recipe) -> Iterator[Found]:
 
 
 def recomputed_attention(recipe: Recipe) -> Iterator[Found]:
-    """Fused attention keeps next to nothing."""
+    """Fused attention keeps hardly any activations, so recomputing it saves nothing."""
     model = recipe.model
     if model.recompute_granularity == "selective" and (model.recompute_modules or ["core_attn"]) == ["core_attn"]:
         message = "fused attention keeps no matrix of scores: recomputing it costs time and saves next to nothing"

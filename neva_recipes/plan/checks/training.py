@@ -5,21 +5,26 @@ from collections.abc import Iterator
 from neva_recipes.config import Recipe
 from neva_recipes.plan.checks._rules import Found, Rule, found
 from neva_recipes.plan.findings import error, warning
+from neva_recipes.plan.rates import RATES, highest_published_rate, own_rate
 
 __all__ = ["training_rules"]
 
 _LR = "optim.lr"
 _MIN_LR = "optim.min_lr"
 _STYLE = "optim.lr_decay_style"
+_DECAY = "optim.lr_decay_steps"
 _WARMUP = "optim.warmup_steps"
 _RATIO = "optim.warmup_ratio"
 _STEPS = "trainer.max_steps"
 _EPOCHS = "trainer.max_epochs"
 _EMA = "trainer.ema_decay"
 
+_TIMES = 10
+"""A learning rate this many times a rate that is known to train is worth a warning."""
+
 
 def learning_rates(recipe: Recipe) -> Iterator[Found]:
-    """The learning rate falls."""
+    """The learning rate does not rise after its peak."""
     optim = recipe.optim
     if optim.min_lr > optim.lr:
         message = f"the learning rate would end at {optim.min_lr:g}, above its peak of {optim.lr:g}"
@@ -27,6 +32,39 @@ def learning_rates(recipe: Recipe) -> Iterator[Found]:
     elif optim.lr_decay_style == "constant" and optim.min_lr > 0:
         message = "a constant learning rate never falls to min_lr"
         yield found(warning("min-lr-unused", message, recipe, _MIN_LR, _STYLE), [{_MIN_LR: 0.0}], [{_STYLE: "cosine"}])
+
+
+def large_rate(recipe: Recipe) -> Iterator[Found]:
+    """The learning rate is of the order that such models are trained with."""
+    rate, own, highest = recipe.optim.lr, own_rate(recipe), highest_published_rate()
+    # Rates are decimal numbers: 10 * 2e-5 is not exactly 2e-4.
+    if own is not None and rate >= _TIMES * own * (1 - 1e-9):
+        message = f"{rate / own:,.3g} times the {own:g} that {recipe.name} takes for a model of this size"
+    elif own is None and rate > _TIMES * highest:
+        message = f"more than {_TIMES} times the highest learning rate of published recipes, {highest:g}"
+    else:
+        return
+    message += ": weights begin at about 0.02, and a step would move every one by about as much as the rate"
+    digits, _, exponent = f"{rate:e}".partition("e")
+    # The minus sign of the exponent is easily forgotten.
+    turned = [{_LR: float(f"{digits}e{-int(exponent)}")}] if int(exponent) > 0 else []
+    lowest = min(rates.published for rates in RATES.values())
+    advice = "" if own is not None else f"published recipes take {lowest:g} to {highest:g}"
+    yield found(warning("lr-large", message, recipe, _LR, advice=advice), turned, [] if own is None else [{_LR: own}])
+
+
+def schedule_length(recipe: Recipe) -> Iterator[Found]:
+    """The schedule is longer than its warm-up, and has a falling part."""
+    optim = recipe.optim
+    if optim.lr_decay_steps is None:
+        return
+    if optim.lr_decay_style == "constant" and optim.warmup_ratio is None:
+        message = "a constant learning rate has no end to reach"
+        yield found(warning("lr-decay-unused", message, recipe, _DECAY, _STYLE), [{_DECAY: None}], [{_STYLE: "cosine"}])
+    elif optim.warmup_steps is not None and optim.warmup_steps >= optim.lr_decay_steps:
+        message = f"warm-up takes all of the schedule's {optim.lr_decay_steps} steps, and then the rate drops to min_lr"
+        longer = [{_DECAY: 2 * optim.warmup_steps}] if optim.warmup_steps else []
+        yield found(error("lr-decay-short", message, recipe, _DECAY, _WARMUP), longer, [{_DECAY: None}])
 
 
 def one_warmup(recipe: Recipe) -> Iterator[Found]:
@@ -37,7 +75,7 @@ def one_warmup(recipe: Recipe) -> Iterator[Found]:
 
 
 def whole_warmup(recipe: Recipe) -> Iterator[Found]:
-    """Warm-up ends before training does."""
+    """Warm-up ends before the training does."""
     steps, optim = recipe.trainer.max_steps, recipe.optim
     if optim.warmup_steps is not None and steps is not None and optim.warmup_steps >= steps:
         message = f"the learning rate never reaches {optim.lr:g}: warm-up takes all of the {steps} steps"
@@ -51,7 +89,7 @@ def whole_warmup(recipe: Recipe) -> Iterator[Found]:
 
 
 def moments(recipe: Recipe) -> Iterator[Found]:
-    """Averages of gradients forget."""
+    """Adam's moving averages take in new gradients."""
     for path, usual in (("optim.adam_beta1", 0.9), ("optim.adam_beta2", 0.999)):
         if getattr(recipe.optim, path.rpartition(".")[2]) == 1.0:
             message = "a decay of 1 never takes in a gradient, and its correction divides by zero"
@@ -59,7 +97,7 @@ def moments(recipe: Recipe) -> Iterator[Found]:
 
 
 def length(recipe: Recipe) -> Iterator[Found]:
-    """The length of training is given once."""
+    """The length of training is given exactly once."""
     steps, epochs = recipe.trainer.max_steps, recipe.trainer.max_epochs
     if (steps is None) == (epochs is None):
         message = "exactly one of max_steps and max_epochs must be set, the other none"
@@ -76,7 +114,7 @@ def seed(recipe: Recipe) -> Iterator[Found]:
 
 
 def moving_average(recipe: Recipe) -> Iterator[Found]:
-    """An average of the weights moves, and not as fast as they do."""
+    """The average of the weights moves, but more slowly than the weights."""
     decay = recipe.trainer.ema_decay
     if decay == 1.0:
         message = "a decay of 1 keeps the initial weights, which the run would then be judged by"
@@ -89,6 +127,8 @@ def moving_average(recipe: Recipe) -> Iterator[Found]:
 training_rules: tuple[Rule, ...] = (
     length,
     learning_rates,
+    large_rate,
+    schedule_length,
     one_warmup,
     whole_warmup,
     moments,

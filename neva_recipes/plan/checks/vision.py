@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from neva_recipes.config import Recipe, VisionConfig
+from neva_recipes.config import Recipe
+from neva_recipes.families import image_length, layers_run, vision_family
 from neva_recipes.plan.checks._rules import Found, Rule, around, found, multiples
 from neva_recipes.plan.findings import error, warning
 
@@ -18,7 +19,7 @@ _TOKENS = f"{_VISION}.image_token_len"
 
 
 def vision_heads(recipe: Recipe) -> Iterator[Found]:
-    """The width of the tower divides over its heads."""
+    """The hidden size of the tower divides over its heads."""
     vision = recipe.model.vision
     if vision is not None and vision.hidden_size % vision.num_attention_heads:
         hidden, heads = f"{_VISION}.hidden_size", f"{_VISION}.num_attention_heads"
@@ -31,7 +32,7 @@ def vision_heads(recipe: Recipe) -> Iterator[Found]:
 
 
 def image_patches(recipe: Recipe) -> Iterator[Found]:
-    """An image is made of whole patches."""
+    """An image consists of whole patches."""
     vision = recipe.model.vision
     if vision is None:
         return
@@ -48,8 +49,10 @@ def image_patches(recipe: Recipe) -> Iterator[Found]:
             [{_PATCH: image}],
             [{_IMAGE: patch}],
         )
-    # SigLIP's best-known tower has 384 pixels and patches of 14: the last six pixels are left out.
-    elif vision.vision_model_type == "clip" and image % patch:
+    elif image_length(vision) < 1:
+        message = "with skip_first, an image of one patch leaves no token"
+        yield found(error("image-patches", message, recipe, _IMAGE, _PATCH, _FEATURE), [{_FEATURE: "patch"}])
+    elif vision_family(vision).needs_whole_patches and image % patch:
         yield found(
             error("image-patches", f"{image} pixels are not a multiple of patches of {patch}", recipe, _IMAGE, _PATCH),
             *multiples(_IMAGE, image, patch),
@@ -57,14 +60,8 @@ def image_patches(recipe: Recipe) -> Iterator[Found]:
         )
 
 
-def _layers_run(vision: VisionConfig) -> int:
-    # Hidden state k is the output of layer k, hidden state 0 that of the embeddings; there are num_layers + 1 of them.
-    layer = vision.vision_select_layer
-    return layer if layer >= 0 else vision.num_layers + 1 + layer
-
-
 def selected_layer(recipe: Recipe) -> Iterator[Found]:
-    """The selected hidden state exists, and a layer has made it."""
+    """The selected hidden state exists, and is the output of a layer."""
     vision = recipe.model.vision
     if vision is None:
         return
@@ -81,43 +78,51 @@ def selected_layer(recipe: Recipe) -> Iterator[Found]:
             [{_LAYER: -layers if layer < 0 else layers}],
             [{_LAYER: -2}, {_LAYER: -1}],
         )
-    elif _layers_run(vision) == 0:
+    elif layers_run(vision) == 0:
         message = "the features are the embeddings of the patches: no layer of the tower is used"
         yield found(warning("vision-no-layer", message, recipe, _LAYER), [{_LAYER: -2}, {_LAYER: -1}])
 
 
 def class_token(recipe: Recipe) -> Iterator[Found]:
-    """Only CLIP has a class token."""
+    """The selected class token exists."""
     vision = recipe.model.vision
-    if vision is not None and not vision.has_class_token and vision.vision_select_feature == "cls_patch":
-        message = "SigLIP has no class token, so cls_patch is the same as patch"
+    if vision is None or vision.vision_select_feature != "cls_patch":
+        return
+    family = vision_family(vision)
+    if not family.has_class_token:
+        message = f"{family.title} has no class token, so cls_patch is the same as patch"
         yield found(warning("vision-class-token", message, recipe, _TYPE, _FEATURE), [{_FEATURE: "patch"}])
 
 
 def activation(recipe: Recipe) -> Iterator[Found]:
-    """quick_gelu is CLIP's."""
+    """The activation is one that the family's towers are trained with."""
     vision = recipe.model.vision
-    if vision is not None and vision.vision_model_type == "siglip" and vision.hidden_act == "quick_gelu":
-        path = f"{_VISION}.hidden_act"
-        message = "SigLIP's towers are trained with gelu_pytorch_tanh; quick_gelu is CLIP's"
-        yield found(warning("vision-activation", message, recipe, _TYPE, path), [{path: "gelu_pytorch_tanh"}])
+    if vision is None:
+        return
+    family = vision_family(vision)
+    if vision.hidden_act not in family.activations:
+        path, usual = f"{_VISION}.hidden_act", family.activations[0]
+        message = f"{family.title}'s towers are trained with {usual}, not with {vision.hidden_act}"
+        yield found(warning("vision-activation", message, recipe, _TYPE, path), [{path: usual}])
 
 
 def image_token_len(recipe: Recipe) -> Iterator[Found]:
-    """The number of image tokens is the one that follows from the sizes."""
+    """The number of image tokens agrees with the sizes."""
     vision = recipe.model.vision
-    if vision is not None and vision.image_token_len not in (None, vision.tokens_per_image):
+    if vision is None or vision.image_token_len is None:
+        return
+    if (tokens := image_length(vision)) != vision.image_token_len:
         yield found(
             error(
                 "image-token-len",
-                f"an image makes {vision.tokens_per_image} tokens, not {vision.image_token_len}",
+                f"an image makes {tokens} tokens, not {vision.image_token_len}",
                 recipe,
                 _TOKENS,
                 _IMAGE,
                 _PATCH,
                 _FEATURE,
             ),
-            [{_TOKENS: vision.tokens_per_image}, {_TOKENS: None}],
+            [{_TOKENS: tokens}, {_TOKENS: None}],
             [{_TOKENS: None}],
         )
 

@@ -1,10 +1,10 @@
-"""Rules on layouts and loaders that run and waste."""
+"""Rules on layouts and data loaders that work but waste time or memory."""
 
 from collections.abc import Iterator
 
 from neva_recipes.config import LlavaDataConfig, Recipe
-from neva_recipes.plan._sizes import data_parallel_size, devices_per_node
 from neva_recipes.plan.checks._rules import Found, Rule, found, tensor_sizes
+from neva_recipes.plan.cost.sizes import data_parallel_size, devices_per_node
 from neva_recipes.plan.findings import warning
 
 __all__ = ["waste_rules"]
@@ -19,13 +19,13 @@ _GATHER = "parallel.overlap_param_gather"
 
 
 def tensor_over_nodes(recipe: Recipe) -> Iterator[Found]:
-    """Tensor parallelism talks within every layer, and stays within a machine."""
+    """Tensor parallelism communicates within every layer, so it should stay within a machine."""
     nodes, devices, tensor = (
         recipe.trainer.num_nodes,
         devices_per_node(recipe),
         recipe.parallel.tensor_model_parallel_size,
     )
-    # Ranks of one tensor-parallel group follow each other.
+    # The ranks of a tensor-parallel group are consecutive.
     if nodes > 1 and devices % tensor and data_parallel_size(recipe) is not None:
         message = f"groups of {tensor} processes lie across machines of {devices}, and talk twice in every layer"
         yield found(
@@ -35,7 +35,7 @@ def tensor_over_nodes(recipe: Recipe) -> Iterator[Found]:
 
 
 def norms_whole(recipe: Recipe) -> Iterator[Found]:
-    """With tensor parallelism goes sequence parallelism."""
+    """Tensor parallelism goes with sequence parallelism."""
     parallel = recipe.parallel
     if parallel.tensor_model_parallel_size > 1 and not parallel.sequence_parallel:
         message = "without sequence parallelism every process keeps and computes norms and residuals of whole sequences"
@@ -43,7 +43,7 @@ def norms_whole(recipe: Recipe) -> Iterator[Found]:
 
 
 def optimizer_whole(recipe: Recipe) -> Iterator[Found]:
-    """Several replicas share the optimizer's state."""
+    """Several replicas share the optimizer state."""
     replicas = (data_parallel_size(recipe) or 1) * recipe.parallel.context_parallel_size
     if replicas > 1 and not recipe.parallel.use_distributed_optimizer:
         message = f"{replicas} processes keep the same state of the optimizer, which they could share"
@@ -51,7 +51,7 @@ def optimizer_whole(recipe: Recipe) -> Iterator[Found]:
 
 
 def nothing_to_overlap(recipe: Recipe) -> Iterator[Found]:
-    """Gradients are reduced over several processes."""
+    """Overlapping gradient reduction needs several processes."""
     parallel, replicas = recipe.parallel, data_parallel_size(recipe)
     if not parallel.overlap_grad_reduce or replicas is None or replicas * parallel.context_parallel_size > 1:
         return

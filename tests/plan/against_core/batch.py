@@ -22,7 +22,7 @@ from pathlib import Path
 
 from neva_model.startup import prepare_process
 from neva_recipes.config import Recipe
-from neva_recipes.plan._sizes import devices_per_node
+from neva_recipes.plan.cost.sizes import devices_per_node
 from tests.plan.against_core.core import Verdict
 
 prepare_process()
@@ -39,7 +39,7 @@ class Job:
     """The ranks of one recipe, forked from this process.
 
     Attributes:
-        failure: What the first rank that failed says, or that they hang; none if all ended well.
+        failure: What the first rank that failed says, or that they hang; `None` if all ended well.
         measured: What each rank saw, if all ended well.
     """
 

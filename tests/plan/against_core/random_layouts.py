@@ -12,7 +12,7 @@ from typing import Any
 
 from neva_recipes.config import Recipe
 from neva_recipes.plan import check_recipe
-from neva_recipes.plan._sizes import devices_per_node
+from neva_recipes.plan.cost.sizes import devices_per_node
 from tests.plan.against_core.core import Verdict, ask_core
 from tests.plan.against_core.recipes import changed, image_recipe, text_recipe
 

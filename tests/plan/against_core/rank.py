@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from neva_model.model import NevaModel
 from neva_model.model.attention import SdpaCoreAttention
+from neva_model.training.failures import Failures
 from neva_model.training.module import NevaTrainingModule
 from neva_model.training.strategy import MegatronStrategy
 from neva_recipes.config import Recipe, VisionConfig
@@ -128,7 +129,7 @@ def train(recipe: Recipe, rank: int, world_size: int, directory: Path) -> Measur
     )
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     measured = Measured()
-    module = NevaTrainingModule(recipe, "", STEPS)
+    module = NevaTrainingModule(recipe, "", STEPS, Failures(), is_resumed=False)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world_size,

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from neva_model.data import Microbatch, Sample
-from neva_model.data.collate import collate
 from neva_model.data.encoding import EncodedConversation
-from neva_model.data.sampler import MicrobatchSampler, SequentialOrder
+from neva_model.data.loading.collate import collate
+from neva_model.data.loading.sampler import MicrobatchSampler, SequentialOrder
 from neva_model.model import IMAGE_TOKEN_INDEX
 from neva_model.training.data import TrainingData
 from neva_recipes.config import Recipe
+from neva_recipes.families import image_length
 
 __all__ = ["SyntheticData"]
 
@@ -77,7 +78,7 @@ def _sample(recipe: Recipe, number: int) -> Sample:
         return Sample(tokens[:-1], tokens[1:])
     has_image = number % 3 != 2
     # The shortest prompt of the plain template: the image alone.
-    prompt = [IMAGE_TOKEN_INDEX] * recipe.model.vision.tokens_per_image if has_image else [1]
+    prompt = [IMAGE_TOKEN_INDEX] * image_length(recipe.model.vision) if has_image else [1]
     # Every fourth sample is cut; answers are of different lengths.
     answer = longest if number % 4 == 0 else 2 + number * 5 % max(1, longest - len(prompt) - 2)
     tokens = np.array([*prompt, *generator.integers(0, vocabulary, answer)])

@@ -10,14 +10,14 @@
 #SBATCH --signal=USR2@90
 
 # setup
-run=/scratch/runs/tiny-1
-exec >>"$run/logs/joined.log" 2>&1
-finish() {
-    code=$?
-    /venv/bin/python -P -m executors._slurm_end "$run" "$code" || [ $? -ne 75 ] || code=75
-    exit "$code"
+_nemo_run_dir=/scratch/runs/tiny-1
+exec >>"$_nemo_run_dir"/logs/joined.log 2>&1
+_nemo_run_finish() {
+    _nemo_run_code=$?
+    /venv/bin/python -P -m executors.slurm.end "$_nemo_run_dir" "$_nemo_run_code" || [ $? -ne 75 ] || _nemo_run_code=75
+    exit "$_nemo_run_code"
 }
-trap finish EXIT
+trap _nemo_run_finish EXIT
 # What ends the job ends srun too; an srun that this shell leaves behind would end the next start of the job.
 trap : TERM
 cd /home/me || exit 1

@@ -28,14 +28,14 @@
 #SBATCH --time=2161
 
 # setup
-run=/scratch/runs/tiny-1
-exec >>"$run/logs/joined.log" 2>&1
-finish() {
-    code=$?
-    PYTHONPATH="$run"/code.zip${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code" || [ $? -ne 75 ] || code=75
-    exit "$code"
+_nemo_run_dir=/scratch/runs/tiny-1
+exec >>"$_nemo_run_dir"/logs/joined.log 2>&1
+_nemo_run_finish() {
+    _nemo_run_code=$?
+    PYTHONPATH="$_nemo_run_dir"/code.zip${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors.slurm.end "$_nemo_run_dir" "$_nemo_run_code" ${_nemo_run_at:+"$((_nemo_run_line - _nemo_run_at))"} || [ $? -ne 75 ] || _nemo_run_code=75
+    exit "$_nemo_run_code"
 }
-trap finish EXIT
+trap _nemo_run_finish EXIT
 # What ends the job ends srun too; an srun that this shell leaves behind would end the next start of the job.
 trap : TERM
 cd /home/me || exit 1
@@ -44,10 +44,18 @@ export GREETING='it'"'"'s "me"'
 export NCCL_DEBUG=INFO
 export OMP_NUM_THREADS=8
 export PYTHONUNBUFFERED=1
-module load cuda/12.4 || exit 1
-module load 'it'"'"'s mine' || exit 1
+# The first line to fail ends the job. A writer whose reader has enough (SIGPIPE) has not failed.
+set -o pipefail
+trap '[ "$LINENO" -eq 1 ] || _nemo_run_line=$LINENO' DEBUG
+trap '_nemo_run_code=$?; [ "${#BASH_SOURCE[@]}" -gt 1 ] || [ "$_nemo_run_code" -eq 141 ] || exit "$_nemo_run_code"' ERR
+_nemo_run_at=$LINENO
+module load cuda/12.4
+module load 'it'"'"'s mine'
 ulimit -n 65536
-export PYTHONPATH="$run"/code.zip${PYTHONPATH:+:$PYTHONPATH}
+trap - DEBUG ERR
+set +o pipefail
+_nemo_run_at=
+export PYTHONPATH="$_nemo_run_dir"/code.zip${PYTHONPATH:+:$PYTHONPATH}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A node's name need not be known to the resolver; its address is known to Slurm.
 getent hosts "$MASTER_ADDR" >/dev/null ||

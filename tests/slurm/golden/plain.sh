@@ -11,19 +11,19 @@
 #SBATCH --signal=USR2@90
 
 # setup
-run=/scratch/runs/tiny-1
-exec >>"$run/logs/joined.log" 2>&1
-finish() {
-    code=$?
-    PYTHONPATH="$run"/code.zip${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors._slurm_end "$run" "$code" || [ $? -ne 75 ] || code=75
-    exit "$code"
+_nemo_run_dir=/scratch/runs/tiny-1
+exec >>"$_nemo_run_dir"/logs/joined.log 2>&1
+_nemo_run_finish() {
+    _nemo_run_code=$?
+    PYTHONPATH="$_nemo_run_dir"/code.zip${PYTHONPATH:+:$PYTHONPATH} /venv/bin/python -P -m executors.slurm.end "$_nemo_run_dir" "$_nemo_run_code" || [ $? -ne 75 ] || _nemo_run_code=75
+    exit "$_nemo_run_code"
 }
-trap finish EXIT
+trap _nemo_run_finish EXIT
 # What ends the job ends srun too; an srun that this shell leaves behind would end the next start of the job.
 trap : TERM
 cd /home/me || exit 1
 export PYTHONUNBUFFERED=1
-export PYTHONPATH="$run"/code.zip${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH="$_nemo_run_dir"/code.zip${PYTHONPATH:+:$PYTHONPATH}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A node's name need not be known to the resolver; its address is known to Slurm.
 getent hosts "$MASTER_ADDR" >/dev/null ||

@@ -1,0 +1,74 @@
+"""Write a table of captions and a table of questions about pictures as LLaVA data files.
+
+    python docs/examples/small_data/convert.py captions.csv questions.csv data
+
+captions.csv has the columns `file` and `caption`, questions.csv `file`, `question` and `answer`; a file is a name in
+the folder of the pictures. Every tenth picture with questions is held out, to measure what was learnt: its questions
+are in held_out.json, and neither they nor its captions are in captions.json, questions.json or text.txt. The last holds
+the words of the other two, for a language model of your own.
+"""
+
+import csv
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+HELD_OUT_EVERY = 10
+
+
+def turns(question: str, answer: str) -> list[dict[str, str]]:
+    """Return one exchange."""
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+def read(table: str, *columns: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that has some columns."""
+    with Path(table).open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+            sys.exit(f"error: {table}: no column {', '.join(missing)}; its first line is {reader.fieldnames}")
+        return list(reader)
+
+
+def main(captions: str, questions: str, target: str) -> None:
+    """Convert two tables into a folder of data files."""
+    folder = Path(target)
+    asked: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for row in read(questions, "file", "question", "answer"):
+        asked[row["file"]].append((row["question"], row["answer"]))
+    apart = set(sorted(asked)[::HELD_OUT_EVERY])
+    described = [
+        {
+            "id": row["file"],
+            "image": row["file"],
+            "conversations": turns("<image>\nDescribe the image.", row["caption"]),
+        }
+        for row in read(captions, "file", "caption")
+        if row["file"] not in apart
+    ]
+    chats, held_out, lines = [], [], [row["conversations"][1]["value"] for row in described]
+    for file, pairs in sorted(asked.items()):
+        if file in apart:  # one question a sample, so that each answer is counted
+            held_out += [
+                {"id": f"{file}-{i}", "image": file, "conversations": turns(f"<image>\n{question}", answer)}
+                for i, (question, answer) in enumerate(pairs)
+            ]
+            continue
+        lines += [f"USER: {question} ASSISTANT: {answer}" for question, answer in pairs]
+        talk = [turn for question, answer in pairs for turn in turns(question, answer)]
+        talk[0]["value"] = f"<image>\n{talk[0]['value']}"
+        chats.append({"id": file, "image": file, "conversations": talk})
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, samples in (("captions", described), ("questions", chats), ("held_out", held_out)):
+        text = json.dumps(samples, indent=1, ensure_ascii=False)
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    (folder / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(
+        f"{folder}: {len(described)} captions, {len(chats)} pictures with questions; "
+        f"held out are {len(apart)} pictures with {len(held_out)} questions"
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,60 @@
+"""The findings of a plan that prevent its recipe from being started."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from neva_recipes.config import RecipeError
+from neva_recipes.plan import Finding, Plan
+
+__all__ = ["ImpossibleError", "require_here", "require_possible"]
+
+
+_OF_HERE = frozenset({"files", "machine"})
+"""Subjects of errors that may not occur on another machine."""
+
+
+class ImpossibleError(RecipeError):
+    """A recipe that cannot run on any machine.
+
+    Attributes:
+        plan: Its plan.
+    """
+
+    def __init__(self, message: str, plan: Plan) -> None:
+        super().__init__(message)
+        self.plan = plan
+
+
+def require_possible(plan: Plan) -> None:
+    """Raise `ImpossibleError` with the first error that holds on every machine.
+
+    Memory errors are ignored if the GPU type is only assumed: the recipe may be for another type.
+    """
+    assumed = {"memory"} if plan.gpu_assumed else set()
+    try:
+        _require([finding for finding in plan.errors if finding.about not in {*_OF_HERE, *assumed}])
+    except RecipeError as error:
+        raise ImpossibleError(str(error), plan) from None
+
+
+def require_here(plan: Plan, but_in: Path | None = None) -> None:
+    """Raise `RecipeError` with the first error about this machine: it has no GPU or lacks files of the recipe.
+
+    Args:
+        plan: The plan of the recipe.
+        but_in: Folder whose files do not exist yet; errors about them are ignored.
+    """
+    of_here = [finding for finding in plan.errors if finding.about in _OF_HERE and not _is_due(finding, but_in)]
+    of_here.sort(key=lambda finding: finding.about != "machine")  # fetching files would not help without a GPU
+    _require(of_here)
+
+
+def _is_due(finding: Finding, folder: Path | None) -> bool:
+    names = [value for value in finding.fields.values() if isinstance(value, str)]
+    return folder is not None and any(Path(name).is_relative_to(folder) for name in names)
+
+
+def _require(errors: Sequence[Finding]) -> None:
+    if errors:
+        more = f" (and {len(errors) - 1} more: --dry-run lists them)" if len(errors) > 1 else ""
+        raise RecipeError(f"{errors[0].line()}{more}")

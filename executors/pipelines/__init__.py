@@ -1,0 +1,1 @@
+"""Pipelines and sweeps: starts their stages, each with the outputs of earlier stages."""

@@ -1,0 +1,119 @@
+"""Resumes a pipeline or sweep at the stages that are not done."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from executors.disk import require_space, tell_of_little_space
+from executors.job_record import read_job_record
+from executors.pipelines.changed_tool import ChangedTool, changed_tool
+from executors.pipelines.directory import StageStatus, stage_run, stage_statuses
+from executors.pipelines.spec import read_spec
+from executors.runs.run import Run
+from executors.warnings import joined_warnings, tell_warnings, warnings_of
+from neva_recipes.config import RecipeError, RunError, UserError, load_recipe
+from neva_recipes.plan import Plan, Planner
+from neva_recipes.plan.cost.gpus import find_gpu
+from neva_recipes.plan.resuming import plan_going_on
+from neva_recipes.plan.serialization import plan_to_json
+from neva_recipes.run_directory.layout import CHECKPOINTS, JOB_FILE, PLAN_FILE, RECIPE_FILE
+from neva_recipes.run_directory.names import list_checkpoints
+from neva_recipes.run_directory.stages import TOOL_FILE, run_title
+from neva_recipes.run_directory.state import UNDER_WAY, write_atomically
+
+__all__ = ["resume_pipeline", "stage_plans"]
+
+_UNDER_WAY_OR_DONE = ("succeeded", *UNDER_WAY)
+
+
+def resume_pipeline(
+    run: Run,
+    *,
+    changes: Mapping[str, Mapping[str, str]] | None = None,
+    detach: bool = False,
+    quiet: bool = False,
+    gpu: str | None = None,
+) -> None:
+    """Start a pipeline again; does not repeat stages that have succeeded, and waits for stages that still run.
+
+    Args:
+        run: The run of the pipeline.
+        changes: New values of fields of tool stages as command-line text, by stage and field name; they are kept.
+        detach: Return once it runs. Otherwise print its log until it has ended.
+        quiet: Do not print the warnings of the remaining stages.
+        gpu: New type of the GPUs of the remaining stages; `None` keeps the present one.
+
+    Raises:
+        RecipeError: A recipe or a change is not valid, or a recipe needs a GPU and this machine has none.
+        RunError: The pipeline is in use or cannot be started, or a stage to be changed is in use or has succeeded.
+    """
+    if (changes or gpu is not None) and not run.has_ended():
+        raise RunError(
+            f"run {run_title(run.path)} is in use, so nothing of it can be changed: "
+            "wait for its end, or cancel it first"
+        )
+    changed = {}
+    for name, fields in (changes or {}).items():
+        stage = stage_run(run.path, name)
+        if (state := stage.status().state) == "succeeded":
+            raise RunError(f"{name}: has succeeded and is not run again, so nothing of it can be changed")
+        if state in _UNDER_WAY_OR_DONE:
+            raise RunError(f"{name}: is {state}, so nothing of it can be changed before it has ended")
+        changed[name] = changed_tool(stage.path, fields)
+    find_gpu(gpu)
+    due = [stage for stage in stage_statuses(run.path, goes_on=True) if stage.state not in _UNDER_WAY_OR_DONE]
+    plans = list(stage_plans(due, gpu))
+    require_space([planned for _, planned in plans], run.path, is_new=False)
+    for name, tool in changed.items():
+        write_atomically(stage_run(run.path, name).path / TOOL_FILE, tool.text)
+    if gpu is not None:
+        for entry in due:
+            _set_gpu(entry.run, gpu)
+        for entry, planned in plans:
+            write_atomically(entry.run.path / PLAN_FILE, plan_to_json(planned))
+    if not quiet:
+        _tell(run, plans, changed)
+    run.resume(detach=detach)
+
+
+def _tell(run: Run, plans: Sequence[tuple[StageStatus, Plan]], changed: Mapping[str, ChangedTool]) -> None:
+    """Print the warnings of the stages that will be started, and whether the disk has room for what they keep."""
+    is_sweep = any(stage.settings for stage in read_spec(run.path).stages)
+    by_stage = [(stage.name, warnings_of(planned)) for stage, planned in plans]
+    by_stage += [(name, list(tool.warnings)) for name, tool in changed.items()]
+    tell_warnings(joined_warnings(by_stage, is_sweep=is_sweep))
+    there = sum(len(list_checkpoints(stage.run.path / CHECKPOINTS)) for stage, _ in plans)
+    tell_of_little_space([planned for _, planned in plans], run.path, there=there, is_new=False)
+
+
+def _set_gpu(run: Run, gpu: str) -> None:
+    record = read_job_record(run.path)
+    record["executor"]["gpu"] = gpu
+    write_atomically(run.path / JOB_FILE, json.dumps(record, indent=2) + "\n")
+
+
+def stage_plans(stages: list[StageStatus], gpu: str | None) -> Iterator[tuple[StageStatus, Plan]]:
+    """Yield the present plan of each stage that trains.
+
+    Args:
+        stages: The stages of a pipeline, in their order.
+        gpu: Type of GPU to plan for; `None` means the executor's.
+
+    Raises:
+        UserError: A recipe cannot be read, or the machine cannot run it.
+    """
+    planner: Planner | None = None
+    for stage in stages:
+        recipe = stage.run.path / RECIPE_FILE
+        if recipe.is_file():
+            planner = planner or Planner(stage.run.executor(), gpu=gpu)  # all stages have the same executor
+            try:
+                planned = planner.plan(load_recipe(recipe))
+                if stage.run.newest_checkpoint() is not None:
+                    planned = plan_going_on(planned)
+                planner.expect(str(stage.run.path), planned.recipe)  # later stages use its model
+                for finding in planned.errors:
+                    if finding.about == "machine":
+                        raise RecipeError(finding.line())
+            except UserError as error:
+                raise RecipeError(f"{stage.name}: {error}") from None
+            yield stage, planned

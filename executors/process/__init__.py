@@ -1,0 +1,1 @@
+"""Processes on one machine: starts ranks, reads their output, forwards signals, and leaves no process behind."""

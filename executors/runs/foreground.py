@@ -1,0 +1,136 @@
+"""Starts a run and, unless it is detached, shows its log until its end."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+
+from executors.base import Job
+from executors.process.folding import FOLDING_SECONDS, LineFolder
+from executors.process.logs import LogReader
+from executors.runs.standing import ENDED, POLL_SECONDS, Standing
+from executors.warnings import tell_warnings, warnings_of
+from neva_recipes.config import RunError
+from neva_recipes.run_directory.layout import joined_log
+from neva_recipes.run_directory.stages import run_title
+from neva_recipes.run_directory.state import State, read_state, write_state
+from neva_recipes.terminal import OutputLost, print_line, print_log
+
+__all__ = ["start"]
+
+
+def start(job: Job, lock: int, *, detach: bool, quiet: bool) -> None:
+    """Print the warnings of a job's plan and start the job of a written run directory; unless detached, print its log.
+
+    In the foreground Ctrl-C cancels the run. So does a closed pipe on standard output, unless the run outlives the
+    command. If this process is killed, the executor notices the end of its lifeline.
+
+    Args:
+        job: The job, in state `created`.
+        lock: File descriptor that holds the lock of the run directory.
+        detach: Return once the run has started or waits for resources, instead of at its end.
+        quiet: Print no warnings.
+
+    Raises:
+        RunError: It cannot be started.
+    """
+    if not quiet:
+        tell_warnings(warning.line for warning in warnings_of(job.plan))
+    if detach:
+        _start(job, lock, None)
+        return
+    log = joined_log(job.run_dir)
+    reader = LogReader(log, log.stat().st_size if log.exists() else 0)
+    read_end, write_end = os.pipe()
+    try:
+        try:
+            _start(job, lock, read_end)
+        finally:
+            os.close(read_end)
+        try:
+            _show(job, reader)
+        except (BrokenPipeError, OutputLost):
+            _leave(job)
+            raise
+    finally:
+        os.close(write_end)
+
+
+def _leave(job: Job) -> None:
+    """Cancel a run whose output cannot be printed any more, unless it outlives the command; print what happens."""
+    what = "goes on" if job.executor.outlives_command else "is cancelled"
+    print_line(f"run {run_title(job.run_dir)} {what}: nobody reads what it prints any more", sys.stderr)
+    if not job.executor.outlives_command:
+        with contextlib.suppress(RunError):  # the run has just ended by itself
+            Standing(job.run_dir).request_cancel(False)
+
+
+def _start(job: Job, lock: int, lifeline: int | None) -> None:
+    try:
+        job.executor.start(job, lock=lock, lifeline=lifeline)
+    except RunError as error:
+        with contextlib.suppress(OSError):
+            failed = dataclasses.replace(read_state(job.run_dir), state="failed", exit_code=1, reason=str(error))
+            write_state(job.run_dir, failed)
+        raise
+
+
+def _show(job: Job, reader: LogReader) -> None:
+    standing, name, screen = Standing(job.run_dir), run_title(job.run_dir), _Screen(job.layout.world_size)
+    interrupts, handled = 0, 0
+    told = ""
+    while True:
+        try:
+            if interrupts > handled:
+                handled = interrupts
+                _cancel(standing, name, force=interrupts > 1)
+            while (state := standing.state()).state not in ENDED:
+                waiting = _waiting(name, state)
+                # If the backend briefly gives no reason for waiting, nothing new is printed.
+                if waiting and waiting != told and (state.reason or not told):
+                    print_line(waiting, sys.stderr)
+                    told = waiting
+                elif not waiting:
+                    told = ""
+                screen.show(reader.read_lines())
+                time.sleep(POLL_SECONDS)
+            screen.show(reader.read_lines() + reader.read_rest(), is_last=True)
+            return
+        except KeyboardInterrupt:
+            interrupts += 1
+
+
+def _waiting(name: str, state: State) -> str:
+    """Return a line about what a queued run waits for; empty for other runs."""
+    if state.state != "queued":
+        return ""
+    return f"run {name} is queued: {state.reason}" if state.reason else f"run {name} is queued"
+
+
+def _cancel(standing: Standing, name: str, *, force: bool) -> None:
+    try:
+        standing.request_cancel(force)
+    except RunError:  # the run has just ended by itself
+        return
+    if not force:
+        print_line(f"cancelling run {name}; press Ctrl-C again to kill it at once", sys.stderr)
+
+
+class _Screen:
+    """Prints the lines of a job; merges equal lines of several ranks."""
+
+    def __init__(self, world_size: int) -> None:
+        self._folder = LineFolder(world_size) if world_size > 1 else None
+        self._flushed = time.monotonic()
+
+    def show(self, lines: list[str], *, is_last: bool = False) -> None:
+        """Print lines, or hold them for a moment to merge them with equal lines of other ranks."""
+        if self._folder is not None:
+            lines = list(self._folder.feed(lines))
+            if is_last or time.monotonic() - self._flushed >= FOLDING_SECONDS:
+                lines += self._folder.flush()
+                self._flushed = time.monotonic()
+        for line in lines:
+            print_log(line)
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Image files: reading, preprocessing, and finding those that are missing or too large."""

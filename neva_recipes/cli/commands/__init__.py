@@ -1,0 +1,1 @@
+"""The commands of `nemo-run`, one module each; only the typed one is loaded."""

@@ -1,0 +1,293 @@
+"""Runs a recipe: `nemo-run RECIPE [key=value ...]`."""
+
+import argparse
+import dataclasses
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neva_recipes.cli.arguments import (
+    StrictParser,
+    UsageError,
+    add_config,
+    add_quiet,
+    add_recipes,
+    add_runs_dir,
+    split_overrides,
+    whole_number,
+    wrap,
+)
+from neva_recipes.cli.commands.executors import (
+    add_executor,
+    add_gpu,
+    chosen_executor,
+    refuse_slips,
+    split_executor_overrides,
+)
+from neva_recipes.cli.commands.overview import recipe_overview
+from neva_recipes.cli.dry_run import FORMATS, show, show_script
+from neva_recipes.cli.fields import describe_fields, describe_parameters
+from neva_recipes.cli.opening import make_recipe, named_parameters, saved_recipe
+from neva_recipes.cli.report.finish import finish, reference
+from neva_recipes.cli.several import means_sweep
+from neva_recipes.cli.words import COMMAND_WORDS
+from neva_recipes.config import Draft, Positive, Recipe, RecipeError, RunError
+from neva_recipes.registry import NoSuchRecipe, RecipeEntry, find_pipeline, find_recipe, is_built_in
+from neva_recipes.run_directory.layout import RECIPE_FILE
+from neva_recipes.secrets import mask, secret_values
+
+if TYPE_CHECKING:
+    from executors import Executor
+
+__all__ = ["launch_command"]
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    arguments = _parser("nemo-run").parse(argv)
+    if arguments.format is not None and not arguments.dry_run:
+        raise UsageError(f"--format {arguments.format}: goes with --dry-run, which starts nothing: add --dry-run")
+    if arguments.script and not arguments.dry_run:
+        raise UsageError("--script: goes with --dry-run, which starts nothing: add --dry-run")
+    if arguments.script and arguments.format is not None:
+        raise UsageError(f"--script, --format {arguments.format}: choose one: the script is shell text")
+    return arguments
+
+
+def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
+    """Run, describe or plan a recipe; without one, show what can be run.
+
+    Args:
+        argv: Arguments, including the name of the recipe.
+        commands: Name and meaning of the other commands, for the help.
+    """
+    arguments = _parse(argv)
+    if arguments.version:
+        print(f"nemo-run {_version()}")
+        return 0
+    if not arguments.words:
+        print(_help(commands) if arguments.help else recipe_overview(arguments.recipes))
+        return 0
+    name, *words = arguments.words
+    pipeline_entry = None if _is_saved(name) else find_pipeline(name, arguments.recipes)
+    entry = None if pipeline_entry is not None or _is_saved(name) else _entry(name, arguments, commands)
+    overrides, of_executor = split_executor_overrides(split_overrides(words))
+    typed = mask(shlex.join(["nemo-run", *argv]), secret_values(os.environ))
+    if arguments.parallel is not None and pipeline_entry is None and not arguments.sweep:
+        raise UsageError("--parallel: goes with --sweep or a pipeline, whose runs it counts")
+    if pipeline_entry is not None:
+        return _launch_pipeline(pipeline_entry, overrides, of_executor, arguments, typed)
+    refuse_slips(overrides)
+    make = partial(_recipe_of, name, entry, arguments.config)
+    if arguments.sweep and not arguments.help:
+        from neva_recipes.cli.commands.pipeline import make_sweep, start
+
+        sweep = make_sweep(Path(name).stem if _is_saved(name) else name, overrides, make)
+        return start(sweep, chosen_executor(arguments, of_executor), arguments, typed=typed)
+    try:
+        recipe = make({} if arguments.sweep else overrides)
+    except RecipeError as error:
+        hint = "; --sweep starts a run for each of these values" if means_sweep(str(error), overrides, make) else ""
+        raise RecipeError(f"{error}{hint}") from None
+    if arguments.help:
+        # Fields set by a recipe function are only checked when it is run or inspected.
+        print(mask(_recipe_help(name, entry, recipe), secret_values(os.environ)))
+        return 0
+    executor = chosen_executor(arguments, of_executor)
+
+    from executors.findings import ImpossibleError, require_possible
+
+    try:
+        return _start(recipe, executor, arguments, typed, arguments.name or _own_name(name, entry, recipe))
+    except ImpossibleError as error:
+        from neva_recipes.cli.commands.fit import fit_words, with_fit_command
+
+        require_possible(with_fit_command(error.plan, fit_words(arguments)))
+        raise
+
+
+def _entry(name: str, arguments: argparse.Namespace, commands: Mapping[str, str]) -> RecipeEntry:
+    """Return the recipe with this name.
+
+    Raises:
+        RecipeError: As `find_recipe`.
+        UsageError: It is the name or the path of a run.
+    """
+    try:
+        return find_recipe(name, arguments.recipes, _other_words(commands))
+    except NoSuchRecipe as unknown:
+        from executors import find_run
+        from executors.pipelines.spec import is_pipeline
+
+        try:
+            run = find_run(name, arguments.runs_dir)
+        except RunError:
+            raise unknown from None
+    named, again = reference(run), ""
+    if (run.path / RECIPE_FILE).is_file() or is_pipeline(run.path):
+        again = f"nemo-run rerun {named} starts it anew, "
+    raise UsageError(f"{name}: is a run and no recipe: {again}nemo-run resume {named} goes on with it")
+
+
+def _other_words(commands: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the words that can be typed in place of a recipe, with their meanings: commands, and words for them."""
+    offered = {
+        word: tuple(name for name in names if name in commands or "." in name) for word, names in COMMAND_WORDS.items()
+    }
+    return {**{word: names for word, names in offered.items() if names}, **{name: (name,) for name in commands}}
+
+
+def _is_saved(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _recipe_of(
+    name: str, entry: RecipeEntry | None, configs: Sequence[Path], overrides: Mapping[str, str]
+) -> Draft[Recipe]:
+    if entry is not None:
+        return make_recipe(entry, overrides, configs)
+    return saved_recipe(Path(name), overrides, configs)
+
+
+def _own_name(word: str, entry: RecipeEntry | None, recipe: Draft[Recipe]) -> str | None:
+    """Return the word that the user typed, if its recipe still has the name of the built-in one it is made from."""
+    if entry is None or is_built_in(entry.name) or not is_built_in(getattr(recipe, "name", None)):
+        return None
+    from neva_recipes.inspection import source_of
+
+    return word if source_of(recipe, "name").kind == "python" else None
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("neva-recipes")
+    except PackageNotFoundError:  # the code was copied, not installed
+        return "of unknown version"
+
+
+def _launch_pipeline(
+    entry: RecipeEntry,
+    overrides: Mapping[str, str],
+    of_executor: Mapping[str, str],
+    arguments: argparse.Namespace,
+    typed: str,
+) -> int:
+    from neva_recipes.cli.commands.pipeline import make_pipeline, pipeline_fields, start
+
+    given = (("--sweep", arguments.sweep or None), ("--config", arguments.config or None))
+    for flag, value in given:
+        if value is not None:
+            raise UsageError(f"{flag}: goes with a recipe, not with a pipeline")
+    pipeline = make_pipeline(entry, overrides)
+    if arguments.help:
+        parameters = ["parameters of the pipeline:", *describe_parameters(entry.parameters)]
+        help_text = _parser(
+            f"nemo-run {entry.name}",
+            usage=f"nemo-run {entry.name} [key=value ...] [STAGE.key=value ...] [flags]",
+            description="\n\n".join(map(wrap, entry.description.split("\n\n"))),
+            epilog="\n".join(parameters + pipeline_fields(pipeline)),
+            is_for_pipeline=True,
+        ).format_help()
+        print(mask(help_text, secret_values(os.environ)))
+        return 0
+    return start(pipeline, chosen_executor(arguments, of_executor), arguments, typed=typed)
+
+
+def _start(
+    recipe: Draft[Recipe],
+    executor: "Executor",
+    arguments: argparse.Namespace,
+    typed: str,
+    name: str | None,
+) -> int:
+    import executors
+
+    place = {"name": name, "runs_dir": arguments.runs_dir}
+    if arguments.dry_run:
+        from neva_recipes.cli.commands.fit import fit_words, with_fit_command
+        from neva_recipes.inspection import inspect_recipe
+
+        inspection = inspect_recipe(recipe, executor, **place)
+        if arguments.script:
+            return show_script(inspection)
+        inspection = dataclasses.replace(inspection, plan=with_fit_command(inspection.plan, fit_words(arguments)))
+        form = arguments.format or "text"
+        remark = "; --script prints the script that does" if form == "text" and inspection.job is not None else ""
+        return show(inspection, form, typed=typed, remark=remark)
+    run = executors.run(recipe, executor, **place, detach=arguments.detach, quiet=arguments.quiet)
+    return finish(run, arguments.detach)
+
+
+def _parser(
+    prog: str, usage: str | None = None, description: str = "", epilog: str = "", *, is_for_pipeline: bool = False
+) -> StrictParser:
+    """Return the parser of a launch; for the help of a pipeline, without flags that only apply to recipes."""
+    parser = StrictParser(
+        prog,
+        takes_fields=True,
+        parameters=named_parameters,
+        usage=usage,
+        description=description,
+        epilog=epilog,
+        add_help=False,
+    )
+    parser.add_argument("words", metavar="RECIPE [key=value ...]", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("-h", "--help", action="store_true", help="with a recipe: every field, its default and meaning")
+    parser.add_argument("--dry-run", action="store_true", help="show the recipe and its plan; start nothing")
+    forms = "text or html" if is_for_pipeline else f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    parser.add_argument("--format", metavar="F", choices=FORMATS, help=f"with --dry-run: {forms} (text)")
+    if not is_for_pipeline:
+        script = "with --dry-run: print shell text that starts it, alone"
+        parser.add_argument("--script", action="store_true", help=script)
+    add_gpu(parser)
+    parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    add_quiet(parser)
+    parser.add_argument("--name", metavar="N", help="name of the run (the recipe's)")
+    if not is_for_pipeline:
+        parser.add_argument("--sweep", action="store_true", help="run every combination of values: optim.lr=1e-5,2e-5")
+    parser.add_argument(
+        "--parallel",
+        metavar="N",
+        type=partial(whole_number, kind=Positive),
+        help="runs of a sweep, or stages of a pipeline, at once (1; on Slurm any)",
+    )
+    add_executor(parser)
+    add_recipes(parser)
+    if not is_for_pipeline:
+        add_config(parser)
+    add_runs_dir(parser)
+    parser.add_argument("--version", action="store_true", help="print the version of this program, and end")
+    return parser
+
+
+def _help(commands: Mapping[str, str]) -> str:
+    return _parser(
+        "nemo-run",
+        usage="nemo-run RECIPE [key=value ...] [flags]\n       nemo-run COMMAND [...]",
+        description=(
+            "RECIPE is a name that nemo-run list shows, or a saved recipe (.yaml).\n"
+            "key=value sets a parameter of the recipe (size=13b), a field (optim.lr=1e-4), or\n"
+            "a field of the executor (executor.env.NCCL_DEBUG=INFO)."
+        ),
+        epilog="\n".join(
+            [
+                "commands, each with a --help of its own:",
+                *(f"  {name:<22}  {meaning}" for name, meaning in commands.items()),
+            ]
+        ),
+    ).format_help()
+
+
+def _recipe_help(name: str, entry: RecipeEntry | None, recipe: Draft[Recipe]) -> str:
+    fields = ["fields of the recipe, with what they hold by default:", *describe_fields(recipe)]
+    parameters = ["parameters of the recipe:", *describe_parameters(entry.parameters), ""] if entry else []
+    return _parser(
+        f"nemo-run {name}",
+        usage=f"nemo-run {name} [key=value ...] [flags]",
+        description="\n\n".join(map(wrap, entry.description.split("\n\n"))) if entry else "A saved recipe.",
+        epilog="\n".join(parameters + fields),
+    ).format_help()

@@ -1,0 +1,159 @@
+"""Uses a trained model: `nemo-run chat`, `evaluate` and `export`.
+
+The tools themselves need torch and are in `neva_model`; each is imported only when it is about to run. Their command
+lines are defined here, so that help and error messages come at once.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from neva_recipes.cli._chosen import choose_run
+from neva_recipes.cli.arguments import StrictParser, add_runs_dir, number, path_argument, whole_number
+from neva_recipes.config import RunError, expand_path, path_is
+from neva_recipes.interruption import tell_of_interruption, uninterrupted
+from neva_recipes.plan.origins.unfinished import unfinished_note
+from neva_recipes.run_directory.exit_codes import EXIT_CANCELLED
+from neva_recipes.run_directory.stages import TOOL_FILE
+from neva_recipes.storage.exports import unfinished_export
+from neva_recipes.terminal import tell
+
+__all__ = ["chat_command", "evaluate_command", "export_command", "model_path", "tool_command"]
+
+_EVALUATION, _EXPORT = "neva_model.evaluation", "neva_model.checkpoints.export"
+
+
+def chat_command(argv: Sequence[str]) -> int:
+    """Talk to a trained model: `nemo-run chat RUN [--image FILE]`."""
+    parser = StrictParser("nemo-run chat", description="Talk with a trained model, about an image or without one.")
+    _add_model(parser)
+    parser.add_argument("--image", metavar="FILE", type=path_argument, help="image to talk about")
+    parser.add_argument("--prompt", metavar="TEXT", help="ask this, print the answer, and end")
+    parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
+    parser.add_argument("--temperature", metavar="T", type=number, help="0 takes the likeliest token (0)")
+    parser.add_argument("--top-p", metavar="P", type=number, help="sample among the likeliest tokens of this share")
+    parser.add_argument("--top-k", metavar="K", type=whole_number, help="sample among this many likeliest tokens")
+    parser.add_argument("--max-new-tokens", metavar="N", type=whole_number, help="longest answer, in tokens (512)")
+    parser.add_argument("--seed", metavar="N", type=whole_number, help="seed of the sampling")
+    return _call("neva_model.inference.chat", parser.parse(argv))
+
+
+def evaluate_command(argv: Sequence[str]) -> int:
+    """Measure a trained model: `nemo-run evaluate RUN --data FILE`."""
+    parser = StrictParser(
+        "nemo-run evaluate",
+        description="Let a trained model answer a file of questions, and count the right answers.",
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        type=path_argument,
+        required=True,
+        help="LLaVA JSON or JSONL of questions and answers; several as a.json,b.json",
+    )
+    parser.add_argument(
+        "--image-folder",
+        metavar="D",
+        type=path_argument,
+        help="folder of the images (that of each file, or of the training)",
+    )
+    parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=path_argument,
+        help="where every answer goes (predictions.jsonl beside the model)",
+    )
+    parser.add_argument("--batch-size", metavar="N", type=whole_number, help="questions answered at once (32)")
+    given = parser.parse(argv)
+    try:
+        return _call(_EVALUATION, given)
+    except KeyboardInterrupt:
+        tell_of_interruption(
+            "evaluate was interrupted: nothing is kept, since results are written after the last answer"
+        )
+        return EXIT_CANCELLED
+
+
+def export_command(argv: Sequence[str]) -> int:
+    """Write a trained model for other programs: `nemo-run export RUN DIR`."""
+    parser = StrictParser(
+        "nemo-run export",
+        description="Write a trained model as a directory that transformers can load.",
+    )
+    _add_model(parser, "name of a run, or a run or checkpoint")
+    parser.add_argument("directory", metavar="DIR", type=path_argument, help="directory to write; must not exist yet")
+    given = parser.parse(argv)
+    existed = os.path.lexists(given.directory)
+    try:
+        return _call(_EXPORT, given)
+    except KeyboardInterrupt:
+        with uninterrupted():  # a second Ctrl-C may have ended the removal
+            shutil.rmtree(unfinished_export(given.directory), ignore_errors=True)
+        is_complete = not existed and os.path.lexists(given.directory)
+        kept = f"{given.directory} is complete" if is_complete else f"nothing is left of {given.directory}"
+        tell_of_interruption(f"export was interrupted: {'nothing was written' if existed else kept}")
+        return EXIT_CANCELLED
+
+
+def tool_command(run_dir: Path) -> str | None:
+    """Return the command that does the same as a stage without a recipe; `None` for any other run."""
+    try:
+        tool = json.loads((run_dir / TOOL_FILE).read_text(encoding="utf-8", errors="surrogateescape"))
+    except OSError:
+        return None
+    command = {_EVALUATION: "evaluate", _EXPORT: "export"}.get(tool["module"])
+    return command and shlex.join(["nemo-run", command, *tool["arguments"]])
+
+
+def _add_model(
+    parser: StrictParser, description: str = "name of a run, or a run, checkpoint or Hugging Face directory"
+) -> None:
+    parser.add_argument("run", metavar="RUN", help=description)
+    parser.add_argument(
+        "--tokenizer", metavar="P", type=path_argument, help="where a run's tokenizer is now, if it has moved"
+    )
+    add_runs_dir(parser)
+
+
+def _call(module: str, arguments: argparse.Namespace) -> int:
+    """Pass a command line to `main` of a module: the run as a path, the rest unchanged."""
+    given = dict(vars(arguments))
+    word = given.pop("run")
+    named = [model_path(word, given.pop("runs_dir"))]
+    _require_single(word, named[0])
+    if note := unfinished_note(Path(named[0])):
+        tell("note", note)
+    named += [str(given.pop("directory"))] if "directory" in given else []
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    # A name may begin with a dash.
+    code: int = importlib.import_module(module).main([*words, "--", *named])
+    return code
+
+
+def _require_single(word: str, path: str) -> None:
+    from executors import require_single
+
+    require_single(Path(path), word)
+
+
+def model_path(run: str, runs_dir: Path) -> str:
+    """Return the path of the run with this name; any other directory is taken for a Hugging Face directory.
+
+    Raises:
+        RunError: There is neither.
+    """
+    try:
+        return str(choose_run(run, runs_dir).path)
+    except RunError as error:
+        if path_is(expand_path(run), Path.is_dir):
+            return str(expand_path(run).resolve())
+        if "/" in run:
+            raise RunError(f"{error}, and no folder {run}") from None
+        raise

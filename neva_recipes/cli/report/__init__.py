@@ -1,0 +1,1 @@
+"""What the command says of runs: their results, curves, and what to do at their end."""

@@ -1,0 +1,80 @@
+"""Show what a resume would do: `nemo-run resume RUN --dry-run`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from neva_recipes.cli.arguments import UsageError
+from neva_recipes.cli.dry_run import show
+from neva_recipes.config import Draft, Recipe
+from neva_recipes.run_directory.names import step_of
+from neva_recipes.run_directory.stages import run_title
+from neva_recipes.terminal import print_text, tell
+
+if TYPE_CHECKING:
+    from executors import Executor, Run
+
+__all__ = ["show_resume", "show_stages"]
+
+_STAND_IN = "run"
+
+
+def show_resume(run: "Run", recipe: Draft[Recipe], executor: "Executor", go_on_from: str | None) -> int:
+    """Print the recipe and checkpoint that a run would go on with, and return the exit code: 2 if it would not start.
+
+    Args:
+        run: The run.
+        recipe: Its recipe, with the fields changed.
+        executor: The executor of the resumed run.
+        go_on_from: An earlier checkpoint; `None` means the newest.
+
+    Raises:
+        UserError: The run is in use, or the checkpoint cannot be used or does not allow such a recipe.
+    """
+    from neva_recipes.inspection import inspect_recipe
+    from neva_recipes.plan.resuming import plan_going_on
+
+    run.require_free()
+    title = run_title(run.path)
+    notes = run.resume_notes(recipe, go_on_from)
+    checkpoint = run.newest_checkpoint()
+    # The run exists: what a new one may be called does not matter.
+    inspection = inspect_recipe(recipe, executor, name=_STAND_IN, runs_dir=run.path.parent)
+    plan, job = inspection.plan, inspection.job
+    if checkpoint is not None:
+        plan = plan_going_on(plan)
+    if job is not None:
+        job = dataclasses.replace(job, name=run.record()["name"], run_dir=run.path)
+    code = show(dataclasses.replace(inspection, plan=plan, job=job), "text")
+    if checkpoint is None:
+        tell("note", f"{title} has no checkpoint: it would begin anew")
+    elif plan.recipe.trainer.max_steps == step_of(checkpoint) and go_on_from is None:
+        tell("note", f"{title}: nothing is left to train, all {plan.recipe.trainer.max_steps} steps are done")
+    else:
+        steps = "" if plan.recipe.trainer.max_steps is None else f" of {plan.recipe.trainer.max_steps} steps"
+        tell("note", f"{title} would go on from {go_on_from or checkpoint.name}{steps}")
+    for line in notes:
+        tell("note", line)
+    return code
+
+
+def show_stages(pipeline: "Run", overrides: Mapping[str, str]) -> int:
+    """Print the states of the stages of a pipeline or the points of a sweep, and which of them a resume would start.
+
+    Raises:
+        UsageError: There are overrides; a dry run of the stage itself shows their effect.
+        RunError: The pipeline is in use.
+    """
+    from executors.pipelines.directory import stage_statuses, stage_table
+
+    for field, text in overrides.items():
+        raise UsageError(
+            f"{field}={text}: --dry-run of a pipeline takes no changes: name a stage, {pipeline.name}/STAGE"
+        )
+    pipeline.require_free()
+    stages = stage_statuses(pipeline.path)
+    print_text("\n".join(stage_table(stages)))
+    open_stages = [stage.name for stage in stages if stage.state != "succeeded"]
+    tell("note", "--dry-run wrote and started nothing")
+    tell("note", f"a resume would go on with {', '.join(open_stages)}" if open_stages else "all of it has succeeded")
+    return 0

@@ -1,0 +1,31 @@
+"""Families of language models and of vision towers: all that the product knows about an architecture, declared.
+
+Each family is one file. The plan, the model, import and export read it; none of them knows a family by name.
+"""
+
+from neva_recipes.families.language import LanguageFamily
+from neva_recipes.families.registry import (
+    families,
+    image_length,
+    language_families,
+    language_family,
+    vision_families,
+    vision_family,
+)
+from neva_recipes.families.tensors import Layout, Weight
+from neva_recipes.families.vision import VisionFamily, layers_run, patches_of
+
+__all__ = [
+    "LanguageFamily",
+    "Layout",
+    "VisionFamily",
+    "families",
+    "Weight",
+    "language_families",
+    "language_family",
+    "layers_run",
+    "patches_of",
+    "image_length",
+    "vision_families",
+    "vision_family",
+]

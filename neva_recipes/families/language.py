@@ -1,0 +1,187 @@
+"""What a family of language models declares, and what follows from it for a model of the family."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from neva_recipes.config import LanguageConfig, PlainTable
+from neva_recipes.families.keys import Keys, problems_of, read_values
+from neva_recipes.families.rope import read_rope, rope_parameters, rope_problems
+from neva_recipes.families.tensors import LAYER_PREFIX, Layout, Shape, Weight
+
+__all__ = ["LanguageFamily", "sizes_of"]
+
+
+@dataclass(frozen=True)
+class LanguageFamily:
+    """A family of decoder-only language models that Megatron-Core's GPTModel can be.
+
+    The plan, the model, import and export all read this, and nothing else says what a family is.
+
+    Attributes:
+        name: Its name in a recipe, as in `model.language.family=llama`.
+        model_type: Its `model_type` in a config.json, which is also that of transformers' class.
+        keys: The keys of its config.json. The first of its architectures is the class of an export.
+        fields: Keys of its config.json, and the recipe's fields with the same meaning.
+        body: The weights outside of the layers, the word embedding first.
+        head: The output layer, whose tensor has another prefix than those of the body.
+        layer: The weights of one layer.
+        core: What a layer is made of, as fields of Core's TransformerConfig; an activation by its name in
+            torch.nn.functional.
+    """
+
+    name: str
+    model_type: str
+    keys: Keys
+    fields: Mapping[str, str]
+    body: tuple[Weight, ...]
+    head: Weight
+    layer: tuple[Weight, ...]
+    core: Mapping[str, Any]
+
+    @property
+    def embedding_tensor(self) -> str:
+        """Name of the word embedding, below the prefix of the body."""
+        return next(iter(self.body[0].tensors))
+
+    @property
+    def head_tensor(self) -> str:
+        """Name of the output layer's weight, below its prefix."""
+        return next(iter(self.head.tensors))
+
+    @cached_property
+    def _by_core_name(self) -> dict[str, Weight]:
+        weights = (*self.body, self.head, *self.layer)
+        names = {weight.core: weight for weight in weights}
+        return names | {weight.fused: weight for weight in weights if weight.fused is not None}
+
+    def weight(self, name: str) -> tuple[Weight, int | None]:
+        """Return one of Core's parameters, and the layer it is in; `None` for a weight outside of the layers.
+
+        Args:
+            name: Core's name, with layers counted over the whole model.
+        """
+        if not name.startswith(LAYER_PREFIX):
+            return self._by_core_name[name], None
+        layer, _, rest = name.removeprefix(LAYER_PREFIX).partition(".")
+        return self._by_core_name[rest], int(layer)
+
+    def read(self, fields: Mapping[str, object], place: str = "") -> PlainTable:
+        """Return a config.json with defaults filled in, and the rotary positions under `rope`.
+
+        Args:
+            fields: The configuration.
+            place: Prefix of its keys in messages: the name of its group and a dot.
+
+        Raises:
+            ValueError: A value has the wrong type or is out of range; the message names it.
+        """
+        text = read_values(fields, self.keys, place)
+        if text["num_key_value_heads"] is None:
+            text["num_key_value_heads"] = text["num_attention_heads"]
+        if text["head_dim"] is None:
+            text["head_dim"] = text["hidden_size"] // text["num_attention_heads"]
+        return text | {"rope": read_rope(text, place)}
+
+    def problems(self, fields: Mapping[str, object], keys: Keys | None = None, place: str = "") -> Iterator[str]:
+        """Yield what is not supported in a config.json.
+
+        Args:
+            fields: The configuration, which `read` accepts.
+            keys: Its known keys, if they are more than those of the family.
+            place: Prefix of its keys in messages: the name of its group and a dot.
+        """
+        yield from problems_of(fields, keys or self.keys, place)
+        yield from rope_problems(fields, self.read(fields, place)["rope"], place)
+
+    def config(self, text: Mapping[str, Any], **others: Any) -> LanguageConfig:
+        """Return the language model that a config.json describes.
+
+        Args:
+            text: The configuration, as `read` returns it.
+            **others: Fields of the recipe that it does not tell, or that are to have another value.
+        """
+        rope = text["rope"]
+        told = {
+            **{ours: text[theirs] for theirs, ours in self.fields.items()},
+            "family": self.name,
+            "vocab_size": text["vocab_size"],
+            "max_position_embeddings": text["max_position_embeddings"],
+            "rotary_base": float(rope["rope_theta"]),
+            "rope_scaling_factor": rope.get("factor") if rope["rope_type"] == "llama3" else None,
+            "share_embeddings_and_output_weights": bool(text["tie_word_embeddings"]),
+        }
+        return LanguageConfig(**(told | others))
+
+    def config_json(self, language: LanguageConfig, rows: int) -> PlainTable:
+        """Return what a config.json says of a language model, without the defaults of transformers' class.
+
+        Args:
+            language: The language model.
+            rows: Rows of its vocabulary.
+        """
+        sizes = {theirs: getattr(language, ours) for theirs, ours in self.fields.items()}
+        return {
+            **(sizes | {"head_dim": language.head_size}),
+            "vocab_size": rows,
+            "max_position_embeddings": language.max_position_embeddings,
+            "rope_parameters": rope_parameters(language),
+            "tie_word_embeddings": language.share_embeddings_and_output_weights,
+        }
+
+    def layer_parameters(self, language: LanguageConfig, tensor: int = 1) -> tuple[int, int]:
+        """Return how many weights of a layer are in matrices, and how many in norms and biases, on one rank.
+
+        Args:
+            language: A model of this family.
+            tensor: Number of tensor-parallel ranks.
+        """
+        return _count(self.layer, language, tensor)
+
+    def mlp_parameters(self, language: LanguageConfig) -> int:
+        """Return how many weights the matrices of a layer's feed-forward part have."""
+        return _count([weight for weight in self.layer if weight.core.startswith("mlp.")], language, 1)[0]
+
+    @property
+    def mlp_inputs(self) -> int:
+        """Number of matrices that the input of the feed-forward part is multiplied with: 2 for SwiGLU, otherwise 1."""
+        return len(self._by_core_name["mlp.linear_fc1.weight"].tensors)
+
+    def layer_tensors(self, tensor: int) -> int:
+        """Return in how many tensors a checkpoint holds a layer; each rank writes its share as one.
+
+        Args:
+            tensor: Number of tensor-parallel ranks.
+        """
+        # Every rank has all of a whole weight, and one of them writes it. Tensors in a stack are cut apart.
+        return sum(
+            {Layout.WHOLE: 1, Layout.STACKED: len(weight.tensors) * tensor}.get(weight.layout, tensor)
+            for weight in self.layer
+        )
+
+    def end_parameters(self, language: LanguageConfig) -> int:
+        """Return how many weights there are after the layers, besides the output layer: the final norm."""
+        return sum(_count(self.body[1:], language, 1))
+
+
+def sizes_of(language: LanguageConfig) -> dict[str, int]:
+    """Return the sizes of a language model by the names of the dimensions of its tensors."""
+    return {
+        "hidden": language.hidden_size,
+        "ffn": language.ffn_hidden_size,
+        "queries": language.num_attention_heads * language.head_size,
+        "keys": language.num_query_groups * language.head_size,
+        "vocabulary": language.vocab_size,
+    }
+
+
+def _count(weights: Iterable[Weight], language: LanguageConfig, tensor: int) -> tuple[int, int]:
+    sizes = sizes_of(language)
+    counts = {True: 0, False: 0}
+    for weight in weights:
+        shapes: Iterable[Shape] = weight.shapes(sizes).values()
+        whole = sum(map(math.prod, shapes))
+        counts[weight.is_matrix] += whole if weight.layout is Layout.WHOLE else whole // tensor
+    return counts[True], counts[False]

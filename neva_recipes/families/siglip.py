@@ -1,0 +1,34 @@
+"""The vision towers of SigLIP (transformers: SiglipVisionConfig)."""
+
+from neva_recipes.families.clip import FIELDS, LAYER, NORM_AFTER
+from neva_recipes.families.vision import VisionFamily, tower_keys
+
+__all__ = ["SIGLIP"]
+
+SIGLIP = VisionFamily(
+    name="siglip",
+    title="SigLIP",
+    model_type="siglip_vision_model",
+    whole_model_type="siglip",
+    keys=tower_keys(
+        ("SiglipVisionModel", "SiglipModel"), patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6
+    ),
+    fields=FIELDS,
+    # Its pooling head takes no part in patch features.
+    settings={"vision_use_head": False},
+    activations=("gelu_pytorch_tanh", "gelu"),
+    has_class_token=False,
+    # The best-known tower has 384 pixels and patches of 14 pixels; it leaves out the last six pixels.
+    needs_whole_patches=False,
+    crops=False,
+    image_processor="SiglipImageProcessorPil",
+    first_norm=None,
+    before={
+        "embeddings.patch_embedding.weight": ("hidden", 3, "patch", "patch"),
+        "embeddings.patch_embedding.bias": ("hidden",),
+        "embeddings.position_embedding.weight": ("positions", "hidden"),
+    },
+    layer=LAYER,
+    after=NORM_AFTER,
+)
+"""The family of SigLIP."""

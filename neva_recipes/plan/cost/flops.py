@@ -1,0 +1,139 @@
+"""Floating-point operations of a model, counted from its shape.
+
+A matrix product of [m, k] and [k, n] is 2mkn operations. The backward pass takes as many for the gradient of its input,
+if gradients must pass, and as many for the gradient of its weight, if that is trained. Norms, activation functions and
+the optimizer are not counted.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from neva_recipes.config import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
+from neva_recipes.families import (
+    image_length,
+    language_family,
+    layers_run,
+    patches_of,
+    vision_family,
+)
+from neva_recipes.plan.cost.parameters import layer_linear_parameters
+
+__all__ = ["ComponentFlops", "model_flops", "recompute_flops", "training_flops"]
+
+
+@dataclass(frozen=True)
+class ComponentFlops:
+    """Operations of one component of the model.
+
+    Attributes:
+        component: `linear layers` and `attention` of the language model's layers, its `logits`, `vision`, `projector`.
+        forward: Operations of the forward pass.
+        training: Operations of forward and backward pass, without recomputation.
+    """
+
+    component: str
+    forward: float
+    training: float
+
+
+def model_flops(
+    model: ModelConfig, *, sequence_length: float, sequences: float, images: float
+) -> tuple[ComponentFlops, ...]:
+    """Return the operations of each component in one training step over a batch.
+
+    Of causal attention, only the half of the [sequence, sequence] products that the mask leaves is counted.
+
+    Args:
+        model: The model.
+        sequence_length: Tokens of a row, image tokens and padding included.
+        sequences: Rows.
+        images: Images encoded by the vision tower.
+    """
+    language, tokens = model.language, sequence_length * sequences
+    weights_trained = not language.freeze
+    passes = weights_trained or _sees_trained(model)
+    linear = 2.0 * tokens * language.num_layers * layer_linear_parameters(language)
+    attention = tokens * language.num_layers * _attention_flops(language, sequence_length)
+    logits = 2.0 * tokens * language.hidden_size * language.vocab_size
+    components = [
+        ComponentFlops("linear layers", linear, linear * (1 + passes + weights_trained)),
+        # Attention has no weights: both of its products have two inputs that need gradients.
+        ComponentFlops("attention", attention, attention * (1 + 2 * passes)),
+        ComponentFlops("logits", logits, logits * (1 + passes + weights_trained)),
+    ]
+    if model.vision is not None and model.projector is not None:
+        components.append(_vision_flops(model.vision, images))
+        components.append(_projector_flops(model.projector, model.vision, language.hidden_size, images))
+    return tuple(components)
+
+
+def training_flops(model: ModelConfig, *, sequence_length: float, sequences: float, images: float) -> float:
+    """Return the operations of one training step over a batch, without recomputation.
+
+    Args:
+        model: The model.
+        sequence_length: Tokens of a row, image tokens and padding included.
+        sequences: Rows.
+        images: Images encoded by the vision tower.
+    """
+    components = model_flops(model, sequence_length=sequence_length, sequences=sequences, images=images)
+    return sum(component.training for component in components)
+
+
+def recompute_flops(
+    model: ModelConfig, *, sequence_length: float, sequences: float, chunks: Iterable[int]
+) -> Mapping[str, float]:
+    """Return the operations of one training step that only recompute activations, by component.
+
+    Args:
+        model: The model.
+        sequence_length: Tokens of a row, image tokens and padding included.
+        sequences: Rows.
+        chunks: Number of layers in each virtual pipeline stage of the model.
+    """
+    language, tokens = model.language, sequence_length * sequences
+    attention = _attention_flops(language, sequence_length)
+    if model.recompute_granularity == "full":
+        number = (model.recompute_num_layers or 1) if model.recompute_method == "block" else language.num_layers
+        layers = sum(min(number, chunk) for chunk in chunks)
+        linear = 2.0 * layer_linear_parameters(language)
+        return {"linear layers": tokens * layers * linear, "attention": tokens * layers * attention}
+    if model.recompute_granularity == "selective":
+        modules = model.recompute_modules or ["core_attn"]
+        attention = attention if "core_attn" in modules else 0.0
+        linear = 2.0 * language_family(language).mlp_parameters(language) if "mlp" in modules else 0.0
+        layers = language.num_layers
+        return {"linear layers": tokens * layers * linear, "attention": tokens * layers * attention}
+    return {"linear layers": 0.0, "attention": 0.0}
+
+
+def _sees_trained(model: ModelConfig) -> bool:
+    """Return whether a part before the language model is trained, so that gradients pass through all of it."""
+    return any(part is not None and not part.freeze for part in (model.vision, model.projector))
+
+
+def _attention_flops(language: LanguageConfig, length: float) -> float:
+    """Return the operations for a token in a layer: scores and weighted values, over half of the row on average."""
+    return 4.0 * language.num_attention_heads * language.head_size * length / 2
+
+
+def _vision_flops(vision: VisionConfig, images: float) -> ComponentFlops:
+    hidden, patches = vision.hidden_size, patches_of(vision)
+    tokens = patches + vision_family(vision).has_class_token
+    weights = 4 * hidden * hidden + 2 * hidden * vision.ffn_hidden_size
+    layers = layers_run(vision) * tokens * (2.0 * weights + 4.0 * tokens * hidden)
+    embedding = 2.0 * 3 * vision.patch_size**2 * hidden * patches
+    trained = not vision.freeze
+    # An image needs no gradient.
+    training = layers * (3 if trained else 1) + embedding * (2 if trained else 1)
+    return ComponentFlops("vision", images * (layers + embedding), images * training)
+
+
+def _projector_flops(
+    projector: ProjectorConfig, vision: VisionConfig, hidden_size: int, images: float
+) -> ComponentFlops:
+    tokens, trained = images * image_length(vision), not projector.freeze
+    first = 2.0 * tokens * vision.hidden_size * hidden_size
+    others = 2.0 * tokens * (projector.num_layers - 1) * hidden_size * hidden_size
+    training = first * (1 + trained + (not vision.freeze)) + others * (1 + trained + (trained or not vision.freeze))
+    return ComponentFlops("projector", first + others, training)

@@ -1,0 +1,31 @@
+"""Hugging Face directories, understood by their configuration and the headers of their weights; never imports torch.
+
+The dry run and the worker make the same checks: the dry run reports everything that is wrong, the worker stops at the
+first problem.
+"""
+
+from neva_recipes.plan.huggingface.comparison import Mismatch, compare_part
+from neva_recipes.plan.huggingface.configuration import Configuration
+from neva_recipes.plan.huggingface.directory import Directory, is_huggingface, kept_directory, open_directory
+from neva_recipes.plan.huggingface.json_files import read_image_processor, read_object
+from neva_recipes.plan.huggingface.names import LanguageSpelling, core_weight, projector_names
+from neva_recipes.plan.huggingface.tower import tower_directory
+from neva_recipes.plan.huggingface.vocabulary import VocabularyRows, vocabulary_rows
+
+__all__ = [
+    "Configuration",
+    "Directory",
+    "LanguageSpelling",
+    "Mismatch",
+    "VocabularyRows",
+    "compare_part",
+    "core_weight",
+    "is_huggingface",
+    "kept_directory",
+    "open_directory",
+    "projector_names",
+    "read_image_processor",
+    "read_object",
+    "tower_directory",
+    "vocabulary_rows",
+]

@@ -1,0 +1,168 @@
+"""A Hugging Face directory compared with the model of a recipe."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neva_recipes.config import LanguageConfig, ModelConfig, VisionConfig
+from neva_recipes.families import LanguageFamily, VisionFamily, vision_family
+from neva_recipes.plan.huggingface.configuration import Configuration
+from neva_recipes.plan.huggingface.directory import Directory
+
+__all__ = ["Mismatch", "compare_part"]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One difference between a directory and the recipe.
+
+    Attributes:
+        message: The directory's own name of the value, and the value there.
+        field: Dotted path of the recipe's field; `None` if no field could be set to it.
+        value: The value that the field would need.
+    """
+
+    message: str
+    field: str | None = None
+    value: Any = None
+
+
+def compare_part(directory: Directory, model: ModelConfig, part: str) -> Iterator[Mismatch]:
+    """Yield how a directory's language model, vision tower or projector differs from the recipe's.
+
+    The size of the vocabulary is left to `neva_recipes.plan.huggingface.vocabulary`.
+    """
+    configuration = directory.configuration
+    if configuration is not None:
+        if part == "language" and configuration.text is None:
+            yield Mismatch(f"holds a {configuration.architecture}, no language model")
+            return
+        if part == "vision" and directory.tower is None:
+            yield Mismatch(f"holds a {configuration.architecture}, no vision tower")
+            return
+        problems = configuration.problems_with(part)
+        yield from map(Mismatch, problems)
+        if problems:
+            return
+        yield from _compare_configuration(configuration, directory, model, part)
+    if part != "projector" or model.projector is not None:
+        yield from _compare_tensors(directory, model, part)
+
+
+def _compare_configuration(
+    configuration: Configuration, directory: Directory, model: ModelConfig, part: str
+) -> Iterator[Mismatch]:
+    if part == "language":
+        assert configuration.text is not None and configuration.family is not None
+        text, family = dict(configuration.text), configuration.family
+        if text["tie_word_embeddings"] and directory.has_own_output:
+            # transformers does not tie weights that differ, even if the configuration says so.
+            yield from _compare_language(family, {**text, "tie_word_embeddings": False}, model.language, untied=True)
+        else:
+            yield from _compare_language(family, text, model.language)
+    elif part == "vision" and model.vision is not None:
+        assert directory.tower is not None and directory.tower_family is not None
+        yield from _compare_vision(directory.tower_family, directory.tower, model.vision)
+    elif part == "projector" and model.vision is not None and model.projector is not None:
+        yield from _compare_selection(configuration, model.vision)
+        if configuration.is_original:
+            kind = configuration.projector_type or "linear"
+            held = model.projector.mm_projector_type
+            yield from _differing("model.projector", [("mm_projector_type", kind, "mm_projector_type", held)])
+    if part in ("language", "projector") and model.vision is not None and configuration.image_marks:
+        yield from _differing("model", [("mm_use_im_start_end", True, "use_im_start_end", model.use_im_start_end)])
+
+
+def _compare_tensors(directory: Directory, model: ModelConfig, part: str) -> Iterator[Mismatch]:
+    missing = directory.missing(part)
+    if missing is not None:
+        yield Mismatch(missing)
+    elif part == "projector" and model.projector is not None:
+        layers, held = directory.projector_layers, model.projector
+        kind = {1: "linear"}.get(layers, f"mlp{layers}x_gelu")
+        if layers != held.num_layers:
+            count = "two layers with gelu between them" if layers == 2 else f"{layers} layers"
+            yield Mismatch(f"its projector has {count}", "model.projector.mm_projector_type", kind)
+        features, hidden = directory.projector_widths
+        if model.vision is not None and features != model.vision.hidden_size:
+            yield Mismatch(f"its projector reads features of width {features}", "model.vision.hidden_size", features)
+        if hidden != model.language.hidden_size:
+            yield Mismatch(f"its projector makes rows of width {hidden}", "model.language.hidden_size", hidden)
+
+
+def _compare_language(
+    family: LanguageFamily, text: Mapping[str, Any], language: LanguageConfig, *, untied: bool = False
+) -> Iterator[Mismatch]:
+    if language.family != family.name:
+        yield Mismatch(f"model_type is {family.model_type}", "model.language.family", family.name)
+        return
+    rope = text["rope"]
+    held = {ours: getattr(language, ours) for ours in family.fields.values()} | {"kv_channels": language.head_size}
+    pairs = [
+        *((theirs, text[theirs], ours, held[ours]) for theirs, ours in family.fields.items()),
+        ("rope_theta", rope["rope_theta"], "rotary_base", language.rotary_base),
+        (
+            "rope factor",
+            rope.get("factor") if rope["rope_type"] == "llama3" else None,
+            "rope_scaling_factor",
+            language.rope_scaling_factor,
+        ),
+        (
+            "tie_word_embeddings is True, but lm_head.weight is not embed_tokens.weight, so that it"
+            if untied
+            else "tie_word_embeddings",
+            text["tie_word_embeddings"],
+            "share_embeddings_and_output_weights",
+            language.share_embeddings_and_output_weights,
+        ),
+    ]
+    if language.max_position_embeddings > text["max_position_embeddings"]:
+        longest = text["max_position_embeddings"]
+        pairs.append(("max_position_embeddings", longest, "max_position_embeddings", language.max_position_embeddings))
+    yield from _differing("model.language", pairs)
+
+
+def _compare_vision(family: VisionFamily, tower: Mapping[str, object], vision: VisionConfig) -> Iterator[Mismatch]:
+    if family.name != vision.vision_model_type:
+        yield Mismatch(f"model_type is {family.model_type}", "model.vision.vision_model_type", family.name)
+    yield from _differing(
+        "model.vision",
+        # A tower without its own configuration does not tell everything.
+        [
+            (theirs, tower[theirs], ours, getattr(vision, ours))
+            for theirs, ours in family.fields.items()
+            if theirs in tower
+        ],
+    )
+
+
+def _compare_selection(configuration: Configuration, vision: VisionConfig) -> Iterator[Mismatch]:
+    """Yield how the features that the projector reads differ from those that the recipe selects."""
+    layer, selected = configuration.vision_feature_layer, vision.vision_select_layer
+    # A hidden state can be counted from either end.
+    states = vision.num_layers + 1
+    if layer is not None and layer % states != selected % states:
+        yield from _differing("model.vision", [("vision_feature_layer", layer, "vision_select_layer", selected)])
+    skips, family = configuration.skips_first, vision_family(vision)
+    # The original LLaVA only supports towers with a class token.
+    if skips is None or (configuration.is_original and not family.has_class_token):
+        return
+    if skips != family.skips_first(vision):
+        there = (
+            f"mm_vision_select_feature is {'patch' if skips else 'cls_patch'}"
+            if configuration.is_original
+            else f"vision_feature_select_strategy is {'default' if skips else 'full'}"
+        )
+        yield Mismatch(there, "model.vision.vision_select_feature", _feature(skips, family))
+
+
+def _feature(skips_first: bool, family: VisionFamily) -> str:
+    if family.has_class_token:
+        return "patch" if skips_first else "cls_patch"
+    return "skip_first" if skips_first else "patch"
+
+
+def _differing(group: str, pairs: list[tuple[str, object, str, object]]) -> Iterator[Mismatch]:
+    for theirs, value, ours, held in pairs:
+        if value != held:
+            yield Mismatch(f"{theirs} is {value}", f"{group}.{ours}", value)

@@ -1,0 +1,160 @@
+"""Our own runs and checkpoints that a part of the model starts from: find them and compare their shape."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from neva_recipes.config import (
+    CheckpointError,
+    PlainTable,
+    Recipe,
+    build,
+    expand_path,
+    format_value,
+    load_recipe,
+    path_is,
+    tokenizer_name,
+)
+from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
+from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints, step_of
+from neva_recipes.run_directory.standing import lacks_checkpoint
+from neva_recipes.storage.checkpoints import require_files
+
+__all__ = [
+    "CHANGED_SINCE",
+    "PARTS",
+    "OtherVocabulary",
+    "find_checkpoint",
+    "find_run_directory",
+    "is_checkpoint",
+    "model_differences",
+    "other_vocabulary",
+    "read_saved_recipe",
+]
+
+PARTS = ("language", "vision", "projector")
+
+_FREE_FIELDS = {
+    "freeze",
+    "from_pretrained",
+    "hidden_dropout",
+    "attention_dropout",
+    "init_method_std",
+    "make_vocab_size_divisible_by",
+    "image_token_len",
+}
+"""Fields that may differ between the run that saved a checkpoint and the run that loads it: they change no shape."""
+
+
+def model_differences(saved: Recipe, recipe: Recipe, part: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the fields in which a part of a saved model differs from that of a recipe: path, saved value, value here.
+
+    A projector also depends on its neighbours. If the saved model has no such part, only the path of the part is
+    yielded.
+    """
+    ours, theirs = getattr(recipe.model, part), getattr(saved.model, part)
+    if theirs is None:
+        yield f"model.{part}", None, ours
+        return
+    for field in dataclasses.fields(ours):
+        there, here = getattr(theirs, field.name), getattr(ours, field.name)
+        if field.name not in _FREE_FIELDS and there != here:
+            yield f"model.{part}.{field.name}", there, here
+    if part == "projector":
+        for neighbour in ("language", "vision"):
+            there, here = (getattr(one.model, neighbour).hidden_size for one in (saved, recipe))
+            if there != here:
+                yield f"model.{neighbour}.hidden_size", there, here
+
+
+CHANGED_SINCE = "it has changed since: put back the one of the training"
+"""What to do about a tokenizer that is not the one of the training, though it is found in the same place."""
+
+
+class OtherVocabulary(NamedTuple):
+    """A tokenizer whose tokens are not those of a saved embedding.
+
+    Attributes:
+        message: What is wrong.
+        remedy: What to set; empty if no field mends it.
+    """
+
+    message: str
+    remedy: PlainTable
+
+    def line(self) -> str:
+        """Return the message and the remedy as one line."""
+        ways = [f"{field}={shlex.quote(format_value(value))}" for field, value in self.remedy.items()]
+        return f"{self.message}: {f'set {ways[0]}' if ways else CHANGED_SINCE}"
+
+
+def other_vocabulary(there: str | None, here: str | None, saved: Recipe, recipe: Recipe) -> OtherVocabulary | None:
+    """Return what is wrong with the tokenizer of a recipe that will use a saved embedding.
+
+    Args:
+        there: Digest of the vocabulary that a checkpoint was trained with; `None` if unknown.
+        here: Digest of the recipe's vocabulary; `None` if unknown.
+        saved: The recipe of the checkpoint.
+        recipe: The recipe that will use it.
+
+    Returns:
+        What is wrong; `None` if the vocabularies are the same or one is unknown.
+
+    Raises:
+        RecipeError: One of the recipes names no tokenizer.
+    """
+    if None in (there, here) or there == here:
+        return None
+    own, name = tokenizer_name(saved), tokenizer_name(recipe)
+    remedy: PlainTable = {}
+    if expand_path(own).absolute() != expand_path(name).absolute():
+        remedy["data.tokenizer"] = own
+    elif saved.model.use_im_start_end != recipe.model.use_im_start_end:
+        remedy["model.use_im_start_end"] = saved.model.use_im_start_end
+    return OtherVocabulary(f"was trained with another vocabulary than that of {name}", remedy)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a path means: the checkpoint itself, or the newest one of a run.
+
+    Raises:
+        CheckpointError: There is none, or one of its files is missing or damaged; of tensors only the size is checked.
+    """
+    checkpoint = _resolve(path)
+    require_files(checkpoint)
+    return checkpoint
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a directory is a checkpoint or has the name of one; a run is not one."""
+    return (path / INFORMATION_FILE).is_file() or step_of(path) is not None
+
+
+def _resolve(path: Path) -> Path:
+    if is_checkpoint(path):
+        return path
+    if found := list_checkpoints(path / CHECKPOINTS):
+        return found[-1]
+    if (path / RECIPE_FILE).is_file():
+        raise CheckpointError(lacks_checkpoint(path))
+    raise CheckpointError("is neither a Hugging Face directory, nor a run, nor a checkpoint")
+
+
+def read_saved_recipe(checkpoint: Path) -> Recipe:
+    """Return the recipe a checkpoint was trained with.
+
+    Raises:
+        RecipeError: The file is missing or not a valid recipe.
+    """
+    return build(load_recipe(checkpoint / RECIPE_FILE))
+
+
+def find_run_directory(path: Path) -> Path | None:
+    """Return the run that a path means: the run itself, or that of a checkpoint; `None` if there is none.
+
+    A checkpoint outside of a run stands for its run.
+    """
+    folders = (path.parent.parent, path) if path.parent.name == CHECKPOINTS else (path,)
+    return next((folder for folder in folders if path_is(folder / RECIPE_FILE, Path.is_file)), None)

@@ -1,0 +1,203 @@
+"""The sources of the parts of a model: local Hugging Face directories, runs and checkpoints."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from neva_recipes.config import (
+    CheckpointError,
+    Recipe,
+    RecipeError,
+    VisionConfig,
+    expand_path,
+    path_is,
+)
+from neva_recipes.families import vision_family
+from neva_recipes.plan.checks import Found, found
+from neva_recipes.plan.findings import error, warning
+from neva_recipes.plan.huggingface import (
+    Configuration,
+    Directory,
+    compare_part,
+    is_huggingface,
+    kept_directory,
+    read_image_processor,
+    vocabulary_rows,
+)
+from neva_recipes.plan.origins.checkpoints import (
+    CHANGED_SINCE,
+    PARTS,
+    find_checkpoint,
+    model_differences,
+    other_vocabulary,
+    read_saved_recipe,
+)
+from neva_recipes.plan.origins.unfinished import UnfinishedRun, unfinished_run
+from neva_recipes.plan.tokenizers.tokenizer import known_tokenizer, known_vocabulary
+from neva_recipes.plan.trained.trainings import recipes_of_run
+from neva_recipes.run_directory.layout import CHECKPOINTS
+from neva_recipes.storage.checkpoints import read_record
+from neva_recipes.storage.exports import exported_checkpoint
+
+__all__ = ["Opened", "check_sources"]
+
+
+class Opened:
+    """The runs and directories read so far; each is read once, however many recipes name it.
+
+    Attributes:
+        coming: Recipes of runs that do not exist yet, by the path that each will have.
+    """
+
+    def __init__(self) -> None:
+        self.coming: dict[str, Recipe] = {}
+        self.directory = cache(kept_directory)
+        self.saved_recipe = cache(lambda path: read_saved_recipe(find_checkpoint(path)))
+        self.unfinished = cache(lambda path: unfinished_run(path, find_checkpoint(path), self.saved_recipe(path)))
+        self.saved_vocabulary = cache(lambda path: read_record(find_checkpoint(path)).get("vocabulary_digest"))
+        self.recipes = cache(self._recipes)
+        self.exported_from = cache(_exported_from)
+
+    def _recipes(self, source: str) -> Sequence[Recipe]:
+        """Return the recipes of a run, oldest first, by its directory, a checkpoint, an export or its future path."""
+        return [self.coming[source]] if source in self.coming else recipes_of_run(source)
+
+    def first_recipe(self, source: str) -> Recipe | None:
+        """Return the recipe that a run began with, which names the source of its weights; `None` if unknown."""
+        return next(iter(self.recipes(source)), None)
+
+    def tokens(self, recipe: Recipe) -> int | None:
+        """Return how many tokens the tokenizer of a recipe has; `None` if it cannot be read here."""
+        tokenizer = known_tokenizer(recipe)
+        return tokenizer.vocab_size if tokenizer is not None else None
+
+    def vocabularies(self, recipe: Recipe, tokens: int) -> list[int]:
+        """Return the vocabulary sizes that the directory of a recipe's language model allows with so many tokens."""
+        source = recipe.model.language.source
+        path = expand_path(source) if source is not None else None
+        try:
+            if path is None or not path_is(path, Path.is_dir) or not is_huggingface(path):
+                return []
+            configuration = self.directory(path).configuration
+        except CheckpointError:
+            return []
+        there = vocabulary_rows(configuration) if configuration is not None else None
+        return [there.nearest(tokens), there.rows] if there is not None else []
+
+
+def _exported_from(source: str) -> str | None:
+    """Return the run that an exported directory was made from, or a checkpoint outside of a run.
+
+    Returns `None` if the directory is no export or does not say.
+    """
+    path = expand_path(source)
+    checkpoint = exported_checkpoint(path) if path_is(path, Path.is_dir) else None
+    if checkpoint is None:
+        return None
+    return str(checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint)
+
+
+def check_sources(recipe: Recipe, opened: Opened) -> Iterator[Found]:
+    """Yield what is wrong with the local sources that parts of the model start from."""
+    unusable: dict[str, list[str]] = {}
+    unfinished: dict[UnfinishedRun, list[str]] = {}
+    for part in PARTS:
+        config = getattr(recipe.model, part)
+        field = f"model.{part}.from_pretrained"
+        if config is None or config.source is None:
+            continue
+        path = expand_path(config.source)
+        try:
+            if config.source in opened.coming:
+                coming = opened.coming[config.source]
+                yield from _ours(recipe, part, field, coming)
+                yield from _tokens(recipe, part, field, known_vocabulary(coming), coming)
+            elif not path_is(path):
+                continue
+            elif not path.is_dir():
+                yield found(error("file-kind", "is a file, expected a folder", recipe, field))
+            elif is_huggingface(path):
+                yield from _huggingface(recipe, part, field, opened.directory(path), opened.tokens(recipe))
+            else:
+                saved = opened.saved_recipe(path)
+                if (run := opened.unfinished(path)) is not None:
+                    unfinished.setdefault(run, []).append(field)
+                yield from _ours(recipe, part, field, saved)
+                yield from _tokens(recipe, part, field, opened.saved_vocabulary(path), saved)
+        except (CheckpointError, RecipeError) as problem:
+            unusable.setdefault(str(problem), []).append(field)
+    for message, fields in unusable.items():
+        yield found(error("checkpoint-unusable", message, recipe, *fields))
+    for run, fields in unfinished.items():
+        # A run that goes on may remove the checkpoint before training starts.
+        named = [] if run.goes_on else [dict.fromkeys(fields, str(run.checkpoint))]
+        message = run.message + (", and the one that is the newest when training starts is taken" * run.goes_on)
+        yield found(warning("unfinished-run", message, recipe, *fields, advice=run.advice), named)
+
+
+def _ours(recipe: Recipe, part: str, field: str, saved: Recipe) -> Iterator[Found]:
+    differences = list(model_differences(saved, recipe, part))
+    if differences and differences[0][0] == f"model.{part}":
+        message = f"has no {part}: it was trained by the recipe {saved.name}"
+        yield found(error("shape-mismatch", message, recipe, field))
+    elif differences:
+        there = {name: value for name, value, _ in differences}
+        message = "was trained with " + ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in there.items())
+        yield found(error("shape-mismatch", message, recipe, field, *there), [there])
+
+
+def _tokens(recipe: Recipe, part: str, field: str, digest: str | None, saved: Recipe) -> Iterator[Found]:
+    """Yield an error if the embedding of a run was trained with a vocabulary other than the recipe's tokenizer's."""
+    if part != "language" or digest is None:
+        return
+    if other := other_vocabulary(digest, known_vocabulary(recipe), saved, recipe):
+        fields = other.remedy or ("data.tokenizer",)
+        advice = "" if other.remedy else CHANGED_SINCE
+        yield found(error("other-vocabulary", other.message, recipe, field, *fields, advice=advice), [other.remedy])
+
+
+def _huggingface(recipe: Recipe, part: str, field: str, directory: Directory, tokens: int | None) -> Iterator[Found]:
+    mismatches = list(compare_part(directory, recipe.model, part))
+    if mismatches:
+        settings = {mismatch.field: mismatch.value for mismatch in mismatches if mismatch.field}
+        message = "; ".join(mismatch.message for mismatch in mismatches)
+        message = f"config.json there: {message}" if settings else message
+        ways = [[settings]] if len(settings) == len(mismatches) else []
+        yield found(error("shape-mismatch", message, recipe, field, *settings), *ways)
+    elif part == "language" and directory.configuration is not None:
+        yield from _vocabulary(recipe, directory.configuration, field, tokens)
+    if part == "vision" and recipe.model.vision is not None:
+        yield from _image_processor(recipe, recipe.model.vision, field, directory.path)
+
+
+def _vocabulary(recipe: Recipe, configuration: Configuration, field: str, tokens: int | None) -> Iterator[Found]:
+    marks, there, path = recipe.model.use_im_start_end, vocabulary_rows(configuration), "model.language.vocab_size"
+    if there is None or there.takes(recipe.model.language.vocab_size, tokens, use_im_start_end=marks):
+        return
+    words = f", {there.text} of them for words" if there.text < there.rows else ""
+    given = f", and the tokenizer {tokens} tokens" if tokens is not None else ""
+    sizes = [there.nearest(tokens, use_im_start_end=marks), there.rows]
+    yield found(
+        error("vocabulary-size", f"the embedding there has {there.rows} rows{words}{given}", recipe, field, path),
+        [{path: size} for size in sizes],
+    )
+
+
+def _image_processor(recipe: Recipe, vision: VisionConfig, field: str, path: Path) -> Iterator[Found]:
+    """Yield an error if the directory's image processor makes images of a size that the tower does not take.
+
+    Raises:
+        CheckpointError: The settings of the image processor cannot be read.
+    """
+    if (settings := read_image_processor(path)) is None:
+        return
+    name, fields = settings
+    side = _side(fields.get("crop_size" if vision_family(vision).crops else "size"))
+    if side not in (None, vision.image_size) and fields.get("do_center_crop") is not False:
+        message = f"{name} there makes images of {side} pixels"
+        yield found(error("shape-mismatch", message, recipe, field, "model.vision.image_size"))
+
+
+def _side(size: object) -> int | None:
+    side = size.get("height") if isinstance(size, dict) else size
+    return side if isinstance(side, int) else None

@@ -1,0 +1,55 @@
+"""Finds data files whose samples have changed since a run was planned, by comparison with the plan."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from neva_recipes.config import Recipe, format_value, how_many
+from neva_recipes.plan.data.file_states import named_files
+from neva_recipes.plan.data.fingerprints import fingerprints
+from neva_recipes.plan.data.lengths import sequence_lengths
+
+__all__ = ["changed_data"]
+
+_FIELD = "data.data_path"
+
+_ORDER = "its samples may come in another order, and then some repeat in this epoch and others are missed"
+
+
+def changed_data(planned: Mapping[str, Any] | None, before: Recipe, recipe: Recipe, planned_at: float) -> list[str]:
+    """Return a line if the training data has changed since the run was planned; otherwise nothing.
+
+    If the recipe names other files or reads them differently, the change of the field is reported instead.
+
+    Args:
+        planned: The run's plan.json; `None` if there is none.
+        before: The recipe of that plan.
+        recipe: The recipe that goes on.
+        planned_at: When the plan was written, in seconds since 1970.
+    """
+    then = (planned or {}).get("lengths", {})
+    if _reading(before) != _reading(recipe) or not then.get("measured"):
+        return []
+    now = sequence_lengths(recipe)
+    if not now.measured:
+        return []
+    name, counted = format_value(recipe.data.data_path), how_many(then["samples"], "sample")
+    if then["samples"] != now.samples:
+        counts = f"{counted} then, {now.samples:,} now"
+        return [f"{_FIELD}={name} has changed since the run was planned ({counts}): they come in another order"]
+    is_newer = any(path.stat().st_mtime > planned_at for path in named_files(recipe, _FIELD))
+    if is_newer and (then["tokens"], then["images"]) != (now.tokens, now.images):
+        return [f"{_FIELD}={name} has changed since the run was planned: it holds other samples"]
+    files = (planned or {}).get("data_files", [])
+    if files and files != [dataclasses.asdict(file) for file in fingerprints(recipe, _FIELD)]:
+        return [f"{_FIELD}={name} has changed since the run was planned: {_ORDER}"]
+    if is_newer and not (files and all(file["is_whole"] for file in files)):
+        return [f"{_FIELD}={name} was written after the run was planned, and not all of it is compared: {_ORDER}"]
+    return []
+
+
+def _reading(recipe: Recipe) -> tuple[object, ...]:
+    """Return what determines the lengths of samples, apart from the content of the files."""
+    data = recipe.data
+    template = getattr(data, "conv_template", None)
+    return type(data), data.data_path, data.tokenizer, data.sequence_length, template

@@ -1,0 +1,29 @@
+"""The plan of a run that goes on from a checkpoint, without findings on sources of weights."""
+
+import dataclasses
+
+from neva_recipes.config import Recipe
+from neva_recipes.plan.origins.checkpoints import PARTS
+from neva_recipes.plan.plan import Plan
+
+__all__ = ["plan_going_on"]
+
+_STILL_TRUE = frozenset({"random-and-frozen"})
+"""Rules on sources that also hold for a checkpoint, since it keeps the weights that nothing has trained."""
+
+
+def plan_going_on(plan: Plan) -> Plan:
+    """Return a plan without its findings on sources of weights: the checkpoint holds the weights, no source is read.
+
+    Args:
+        plan: The plan of the recipe as if it started from the beginning.
+    """
+    unread = _unread_sources(plan.recipe)
+    kept = [each for each in plan.findings if each.code in _STILL_TRUE or unread.isdisjoint(each.fields)]
+    return dataclasses.replace(plan, findings=tuple(kept))
+
+
+def _unread_sources(recipe: Recipe) -> frozenset[str]:
+    """Return the fields whose files a run with a checkpoint does not read again: those of its initial weights."""
+    parts = [part for part in PARTS if part != "language" or recipe.data.tokenizer is not None]
+    return frozenset(f"model.{part}.from_pretrained" for part in parts)

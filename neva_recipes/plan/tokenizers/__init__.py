@@ -1,0 +1,1 @@
+"""Tokenizers read without their libraries, as far as a plan needs them."""

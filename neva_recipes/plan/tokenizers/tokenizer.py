@@ -1,0 +1,334 @@
+"""Local tokenizers, read without transformers: their tokens for the checks, their encoding for the lengths."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from neva_recipes.config import DataError, PlainTable, Recipe, RecipeError, expand_path, path_is, tokenizer_name
+from neva_recipes.families.values import shown
+from neva_recipes.plan.tokenizers.sentencepiece_models import require_encodable, require_model_file
+from neva_recipes.prompts.plain_text import PlainTextEncoder, PrefixScheme
+from neva_recipes.prompts.vocabulary import count_tokens, next_id, vocabulary_digest
+
+__all__ = [
+    "LocalTokenizer",
+    "kept_tokenizer",
+    "known_tokenizer",
+    "known_vocabulary",
+    "read_tokenizer",
+    "recipe_tokenizer",
+]
+
+_OTHER_FILES = ("tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+"""Files of tokenizers that only transformers can read."""
+
+_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+_LLAMA_TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+"""The tokens of transformers' LlamaTokenizer if tokenizer_config.json does not name them."""
+
+Encode = Callable[[str], list[int]]
+
+
+class LocalTokenizer:
+    """A tokenizer as the worker will use it, as far as prompts and the size of the vocabulary are concerned.
+
+    Attributes:
+        name: Its path, for messages.
+        tokens: Id of every token.
+        specials: Id of every special token.
+        vocab_size: One more than the largest id that a prompt can hold.
+        adds_image_tokens: Whether two tokens around images were added to the vocabulary.
+        bos_id: Token that begins a sequence, or `None`.
+        eos_id: Token that ends a sequence, or `None`.
+        im_start_id: Token before an image, or `None` without tokens around images.
+        im_end_id: Token after an image, or `None` without tokens around images.
+    """
+
+    def __init__(self, source: "_Source", name: str, *, use_im_start_end: bool = False) -> None:
+        """Combine the content of a tokenizer's files with the tokens that `use_im_start_end` adds."""
+        self.name = name
+        self._source = source
+        self.specials = dict(source.specials)
+        ids = dict(source.ids)
+        start, end = "<extra_id_4>", "<extra_id_5>"
+        self.adds_image_tokens = use_im_start_end and not {start, end} <= self.specials.keys()
+        if self.adds_image_tokens:
+            start, end = "<im_start>", "<im_end>"
+            for token in (start, end):
+                if token not in self.specials:
+                    self.specials[token] = ids[token] = next_id(ids)
+        self.vocab_size = count_tokens(ids, self.specials, source.pad_token)
+        self.im_start_id = self.specials[start] if use_im_start_end else None
+        self.im_end_id = self.specials[end] if use_im_start_end else None
+        self.tokens = ids
+        self.bos_id = self.specials.get(source.bos_token or "")
+        self.eos_id = self.specials.get(source.eos_token or "")
+
+    def special_id(self, token: str) -> int:
+        """Return the id of a special token such as `</s>`.
+
+        Raises:
+            DataError: The tokenizer has no such special token.
+        """
+        if token not in self.specials:
+            raise DataError(f"tokenizer {self.name} has no special token {token}")
+        return self.specials[token]
+
+    @cached_property
+    def vocabulary_digest(self) -> str:
+        """The SHA-256 of the vocabulary, as checkpoints store it."""
+        return vocabulary_digest(self.tokens)
+
+    @property
+    def prefix_scheme(self) -> PrefixScheme:
+        """Where the tokenizer adds a leading space of its own."""
+        return self._encoder[1]
+
+    def encode_text(self, text: str, *, prefix: bool = False) -> list[int]:
+        """Return the ids of plain text; with `prefix`, after the tokenizer's own leading space.
+
+        Raises:
+            DataError: The text holds half a surrogate pair, which is no character.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"text holds {text[error.start]!r}, half a surrogate pair") from None
+        encode, scheme = self._encoder
+        return encode(" " + text if prefix and text and scheme != "never" else text)
+
+    @cached_property
+    def _encoder(self) -> tuple[Encode, PrefixScheme]:
+        return self._source.encoder()
+
+
+class _Source:
+    """The content of a tokenizer's files.
+
+    Attributes:
+        ids: Id of every token.
+        specials: Id of every special token.
+        bos_token: Token that begins a sequence, or `None`.
+        eos_token: Token that ends a sequence, or `None`.
+        pad_token: Token that pads rows, or `None`.
+        encoder: Returns a function that encodes text without a leading space, and where such a space belongs.
+    """
+
+    def __init__(
+        self,
+        ids: dict[str, int],
+        specials: dict[str, int],
+        settings: dict[str, object],
+        encoder: Callable[[], tuple[Encode, PrefixScheme]],
+    ) -> None:
+        self.ids = ids
+        self.specials = specials
+        self.encoder = encoder
+        for token in _named_tokens(settings):
+            if token not in self.specials:
+                self.specials[token] = ids.setdefault(token, next_id(ids))
+        self.bos_token = _content(settings.get("bos_token"))
+        self.eos_token = _content(settings.get("eos_token"))
+        self.pad_token = _content(settings.get("pad_token"))
+
+
+def read_tokenizer(path: Path, *, use_im_start_end: bool = False) -> LocalTokenizer | None:
+    """Read a Hugging Face directory with a tokenizer.json or a tokenizer.model, or a bare SentencePiece model.
+
+    Args:
+        path: The directory or file.
+        use_im_start_end: Add the tokens around an image if the vocabulary lacks them.
+
+    Returns:
+        The tokenizer; `None` if only transformers can read its files.
+
+    Raises:
+        DataError: A file cannot be read, or there is no tokenizer.
+    """
+    settings = {} if path.is_file() else _settings(path)
+    if path.is_file():
+        require_model_file(path)
+        source = _read_sentencepiece(path, {}, is_bare=True)
+    elif (path / "tokenizer.json").is_file():
+        source = _read_json(path / "tokenizer.json", settings)
+    elif (path / "tokenizer.model").is_file():
+        # Without a configuration the worker takes the class of Llama.
+        is_bare = not (path / "tokenizer_config.json").is_file()
+        source = _read_sentencepiece(path / "tokenizer.model", settings, is_bare=is_bare)
+    elif any((path / name).is_file() for name in _OTHER_FILES):
+        return None
+    else:
+        raise DataError(f"{path} holds no tokenizer: expected tokenizer.json or tokenizer.model")
+    return LocalTokenizer(source, str(path), use_im_start_end=use_im_start_end)
+
+
+def recipe_tokenizer(recipe: Recipe) -> LocalTokenizer | None:
+    """Return the tokenizer of a recipe; it is read again only if its files have changed.
+
+    Returns:
+        The tokenizer; `None` if it is not here or only transformers can read it.
+
+    Raises:
+        DataError: A file of the tokenizer cannot be read, or there is none.
+        RecipeError: The recipe names no tokenizer.
+    """
+    path = expand_path(tokenizer_name(recipe))
+    return kept_tokenizer(path, use_im_start_end=recipe.model.use_im_start_end) if path_is(path) else None
+
+
+def kept_tokenizer(path: Path, *, use_im_start_end: bool) -> LocalTokenizer | None:
+    """Return what `read_tokenizer` returns; the files are read again only if they have changed."""
+    return _read_once(path, use_im_start_end, _state(path))
+
+
+def known_tokenizer(recipe: Recipe) -> LocalTokenizer | None:
+    """Return the recipe's tokenizer if it is here and can be read; check_files reports what is wrong with it."""
+    try:
+        return recipe_tokenizer(recipe)
+    except (DataError, RecipeError):
+        return None
+
+
+def known_vocabulary(recipe: Recipe) -> str | None:
+    """Return the digest of the recipe's vocabulary if its tokenizer is here and can be read."""
+    tokenizer = known_tokenizer(recipe)
+    return tokenizer.vocabulary_digest if tokenizer is not None else None
+
+
+@lru_cache(maxsize=16)
+def _read_once(path: Path, use_im_start_end: bool, _: object) -> LocalTokenizer | None:
+    return read_tokenizer(path, use_im_start_end=use_im_start_end)
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return the names, sizes and modification times of a tokenizer's files."""
+    try:
+        files = [path] if path.is_file() else [entry for entry in sorted(path.iterdir()) if entry.is_file()]
+        return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def _settings(folder: Path) -> PlainTable:
+    """Return tokenizer_config.json over special_tokens_map.json, with the default tokens of the tokenizer's class."""
+    settings: PlainTable = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found = _read(folder / name, json.loads)
+            if not isinstance(found, dict):
+                raise DataError(f"{folder / name}: cannot be read: expected a JSON object")
+            settings |= found
+            _check_types(folder / name, found)
+    if _is_llama(settings):
+        settings = _LLAMA_TOKENS | settings
+    return settings
+
+
+def _check_types(path: Path, settings: dict[str, object]) -> None:
+    """Check the names of tokens and of the tokenizer's class, on which transformers fails without a clear message."""
+    for key in (*_NAMED_TOKENS, "tokenizer_class"):
+        found = settings.get(key)
+        named = _content(found) if key != "tokenizer_class" else found if isinstance(found, str) else None
+        # Some libraries ignore an empty token, others loop over it without end.
+        if found is not None and not named:
+            raise DataError(
+                f"{path}: {key} is {shown(found)}, expected {'a token' if key in _NAMED_TOKENS else 'a name'}"
+            )
+
+
+def _is_llama(settings: dict[str, object]) -> bool:
+    return str(settings.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer"
+
+
+def _named_tokens(settings: dict[str, object]) -> Iterator[str]:
+    entries = [settings.get(key) for key in _NAMED_TOKENS]
+    # The older name counts if the newer one is absent.
+    others = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
+    entries += list(others.values()) if isinstance(others, dict) else others if isinstance(others, list) else []
+    added = settings.get("added_tokens_decoder")
+    entries += added.values() if isinstance(added, dict) else []
+    for entry in entries:
+        if token := _content(entry):
+            yield token
+
+
+def _content(entry: object) -> str | None:
+    """Return the text of a token, whose entry is either the text or an object with settings."""
+    text = entry.get("content") if isinstance(entry, dict) else entry
+    return text if isinstance(text, str) else None
+
+
+def _read(path: Path, parse: Callable[[str], object]) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())[:160]}") from None
+
+
+def _read_json(path: Path, settings: dict[str, object]) -> _Source:
+    layout = _read(path, json.loads)
+    try:
+        vocabulary = layout["model"]["vocab"]
+        # A unigram model lists its pieces with their scores; the other models map pieces to ids.
+        ids = (
+            {entry[0]: number for number, entry in enumerate(vocabulary)}
+            if isinstance(vocabulary, list)
+            else vocabulary
+        )
+        added = {token["content"]: int(token["id"]) for token in layout.get("added_tokens") or []}
+        ids = {**ids, **added}
+        strange = next((token for token, number in ids.items() if type(number) is not int or number < 0), None)
+        if strange is not None:
+            raise ValueError(f"{shown(strange)} has the id {shown(ids[strange])}")
+        source = _Source(ids, dict(added), settings, lambda: _json_encoder(path, layout, settings))
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a tokenizer: {error!r}") from None
+    if len(ids) <= len(added):
+        raise DataError(f"{path} has no vocabulary beyond its {len(added)} special tokens")
+    return source
+
+
+def _json_encoder(path: Path, layout: dict[str, object], settings: dict[str, object]) -> tuple[Encode, PrefixScheme]:
+    try:
+        encoder = PlainTextEncoder(layout)
+    except Exception as error:  # noqa: BLE001 the library raises nothing more special
+        raise DataError(f"{path}: cannot be read as a tokenizer: {' '.join(str(error).split())[:160]}") from None
+    scheme = encoder.prefix_scheme
+    return encoder.encode, _llama_scheme(settings) if _is_llama(settings) and scheme != "never" else scheme
+
+
+def _llama_scheme(settings: dict[str, object]) -> PrefixScheme:
+    return "always" if settings.get("legacy") else "first"
+
+
+def _read_sentencepiece(path: Path, settings: dict[str, object], *, is_bare: bool) -> _Source:
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a SentencePiece model: {error}") from None
+    if not model.pieces:
+        raise DataError(f"{path}: cannot be read as a SentencePiece model: it has no pieces")
+    if is_bare or _is_llama(settings):
+        require_encodable(path, model)
+    ids = {piece.piece: number for number, piece in enumerate(model.pieces)}
+    specials = {
+        piece.piece: ids[piece.piece] for piece in model.pieces if piece.type == model.SentencePiece.USER_DEFINED
+    }
+    return _Source(ids, specials, _LLAMA_TOKENS | settings, lambda: _sentencepiece_encoder(model, settings))
+
+
+def _sentencepiece_encoder(model: Any, settings: PlainTable) -> tuple[Encode, PrefixScheme]:
+    import sentencepiece
+
+    scheme = _llama_scheme(settings) if model.normalizer_spec.add_dummy_prefix else "never"
+    model.normalizer_spec.add_dummy_prefix = False
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model.SerializeToString())
+    return processor.encode, scheme

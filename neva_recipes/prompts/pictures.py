@@ -1,0 +1,141 @@
+"""The rules for image files: their place, format, and number of pixels."""
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from neva_recipes.config import how_many
+from neva_recipes.prompts._picture_headers import BEGIN, header_size, is_turned
+
+__all__ = [
+    "BEGIN",
+    "FORMATS",
+    "MAX_PIXELS",
+    "Look",
+    "can_be_too_large",
+    "file_is_turned",
+    "is_turned",
+    "look_into",
+    "missing_image",
+    "too_many_pixels",
+    "turned_text",
+]
+
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded or made on the way: a quarter of a GiB in RGB, Pillow's own warning limit."""
+
+_JPEG_ENDINGS = (".jpg", ".jpeg")
+
+_FEWEST_JPEG_BYTES = MAX_PIXELS // 64 // 8
+"""JPEG takes at least one bit for each block of 8 x 8 pixels. In other formats, a simple drawing may have any number
+of pixels in a few hundred bytes."""
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Only pixel formats; for others Pillow would start a PostScript interpreter."""
+
+
+def missing_image(path: Path, folder: str | None = None) -> str | None:
+    """Return why an image file is missing, as text; `None` if it exists.
+
+    Args:
+        path: The file.
+        folder: The setting that names the folder of its name, for the message; `None` leaves it out.
+    """
+    try:
+        if path.is_file():
+            return None
+        problem = "is a folder" if path.is_dir() else "does not exist"
+    except (OSError, ValueError) as error:  # a name too long, or a folder without search permission
+        reason = error.strerror if isinstance(error, OSError) else error
+        return f"image file {str(path)[:1000]} cannot be looked up: {reason}"
+    hint = "" if folder is None else f" (image names are relative to {folder})"
+    return f"image file {str(path)[:1000]} {problem}{hint}"
+
+
+def can_be_too_large(path: Path | str, size: int) -> bool:
+    """Return whether a file of `size` bytes may have too many pixels; a JPEG file is recognised by its ending."""
+    return size >= _FEWEST_JPEG_BYTES or not _is_jpeg(path)
+
+
+def _is_jpeg(path: Path | str) -> bool:
+    return str(path).lower().endswith(_JPEG_ENDINGS)
+
+
+class Look(NamedTuple):
+    """What the header of an image file shows.
+
+    Attributes:
+        problem: That it has too many pixels; `None` if not, or if the header cannot be read.
+        is_read: Whether the file was opened; a JPEG file that is too small to have too many pixels is not.
+        is_turned: Whether it is known to have an EXIF rotation.
+    """
+
+    problem: str | None
+    is_read: bool = False
+    is_turned: bool = False
+
+
+def too_many_pixels(path: Path) -> str | None:
+    """Return that an image has too many pixels, by its header; `None` if not, or if the header cannot be read."""
+    return look_into(path).problem
+
+
+def look_into(path: Path) -> Look:
+    """Return what the header of an image file shows."""
+    try:
+        if _is_jpeg(path) and not can_be_too_large(path, path.stat().st_size):
+            return Look(None)
+        with path.open("rb") as file:
+            turned = is_turned(file.peek(BEGIN))  # reads no more than the size takes anyway
+            size = header_size(file)
+    except (OSError, ValueError):
+        return Look(None)
+    problem = _too_many(*size) if size is not None else _too_many_by_pillow(path)
+    return Look(problem, is_read=True, is_turned=turned)
+
+
+def _too_many_by_pillow(path: Path) -> str | None:
+    image_module = _pillow()
+    try:
+        with image_module.open(path, formats=FORMATS) as image:
+            width, height = image.size
+    except image_module.DecompressionBombError:
+        return f"has more than {2 * MAX_PIXELS} pixels, expected at most {MAX_PIXELS}"
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
+        return None  # decoding gives a better message for a damaged header
+    return _too_many(width, height)
+
+
+@cache
+def _pillow() -> Any:
+    """Import Pillow, which takes a tenth of a dry run, only for an image that nothing else can read."""
+    from PIL import Image
+
+    # Pillow warns of the same, and of broken metadata, which does not matter. The filter stays for good, since a
+    # temporary one would affect the other threads too.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    return Image
+
+
+def _too_many(width: int, height: int) -> str | None:
+    is_too_large = width * height > MAX_PIXELS
+    return f"has {width}x{height} pixels, expected at most {MAX_PIXELS}" if is_too_large else None
+
+
+def file_is_turned(path: Path) -> bool:
+    """Return whether a file is a JPEG file with an EXIF rotation; False if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return is_turned(file.read(BEGIN))
+    except (OSError, ValueError):
+        return False
+
+
+def turned_text(turned: int, looked_at: int) -> str:
+    """Return as text that `turned` of the images looked at have an EXIF rotation, and what to do."""
+    have = "has" if turned == 1 else "have"
+    return (
+        f"{turned:,} of {how_many(looked_at, 'image')} looked at {have} an EXIF rotation, which is not applied: rotate "
+        "the files if they look turned (mogrify -auto-orient FILES with ImageMagick, or exiftran -ai FILES)"
+    )

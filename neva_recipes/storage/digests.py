@@ -1,0 +1,69 @@
+"""Digests of files, by which damage is detected.
+
+The digest is CRC-32: it is in Python's standard library, runs at 3 GB/s on one core (SHA-256 with hardware support at
+half of that, BLAKE2b at a quarter), and detects every change of up to 32 bits in a row and all but one in four billion
+other changes. It does not protect against deliberate changes.
+"""
+
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+__all__ = ["digest_of", "digests_of", "text_digest", "wrong_file"]
+
+_BLOCK = 4 * 2**20
+_MOST_AT_ONCE = 8
+_LARGE = 16 * 2**20
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of a file's content, as `crc32:` and eight digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    value = 0
+    block = memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            value = zlib.crc32(block[:count], value)
+    return f"crc32:{value:08x}"
+
+
+def digests_of(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the digests of files; reads several large files at a time.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    paths = list(paths)
+    if len(paths) < 2 or sum(path.stat().st_size for path in paths) < _LARGE:
+        return {path: digest_of(path) for path in paths}
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(_MOST_AT_ONCE, os.cpu_count() or 1)) as pool:
+        return dict(zip(paths, pool.map(digest_of, paths), strict=True))
+
+
+def text_digest(text: str) -> str:
+    """Return the digest of a file with this text in UTF-8."""
+    return f"crc32:{zlib.crc32(text.encode('utf-8')):08x}"
+
+
+def wrong_file(folder: Path, digests: Mapping[str, str], source: str) -> str | None:
+    """Return a line about the first file of a folder that is missing or has another digest; `None` if there is none.
+
+    Args:
+        folder: The folder.
+        digests: The digest of each file, by name.
+        source: Name of the file that holds the digests, for the line.
+    """
+    try:
+        found = digests_of(folder / name for name in digests)
+    except OSError as error:
+        return f"{error.filename}: cannot be read: {error.strerror}"
+    for path, digest in found.items():
+        if digest != digests[path.name]:
+            return f"{path}: is damaged: its digest is {digest}, {source} says {digests[path.name]}"
+    return None

@@ -1,0 +1,129 @@
+"""What the command says at the end of a run that has failed."""
+
+from datetime import datetime
+
+import pytest
+
+from executors import Run, RunStatus
+from neva_recipes.cli.report.finish import finish, stopped_line
+from neva_recipes.run_directory.state import State, write_state
+
+
+class FailedRun(Run):
+    """A run that has failed, with a log."""
+
+    def wait(self):
+        return 2
+
+    def status(self):
+        return RunStatus("failed", 2, "the disk is full", datetime.now(), datetime.now(), None, 1)
+
+    def logs(self, follow=False, rank=None, *, since=None, tail=None, fold=False):
+        return iter(self.lines[-tail:])
+
+
+TOLD = ["step 1", "[0] error: the disk is full"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "terminals", "end"),
+    [
+        (TOLD, (True, True), "failed: its last lines say why"),
+        (TOLD, (False, True), "failed: the disk is full"),
+        (TOLD, (True, False), "failed: the disk is full"),
+        ([*TOLD, *["more"] * 30], (True, True), "failed: the disk is full"),
+        (["error: something else"], (True, True), "failed: the disk is full"),
+    ],
+)
+def test_a_failure_is_told_once(lines, terminals, end, tmp_path, monkeypatch):
+    run = FailedRun(tmp_path / "mine")
+    run.lines = lines
+    for stream, is_terminal in zip(("stdout", "stderr"), terminals, strict=True):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda is_terminal=is_terminal: is_terminal)
+    told = []
+    monkeypatch.setattr("neva_recipes.cli.report.finish.tell", lambda *words: told.append(words))
+    assert finish(run, detached=False) == 2
+    assert told == [("error", f"run mine {end}")]
+
+
+class CancelledRun(Run):
+    """A run that was cancelled after some steps."""
+
+    step = None
+
+    def wait(self):
+        return 130
+
+    def status(self):
+        return RunStatus("cancelled", 130, "on request", datetime.now(), datetime.now(), self.step, 1)
+
+
+@pytest.mark.parametrize(
+    ("holds", "step", "saved", "end"),
+    [
+        ("pipeline.json", None, [], "nemo-run resume PATH goes on with it"),
+        ("recipe.yaml", None, [], "it has saved no checkpoint yet, and nemo-run resume PATH begins anew"),
+        ("recipe.yaml", 30, [], "it has saved no checkpoint yet, and nemo-run resume PATH begins anew"),
+        ("recipe.yaml", 30, [10, 20], "nemo-run resume PATH goes on from step 20 of the 30 that it has trained"),
+        ("recipe.yaml", 30, [10, 31], "nemo-run resume PATH goes on from step 31, the last that it has trained"),
+        ("recipe.yaml", None, [10], "nemo-run resume PATH goes on from step 10"),
+    ],
+)
+def test_how_a_run_that_was_stopped_goes_on(holds, step, saved, end, tmp_path, monkeypatch):
+    run = CancelledRun(tmp_path / "mine")
+    run.step = step
+    run.path.mkdir()
+    (run.path / holds).touch()
+    for number in saved:
+        checkpoint = run.path / "checkpoints" / f"step-{number:08}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "checkpoint.json").write_text("{}")
+    told = []
+    monkeypatch.setattr("neva_recipes.cli.report.finish.print_line", lambda line, _: told.append(line))
+    assert finish(run, detached=False) == 130
+    assert told == [f"mine cancelled: on request; {end.replace('PATH', str(run.path))}"]
+
+
+def test_a_stage_that_was_stopped_goes_on_by_the_name_that_it_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, holds in (("3", "recipe.yaml"), ("evaluate", "tool.json")):
+        stage = CancelledRun(tmp_path / "runs" / "mine" / "stages" / name)
+        stage.path.mkdir(parents=True)
+        (stage.path / holds).touch()
+        (tmp_path / "runs" / "mine" / "pipeline.json").touch()
+        own = stopped_line(stage)
+        what = {
+            "3": "it has saved no checkpoint yet, and nemo-run resume mine/3 begins anew",
+            "evaluate": "nemo-run resume mine goes on with it",
+        }
+        assert own == f"mine/{name} cancelled: on request; {what[name]}"
+
+
+def trained_stage(pipeline, name, state, *saved):
+    """Write a stage that has trained 30 steps."""
+    path = pipeline / "stages" / name
+    (path / "metrics").mkdir(parents=True)
+    (path / "job.json").write_text("{}")
+    (path / "metrics" / "metrics.csv").write_text("step,train_loss\n30,1.5\n")
+    write_state(path, State(state=state, exit_code=0 if state == "succeeded" else 130))
+    for step in saved:
+        checkpoint = path / "checkpoints" / f"step-{step:08}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "checkpoint.json").write_text("{}")
+
+
+def test_the_stages_of_a_pipeline_that_begin_anew_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pipeline = CancelledRun(tmp_path / "runs" / "mine")
+    pipeline.path.mkdir(parents=True)
+    (pipeline.path / "pipeline.json").touch()
+    trained_stage(pipeline.path, "kept-nothing", "succeeded")
+    trained_stage(pipeline.path, "saved", "cancelled", 20)
+    (pipeline.path / "stages" / "waits").mkdir()
+    (pipeline.path / "stages" / "waits" / "job.json").write_text("{}")
+    start = "mine cancelled: on request; nemo-run resume mine goes on with it"
+    assert stopped_line(pipeline) == start
+    trained_stage(pipeline.path, "first", "cancelled")
+    assert stopped_line(pipeline) == f"{start}; mine/first has saved no checkpoint yet, and begins anew"
+    trained_stage(pipeline.path, "second", "lost")
+    assert stopped_line(pipeline) == (f"{start}; mine/first, mine/second have saved no checkpoint yet, and begin anew")

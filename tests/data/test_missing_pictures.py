@@ -1,0 +1,157 @@
+"""Images that are there under another name, or that no file can be: plan and worker say what the name is."""
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from neva_model.data import count_samples
+from neva_recipes import llava
+from neva_recipes.config import DataError, build
+from neva_recipes.plan.data.files import check_files
+from neva_recipes.prompts.missing_pictures import lost_image
+
+COMPOSED, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
+
+CASES = {
+    "ending in capitals": ("0.PNG", "0.png", "there is '0.png', and small letters are not capital ones"),
+    "folder in capitals": ("Sub/0.png", "sub/0.png", "there is 'sub/0.png', and small letters"),
+    "decomposed": (DECOMPOSED, COMPOSED, "there is a file of that name, but its letters with accents are written"),
+    "composed": (COMPOSED, DECOMPOSED, "there is a file of that name, but its letters with accents are written"),
+    "decomposed capitals": (DECOMPOSED.upper(), COMPOSED, f"there is '{COMPOSED}', and small letters"),
+    "backslash": ("sub\\0.png", "sub/0.png", "folders are parted by / in a name, not by \\, and 'sub/0.png' is there"),
+    "drive": ("C:\\pictures\\0.png", "0.png", "folders are parted by / in a name, not by \\;"),
+    "URL": ("https://example.org/0.png", "0.png", "it is a URL, and nothing is downloaded; download such images"),
+    "itself": ("data:image/png;base64," + "QUJD" * 2000, "0.png", "it is the image itself, not the name of a file"),
+    "folder": ("sub", "sub/0.png", "it is a folder; name the image file"),
+    "another": ("1.png", "0.png", None),
+}
+
+
+@pytest.mark.parametrize(("name", "there", "reason"), CASES.values(), ids=CASES)
+def test_what_is_wrong_with_a_name(name, there, reason, tmp_path, byte_level_directory, byte_level_tokenizer):
+    file = tmp_path / "images" / there
+    file.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(file)
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    (tmp_path / "train.json").write_text(json.dumps([{"image": name, "conversations": turns}] * 4))
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path, recipe.data.image_folder = str(tmp_path / "train.json"), str(file.parent)
+    if there.startswith("sub/"):
+        recipe.data.image_folder = str(file.parent.parent)
+    recipe.data.tokenizer = str(byte_level_directory)
+    built = build(recipe)
+    (line,) = [finding.line() for finding in check_files(built) if finding.code == "image-missing"]
+    with pytest.raises(DataError) as raised:
+        count_samples(built, byte_level_tokenizer, run_dir=tmp_path / "run")
+    for text in (line, str(raised.value)):
+        assert len(text) < 8000
+        if reason is None:
+            assert "there is" not in text and "data.image_folder" in text
+        else:
+            assert reason in text and "relative to" not in text, text
+
+
+WRONG_FOLDERS = {
+    "relative to the folder above": ("named/0.png", "named/0.png", "named"),
+    "relative to two above": ("a/named/0.png", "a/named/0.png", "a/named"),
+    "in a folder of it": ("0.png", "the pictures/0.png", "."),
+    "in a folder of the folder of the data": ("0.png", "pictures/0.png", None),
+}
+
+
+@pytest.mark.parametrize("is_relative", [False, True], ids=["absolute", "relative"])
+@pytest.mark.parametrize(("name", "there", "folder"), WRONG_FOLDERS.values(), ids=WRONG_FOLDERS)
+def test_the_folder_that_the_images_are_in_is_named(
+    name, there, folder, is_relative, tmp_path, monkeypatch, byte_level_directory, byte_level_tokenizer
+):
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        file = tmp_path / there.replace("0", str(number))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file)
+    (tmp_path / "empty").mkdir()
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    samples = [{"image": name.replace("0", str(number)), "conversations": turns} for number in range(3)]
+    (tmp_path / "train.json").write_text(json.dumps(samples))
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path = "train.json" if is_relative else str(tmp_path / "train.json")
+    if folder is not None:
+        recipe.data.image_folder = folder if is_relative else str(tmp_path / folder)
+    recipe.data.tokenizer = str(byte_level_directory)
+    (line,) = [finding.line() for finding in check_files(build(recipe)) if finding.code == "image-missing"]
+    with pytest.raises(DataError, match=r"; set data\.image_folder=") as raised:
+        count_samples(build(recipe), byte_level_tokenizer, run_dir=tmp_path / "run")
+    # What both say is true.
+    for text in (line, str(raised.value)):
+        (_, given) = re.search(
+            r"it is in (.+?)[;:,] set data\.image_folder=(.+?) if the others are there too", text
+        ).groups()
+        (recipe.data.image_folder,) = shlex.split(given)
+        assert Path(recipe.data.image_folder).is_absolute() is not is_relative
+        assert not [finding for finding in check_files(build(recipe)) if finding.code == "image-missing"]
+    assert count_samples(build(recipe), byte_level_tokenizer, run_dir=tmp_path / "run").usable == 3
+
+
+@pytest.mark.parametrize(
+    ("role", "image_folder", "remedy"),
+    [
+        ("validation", "train_pics", "write names into v.json that are absolute or relative to train_pics"),
+        ("training", "train_pics", "write names into v.json that are absolute or relative to train_pics"),
+        ("validation", None, "write names into v.json that are absolute or relative to valpics"),
+        ("alone", "train_pics", "set data.image_folder=valpics if the others are there too"),
+    ],
+)
+def test_a_change_that_would_lose_the_images_of_another_file_is_not_offered(
+    role, image_folder, remedy, tmp_path, monkeypatch
+):
+    """The images of one file are in the folder, those of the other beside it, or nowhere if no folder is named."""
+    monkeypatch.chdir(tmp_path)
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    for picture in ("train_pics/a.png", "valpics/b.png" if image_folder else "b.png"):
+        Path(picture).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(picture)
+    Path("valpics").mkdir(exist_ok=True)
+    train = Path("train.json") if image_folder else Path("train_pics/train.json")
+    train.write_text(json.dumps([{"image": "a.png", "conversations": turns}]))
+    Path("valpics/v.json").write_text(json.dumps([{"image": "b.png", "conversations": turns}]))
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path, recipe.data.image_folder = str(train), image_folder
+    recipe.data.tokenizer = "owner/tokens"
+    if role == "validation":
+        recipe.data.validation_data_path = "valpics/v.json"
+    else:
+        recipe.data.data_path = ["valpics/v.json"] + [str(train)] * (role == "training")
+
+    def missing():
+        return [finding.line() for finding in check_files(build(recipe)) if finding.code == "image-missing"]
+
+    (line,) = missing()
+    place = "valpics" if image_folder else "."
+    assert f"it is in {place}" in line and remedy in line, line
+    if role != "alone":
+        assert "set data.image_folder" not in line
+        # What it advises is right.
+        name = os.path.relpath("valpics/b.png" if image_folder else "b.png", image_folder or "valpics")
+        Path("valpics/v.json").write_text(json.dumps([{"image": name, "conversations": turns}]))
+        assert missing() == []
+
+
+def test_a_folder_is_listed_once_for_all_of_its_missing_images(tmp_path, monkeypatch):
+    for number in range(9):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/A.png").touch()
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr("os.scandir", lambda folder: listed.append(str(folder)) or scandir(folder))
+    for place in range(90):
+        lost = lost_image(tmp_path, f"{place % 9}/{'a' if place < 9 else 'b'}.png", "data.image_folder")
+        assert (lost is None) == (place >= 9)
+    assert [listed.count(str(tmp_path / f"{number}")) for number in range(9)] == [1] * 9
+    # One that has changed since is listed again.
+    (tmp_path / "3/B.png").touch()
+    os.utime(tmp_path / "3", (1, 1))
+    assert "'3/B.png'" in lost_image(tmp_path, "3/b.png", "data.image_folder").reason

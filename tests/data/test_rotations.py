@@ -1,0 +1,82 @@
+"""EXIF rotations are seen in the first bytes of photos, as Pillow sees them, and plan, worker and chat tell of them."""
+
+import json
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from neva_model.data import get_template
+from neva_model.data.index import SampleIndex, SampleRules
+from neva_recipes import llava
+from neva_recipes.config import build
+from neva_recipes.plan.data.files import check_files
+from neva_recipes.prompts.pictures import file_is_turned, is_turned
+
+
+@given(
+    orientation=st.integers(0, 9) | st.none(),
+    make=st.none() | st.text(st.characters(max_codepoint=126, min_codepoint=32), max_size=200),
+    thumbnail=st.binary(max_size=3000),
+    progressive=st.booleans(),
+    cut=st.none() | st.integers(0, 400),
+)
+def test_an_exif_rotation_is_seen_where_pillow_sees_it(
+    tmp_path_factory, orientation, make, thumbnail, progressive, cut
+):
+    exif = Image.Exif()
+    for tag, value in ((0x010F, make), (0x0112, orientation), (0x9286, thumbnail or None)):
+        if value is not None:
+            exif[tag] = value
+    path = tmp_path_factory.getbasetemp() / "turned.jpg"
+    Image.new("RGB", (40, 20)).save(path, exif=exif, progressive=progressive)
+    if cut is not None:
+        assert isinstance(is_turned(path.read_bytes()[:cut]), bool)
+        return
+    with Image.open(path) as image:
+        expected = 2 <= image.getexif().get(0x0112, 1) <= 8
+    assert file_is_turned(path) == expected == (orientation in range(2, 9))
+
+
+def test_big_endian_exif_and_other_files_and_bytes():
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x0f\0\x02\0\0\0\x01a\0\0\0\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+    jfif, segment = b"\xff\xe0\0\x04ab", b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    assert is_turned(b"\xff\xd8" + jfif + b"\xff" + segment)
+    assert not is_turned(b"\xff\xd8" + jfif + segment.replace(b"\0\x06", b"\0\x01"))
+    assert not is_turned(b"\x89PNG" + segment) and not file_is_turned(Path("/nowhere/a.jpg"))
+
+
+def write_turned(folder, count, turned):
+    """Write photos large enough for the worker to look into, and samples about them; return the data file."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = Image.effect_noise((640, 480), 100)
+    samples = []
+    for number in range(count):
+        noise.save(folder / f"{number}.jpg", quality=95, **({"exif": exif} if number < turned else {}))
+        turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+        samples += [{"image": f"{number}.jpg", "conversations": turns}] * 2
+    (folder / "data.json").write_text(json.dumps(samples))
+    return folder / "data.json"
+
+
+def test_plan_and_index_count_the_photos_with_a_rotation(tmp_path, capsys):
+    data = write_turned(tmp_path, 3, turned=2)
+    told = "2 of 3 images looked at have an EXIF rotation, which is not applied: rotate the files if they look turned"
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path = str(data)
+    (finding,) = [each for each in check_files(build(recipe)) if each.code == "images-turned"]
+    assert finding.severity == "warning" and finding.message.startswith(told)
+    for _ in range(2):
+        SampleIndex(data, tmp_path / "cache", SampleRules(get_template("v1"), tmp_path))
+    assert capsys.readouterr().out.count(f"note: {data}: {told}") == 1
+
+
+def test_photos_without_a_rotation_bring_no_note(tmp_path, capsys):
+    data = write_turned(tmp_path, 2, turned=0)
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path = str(data)
+    assert "images-turned" not in [each.code for each in check_files(build(recipe))]
+    SampleIndex(data, tmp_path / "cache", SampleRules(get_template("v1"), tmp_path))
+    assert "EXIF" not in capsys.readouterr().out

@@ -1,0 +1,178 @@
+"""Parameters of recipe functions of every kind: read from the command line, or told how they are set."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from neva_recipes.cli.main import main
+from neva_recipes.config import RecipeError
+from neva_recipes.registry import find_recipe
+
+FILE = '''
+from __future__ import annotations
+import enum
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Dict, List, Literal, Optional, Union
+from neva_recipes import gpt
+if TYPE_CHECKING:
+    from somewhere import Thing
+class Mode(enum.Enum):
+    A = "first"
+    B = 2
+class Odd:
+    pass
+def every(
+    tags: list = None, path: Path = Path("x"), mode: Mode = Mode.A, maybe: Optional[int] = None,
+    either: Union[int, str] = 3, table: dict = {"k": "v"}, typed: dict[str, float] = {}, one: Literal["x", "y"] = "x",
+    size: Literal[224, 336] = 224, numbers: list[int] = [1], paths: tuple[Path, ...] = (), names: Sequence[str] = (),
+    flag: bool = False, text: str = "", anything: Any = None, noted: Annotated[int, "in tokens"] = 1,
+    lr: float = 1e-3, thing: Thing | None = None, odd: Odd = None, call: Callable[[int], int] = abs,
+    plain=None, counted=3, ratio=0.5, place=Path("y"), kind=Mode.A, several=[], pair=(1, 2),
+    yes=True, data: str | list[str] = "a.json", none_yet: str | list[str] = "", count: int | list[int] = 0,
+    bare: List = ["x"], bare_table: Dict = {"k": "v"}, *, only: float = 1.0,
+):
+    """Takes all kinds."""
+    Path("seen.json").write_text(json.dumps({name: repr(value) for name, value in locals().items()}))
+    return gpt.pretrain("tiny")
+def many(*args, **kwargs):
+    """Takes anything."""
+    return gpt.pretrain("tiny")
+def by_place(n=1, /):
+    """Takes it by its place."""
+    return gpt.pretrain("tiny")
+def needs(odd: Odd):
+    """Cannot be run by name."""
+    return gpt.pretrain("tiny")
+'''
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    """Return a function that returns a recipe of the file."""
+    path = tmp_path / "kinds.py"
+    path.write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    return lambda name: find_recipe(name, path)
+
+
+def seen(name):
+    """Return what the function got for a parameter, as Python writes it: what it keeps in its module is undone."""
+    return json.loads(Path("seen.json").read_text())[name]
+
+
+# What is typed, and what the function gets, as Python writes it.
+GIVEN = [
+    ({"tags": "a,b"}, "['a', 'b']"),
+    ({"tags": '["a,b", c]'}, "['a,b', 'c']"),
+    ({"tags+": '"a,b",c'}, "['a,b', 'c']"),
+    ({"tags": "none"}, "None"),
+    ({"path": "/a/b"}, "PosixPath('/a/b')"),
+    ({"mode": "B"}, "<Mode.B: 2>"),
+    ({"mode": "2"}, "<Mode.B: 2>"),
+    ({"mode": "first"}, "<Mode.A: 'first'>"),
+    ({"maybe": "7"}, "7"),
+    ({"maybe": "none"}, "None"),
+    ({"either": "7"}, "7"),
+    ({"either": "x"}, "'x'"),
+    ({"table.a": "x", "table.b.c": "1"}, "{'k': 'v', 'a': 'x', 'b.c': '1'}"),
+    ({"table": "{}", "table.a": "x"}, "{'a': 'x'}"),
+    ({"typed.a": "1e-3"}, "{'a': 0.001}"),
+    ({"one": "y"}, "'y'"),
+    ({"size": "336"}, "336"),
+    ({"numbers": "1,2"}, "[1, 2]"),
+    ({"numbers+": "2"}, "[1, 2]"),
+    ({"paths": "a,b"}, "(PosixPath('a'), PosixPath('b'))"),
+    ({"names": "a,b"}, "['a', 'b']"),
+    ({"flag": "true"}, "True"),
+    ({"text": ""}, "''"),
+    ({"text": "none"}, "'none'"),
+    ({"anything": "x"}, "'x'"),
+    ({"noted": "1_000"}, "1000"),
+    ({"lr": "3e-5"}, "3e-05"),
+    ({"plain": "x"}, "'x'"),
+    ({"plain": "none"}, "None"),
+    ({"counted": "4"}, "4"),
+    ({"ratio": "1"}, "1.0"),
+    ({"place": "z"}, "PosixPath('z')"),
+    ({"kind": "B"}, "<Mode.B: 2>"),
+    ({"several": "a"}, "['a']"),
+    ({"pair": "a,b"}, "('a', 'b')"),
+    ({"yes": "false"}, "False"),
+    ({"only": "2"}, "2.0"),
+    ({"data+": "b.json"}, "['a.json', 'b.json']"),
+    ({"data+": '"b,c.json",d.json'}, "['a.json', 'b,c.json', 'd.json']"),
+    ({"data": "b.json,c.json", "data+": "d.json"}, "['b.json', 'c.json', 'd.json']"),
+    ({"none_yet+": "b.json"}, "['b.json']"),
+    ({"count+": "1"}, "[0, 1]"),
+    ({"bare+": "y"}, "['x', 'y']"),
+    ({"bare_table.a": "1"}, "{'k': 'v', 'a': '1'}"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), GIVEN, ids=[str(case[0]) for case in GIVEN])
+def test_values(arguments, expected, entry):
+    recipe = entry("every")
+    recipe.make(arguments)
+    name = next(iter(arguments)).partition(".")[0].removesuffix("+")
+    assert seen(name) == expected
+
+
+def test_a_default_is_what_it_was_after_items_were_added(entry):
+    recipe = entry("every")
+    recipe.make({"table.a": "x", "numbers+": "2"})
+    recipe.make()
+    assert (seen("table"), seen("numbers")) == ("{'k': 'v'}", "[1]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "C"}, r"^kinds.every mode='C': expected one of A, B$"),
+        ({"size": "300"}, r"^kinds.every size='300': expected one of 224, 336$"),
+        ({"numbers": "1,x"}, r"^kinds.every numbers='1,x': expected a list, each an integer$"),
+        ({"noted": "010"}, r"^kinds.every noted='010': expected an integer \(did you mean 10\?\)$"),
+        ({"flag": "1"}, r"^kinds.every flag='1': expected true or false$"),
+        ({"path": ""}, r"^kinds.every path='': expected a path$"),
+        ({"table": "x"}, r"^kinds.every table=x: is a table, .* by name: kinds.every table.NAME=VALUE$"),
+        ({"lr+": "1"}, r"^kinds.every lr\+=1: is no list: write lr=1$"),
+        ({"thing": "x"}, r"^kinds.every thing: cannot be set .*: its type Thing \| None is not known: NameError"),
+        ({"odd": "x"}, r"^kinds.every odd: cannot be set on the command line: its type is Odd"),
+        ({"call": "x"}, r"^kinds.every call: cannot be set on the command line: its type is Callable"),
+    ],
+)
+def test_what_cannot_be_read_is_told(arguments, message, entry):
+    with pytest.raises(RecipeError, match=message):
+        entry("every").make(arguments)
+
+
+def test_functions_that_take_values_by_place_or_any_name(entry):
+    entry("many").make()
+    entry("by_place").make()
+    for recipe, name in (("many", "args"), ("many", "kwargs"), ("by_place", "n")):
+        with pytest.raises(RecipeError, match=rf"^kinds.{recipe} {name}: cannot be set on the command line: it "):
+            entry(recipe).make({name: "1"})
+    with pytest.raises(
+        RecipeError, match=r"^kinds.needs needs odd, but cannot be set .*: its type is Odd: give it a default"
+    ):
+        entry("needs").make()
+
+
+def test_the_help_names_them_all(entry, capsys):
+    assert main(["every", "--recipes", "kinds.py", "--help"]) == 0
+    out = capsys.readouterr().out
+    shown = out[out.index("parameters of the recipe:") : out.index("fields of the recipe")]
+    for line in (
+        "  mode=A\n      [one of A, B]",
+        "  table=k=v\n",
+        "  path=x\n      [a path]",
+        "  pair=1,2\n      [a list]",
+        "  bare=x\n      [a list, each a string]",
+        "  bare_table=k=v\n      [a table by name, each a string]",
+    ):
+        assert line in shown
+    told = "thing [not set on the command line: its type Thing | None is not known: NameError:"
+    assert told in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
