@@ -168,7 +168,7 @@ class Executor(ConfigNode, ABC):
     env: Environment = field(default_factory=dict, repr=False)
     """Environment variables for every process; secret values are passed on but written nowhere."""
     gpu: str | None = None
-    """Type of its GPUs, such as a100-40g, for memory and time; none means what the place tells of them."""
+    """Type of its GPUs, such as a100-40g, for memory and time; None means what the place tells of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

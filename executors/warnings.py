@@ -24,13 +24,13 @@ class PlanWarning:
 
 
 def warnings_of(plan: Plan | None) -> list[PlanWarning]:
-    """Return the warnings of a plan; none without a plan."""
+    """Return the warnings of a plan; an empty result without a plan."""
     found = () if plan is None else plan.warnings
     return [PlanWarning((finding.code, *finding.fields), finding.line()) for finding in found]
 
 
 def saved_warnings(plan: Mapping[str, Any] | None) -> list[PlanWarning]:
-    """Return the warnings in a plan.json; none without one."""
+    """Return the warnings in a plan.json; an empty result without one."""
     if plan is None:
         return []
     gpu_counts = plan.get("gpu_counts", True)

@@ -81,9 +81,9 @@ class Evaluate(Tool):
     data: PathsField
     """LLaVA JSON or JSONL of questions and answers; one file or several."""
     image_folder: OptionalPathField = None  # type: ignore[assignment]
-    """Folder of the images; none means that of each data file, or that of the training if the images are not there."""
+    """Folder of the images; None means that of each data file, or that of the training if the images are not there."""
     conv_template: ConvTemplate | None = None
-    """Conversation template; none means that of the training."""
+    """Conversation template; None means that of the training."""
     batch_size: Positive | None = None
     """Questions answered at once."""
 

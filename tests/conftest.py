@@ -24,7 +24,7 @@ for number in (signal.SIGQUIT, signal.SIGHUP):
 
 
 class _ByFolder(LoadScopeScheduling):
-    """Of several processes of pytest-xdist one runs a folder: its tests share clusters, engines and trained models."""
+    """One process of pytest-xdist runs a folder: its tests share clusters, engines and trained models."""
 
     def _split_scope(self, nodeid):
         return nodeid.split("/")[1]

@@ -38,7 +38,7 @@ class DockerSettings(Executor):
     pull: bool = False
     """Fetch the image from its registry if it is not there."""
     python: TherePath | None = None
-    """Python of the image; none means python, or with mount_code the one that starts the run."""
+    """Python of the image; None means python, or with mount_code the one that starts the run."""
     mount_code: bool = False
     """Take this project and all it needs from the virtual environment here, read-only, not from the image."""
     mounts: list[Annotated[str, PathOn("both", "SOURCE:TARGET[:ro,z,Z]")]] = field(default_factory=list)
@@ -48,10 +48,10 @@ class DockerSettings(Executor):
     """GPUs: all, a number, device=0,2, CDI names (nvidia.com/gpu=0), or none; auto takes one per process unless
     trainer.accelerator=cpu."""
     user: Annotated[str, Matches(r"\d+(:\d+)?", "numbers of user and group, such as 1000:1000")] | None = None
-    """User and group in the container, by number; none means those who start the run. Others are for root alone, and
+    """User and group in the container, by number; None means those who start the run. Others are for root alone, and
     0:0 for engines that run as a user."""
     network: Annotated[str, Matches(r"[A-Za-z0-9][\w.:-]*", "the name of a network")] | None = None
-    """Network of the container, such as none or host; none means the engine's default."""
+    """Network of the container, such as none or host; None means the engine's default."""
     shm_size: _Size = "16g"
     """Limit of /dev/shm, which batches of data-loader workers go through."""
     memory: _Size | None = None
@@ -67,7 +67,7 @@ class DockerSettings(Executor):
     )
     """Names of variables that are passed on from the environment of the command; nothing else of it gets in."""
     docker_host: str | None = None
-    """Address of the engine, such as unix:///run/docker.sock; none means DOCKER_HOST, or where engines listen."""
+    """Address of the engine, such as unix:///run/docker.sock; None means DOCKER_HOST, or where engines listen."""
     grace_seconds: Annotated[float, Range(minimum=0, maximum=3600)] = 10.0
     """Seconds between asking the ranks to stop (SIGTERM) and killing them (SIGKILL)."""
 

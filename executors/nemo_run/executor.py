@@ -70,7 +70,7 @@ class NemoRunExecutor(SupervisedExecutor):
     """Fields of NeMo-Run's executor class, each value as YAML text; `env:NAME` takes it from a variable."""
 
     python: TherePath = ""
-    """Python of the place that the ranks run with; none for the one that launches."""
+    """Python of the place that the ranks run with; None for the one that launches."""
 
     def check(self, layout: Layout) -> None:
         """Raise `RunError` if NeMo-Run is not installed, or the backend has one node and the job needs several.

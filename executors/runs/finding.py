@@ -32,7 +32,7 @@ def find_runs(name_or_path: str | Path, runs_dir: str | Path = "runs") -> list[R
 
 
 def list_runs(runs_dir: str | Path = "runs") -> list[Run]:
-    """Return the runs of a folder, oldest first; none if the folder does not exist.
+    """Return the runs of a folder, oldest first; an empty result if the folder does not exist.
 
     Leaves out runs in directories that the user may not read.
 

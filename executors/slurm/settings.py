@@ -58,7 +58,7 @@ class SlurmSettings(Executor):
     """
 
     partition: _Word | None = None
-    """Partition, or several with commas; none for the cluster's default."""
+    """Partition, or several with commas; None for the cluster's default."""
     account: _Word | None = None
     """Account that is charged."""
     qos: _Word | None = None
@@ -66,7 +66,7 @@ class SlurmSettings(Executor):
     reservation: _Word | None = None
     """Reservation to run in."""
     time: _Time | None = None
-    """Time limit, after which the job stops with its work saved and is requeued; none for the partition's."""
+    """Time limit, after which the job stops with its work saved and is requeued; None for the partition's."""
     gpu_request: Literal["gres", "gpus-per-node", "none"] = "gres"
     """How GPUs are asked for, one per rank: by --gres, by --gpus-per-node, or not at all."""
     gpu_model: Annotated[str, Matches(r"[A-Za-z0-9_.-]+", "a name of letters, digits, _, . and -")] | None = None
@@ -94,7 +94,7 @@ class SlurmSettings(Executor):
     signal_delay_s: Annotated[int, Range(minimum=1, maximum=65535)] = 90
     """Seconds before the time limit at which ranks are told to save their work and stop."""
     max_requeues: NonNegative | None = None
-    """How often the job may go on after it has stopped; none for as often as it makes progress, 0 for never."""
+    """How often the job may go on after it has stopped; None for as often as it makes progress, 0 for never."""
     modules: list[str] = field(default_factory=list)
     """Environment modules to load."""
     setup: list[str] = field(default_factory=list)
@@ -108,7 +108,7 @@ class SlurmSettings(Executor):
     container_mounts: list[TherePath] = field(default_factory=list)
     """Paths in the container beside the run directory and the working directory, as SOURCE:TARGET[:ro]."""
     container_workdir: TherePath | None = None
-    """Working directory of the ranks in the container; none for the one of the command."""
+    """Working directory of the ranks in the container; None for the one of the command."""
     python: TherePath | None = None
     """Python that runs the ranks, where it is another one than that of the command: inside a container."""
     code_snapshot: bool = True

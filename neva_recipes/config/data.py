@@ -18,9 +18,9 @@ class DataConfig(ConfigNode):
     data_path: OptionalPathsField = None  # type: ignore[assignment]
     """Training file, or several, a.json,b.jsonl.gz, whose samples follow each other; must be set before a run."""
     validation_data_path: OptionalPathsField = None  # type: ignore[assignment]
-    """Validation file, or several; none means no validation."""
+    """Validation file, or several; None means no validation."""
     tokenizer: OptionalPathField = None  # type: ignore[assignment]
-    """Hugging Face directory or hub name, or a SentencePiece .model file; none means model.language.from_pretrained."""
+    """Hugging Face directory or hub name, or a SentencePiece .model file; None means model.language.from_pretrained."""
     sequence_length: Positive = 2048
     """Longest sequence in tokens, image tokens included."""
     micro_batch_size: Positive = 1
@@ -38,7 +38,7 @@ class LlavaDataConfig(DataConfig):
     """Conversations about images in LLaVA's JSON or JSONL format."""
 
     image_folder: OptionalPathField = None  # type: ignore[assignment]
-    """Folder that the image names of the file are relative to; none means each file's own folder."""
+    """Folder that the image names of the file are relative to; None means each file's own folder."""
     conv_template: ConvTemplate = "v1"
     """How turns become a prompt and which part of it carries loss."""
     image_aspect_ratio: Literal["square", "pad", "crop"] = "square"

@@ -43,7 +43,7 @@ class LanguageConfig(_Part):
     num_query_groups: Positive
     """Number of key/value heads; equal to num_attention_heads for plain multi-head attention."""
     kv_channels: Positive | None = None
-    """Width of one attention head; none means hidden_size / num_attention_heads."""
+    """Width of one attention head; None means hidden_size / num_attention_heads."""
     vocab_size: Positive
     """Number of tokens of the tokenizer, added ones too, before padding."""
     make_vocab_size_divisible_by: Positive = 128
@@ -53,7 +53,7 @@ class LanguageConfig(_Part):
     rotary_base: PositiveFloat = 10000.0
     """Base of the rotary frequencies (Hugging Face: rope_theta)."""
     rope_scaling_factor: PositiveFloat | None = None
-    """Llama-3.1 frequency scaling factor; none means no scaling."""
+    """Llama-3.1 frequency scaling factor; None means no scaling."""
     layernorm_epsilon: PositiveFloat = 1e-5
     """Epsilon of RMSNorm."""
     share_embeddings_and_output_weights: bool = False
@@ -67,7 +67,7 @@ class LanguageConfig(_Part):
     freeze: bool = False
     """Keep these weights fixed."""
     from_pretrained: OptionalPathField = None  # type: ignore[assignment]
-    """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; none means random,
+    """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; None means random,
     random that this is meant."""
 
     @property
@@ -108,11 +108,11 @@ class VisionConfig(_Part):
     vision_select_feature: Literal["patch", "cls_patch", "skip_first"] = "patch"
     """Use the patch tokens only, or the class token too (CLIP); skip_first leaves out the first token of SigLIP too."""
     image_token_len: Positive | None = None
-    """Tokens an image takes in the sequence; none derives it from the sizes, a number is checked against them."""
+    """Tokens an image takes in the sequence; None derives it from the sizes, a number is checked against them."""
     freeze: bool = True
     """Keep these weights fixed."""
     from_pretrained: OptionalPathField = None  # type: ignore[assignment]
-    """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; none means random,
+    """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; None means random,
     random that this is meant."""
 
 
@@ -127,7 +127,7 @@ class ProjectorConfig(_Part):
     freeze: bool = False
     """Keep these weights fixed."""
     from_pretrained: OptionalPathField = None  # type: ignore[assignment]
-    """Weights: the run of stage 1, a checkpoint, or a Hugging Face LLaVA directory; none means random,
+    """Weights: the run of stage 1, a checkpoint, or a Hugging Face LLaVA directory; None means random,
     random that this is meant."""
 
     @property
@@ -143,13 +143,13 @@ class ModelConfig(ConfigNode):
     language: LanguageConfig
     """The language model."""
     vision: VisionConfig | None = None
-    """The vision tower; none for a text-only model."""
+    """The vision tower; None for a text-only model."""
     projector: ProjectorConfig | None = None
-    """The projector; none for a text-only model."""
+    """The projector; None for a text-only model."""
     use_im_start_end: bool = False
     """Put an image-start and an image-end token around every image; both count in model.language.vocab_size."""
     recompute_granularity: Literal["full", "selective"] | None = None
-    """Recompute activations in the backward pass: whole layers, or selected modules; none keeps them all."""
+    """Recompute activations in the backward pass: whole layers, or selected modules; None keeps them all."""
     recompute_method: Literal["uniform", "block"] | None = None
     """With full recompute: uniform splits all layers into chunks, block recomputes the first layers of a stage."""
     recompute_num_layers: Positive | None = None

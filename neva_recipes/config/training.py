@@ -33,7 +33,7 @@ class ParallelConfig(ConfigNode):
     pipeline_model_parallel_size: Positive = 1
     """GPUs, or groups of them, that hold consecutive layers."""
     virtual_pipeline_model_parallel_size: Positive | None = None
-    """Pieces of the model that each pipeline stage holds, to shorten the bubble; none means one piece."""
+    """Pieces of the model that each pipeline stage holds, to shorten the bubble; None means one piece."""
     num_layers_in_first_pipeline_stage: Positive | None = None
     """Layers of the first stage where they are not divided evenly; the other stages share the rest."""
     num_layers_in_last_pipeline_stage: Positive | None = None
@@ -61,7 +61,7 @@ class PrecisionConfig(ConfigNode):
     grad_reduce_in_fp32: bool = True
     """Accumulate and reduce gradients in fp32."""
     fp8: Literal["hybrid", "e4m3"] | None = None
-    """FP8 format of the language model's linear layers (Transformer Engine, Hopper or newer); none means off."""
+    """FP8 format of the language model's linear layers (Transformer Engine, Hopper or newer); None means off."""
     fp8_recipe: Literal["delayed", "tensorwise", "blockwise", "mxfp8"] = "delayed"
     """How FP8 scales are chosen; blockwise needs Hopper, mxfp8 needs Blackwell."""
     fp8_amax_history_len: Positive = 1024
@@ -91,9 +91,9 @@ class OptimConfig(ConfigNode):
     lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the schedule after warm-up."""
     lr_decay_steps: Positive | None = None
-    """Steps, warm-up included, after which min_lr is reached and stays; none means all steps of the run."""
+    """Steps, warm-up included, after which min_lr is reached and stays; None means all steps of the run."""
     warmup_steps: NonNegative | None = None
-    """Steps of linear warm-up from zero; none means warmup_ratio decides."""
+    """Steps of linear warm-up from zero; None means warmup_ratio decides."""
     warmup_ratio: Fraction | None = 0.03
     """Share of the schedule spent warming up, rounded up; used when warmup_steps is none."""
     weight_decay: NonNegativeFloat = 0.0
@@ -117,23 +117,23 @@ class TrainerConfig(ConfigNode):
     num_nodes: Positive = 1
     """Machines."""
     devices: Positive | None = None
-    """Processes per machine, one per GPU; none means as many as tensor and pipeline parallelism need."""
+    """Processes per machine, one per GPU; None means as many as tensor and pipeline parallelism need."""
     max_steps: Positive | None = None
-    """Optimizer steps; none means max_epochs decides."""
+    """Optimizer steps; None means max_epochs decides."""
     max_epochs: Positive | None = None
     """Passes over the data, counted in steps rounded up; used when max_steps is none."""
     val_check_interval: Positive | None = None
-    """Steps between validations; none validates at the end only."""
+    """Steps between validations; None validates at the end only."""
     limit_val_batches: Positive | None = None
-    """Global batches per validation; none means the whole validation file."""
+    """Global batches per validation; None means the whole validation file."""
     log_every_n_steps: Positive = 10
     """Steps between two logged points."""
     seed: NonNegative = 1234
     """Seed of initialisation, data order and dropout."""
     early_stopping_patience: Positive | None = None
-    """Validations without improvement of checkpoint.monitor after which training stops; none never stops early."""
+    """Validations without improvement of checkpoint.monitor after which training stops; None never stops early."""
     ema_decay: Annotated[float, Range(minimum=0, maximum=1)] | None = None
-    """Decay of an exponential moving average of the weights; none means none is kept."""
+    """Decay of an exponential moving average of the weights; None keeps no average."""
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     """Lightning profiler whose report is written to the run directory."""
     enable_progress_bar: bool = True
@@ -153,7 +153,7 @@ class CheckpointConfig(ConfigNode):
     save_last: bool = True
     """Always keep the newest too; a finished run's last checkpoint is its result."""
     monitor: Literal["val_loss", "reduced_train_loss"] | None = None
-    """Logged metric that ranks checkpoints; none ranks by step, and keeps the one of the lowest val_loss besides."""
+    """Logged metric that ranks checkpoints; None ranks by step, and keeps the one of the lowest val_loss besides."""
     mode: Literal["min", "max"] = "min"
     """Whether a small or a large value of monitor is better."""
 
@@ -163,6 +163,6 @@ class LoggingConfig(ConfigNode):
     """Where metrics go beside TensorBoard and CSV, which are always written to the run directory."""
 
     wandb_project: str | None = None
-    """Weights & Biases project; none means it is not used."""
+    """Weights & Biases project; None means it is not used."""
     wandb_entity: str | None = None
     """Weights & Biases team or user."""

@@ -97,7 +97,7 @@ def test_what_a_run_used(run, show):
     assert "  optim\n    lr                0.25 -> 0.5\n" in first and "max_steps" not in first
     assert "recipe before: recipe.2.yaml)\n  trainer\n    max_steps 40 -> 50\n\n" in second
 
-    # Of each value the source: that of the first start and of the resumes.
+    # The source of each value: that of the first start and of the resumes.
     assert "*   lr: 0.5 " in printed and "command line, was 0.25\n" in printed
     assert "*   max_steps: 50 " in printed and "command line, was 40\n" in printed
     lines = (run.path / "recipe.yaml").read_text().splitlines()

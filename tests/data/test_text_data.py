@@ -132,7 +132,7 @@ def test_damaged_and_unfinished_files_of_the_cache(tmp_path, byte_level_tokenize
     data = bytearray(tokens.read_bytes())
     data[2] ^= 1
     tokens.write_bytes(data)
-    # Of two killed processes and of one that is still at it.
+    # They belong to two killed processes and to one that is still at it.
     (cache / f"{tokens.stem}.4.unfinished").write_bytes(b"x")
     (cache / "0123456789abcdef.4.unfinished").write_bytes(b"x")
     (cache / "fedcba9876543210.4.unfinished").write_bytes(b"x")

@@ -309,7 +309,7 @@ def test_an_engine_that_runs_as_a_user(place, fields, refusal):
 
 
 def test_the_script_of_a_lost_run(place):
-    """Of a container that is gone nobody can tell more; the script starts the run again and ends as it does."""
+    """Nobody can tell more of a container that is gone; the script starts the run again and ends as it does."""
     run = place.start("print('up'); wait('go'); sys.exit(3)")
     wait_for(lambda: "up" in list(run.logs()))
     for pid in watchers(run):

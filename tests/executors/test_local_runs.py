@@ -267,7 +267,7 @@ def test_run_in_use_is_refused(script, start, tmp_path):
     (run.path / "go").touch()
     assert run.wait() == 0
 
-    # Of several resumes at the same time one gets through.
+    # One of several resumes at the same time gets through.
     (run.path / "go").unlink()
     code = f"import executors; executors.Run(__import__('pathlib').Path({str(run.path)!r})).resume(detach=True)"
     rivals = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]

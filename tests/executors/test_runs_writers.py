@@ -293,7 +293,7 @@ def test_old_data_of_ended_runs_can_go(place, runs_dir):
     assert executors.find_leftovers(runs_dir) == []
     found = executors.find_leftovers(runs_dir, timedelta(days=30))
     names = {str(leftover.path.relative_to(runs_dir)) for leftover in found}
-    # Of the damaged run the newest checkpoint cannot be used: the one before it stays too.
+    # The newest checkpoint of the damaged run cannot be used: the one before it stays too.
     assert names == {
         f"{old.name}/data_cache",
         f"{old.name}/checkpoints/step-00000010",

@@ -176,7 +176,7 @@ def test_the_nucleus_is_the_fewest_tokens_that_reach_top_p():
     assert probabilities[:2].sum() < 0.8 < probabilities[:3].sum()
     expected = torch.cat([probabilities[:3], torch.zeros(3)]) / probabilities[:3].sum()
     assert (frequencies(temperature=1.0, top_p=0.8, top_k=None) - expected).abs().max() < 5 * 0.5 / DRAWS**0.5
-    # Of the three likeliest alone, the first two make up more than 0.8.
+    # Among the three likeliest alone, the first two make up more than 0.8.
     assert probabilities[:2].sum() / probabilities[:3].sum() > 0.8
     assert (frequencies(temperature=1.0, top_p=0.8, top_k=3)[2:] == 0).all()
 

@@ -65,7 +65,7 @@ def test_by_hand() -> None:
     products = (planned.step_tflop + planned.recompute_tflop - attention) / 8 / (989 * planned.utilisation)
     assert planned.step_seconds_of["matrix products"] == pytest.approx(products)
     assert planned.step_seconds_of["attention"] == pytest.approx(attention / 8 / (989 * 0.28))
-    # Of a token in a layer 22h + 4(q + k) + 8f elements, and 10h + 2(q + k) + 3f to recompute it; 16 bytes a logit.
+    # A token keeps 22h + 4(q + k) + 8f elements in a layer, and 10h + 2(q + k) + 3f to recompute it; 16 bytes a logit.
     moved = 2 * 32 * (32 * 4096 + 6 * 2 * 4096 + 11 * 11008) + 16 * 32000
     assert planned.step_seconds_of["other kernels"] == pytest.approx(16 * 1250 * moved / (0.85 * 3350e9))
     assert planned.hours_range == pytest.approx((planned.hours / 1.25, planned.hours * 1.25))

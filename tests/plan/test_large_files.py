@@ -1,4 +1,4 @@
-"""Of a large data file the plan looks at as many records as there is time for, all over it, and finds their faults."""
+"""The plan looks at as many records of a large data file as there is time for, all over it, and finds their faults."""
 
 import json
 import re

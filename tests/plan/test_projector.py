@@ -284,7 +284,7 @@ def test_an_export_stands_for_its_run(folder):
     )
     (trained,) = told(second(f"{overrides} {VISION}=exported {LANGUAGE_FIELD}=text"))
     assert trained.endswith(f"; nemo-run rerun {folder}/stage-1 {LANGUAGE_FIELD}=text trains it beside this one")
-    # Of a run that is gone the name is still known, and nothing else.
+    # The name of a run that is gone is still known, and nothing else of it.
     (folder / "stage-1").rename(folder / "moved")
     assert len(told(second(overrides))) == 2
     assert told(second(f"{overrides} {VISION}=owner/other {LANGUAGE_FIELD}=owner/other")) == []

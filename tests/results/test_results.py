@@ -195,7 +195,7 @@ def test_evaluations_of_one_name_are_told_apart(make_run, printed, folder):
     ]
     lines = [line for line in printed("status", "a").splitlines() if " right: " in line]
     assert [line.partition(" right: ")[2] for line in lines] == expected
-    # Of a single content nothing need be said, also where it is another by now.
+    # Nothing need be said of a single content, also where it is another by now.
     for number in (0, 1, 2):
         (path / "evaluations" / f"{number}.json").unlink()
     assert [line.rpartition(": ")[2] for line in printed("status", "a").splitlines() if "held" in line] == [
@@ -295,7 +295,7 @@ def test_diff_compares_answers_to_the_same_questions(make_run, printed):
     # Nothing else that B was evaluated on is in common, whatever its name.
     write_evaluation(b, "evaluations/2.json", 180, 9, data="test.json", digests=["t"])
     assert answers(printed("diff", "a", "b")) == ([", val.json 50 % 25 %"], "")
-    # Of several evaluations the newest counts, and every data set in common has its row.
+    # The newest of several evaluations counts, and every data set in common has its row.
     write_evaluation(b, "evaluations/3.json", 108, 3, **val)
     write_evaluation(b, "evaluations/4.json", 9, 4, data="test.json", digests=["u", "t"])
     assert answers(printed("diff", "a", "b")) == ([", val.json 50 % 60 %", ", test.json 95 % 5 %"], "")

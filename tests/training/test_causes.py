@@ -142,7 +142,7 @@ def test_a_mistake_of_ours_has_none() -> None:
     with pytest.raises(RuntimeError, match="int64_t without overflow") as raised:
         torch.ones(1, dtype=torch.int64).fill_(1e30)
     assert explain(raised.value) is None
-    # Of a kernel, not of the machine.
+    # A kernel asks for too much, the machine has it.
     assert explain(RuntimeError("out of resource: shared memory, Required: 262144, Hardware limit: 232448")) is None
 
 

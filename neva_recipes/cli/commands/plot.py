@@ -38,7 +38,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "nemo-run plot",
         description=(
             "Training and validation loss of runs, drawn in the terminal or as a PNG picture.\n"
-            "Of a pipeline or a sweep it draws every stage."
+            "For a pipeline or a sweep, every stage is drawn."
         ),
     )
     parser.add_argument("run", metavar="RUN", nargs="+", help="name of a run, pattern of names, or path")

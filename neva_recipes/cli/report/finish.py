@@ -43,7 +43,7 @@ def reference(run: "Run", stage: str = "") -> str:
 
 
 def next_lines(run: "Run") -> list[str]:
-    """Return commands for a run that has succeeded; none for output that it does not have.
+    """Return commands for a run that has succeeded; nothing for output that it does not have.
 
     If something cannot be read, a line says so; the run is still a success.
     """

@@ -66,7 +66,7 @@ def multiples(path: str, value: int, factor: int) -> tuple[Way, Way]:
 
 
 def of_new(part: LanguageConfig | VisionConfig, *ways: Way) -> tuple[Way, ...]:
-    """Return changes to the shape of a part of the model; none if it has pretrained weights, which fix its shape."""
+    """Return changes to the shape of a part of the model; none for pretrained weights, which fix it."""
     return ways if part.source is None else ()
 
 

@@ -69,7 +69,7 @@ GPUS: dict[str, Gpu] = {
 
 
 def gpus_named(name: str) -> list[Gpu]:
-    """Return the types that a name may stand for, most memory first; none if it names another GPU.
+    """Return the types that a name may stand for, most memory first; an empty result if it names another GPU.
 
     The name is one of the table, the name in NVIDIA's driver, or the name on a cluster: `a100-40g`, `A100_40GB`,
     `NVIDIA A100-SXM4-40GB`. `a100` leaves the memory open.

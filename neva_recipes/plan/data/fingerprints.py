@@ -32,7 +32,7 @@ class Fingerprint:
 
 
 def fingerprints(recipe: Recipe, field: str) -> tuple[Fingerprint, ...]:
-    """Return the fingerprint of each local file that a field names; none at all if one of them cannot be read."""
+    """Return the fingerprint of each local file that a field names; an empty result if one of them cannot be read."""
     paths = named_files(recipe, field)
     whole = max(_WHOLE // max(1, len(paths)), _BLOCKS * _BLOCK)
     try:

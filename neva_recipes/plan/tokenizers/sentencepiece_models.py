@@ -34,7 +34,7 @@ def require_model_file(path: Path) -> None:
 def require_encodable(path: Path, model: object) -> None:
     """Check that transformers' Llama tokenizer encodes text as a SentencePiece model does.
 
-    It is BPE with byte fallback and a space before the text. Of the model's own settings it reads none but the pieces.
+    It is BPE with byte fallback and a space before the text. It reads the pieces of the model and none of its settings.
 
     Args:
         path: The model's file, for the message.

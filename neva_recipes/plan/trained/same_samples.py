@@ -144,7 +144,7 @@ def _compared(trained: tuple[_Look, ...], sought: tuple[_Look, ...]) -> _Shared:
 
 
 def _seen(look: _Look) -> tuple[Sequence[KeyedSample], bool]:
-    """Return the samples seen in a file, and whether these are all; none of a file that cannot be read."""
+    """Return the samples seen in a file, and whether these are all; no samples of a file that cannot be read."""
     if look.state is None:
         return [], False
     path = look.state.path

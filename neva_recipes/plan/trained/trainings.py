@@ -15,7 +15,7 @@ from neva_recipes.storage.exports import exported_checkpoint
 __all__ = ["Moments", "RecipesOf", "Training", "earlier_trainings", "moments_of_run", "recipes_of_run"]
 
 RecipesOf = Callable[[str], Sequence[Recipe]]
-"""Returns the recipes of a run, oldest first, from its directory or one of its checkpoints; none for other paths."""
+"""Returns the recipes of a run, oldest first, from its directory or one of its checkpoints; empty for other paths."""
 
 
 class Training(NamedTuple):
