@@ -3,10 +3,16 @@
 import json
 
 import pytest
+import torch
 from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
+from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.model import build_model
+from neva_model.model.vision import encode_images
+from neva_recipes.plan import plan
 from neva_recipes.plan.huggingface.configuration import read_configuration
 from tests.families.packages import install
+from tests.model.model_cases import llava_recipe
 
 TOWER = """
     import dataclasses
@@ -23,7 +29,7 @@ TOWER = """
     )
 """
 
-SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.fixture
@@ -42,6 +48,20 @@ def test_the_tower_is_read_out_of_a_whole_model(directory):
     found = read_configuration(directory)
     assert (found.tower_family.name, found.problems) == ("chinese", ())
     assert found.vision["hidden_size"] == 16 and found.vision["patch_size"] == 14
+
+
+@torch.no_grad()
+def test_a_model_has_it_with_its_weights(directory):
+    sizes = {"num_layers": 2, "vision_model_type": "chinese", "from_pretrained": str(directory)}
+    recipe = llava_recipe({f"model.vision.{name}": value for name, value in sizes.items()})
+    model = build_model(recipe, pre_process=True, post_process=True).eval()
+    load_pretrained(model, recipe)
+    oracle = ChineseCLIPModel.from_pretrained(directory).vision_model.eval()
+    images = torch.randn(3, 3, 28, 28)
+    expected = oracle(images, output_hidden_states=True).hidden_states[-2][:, 1:]
+    assert torch.equal(encode_images(model.vision, recipe.model.vision, images), expected)
+    counted = {part.part: part.total for part in plan(recipe).parameters}
+    assert counted["vision"] == oracle.num_parameters()
 
 
 def test_the_class_of_another_family_is_refused(directory):
