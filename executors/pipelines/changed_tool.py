@@ -47,6 +47,6 @@ def changed_tool(run_dir: Path, changes: Mapping[str, str]) -> ChangedTool:
     except UserError as error:
         raise RecipeError(f"{stage}: {str(error).removeprefix(f'{stage}.')}") from None
     checked = checked_tool(tool, used_recipe(work, {}), changes.keys(), Planner())
-    for problem in checked.problems:
+    for problem in (*(missing.line() for missing in checked.missing), *checked.problems):
         raise RecipeError(f"{stage}: {problem}")
     return ChangedTool(tool_text(tool, run_dir, checked.chosen), checked.warnings)

@@ -56,7 +56,8 @@ class StagePlan:
         stage: The stage.
         after: Names of the stages it waits for.
         plan: The plan of its recipe; `None` for a tool.
-        problems: Errors that prevent it from running, one line each.
+        problems: Errors that prevent it from running anywhere, one line each.
+        not_here: Errors that prevent only a start from here: missing files and GPUs, and limits of the executor.
         warnings: Its warnings.
         chosen: Fields of a tool that the user has left open, with what it takes in their place.
     """
@@ -65,6 +66,7 @@ class StagePlan:
     after: tuple[str, ...]
     plan: Plan | None
     problems: tuple[str, ...]
+    not_here: tuple[Finding, ...] = ()
     warnings: tuple[PlanWarning, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
 
@@ -85,19 +87,23 @@ class PipelineJob:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Errors that prevent it from running, one line each, starting with the name of the stage."""
+        """Errors that prevent it from running anywhere, one line each, starting with the name of the stage."""
         return tuple(f"{_label(entry.stage)}: {line}" for entry in self.stages for line in entry.problems)
 
     @property
     def not_here(self) -> tuple[str, ...]:
-        """Errors that prevent it from running only on this machine, which has no GPU; in the form of `problems`."""
-        plans = [(entry.stage, entry.plan) for entry in self.stages if entry.plan is not None]
-        return tuple(
-            f"{_label(stage)}: {error.line(_typed(stage))}"
-            for stage, plan in plans
-            for error in plan.errors
-            if error.about == "machine"
-        )
+        """Errors that prevent only a start from here, in the form of `problems`; those about this machine come first.
+
+        Fetching files would not help without a GPU.
+        """
+        found = [(entry.stage, error) for entry in self.stages for error in entry.not_here]
+        found.sort(key=lambda of_stage: of_stage[1].about != "machine")
+        return tuple(f"{_label(stage)}: {error.line(_typed(stage))}" for stage, error in found)
+
+    @property
+    def refused_here(self) -> tuple[str, ...]:
+        """The codes of the errors in `not_here`, each once."""
+        return tuple(dict.fromkeys(error.code for entry in self.stages for error in entry.not_here))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -247,8 +253,10 @@ def _plan_stage(
     try:
         if stage.trains:
             planned = planner.plan(work)
-            problems = tuple(finding.line(_typed(stage)) for finding in _errors(stage, planned))
-            return StagePlan(stage, after, planned, problems, tuple(warnings_of(planned)))
+            errors = tuple(_errors(stage, planned))
+            problems = tuple(error.line(_typed(stage)) for error in errors if not error.is_of_here)
+            not_here = tuple(error for error in errors if error.is_of_here)
+            return StagePlan(stage, after, planned, problems, not_here, tuple(warnings_of(planned)))
     except UserError as error:
         raise RecipeError(f"{_label(stage)}: {error}") from None
     try:
@@ -257,7 +265,7 @@ def _plan_stage(
         return StagePlan(stage, after, None, (str(error).removeprefix(f"{stage.name}."),))
     own = field_types(fdl.get_callable(stage.work)).keys() - {path for path, _ in stage.inputs()}
     checked = checked_tool(tool, used, own, planner)
-    return StagePlan(stage, after, None, checked.problems, checked.warnings, checked.chosen)
+    return StagePlan(stage, after, None, checked.problems, checked.missing, checked.warnings, checked.chosen)
 
 
 def _told_apart(stages: Iterable[StagePlan]) -> Iterator[StagePlan]:
@@ -273,12 +281,12 @@ def _told_apart(stages: Iterable[StagePlan]) -> Iterator[StagePlan]:
 
 
 def _errors(stage: Stage, planned: Plan) -> Iterator[Finding]:
-    """Yield the errors of a recipe, without those about files that another stage will make, or about this machine."""
+    """Yield the errors of a recipe, without those about files that another stage will make, or an assumed GPU."""
     waits_for = {path for path, _ in stage.inputs()}
     for finding in planned.errors:
         is_due = finding.code == "file-missing" and waits_for.issuperset(finding.fields)
-        is_elsewhere = finding.about == "machine" or (finding.about == "memory" and planned.gpu_assumed)
-        if not is_due and not is_elsewhere:
+        is_assumed = finding.about == "memory" and planned.gpu_assumed
+        if not is_due and not is_assumed:
             yield finding
 
 

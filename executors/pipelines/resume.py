@@ -1,7 +1,7 @@
 """Resumes a pipeline or sweep at the stages that are not done."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from executors.disk import require_space, tell_of_little_space
 from executors.job_record import read_job_record
@@ -11,7 +11,7 @@ from executors.pipelines.spec import read_spec
 from executors.runs.run import Run
 from executors.warnings import joined_warnings, tell_warnings, warnings_of
 from neva_recipes.config import RecipeError, RunError, UserError, load_recipe
-from neva_recipes.plan import Plan, Planner
+from neva_recipes.plan import Finding, Plan, Planner
 from neva_recipes.plan.cost.gpus import find_gpu
 from neva_recipes.plan.resuming import plan_going_on
 from neva_recipes.plan.serialization import plan_to_json
@@ -20,7 +20,7 @@ from neva_recipes.run_directory.names import list_checkpoints
 from neva_recipes.run_directory.stages import TOOL_FILE, run_title
 from neva_recipes.run_directory.state import UNDER_WAY, write_atomically
 
-__all__ = ["resume_pipeline", "stage_plans"]
+__all__ = ["refused_here", "resume_pipeline", "stage_plans", "stages_due"]
 
 _UNDER_WAY_OR_DONE = ("succeeded", *UNDER_WAY)
 
@@ -60,8 +60,10 @@ def resume_pipeline(
             raise RunError(f"{name}: is {state}, so nothing of it can be changed before it has ended")
         changed[name] = changed_tool(stage.path, fields)
     find_gpu(gpu)
-    due = [stage for stage in stage_statuses(run.path, goes_on=True) if stage.state not in _UNDER_WAY_OR_DONE]
+    due = stages_due(run)
     plans = list(stage_plans(due, gpu))
+    for name, finding in refused_here(plans):
+        raise RecipeError(f"{name}: {finding.line()}")
     require_space([planned for _, planned in plans], run.path, is_new=False)
     for name, tool in changed.items():
         write_atomically(stage_run(run.path, name).path / TOOL_FILE, tool.text)
@@ -91,6 +93,17 @@ def _set_gpu(run: Run, gpu: str) -> None:
     write_atomically(run.path / JOB_FILE, json.dumps(record, indent=2) + "\n")
 
 
+def stages_due(run: Run) -> list[StageStatus]:
+    """Return the stages that a resume would start, in their order."""
+    return [stage for stage in stage_statuses(run.path, goes_on=True) if stage.state not in _UNDER_WAY_OR_DONE]
+
+
+def refused_here(plans: Iterable[tuple[StageStatus, Plan]]) -> Iterator[tuple[str, Finding]]:
+    """Yield the errors for which this machine cannot resume stages, with the names of the stages."""
+    for stage, planned in plans:
+        yield from ((stage.name, finding) for finding in planned.errors if finding.about == "machine")
+
+
 def stage_plans(stages: list[StageStatus], gpu: str | None) -> Iterator[tuple[StageStatus, Plan]]:
     """Yield the present plan of each stage that trains.
 
@@ -99,7 +112,7 @@ def stage_plans(stages: list[StageStatus], gpu: str | None) -> Iterator[tuple[St
         gpu: Type of GPU to plan for; `None` means the executor's.
 
     Raises:
-        UserError: A recipe cannot be read, or the machine cannot run it.
+        UserError: A recipe cannot be read.
     """
     planner: Planner | None = None
     for stage in stages:
@@ -111,9 +124,6 @@ def stage_plans(stages: list[StageStatus], gpu: str | None) -> Iterator[tuple[St
                 if stage.run.newest_checkpoint() is not None:
                     planned = plan_going_on(planned)
                 planner.expect(str(stage.run.path), planned.recipe)  # later stages use its model
-                for finding in planned.errors:
-                    if finding.about == "machine":
-                        raise RecipeError(finding.line())
             except UserError as error:
                 raise RecipeError(f"{stage.name}: {error}") from None
             yield stage, planned

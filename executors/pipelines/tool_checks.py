@@ -24,7 +24,7 @@ from neva_recipes.config import (
     recipe_of_run,
 )
 from neva_recipes.pipeline import Evaluate, Export, StageOutput, Tool, Work
-from neva_recipes.plan import Planner
+from neva_recipes.plan import Finding, Planner
 from neva_recipes.plan.data.file_states import files_here
 from neva_recipes.plan.data.question_files import check_questions, have_images_beside, question_template
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON
@@ -40,12 +40,14 @@ class CheckedTool(NamedTuple):
 
     Attributes:
         chosen: Fields that the user has left open, with what the tool takes in their place.
-        problems: Errors that prevent it from running, one line each.
+        problems: Errors that prevent it from running anywhere, one line each.
+        missing: The files and folders it names that are not here.
         warnings: Its warnings.
     """
 
     chosen: dict[str, str]
     problems: tuple[str, ...]
+    missing: tuple[Finding, ...]
     warnings: tuple[PlanWarning, ...]
 
 
@@ -60,8 +62,9 @@ def checked_tool(tool: Tool, recipe: Recipe | None, names: Collection[str], plan
     """
     chosen = _chosen_fields(tool, recipe)
     whole = dataclasses.replace(tool, **chosen)
-    problems = tuple(_problems(whole, recipe, {*names, *chosen}))
-    return CheckedTool(chosen, problems, tuple(_warnings(whole, recipe, planner)))
+    problems = tuple(_question_problems(whole, recipe)) if isinstance(whole, Evaluate) else ()
+    missing = tuple(_missing_paths(whole, {*names, *chosen}))
+    return CheckedTool(chosen, problems, missing, tuple(_warnings(whole, recipe, planner)))
 
 
 def used_recipe(work: Work, made: Mapping[str, Recipe]) -> Recipe | None:
@@ -109,29 +112,25 @@ def _chosen_fields(tool: Tool, recipe: Recipe | None) -> dict[str, str]:
     return {"image_folder": str(expand_path(recipe.data.image_folder).absolute())}
 
 
-def _problems(tool: Tool, recipe: Recipe | None, names: Collection[str]) -> Iterator[str]:
-    """Yield the problems of a tool, one line each: missing files, and questions that the model cannot be asked.
+def _missing_paths(tool: Tool, names: Collection[str]) -> Iterator[Finding]:
+    """Yield an error for each missing file or folder.
 
     Args:
         tool: The tool, with the fields chosen for it.
-        recipe: The recipe of the run whose model it uses; `None` if unknown.
         names: The fields whose files must exist.
     """
-    yield from _missing_paths(tool, names)
-    if isinstance(tool, Evaluate):
-        yield from _question_problems(tool, recipe)
-
-
-def _missing_paths(tool: Tool, names: Collection[str]) -> Iterator[str]:
     kind: Any = type(tool)
     for name, annotation in field_types(kind).items():
         value = getattr(tool, name)
         is_asked_for = is_here_path(annotation) and value is not None and name in names
         named = (listed_paths(value) if is_list(annotation) else [value]) if is_asked_for else []
-        yield from (f"{name}={path}: no such file or folder" for path in named if not path_is(expand_path(path)))
+        for path in named:
+            if not path_is(expand_path(path)):
+                yield Finding("file-missing", "error", "no such file or folder", {name: path}, about="files")
 
 
 def _question_problems(tool: Evaluate, recipe: Recipe | None) -> Iterator[str]:
+    """Yield what keeps a model from being asked the questions that are here, one line each."""
     folder = expand_path(tool.image_folder) if tool.image_folder is not None else None
     named = listed_paths(tool.data)
     for path in map(expand_path, named):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from neva_recipes.cli.arguments import UsageError
-from neva_recipes.cli.dry_run import show
+from neva_recipes.cli.dry_run import close, show
 from neva_recipes.config import Draft, Recipe
 from neva_recipes.run_directory.names import step_of
 from neva_recipes.run_directory.stages import run_title
@@ -45,17 +45,14 @@ def show_resume(run: "Run", recipe: Draft[Recipe], executor: "Executor", go_on_f
         plan = plan_going_on(plan)
     if job is not None:
         job = dataclasses.replace(job, name=run.record()["name"], run_dir=run.path)
-    code = show(dataclasses.replace(inspection, plan=plan, job=job), "text")
     if checkpoint is None:
-        tell("note", f"{title} has no checkpoint: it would begin anew")
+        begin = f"{title} has no checkpoint: it would begin anew"
     elif plan.recipe.trainer.max_steps == step_of(checkpoint) and go_on_from is None:
-        tell("note", f"{title}: nothing is left to train, all {plan.recipe.trainer.max_steps} steps are done")
+        begin = f"{title}: nothing is left to train, all {plan.recipe.trainer.max_steps} steps are done"
     else:
         steps = "" if plan.recipe.trainer.max_steps is None else f" of {plan.recipe.trainer.max_steps} steps"
-        tell("note", f"{title} would go on from {go_on_from or checkpoint.name}{steps}")
-    for line in notes:
-        tell("note", line)
-    return code
+        begin = f"{title} would go on from {go_on_from or checkpoint.name}{steps}"
+    return show(dataclasses.replace(inspection, plan=plan, job=job), "text", notes=[begin, *notes])
 
 
 def show_stages(pipeline: "Run", overrides: Mapping[str, str]) -> int:
@@ -63,9 +60,12 @@ def show_stages(pipeline: "Run", overrides: Mapping[str, str]) -> int:
 
     Raises:
         UsageError: There are overrides; a dry run of the stage itself shows their effect.
+        RecipeError: The recipe of a stage cannot be read.
         RunError: The pipeline is in use.
     """
+    from executors import disk_finding
     from executors.pipelines.directory import stage_statuses, stage_table
+    from executors.pipelines.resume import refused_here, stage_plans, stages_due
 
     for field, text in overrides.items():
         raise UsageError(
@@ -75,6 +75,13 @@ def show_stages(pipeline: "Run", overrides: Mapping[str, str]) -> int:
     stages = stage_statuses(pipeline.path)
     print_text("\n".join(stage_table(stages)))
     open_stages = [stage.name for stage in stages if stage.state != "succeeded"]
-    tell("note", "--dry-run wrote and started nothing")
     tell("note", f"a resume would go on with {', '.join(open_stages)}" if open_stages else "all of it has succeeded")
+    plans = list(stage_plans(stages_due(pipeline), None))
+    refusals = [(f"{name}: ", finding) for name, finding in refused_here(plans)]
+    space = disk_finding([planned for _, planned in plans], pipeline.path, is_new=False)
+    if space is not None and space.severity == "error":
+        refusals.append(("", space))
+    for stage, finding in refusals:
+        tell("note", f"{stage}{finding.line()}")
+    close(list(dict.fromkeys(finding.code for _, finding in refusals)))
     return 0

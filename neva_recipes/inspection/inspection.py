@@ -10,9 +10,6 @@ from neva_recipes.plan import Finding, Plan, plan
 
 __all__ = ["Inspection", "inspect_recipe"]
 
-_NOT_HERE = ("file-missing", "file-not-set", "no-gpu", "disk-full")
-"""Codes of findings about the place of the inspection, not about the recipe."""
-
 
 @dataclass(frozen=True)
 class Inspection:
@@ -41,20 +38,21 @@ class Inspection:
     @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings that stop a launch anywhere."""
-        return tuple(finding for finding in self.plan.errors if not _is_note(finding))
+        return tuple(finding for finding in self.plan.errors if not finding.is_of_here)
 
     @property
     def notes(self) -> tuple[Finding, ...]:
         """The findings that stop a launch only here: missing files and GPUs, and limits of the executor."""
-        return tuple(filter(_is_note, self.plan.errors))
+        return tuple(finding for finding in self.plan.errors if finding.is_of_here)
 
     def by_kind(self) -> dict[str, tuple[Finding, ...]]:
         """Return all findings by their meaning here: `error`, `warning`, `note`."""
         return {"error": self.errors, "warning": self.plan.warnings, "note": self.notes}
 
-
-def _is_note(finding: Finding) -> bool:
-    return finding.code in _NOT_HERE or finding.about == "executor"
+    @property
+    def refused_here(self) -> tuple[str, ...]:
+        """The codes of the findings that are only notes, although a launch from this machine would be refused."""
+        return tuple(dict.fromkeys(finding.code for finding in self.notes))
 
 
 def inspect_recipe(

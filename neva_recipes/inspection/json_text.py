@@ -24,7 +24,7 @@ INSPECTION_SCHEMA = 1
 
 
 def inspection_to_json(inspection: Inspection) -> str:
-    """Return an inspection as JSON text: `schema`, `recipe`, `sources`, `plan` and `script`.
+    """Return an inspection as JSON text: `schema`, `recipe`, `sources`, `plan`, `refused_here` and `script`.
 
     docs/inspection.md describes the keys. All characters are ASCII.
     """
@@ -33,6 +33,7 @@ def inspection_to_json(inspection: Inspection) -> str:
         "recipe": recipe_to_plain(with_absolute_inputs(inspection.recipe)),
         "sources": {row.path: _source(row.source) for row in recipe_rows(inspection.recipe) if row.source is not None},
         "plan": plan_to_plain(inspection.plan),
+        "refused_here": list(inspection.refused_here),
         "script": inspection.script,
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"

@@ -11,7 +11,7 @@ from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.memory import STATE
 from neva_recipes.terminal import fold
 
-__all__ = ["inspection_to_text", "recipe_to_text"]
+__all__ = ["findings_to_text", "inspection_to_text", "plan_to_text", "recipe_to_text"]
 
 _WIDTH = 80
 _SOURCE_COLUMN = 56
@@ -33,14 +33,24 @@ def _ansi(text: str, *codes: str) -> str:
 
 def inspection_to_text(inspection: Inspection, colour: bool = False) -> str:
     """Return the recipe with its sources, what would be started, the plan, and the findings, with errors last."""
+    return f"{plan_to_text(inspection, colour)}\n{findings_to_text(inspection, colour)}"
+
+
+def plan_to_text(inspection: Inspection, colour: bool = False) -> str:
+    """Return the recipe with its sources, what would be started, and the plan."""
     plan, paint = inspection.plan, _ansi if colour else _plain
     blocks = [
         recipe_to_text(inspection.recipe, colour),
         _command(inspection, paint),
         *(_block(title, lines, paint) for title, lines in _plan_blocks(plan, paint)),
-        _block("Findings", _findings(inspection, paint), paint),
     ]
     return "\n".join(blocks)
+
+
+def findings_to_text(inspection: Inspection, colour: bool = False) -> str:
+    """Return the findings with their codes, errors last."""
+    paint = _ansi if colour else _plain
+    return _block("Findings", _findings(inspection, paint), paint)
 
 
 def recipe_to_text(recipe: Draft[Recipe], colour: bool = False) -> str:

@@ -18,6 +18,9 @@ Remedy = Mapping[str, Any]
 """Fields to set together, by dotted path, and their values."""
 
 
+_WANTED_FILES = ("file-missing", "file-not-set")
+"""Codes of findings about files that another machine may have; what is wrong within a file is wrong everywhere."""
+
 _SETTING = re.compile(rf"(?<![\w.])(?:{'|'.join(field_types(Recipe))})(?:\.\w+)+(?==)")
 """A field of a recipe followed by an equals sign, as a user can type it."""
 
@@ -44,6 +47,11 @@ class Finding:
     remedies: tuple[Remedy, ...] = ()
     advice: str = ""
     about: About = "recipe"
+
+    @property
+    def is_of_here(self) -> bool:
+        """Whether another machine or executor may not have it: a file, GPU or package that is missing, a full disk."""
+        return self.about in ("executor", "machine") or self.code in _WANTED_FILES
 
     def line(self, stage: str = "") -> str:
         """Return the finding as one line: fields and values, what is wrong, what to do.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from neva_recipes.cli.arguments import UsageError, apply_overrides
 from neva_recipes.cli.commands.executors import split_executor_overrides, with_gpu
 from neva_recipes.cli.commands.tools import tool_command
-from neva_recipes.cli.dry_run import print_for_programs
+from neva_recipes.cli.dry_run import close, print_for_programs
 from neva_recipes.cli.fields import describe_fields
 from neva_recipes.cli.report.finish import finish, reference
 from neva_recipes.cli.several import choices_of, split_lists
@@ -211,11 +211,20 @@ def _start(planned: "PipelineJob", arguments: argparse.Namespace) -> int:
 
 def _dry_run(planned: "PipelineJob") -> int:
     """Print what stands below the outline or the page of a pipeline, and return the exit code of the command."""
+    from executors import disk_finding
+
     sys.stdout.flush()
-    tell("note", "--dry-run wrote and started nothing")
-    for kind, lines in (("note", planned.not_here), ("warning", planned.warnings), ("error", planned.problems)):
+    told = {"note": planned.not_here, "warning": planned.warnings, "error": planned.problems}
+    refused = planned.refused_here
+    plans = [entry.plan for entry in planned.stages if entry.plan is not None]
+    if space := disk_finding(plans, planned.job.run_dir.parent):
+        is_full = space.severity == "error"
+        told["note" if is_full else "warning"] += (space.line(),)
+        refused += (space.code,) if is_full else ()
+    for kind, lines in told.items():
         for line in lines:
             tell(kind, line)
+    close(refused)
     return EXIT_MISTAKE if planned.problems else 0
 
 
