@@ -15,6 +15,8 @@ from neva_recipes.cli.main import main
 from neva_recipes.config import recipe_from_yaml
 
 WRONG = ["llava.finetune", "size=tiny", "parallel.tensor_model_parallel_size=3", "model.vision=none", "--dry-run"]
+CLOSING = "note: --dry-run wrote and started nothing"
+REFUSED = "note: a launch from this machine would be refused: "
 
 
 @pytest.mark.parametrize("form", ["text", "yaml", "json", "python", "html"])
@@ -24,7 +26,9 @@ def test_errors_are_lines_on_stderr_and_the_recipe_can_still_be_read(form, folde
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert any("parallel.tensor_model_parallel_size=3" in line for line in errors)
     assert any("vision and projector" in line for line in errors)
-    assert err.splitlines()[-len(errors) :] == errors  # nearest to the prompt
+    *_, refused, closing = err.splitlines()
+    assert refused.startswith(REFUSED) and closing == CLOSING
+    assert err.splitlines()[-len(errors) - 2 : -2] == errors  # nearest to the prompt
     assert {line.partition(": ")[0] for line in err.splitlines()} <= {"error", "warning", "note"}
     if form == "text":
         assert "Command: none" in out and "  error: " in out
@@ -45,6 +49,13 @@ def test_files_of_another_machine_and_another_executor_are_notes(folder, capfd):
     for part in ("llava_v1_5_mix665k.json: no such file", "/gone/tokenizer.model", "the local executor runs on one"):
         assert [line for line in err.splitlines() if line.startswith("note: ") and part in line]
     assert "Command: none" in out
+    *_, refused, closing = err.splitlines()
+    codes = refused.removeprefix(REFUSED).split(", ")  # this machine may lack a GPU and room on its disk too
+    assert codes[:2] == ["file-missing", "executor"] and set(codes[2:]) <= {"no-gpu", "disk-full"}
+    assert closing == CLOSING
+    assert main([*words, "--dry-run", "--format", "json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["refused_here"] == codes and err.splitlines()[-2] == refused
     assert main([*words, "--dry-run", "--script"]) == 2
     out, err = capfd.readouterr()
     assert out == "" and "the local executor runs on one" in err and "error: --script: there is no script" in err
@@ -87,11 +98,12 @@ COMMAND = f"{shlex.quote(sys.executable)} -m neva_recipes.cli.main gpt.pretrain 
 
 def test_findings_stand_once_and_at_the_end_where_a_terminal_shows_both_streams(folder):
     shown = in_terminal(f"{COMMAND} 'model.language.kv_channels=7'", NO_COLOR="1").replace("\r", "")
-    *_, cost, findings = shown.removesuffix(
-        "note: --dry-run wrote and started nothing; --script prints the script that does\n"
-    ).split("\n\n")
+    *_, cost, findings = shown.removesuffix(f"{REFUSED}file-not-set\n{CLOSING}\n").split("\n\n")
     assert cost.startswith("Cost") or "\n\nCost" not in shown  # errors leave nothing to compute
     assert findings.startswith("Findings\n  note: file-not-set\n") and shown.count("data.data_path=none") == 1
+    # Errors are the last of the findings.
+    kinds = re.findall(r"^  (note|warning|error): ", findings, re.MULTILINE)
+    assert set(kinds) == {"note", "error"} and kinds == sorted(kinds, key=["note", "warning", "error"].index)
     both = subprocess.run(f"{COMMAND} 2>&1", shell=True, capture_output=True, text=True, timeout=120)
     assert both.stdout.count("data.data_path=none") == 1
     apart = subprocess.run(f"{COMMAND} >shown.txt", shell=True, capture_output=True, text=True, timeout=120)

@@ -396,3 +396,17 @@ def test_a_look_at_a_rerun_shows_the_new_run(finished, nemo_run):
     assert contents(finished) == before and len(executors.list_runs("runs")) == 1
     assert "lr: 0.25" in done.stdout and "/runs/again-" in done.stdout
     assert "note: --dry-run wrote and started nothing\n" in done.stderr
+    assert "would be refused" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["rerun", "resume"])
+def test_a_look_says_that_this_machine_would_refuse_it(command, finished, nemo_run):
+    words = [command, "digits", "trainer.max_steps=20", "data.tokenizer=/gone/tokenizer", "--dry-run"]
+    done = nemo_run(*words, check=0)
+    refused, closing = done.stderr.splitlines()[-2:]
+    assert refused == "note: a launch from this machine would be refused: file-missing"
+    assert closing == "note: --dry-run wrote and started nothing"
+    # Errors stand below all other findings and notes.
+    apart = nemo_run(*words, "optim.min_lr=1", check=2)
+    *_, error, refused, closing = apart.stderr.splitlines()
+    assert error.startswith("error: "), apart.stderr

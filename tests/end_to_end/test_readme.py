@@ -48,7 +48,7 @@ def test_commands_plan_a_run(command, folder, capfd):
     assert "-m neva_model.worker" in " ".join(out.replace("\\\n", " ").split())
     if "data.data_path=" in command:
         # What this machine is too small for is told too.
-        of_machine = ("this machine has no GPU", "of its disk are free")
+        of_machine = ("this machine has no GPU", "of its disk are free", "a launch from this machine would be refused")
         told = [line for line in err.splitlines() if not any(words in line for words in of_machine)]
         assert len(told) == 1 and "--dry-run wrote and started nothing" in told[0]
 

@@ -140,7 +140,7 @@ def test_a_dry_run_as_a_page(mine, runs_dir, capsys):
     captured = capsys.readouterr()
     assert captured.out.startswith("<!DOCTYPE html>") and captured.out.endswith("</html>\n")
     assert "<h2>second, after first</h2>" in captured.out and "second.optim.lr=0.5 --recipes" in captured.out
-    note, warning = captured.err.splitlines()
+    warning, note = captured.err.splitlines()
     assert note == "note: --dry-run wrote and started nothing" and warning.startswith("warning: second: optim.lr=0.5")
     assert list(runs_dir.iterdir()) == []
     sweep = ["gpt.pretrain", "size=tiny", "optim.lr=1,2", "--sweep", "--dry-run", "--format", "html"]
@@ -222,10 +222,35 @@ def test_parallel_and_sweep_want_something_to_work_on(capsys):
     assert main(["llava.pipeline", "size=tiny", "--dry-run"]) == 2
     told = capsys.readouterr().err.splitlines()
     assert "error: evaluate: data is not set: expected a path or a list, each a path; add evaluate.data=FILE" in told
+    assert told[-2:] == [
+        "note: a launch from this machine would be refused: file-not-set",
+        "note: --dry-run wrote and started nothing",
+    ]
     # What is to be typed names its stage: without it, it would be set in every recipe.
     for stage in ("pretrain", "finetune"):
         line = f"{stage}: data.data_path=none: names no file to train on; add {stage}.data.data_path=FILE"
-        assert f"error: {line}" in told
+        assert f"note: {line}" in told
+
+
+def test_files_of_another_machine_are_notes_in_a_pipeline_too(mine, runs_dir, capsys):
+    """As of a recipe: its dry run says that a launch from here would be refused, and for what."""
+    words = ["mine", "second.data.data_path=gone.txt", "export.model=gone", *mine, "--runs-dir", str(runs_dir)]
+    assert main([*words, "first.optim.lr=0.5", "first.trainer.num_nodes=2", "--dry-run"]) == 0
+    *notes, warning, refused, closing = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in notes[1:]] == [
+        "note: second: data.data_path=gone.txt: no such file",
+        "note: export: model=gone: no such file or folder",
+    ]
+    assert notes[0].startswith("note: first: trainer.num_nodes=2") and warning.startswith("warning: first: optim.lr")
+    assert refused == "note: a launch from this machine would be refused: executor, file-missing"
+    assert closing == "note: --dry-run wrote and started nothing"
+    # An error stands below all of them, nearest to the prompt, but for what closes the text.
+    assert main([*words, "first.model.language.num_attention_heads=3", "--dry-run"]) == 2
+    *before, error, refused, closing = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: first: ") and not any(line.startswith("error: ") for line in [*before, refused])
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("error: second: data.data_path=gone.txt: no such file")
+    assert list(runs_dir.iterdir()) == []
 
 
 def test_a_pipeline_is_run_again_from_the_stages_it_has(mine, runs_dir, starts, capfd):

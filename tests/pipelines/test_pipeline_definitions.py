@@ -106,6 +106,6 @@ def test_a_wrong_stage_is_named_before_anything_is_written(tmp_path):
         plan_pipeline(pipeline, LocalExecutor(), runs_dir=tmp_path / "runs")
     two_nodes = Pipeline("p", stage("a") >> Stage("b", make_recipe(num_nodes=2)))
     planned = plan_pipeline(two_nodes, LocalExecutor(), runs_dir=tmp_path / "runs")
-    (problem,) = planned.problems
-    assert problem.startswith("b: ") and "the local executor runs on one machine" in problem
+    (problem,) = planned.not_here
+    assert planned.problems == () and problem.startswith("b: ") and "the local executor runs on one machine" in problem
     assert not (tmp_path / "runs").exists()

@@ -115,11 +115,12 @@ def test_a_dry_run_shows_every_point(runs_dir, tmp_path, monkeypatch, capsys):
         "  tokens  384 a step",
     ]
     data = f"{__file__},{tmp_path}/{'long' * 20}.txt"
-    assert main(["mine.yaml", f"data.data_path={data}", "--sweep", "--dry-run"]) == 2
+    assert main(["mine.yaml", f"data.data_path={data}", "--sweep", "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[1:3] == ["POINT", f"1      data.data_path={__file__}"]
-    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-    assert errors[0].startswith(f"error: 2 (data.data_path={tmp_path}/long")
+    _, missing, refused, _ = captured.err.splitlines()
+    assert missing.startswith(f"note: 2 (data.data_path={tmp_path}/long")
+    assert refused == "note: a launch from this machine would be refused: file-missing"
     assert list(runs_dir.iterdir()) == []
 
 
