@@ -18,9 +18,7 @@ FORMATS = ("text", "yaml", "json", "python", "html")
 """The formats in which a recipe can be printed."""
 
 
-def show(
-    inspection: "Inspection", form: str, *, typed: str = "", remark: str = "", notes: Sequence[str] = ()
-) -> int:
+def show(inspection: "Inspection", form: str, *, typed: str = "", remark: str = "", notes: Sequence[str] = ()) -> int:
     """Print a recipe and its findings, and return the exit code: 2 if a launch would be refused anywhere.
 
     The document goes to stdout, findings and remarks to stderr, so that stdout can be written to a file. The text
