@@ -1,13 +1,22 @@
 """The preparation of every process that uses a model, before it imports one."""
 
 import atexit
+import contextlib
 import functools
 import gc
+import importlib.metadata
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["prepare_command", "prepare_process"]
+
+_ONLY_FOR_METRICS = ("matplotlib", "scipy")
+"""What torchmetrics imports where it is installed, to draw metrics and to rate audio. Lightning imports all of
+torchmetrics, and nothing here uses a metric of it."""
 
 _WARNINGS_OF_LIBRARIES = {
     "megatron.core.models.gpt.gpt_model": "GPTModel IS DEPRECATED",
@@ -64,10 +73,35 @@ def _import_libraries() -> None:
         # Core has torch compile its fused functions, which are used only with Transformer Engine; importing the
         # compiler for that would take another second.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    with _as_if_not_installed(*_ONLY_FOR_METRICS):
+        import lightning.pytorch  # noqa: F401
     import neva_model.model  # noqa: F401
 
     gc.freeze()
     gc.enable()
+
+
+@contextlib.contextmanager
+def _as_if_not_installed(*names: str) -> Iterator[None]:
+    """Hide packages that are not imported yet from the imports within, so that these take less time."""
+    hidden = [name for name in names if name not in sys.modules]
+    modules: Any = sys.modules
+    find = importlib.metadata.distribution
+
+    def find_others(distribution_name: str) -> importlib.metadata.Distribution:
+        if distribution_name in hidden:
+            raise importlib.metadata.PackageNotFoundError(distribution_name)
+        return find(distribution_name)
+
+    # torchmetrics asks both whether there is such a module and for the version of the package.
+    modules.update(dict.fromkeys(hidden))
+    importlib.metadata.distribution = find_others
+    try:
+        yield
+    finally:
+        importlib.metadata.distribution = find
+        for name in hidden:
+            del modules[name]
 
 
 def prepare_command() -> None:
