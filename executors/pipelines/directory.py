@@ -13,7 +13,7 @@ from pathlib import Path
 
 from executors.pipelines.spec import is_pipeline, read_spec
 from executors.runs.asked import evaluation_lines
-from executors.runs.results import Evaluation, read_evaluations
+from executors.runs.results import AboveGuessing, Evaluation, read_above_guessing, read_evaluations
 from executors.runs.run import Run
 from executors.runs.standing import RunStatus
 from executors.runs.together import ask_together
@@ -59,6 +59,7 @@ class StageStatus:
         loss: Last training loss; `None` if there is none.
         validation_loss: Last validation loss; `None` if there is none.
         evaluations: Results of an evaluation; empty before its end, and for a stage that trains.
+        above_guessing: Its loss, if the model has got worse than guessing.
     """
 
     name: str
@@ -69,6 +70,7 @@ class StageStatus:
     loss: float | None
     validation_loss: float | None
     evaluations: tuple[Evaluation, ...] = ()
+    above_guessing: AboveGuessing | None = None
 
     @property
     def is_lost(self) -> bool:
@@ -123,7 +125,10 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         settings = present_settings(run, stage.settings)
         # The run of a trained model holds later evaluations of it too, which are not results of this stage.
         evaluations = () if (run.path / RECIPE_FILE).exists() else tuple(read_evaluations(run.path))
-        found[stage.name] = StageStatus(stage.name, settings, state, run, status, loss, validation_loss, evaluations)
+        above = read_above_guessing(run.path, metrics)
+        found[stage.name] = StageStatus(
+            stage.name, settings, state, run, status, loss, validation_loss, evaluations, above
+        )
     return list(found.values())
 
 
@@ -171,7 +176,7 @@ def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
 
 
 def stage_table(stages: Sequence[StageStatus]) -> list[str]:
-    """Return the lines of a table of stages, then results of evaluations, then why stages have failed or wait."""
+    """Return the lines of a table of stages, then results of evaluations and bad losses, then why stages fail or wait."""
     settings = [stage.settings for stage in stages if stage.settings]
     rows = [
         [
@@ -187,6 +192,11 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
     head = ["POINT" if settings else "STAGE", "STATE", "STEP", "LOSS", "VAL LOSS", "TIME"]
     lines = [*table_lines([head, *rows], 2, [stage.settings for stage in stages] if settings else ())]
     lines = [*lines, *(f"{stage.name}: {line}" for stage in stages for line in evaluation_lines(stage.evaluations))]
+    worse: dict[str, list[str]] = {}
+    for stage in stages:
+        if stage.above_guessing is not None:
+            worse.setdefault(stage.above_guessing.text, []).append(stage.name)
+    lines += [f"warning: {_few(names)}: {text}" for text, names in worse.items()]
     # The reasons of queued jobs differ in text although they all wait for the cluster, so only a few are shown.
     quiet = [stage.name for stage in stages if stage.state == "queued"][_TOLD:]
     told: dict[str, list[str]] = {}

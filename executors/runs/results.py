@@ -1,22 +1,58 @@
 """The results of a run: losses, speed and time, its best checkpoint, and its evaluations."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from executors.runs.standing import RunStatus
-from neva_recipes.config import PlainTable, listed_paths
-from neva_recipes.run_directory.layout import EVALUATION_FILE, EVALUATIONS
+from neva_recipes.config import PlainTable, Recipe, UserError, build, listed_paths, load_recipe
+from neva_recipes.run_directory.layout import EVALUATION_FILE, EVALUATIONS, RECIPE_FILE
 from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, Curve, Point, read_metrics
 from neva_recipes.run_directory.state import read_json
 from neva_recipes.storage.best import best_checkpoint
 
-__all__ = ["Evaluation", "Results", "read_evaluations", "read_results"]
+__all__ = ["AboveGuessing", "Evaluation", "Results", "read_above_guessing", "read_evaluations", "read_results"]
 
 _ON_GPU = "peak_memory_gib"
 """A metric that only runs on GPUs have."""
+
+_LAST_LOSSES = 5
+"""Logged training losses whose median is the loss at the end: one batch may be hard."""
+
+_NOISE = 1.1
+"""A loss up to this many times that of random weights is no sign of a training gone wrong."""
+
+_SMALLEST = math.log(16)
+"""No vocabulary is so small: the recipe of a run with a loss below this need not be read."""
+
+
+class AboveGuessing(NamedTuple):
+    """A loss above that of a model that gives every token the same probability.
+
+    Attributes:
+        loss: The last validation loss if the run has ended with a validation, else the median of the last.
+        vocab_size: Number of tokens.
+    """
+
+    loss: float
+    vocab_size: int
+
+    @property
+    def text(self) -> str:
+        """What it means and what to do, without the loss."""
+        guessing = f"{math.log(self.vocab_size):.2f}, ln {self.vocab_size}"
+        return (
+            f"worse than guessing each token, which gives a loss of {guessing}: "
+            "lower optim.lr, look at the curve, check the data"
+        )
+
+    @property
+    def line(self) -> str:
+        """The loss, what it means and what to do."""
+        return f"its loss is {self.loss:.4g}, {self.text}"
 
 
 @dataclass(frozen=True)
@@ -106,6 +142,7 @@ class Results:
         best_checkpoint: The existing checkpoint whose own weights had the lowest validation loss.
         best_checkpoint_loss: Its loss; above `lowest_val_loss` if a better checkpoint no longer exists.
         evaluations: Its evaluations, oldest first.
+        above_guessing: Its loss, if the model has got worse than guessing.
     """
 
     train_loss: Point | None = None
@@ -119,6 +156,7 @@ class Results:
     best_checkpoint: Path | None = None
     best_checkpoint_loss: float | None = None
     evaluations: tuple[Evaluation, ...] = field(default_factory=tuple)
+    above_guessing: AboveGuessing | None = None
 
     def to_plain(self) -> PlainTable:
         """Return the results for JSON: losses with their steps, times in seconds, speeds in tokens per second."""
@@ -126,6 +164,7 @@ class Results:
         for name in ("train_loss", "lowest_train_loss", "val_loss", "lowest_val_loss"):
             point: Point | None = getattr(self, name)
             plain[name] = point and point._asdict()
+        plain["above_guessing"] = self.above_guessing and self.above_guessing._asdict()
         plain["best_checkpoint"] = self.best_checkpoint and str(self.best_checkpoint)
         return plain
 
@@ -154,7 +193,48 @@ def read_results(run_dir: Path, status: RunStatus, plan: Mapping[str, Any] | Non
         best_checkpoint=best and best[0],
         best_checkpoint_loss=best and best[1],
         evaluations=tuple(read_evaluations(run_dir)),
+        above_guessing=read_above_guessing(run_dir, metrics),
     )
+
+
+def read_above_guessing(run_dir: Path, metrics: Mapping[str, Curve]) -> AboveGuessing | None:
+    """Return the loss of a run that has got worse than guessing; `None` for any other run.
+
+    Args:
+        run_dir: Its directory.
+        metrics: Its metrics.
+    """
+    train, val = metrics.get(TRAIN_LOSS), metrics.get(VAL_LOSS)
+    if train is None:
+        return None
+    if val is not None and val.last.step >= train.last.step:
+        loss = val.last.value
+    else:
+        last = sorted(train.values[-_LAST_LOSSES:])
+        loss = last[len(last) // 2]
+    if loss <= _SMALLEST:
+        return None
+    try:
+        recipe: Recipe = build(load_recipe(run_dir / RECIPE_FILE))
+    except (UserError, OSError):
+        return None  # commands that need the recipe tell of it
+    if loss <= _NOISE * _loss_of_random_weights(recipe):
+        return None
+    return AboveGuessing(loss, recipe.model.language.vocab_size)
+
+
+def _loss_of_random_weights(recipe: Recipe) -> float:
+    """Return about the highest loss that untrained weights give, which is somewhat above that of guessing.
+
+    A logit is the product of an output row with weights of deviation s and of a state of the width h that is normalised
+    to a square of h. So logits have the variance h s^2, which costs half of it. Where the row is the embedding of the
+    token itself, its logit may be as high as h s, and costs as much.
+    """
+    language = recipe.model.language
+    rows = language.padded_vocab_size(recipe.parallel.tensor_model_parallel_size)
+    deviation = language.init_method_std
+    per_width = deviation if language.share_embeddings_and_output_weights else deviation**2 / 2
+    return math.log(rows) + language.hidden_size * per_width
 
 
 def _speed(metrics: Mapping[str, Curve]) -> float | None:

@@ -117,6 +117,7 @@ def _results_block(results: "Results") -> Iterator[tuple[str, Iterable[str]]]:
     for label, (real, plan, text) in planned.items():
         if real is not None and plan is not None:
             facts[label] = f"{text(real)}, planned {text(plan)}"
+    facts["warning"] = results.above_guessing and results.above_guessing.line
     if any(value is not None for value in facts.values()):
         yield "Results", fact_lines(facts, "  ")
 

@@ -128,8 +128,10 @@ def _view(run: "Run | None", runs_dir: Path) -> tuple[list[str], list[_Row]]:
             *(_Row(f"{run.name}/{stage.name}", stage.status, stage.state) for stage in stages),
             _Row(run.name, status),
         ]
-        facts = {**run_facts(run, status), **result_facts(run.results())}
-        facts["warnings"] = [*map(one_line, run_warnings(run))] or None
+        results = run.results()
+        facts = {**run_facts(run, status), **result_facts(results)}
+        above = [] if results.above_guessing is None else [results.above_guessing.line]
+        facts["warnings"] = [*above, *map(one_line, run_warnings(run))] or None
         return [*fact_lines(facts), *(["", *stage_table(stages)] if stages else [])], rows
     rows = _of_all(runs_dir, _row)
     return (list(_table(rows)) if rows else [f"no runs in {runs_dir}"]), rows

@@ -140,7 +140,10 @@ def finish(run: "Run", detached: bool) -> int:
         return 0
     code, status = run.wait(), run.status()
     if code == 0:
-        for line in (f"{run_title(run.path)} {status.state}: {run.path}", *next_lines(run)):
+        print_line(f"{run_title(run.path)} {status.state}: {run.path}", sys.stderr)
+        if (above := run.results().above_guessing) is not None:
+            tell("warning", f"{run_title(run.path)}: {above.line}")
+        for line in next_lines(run):
             print_line(line, sys.stderr)
     elif status.state == "succeeded":
         tell("error", f"run {run_title(run.path)} {status.reason}; it is as it was: succeeded")
