@@ -157,7 +157,7 @@ class Executor(ConfigNode, ABC):
     """How long one that waits for a run goes by an answer of `is_alive` and `outcome` before it asks again."""
 
     outlives_command: ClassVar[bool] = False
-    """Whether a run goes on when the command that shows it is gone; Ctrl-C cancels it all the same."""
+    """Whether a run goes on when the command that shows it is gone; Ctrl-C stops it all the same."""
 
     takes_stop: ClassVar[bool] = False
     """Whether `request_stop` is there to be used."""

@@ -167,7 +167,7 @@ def run(
         executor: Where; `None` means `LocalExecutor()`.
         name: Name of the run; `None` means the recipe's.
         runs_dir: Folder of the run directory, whose name is the run's name and the time.
-        detach: Return once the run has started. Otherwise print its log until it has ended; Ctrl-C cancels it.
+        detach: Return once the run has started. Otherwise print its log until it has ended; Ctrl-C stops it.
         quiet: Print no warnings.
 
     Raises:

@@ -176,7 +176,7 @@ def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
 
 
 def stage_table(stages: Sequence[StageStatus]) -> list[str]:
-    """Return the lines of a table of stages, then results of evaluations and bad losses, then why stages fail or wait."""
+    """Return a table of stages, then results of evaluations and losses to worry about, then why stages fail or wait."""
     settings = [stage.settings for stage in stages if stage.settings]
     rows = [
         [

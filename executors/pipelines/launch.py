@@ -77,7 +77,7 @@ def run_pipeline(
         name: Name of the directory; `None` means the pipeline's.
         parallel: How many stages may run at once. `None` means one, but on a cluster as many as it starts: all stages
             are submitted at once with their dependencies, and no process stays on this machine.
-        detach: Return once it runs. Otherwise print its log until it has ended; Ctrl-C cancels it.
+        detach: Return once it runs. Otherwise print its log until it has ended; Ctrl-C stops it.
         quiet: Print no warnings.
 
     Raises:

@@ -5,15 +5,20 @@ import dataclasses
 import os
 import sys
 import time
+from datetime import datetime
+from pathlib import Path
 
 from executors.base import Job
 from executors.process.folding import FOLDING_SECONDS, LineFolder
 from executors.process.logs import LogReader
 from executors.runs.standing import ENDED, POLL_SECONDS, Standing
 from executors.warnings import tell_warnings, warnings_of
-from neva_recipes.config import RunError
-from neva_recipes.run_directory.layout import joined_log
-from neva_recipes.run_directory.stages import run_title
+from neva_recipes.config import RunError, how_many
+from neva_recipes.run_directory.layout import CHECKPOINTS, joined_log
+from neva_recipes.run_directory.metrics import trained_steps
+from neva_recipes.run_directory.names import list_checkpoints, listed_step
+from neva_recipes.run_directory.progress import has_trained_since
+from neva_recipes.run_directory.stages import run_title, stage_directories
 from neva_recipes.run_directory.state import State, read_state, write_state
 from neva_recipes.terminal import OutputLost, print_line, print_log
 
@@ -23,8 +28,9 @@ __all__ = ["start"]
 def start(job: Job, lock: int, *, detach: bool, quiet: bool) -> None:
     """Print the warnings of a job's plan and start the job of a written run directory; unless detached, print its log.
 
-    In the foreground Ctrl-C cancels the run. So does a closed pipe on standard output, unless the run outlives the
-    command. If this process is killed, the executor notices the end of its lifeline.
+    In the foreground Ctrl-C stops the run: steps that no checkpoint holds are saved first, however long that takes, and
+    a second Ctrl-C kills it at once. A closed pipe on standard output cancels the run, unless it outlives the command.
+    If this process is killed, the executor notices the end of its lifeline.
 
     Args:
         job: The job, in state `created`.
@@ -84,7 +90,7 @@ def _show(job: Job, reader: LogReader) -> None:
         try:
             if interrupts > handled:
                 handled = interrupts
-                _cancel(standing, name, force=interrupts > 1)
+                _interrupt(standing, job.run_dir, is_first=interrupts == 1)
             while (state := standing.state()).state not in ENDED:
                 waiting = _waiting(name, state)
                 # If the backend briefly gives no reason for waiting, nothing new is printed.
@@ -108,13 +114,38 @@ def _waiting(name: str, state: State) -> str:
     return f"run {name} is queued: {state.reason}" if state.reason else f"run {name} is queued"
 
 
-def _cancel(standing: Standing, name: str, *, force: bool) -> None:
+def _interrupt(standing: Standing, run_dir: Path, *, is_first: bool) -> None:
+    """Stop a run: with a checkpoint if it has something to save, by force if it was asked before; print what happens."""
+    again, unsaved = "press Ctrl-C again to kill it at once", _unsaved_steps(run_dir) if is_first else 0
+    steps = how_many(unsaved, "step")
+    if unsaved:
+        with contextlib.suppress(RunError):  # its executor cannot ask it, or the run has just ended by itself
+            standing.request_stop()
+            what = f"run {run_title(run_dir)} saves {steps} that no checkpoint holds yet, and stops"
+            print_line(f"{what}; {again}, without them", sys.stderr)
+            return
     try:
-        standing.request_cancel(force)
+        standing.request_cancel(not is_first)
     except RunError:  # the run has just ended by itself
         return
-    if not force:
-        print_line(f"cancelling run {name}; press Ctrl-C again to kill it at once", sys.stderr)
+    if is_first:
+        loss = f" without {steps} that no checkpoint holds" if unsaved else ""
+        print_line(f"cancelling run {run_title(run_dir)}{loss}; {again}", sys.stderr)
+
+
+def _unsaved_steps(run_dir: Path) -> int:
+    """Return how many steps a run has trained since its newest checkpoint, in a pipeline those of all running stages."""
+    unsaved = 0
+    for path in stage_directories(run_dir) or [run_dir]:
+        checkpoints = list_checkpoints(path / CHECKPOINTS)
+        state = Standing(path).state()
+        if state.state != "running" or state.started is None:
+            continue
+        # What an earlier attempt has trained without a checkpoint is lost already.
+        if has_trained_since(path, datetime.fromisoformat(state.started)):
+            saved = listed_step(checkpoints[-1]) if checkpoints else 0
+            unsaved += max(0, (trained_steps(path) or 0) - saved)
+    return unsaved
 
 
 class _Screen:

@@ -1,12 +1,13 @@
 """metrics/step.txt: the exact number of steps that a run has trained, between logs too. Standard library only."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 from neva_recipes.run_directory.layout import CHECKPOINTS, METRICS
 from neva_recipes.run_directory.names import list_checkpoints, listed_step
 
-__all__ = ["read_trained_steps", "steps_file", "write_trained_steps"]
+__all__ = ["has_trained_since", "read_trained_steps", "steps_file", "write_trained_steps"]
 
 _BYTES = 20
 
@@ -23,6 +24,14 @@ def write_trained_steps(descriptor: int, step: int) -> None:
         OSError: It cannot be written.
     """
     os.pwrite(descriptor, f"{step:<{_BYTES - 1}}\n".encode(), 0)
+
+
+def has_trained_since(run_dir: Path, started: datetime) -> bool:
+    """Return whether a run has written its number of steps since an attempt was started; true if this is unknown."""
+    try:
+        return steps_file(run_dir).stat().st_mtime >= started.timestamp()
+    except OSError:
+        return True
 
 
 def read_trained_steps(run_dir: Path, last_logged: int | None) -> int | None:

@@ -15,6 +15,7 @@ from neva_recipes.cli.main import main
 from neva_recipes.cli.report.finish import next_lines
 from neva_recipes.config import recipe_to_yaml
 from neva_recipes.storage.digests import digest_of
+from neva_recipes.table import display_width
 from tests.results.written_runs import write_metrics
 
 
@@ -217,7 +218,7 @@ def test_show_says_what_was_planned_on_gpus(make_run, printed):
     assert "2,000, planned 2,9" in lines[2] and lines[4].endswith("0:02:00, planned 0:00:05")
 
 
-def test_the_table_has_losses_where_they_fit(make_run, printed):
+def test_the_table_has_all_columns_whatever_the_names_are(make_run, printed):
     make_run("short")
     table = printed("status").splitlines()
     assert table[0].split() == ["RUN", "STATE", "STEP", "LOSS", "STARTED", "TIME"]
@@ -227,8 +228,18 @@ def test_the_table_has_losses_where_they_fit(make_run, printed):
     long = "llava.finetune-with-a-longer-name-20260301-120000"
     make_run(long)
     table = printed("status").splitlines()
-    assert " LOSS " not in table[0] and max(map(len, table)) <= 80
-    assert long in table
+    assert table[0].split() == ["RUN", "STATE", "STEP", "LOSS", "STARTED", "TIME"] and max(map(len, table)) <= 80
+    # What stands for the name is a pattern that commands take.
+    pattern, *others = table[1 + sorted(["short", "llava.finetune-20260301-120000", long]).index(long)].split()
+    assert (pattern, others[2]) == ("llava.finetune-wi*e-20260301-120000", "0.01")
+    assert facts(printed("status", pattern))["run"].strip() == long
+    # Where a pattern would mean two runs, the names are whole, on lines of their own.
+    other = long.replace("longer", "larger")
+    make_run(other)
+    make_run("名前" * 20 + "-20260301-120000")
+    table = printed("status").splitlines()
+    assert {long, other} <= set(table) and table[0].split()[3] == "LOSS"
+    assert max(map(display_width, table)) <= 80 and sum("*" in line for line in table) == 1
 
 
 def test_a_run_that_was_resumed_stands_where_it_was_launched(make_run, printed):

@@ -32,6 +32,9 @@ _WIDTH = 80
 _WATCH_SECONDS = 2.0
 _QUESTIONS_AT_ONCE = 8
 _UNREADABLE = "unreadable"
+_NAME = "RUN"
+_PATTERN = "*?["
+"""Characters that make a name a pattern."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class _Row:
         """Return its cells, by the head of the column."""
         step = self.status.step if self.status else None
         return {
-            "RUN": self.name,
+            _NAME: self.name,
             "STATE": self.state,
             "STEP": "-" if step is None else str(step),
             "LOSS": "-" if self.loss is None else f"{self.loss:.4g}",
@@ -172,13 +175,35 @@ def _table(rows: Sequence[_Row]) -> Iterator[str]:
     from neva_recipes.table import display_width, table_lines
 
     cells = [row.cells() for row in rows]
-    widths = {name: max(map(display_width, (name, *(row[name] for row in cells)))) for name in cells[0]}
-    # Names take precedence over losses: a name to paste should be on the line of its run.
-    names = [name for name in widths if name != "LOSS" or sum(widths.values()) + 2 * (len(widths) - 1) <= _WIDTH]
-    yield from table_lines([names, *([row[name] for name in names] for row in cells)], 2)
+    others = [max(map(display_width, (name, *(row[name] for row in cells)))) for name in cells[0] if name != _NAME]
+    room = _WIDTH - sum(others) - 2 * len(others)
+    names = _fitting([row.name for row in rows], room)
+    shown = [{**row, _NAME: name}.values() for row, name in zip(cells, names, strict=True)]
+    yield from table_lines([[*cells[0]], *map(list, shown)], 2)
     counts = Counter(row.state for row in rows)
     total = f"{len(rows)} run{'s' if len(rows) > 1 else ''}"
     yield f"{total}: {', '.join(f'{count} {state}' for state, count in counts.most_common())}"
+
+
+def _fitting(names: Sequence[str], room: int) -> list[str]:
+    """Return the names for a column: a pattern in place of one that is too long, if it matches no other.
+
+    It can be pasted as the name can, for commands take patterns. The time of the launch stays, at the end.
+    """
+    from neva_recipes.table import display_width
+
+    found: dict[tuple[int, int], Counter[tuple[str, str]]] = {}
+    shown = []
+    for name in names:
+        start = end = max(1, (room - 1) // 2)
+        while start > 1 and display_width(f"{name[:start]}*{name[-end:]}") > room:
+            start = end = start - 1
+        ends = name[:start], name[-end:]
+        if (start, end) not in found:
+            found[start, end] = Counter((one[:start], one[-end:]) for one in names if len(one) >= start + end)
+        is_clear = found[start, end][ends] == 1 and not set(_PATTERN) & set(name)
+        shown.append("*".join(ends) if display_width(name) > room and is_clear else name)
+    return shown
 
 
 def run_facts(run: "Run", status: "RunStatus | None" = None) -> dict[str, object]:
