@@ -4,18 +4,61 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from executors.base import Executor, Job
 from executors.findings import require_here, require_possible
 from executors.job_record import load_executor, read_job_record
 from executors.process.rank import trains
-from neva_recipes.config import Draft, Recipe, build, load_recipe, recipe_to_yaml, replaced_values, with_absolute_inputs
+from neva_recipes.config import (
+    Draft,
+    Recipe,
+    build,
+    how_many,
+    load_recipe,
+    recipe_to_yaml,
+    replaced_values,
+    with_absolute_inputs,
+)
 from neva_recipes.plan import Planner
+from neva_recipes.plan.cost.schedule import run_steps
 from neva_recipes.plan.resuming import plan_going_on
 from neva_recipes.run_directory.layout import RECIPE_FILE
 
-__all__ = ["job_again"]
+__all__ = ["FinishedLength", "finished_length", "job_again"]
+
+
+class FinishedLength(NamedTuple):
+    """The length of a run that leaves nothing to train.
+
+    Attributes:
+        done: What has been trained, in words.
+        longer: The setting of a run of twice the length.
+        is_certain: Whether it follows from the recipe alone; otherwise the data decides too.
+    """
+
+    done: str
+    longer: str
+    is_certain: bool
+
+
+def finished_length(recipe: Recipe, step: int) -> FinishedLength | None:
+    """Return the length of a recipe if the steps that a run has trained are all of it; `None` otherwise.
+
+    Args:
+        recipe: The recipe.
+        step: Steps that a run which has succeeded has trained.
+    """
+    steps, trainer = run_steps(recipe, None), recipe.trainer
+    if steps is not None:
+        if step < steps:
+            return None
+        return FinishedLength(f"{step} of {steps} steps are done", f"trainer.max_steps={2 * step}", is_certain=True)
+    if trainer.early_stopping_patience is not None:
+        return None
+    epochs = trainer.max_epochs or 1
+    passes = f"{how_many(epochs, 'pass', 'passes')} over the data, {step} steps, {'is' if epochs == 1 else 'are'} done"
+    return FinishedLength(passes, f"trainer.max_epochs={2 * epochs}", is_certain=False)
 
 
 def job_again(

@@ -115,7 +115,7 @@ def _waiting(name: str, state: State) -> str:
 
 
 def _interrupt(standing: Standing, run_dir: Path, *, is_first: bool) -> None:
-    """Stop a run: with a checkpoint if it has something to save, by force if it was asked before; print what happens."""
+    """Stop a run, with a checkpoint if it has something to save, at once if it was asked before; print what happens."""
     again, unsaved = "press Ctrl-C again to kill it at once", _unsaved_steps(run_dir) if is_first else 0
     steps = how_many(unsaved, "step")
     if unsaved:
@@ -134,7 +134,7 @@ def _interrupt(standing: Standing, run_dir: Path, *, is_first: bool) -> None:
 
 
 def _unsaved_steps(run_dir: Path) -> int:
-    """Return how many steps a run has trained since its newest checkpoint, in a pipeline those of all running stages."""
+    """Return how many steps a run has trained since its newest checkpoint; of a pipeline, all running stages."""
     unsaved = 0
     for path in stage_directories(run_dir) or [run_dir]:
         checkpoints = list_checkpoints(path / CHECKPOINTS)

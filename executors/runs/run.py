@@ -14,7 +14,7 @@ from executors.disk import require_space, tell_of_little_space
 from executors.job_record import executor_class, load_executor, read_job_record
 from executors.process.folding import FOLDING_SECONDS, LineFolder
 from executors.process.logs import LogReader, position_of_tail, position_of_time
-from executors.runs.again import job_again
+from executors.runs.again import finished_length, job_again
 from executors.runs.attempt import prepare, require_free, take_lock
 from executors.runs.foreground import start
 from executors.runs.going_back import find_earlier
@@ -36,7 +36,7 @@ from neva_recipes.plan.resuming import changed_data, notes_on
 from neva_recipes.plan.serialization import PLAN_SCHEMA
 from neva_recipes.run_directory.layout import CHECKPOINTS, PLAN_FILE, RECIPE_FILE, joined_log, rank_log
 from neva_recipes.run_directory.metrics import Curve, read_metrics, trained_steps
-from neva_recipes.run_directory.names import earlier_recipes, list_checkpoints
+from neva_recipes.run_directory.names import earlier_recipes, list_checkpoints, listed_step
 from neva_recipes.run_directory.stages import pipeline_of, run_title
 from neva_recipes.run_directory.state import read_json, seconds_so_far
 from neva_recipes.terminal import tell
@@ -255,6 +255,27 @@ class Run:
             os.close(take_lock(self.path, self._standing))  # raises if the run is in use
             raise
 
+    def finished_line(self, recipe: Draft[Recipe] | None = None) -> str | None:
+        """Return a line which says that the run has succeeded and that a recipe leaves it nothing to train, or `None`.
+
+        Args:
+            recipe: As for `resume`.
+
+        Raises:
+            UserError: As for `resume_notes`.
+        """
+        checkpoint = self.newest_checkpoint()
+        if checkpoint is None or self._standing.state().state != "succeeded":
+            return None
+        wanted = load_recipe(self.path / RECIPE_FILE) if recipe is None else self._with_named_runs(recipe)
+        length = finished_length(build(with_absolute_inputs(wanted)), listed_step(checkpoint))
+        if length is None:
+            return None
+        changes = self.resume_notes(recipe)  # refuses a recipe that differs, unless its length is in passes
+        if changes and not length.is_certain:
+            return None
+        return f"run {run_title(self.path)} is finished: {length.done}; to train longer, set {length.longer}"
+
     def resume(
         self,
         recipe: Draft[Recipe] | None = None,
@@ -267,6 +288,8 @@ class Run:
         notes: Sequence[str] = (),
     ) -> None:
         """Start the run again in the same directory; the worker goes on from the newest complete checkpoint.
+
+        A run that is finished is not started: a note says so.
 
         Args:
             recipe: A changed recipe, which becomes recipe.yaml, while the old one is kept as recipe.N.yaml; `None` for
@@ -283,6 +306,9 @@ class Run:
             RecipeError: The recipe is not valid, or lacks an input.
             RunError: The run is in use or cannot be started, or there is no such checkpoint.
         """
+        if go_on_from is None and (line := self.finished_line(recipe)) is not None:
+            tell("note", line)
+            return
         with self.prepared(recipe, executor=executor, after=after, go_on_from=go_on_from) as (job, lock):
             if job.plan is not None and not quiet:
                 there = len(list_checkpoints(self.path / CHECKPOINTS))

@@ -22,6 +22,7 @@ from neva_recipes.plan.fitting.cpu_check import check_cpu
 from neva_recipes.plan.fitting.machine import CpuMachine
 from neva_recipes.plan.fitting.memory_check import check_memory, judged_gpu
 from neva_recipes.plan.fitting.waste_check import check_waste
+from neva_recipes.plan.saving_check import check_saving
 from neva_recipes.plan.trained.sought_samples import DataFile
 
 __all__ = ["Place", "Plan", "Planner", "plan"]
@@ -210,6 +211,7 @@ class Planner:
         if self._executor is not None:
             findings += _about("executor", [*_ask(self._executor, layout), *_missing_packages(self._executor, built)])
         cost = cost_of(built, layout, lengths, card)
+        findings += check_saving(built, cost.steps, None if on_cpu else cost.hours)
         disk = disk_space(built, layout, cost.steps)
         if accelerator != "cpu" and self._machine is not None:
             findings += _about("machine", check_cpu(built, layout, memory, cost, self._machine))

@@ -154,6 +154,43 @@ def test_a_look_at_a_resume_of_a_finished_run_says_that_nothing_is_left(finished
     assert "would go on" not in error
 
 
+def test_a_finished_run_is_not_started_again(finished, nemo_run):
+    before = contents(finished)
+    line = (
+        f"note: run {finished.name} is finished: 10 of 10 steps are done; to train longer, set trainer.max_steps=20\n"
+    )
+    for words in ([], ["--detach"], ["trainer.max_steps=10"]):
+        assert nemo_run("resume", "digits", *words, check=0).stderr == line
+    finished.resume()
+    assert (contents(finished), finished.status().attempt, finished.wait()) == (before, 1, 0)
+    changed = load_recipe(finished.path / "recipe.yaml")
+    changed.optim.adam_beta2 = 0.95
+    with pytest.raises(CheckpointError, match="changed, but nothing is left to train"):
+        finished.resume(changed)
+    # An earlier checkpoint is a reason to train again, and so is a run that has not ended well.
+    for go_on_from, state in (("step-10", "succeeded"), (None, "lost")):
+        write_state(finished.path, State(state=state, exit_code=0))
+        with finished.prepared(go_on_from=go_on_from) as (job, _):
+            assert job.plan is not None
+    write_state(finished.path, State(state="cancelled", exit_code=130))
+    assert finished.finished_line() is None
+
+
+def test_a_run_of_whole_passes_is_finished_too_unless_its_data_has_changed(finished):
+    recipe = load_recipe(finished.path / "recipe.yaml")
+    recipe.trainer.max_steps, recipe.trainer.max_epochs = None, 1
+    for folder in (finished.path, finished.path / "checkpoints" / "step-00000010"):
+        (folder / "recipe.yaml").write_text(recipe_to_yaml(with_absolute_inputs(recipe)))
+    assert finished.finished_line() == (
+        f"run {finished.name} is finished: 1 pass over the data, 10 steps, is done; to train longer, set "
+        "trainer.max_epochs=2"
+    )
+    recipe.trainer.max_epochs = 2
+    assert finished.finished_line(recipe) is None
+    recipe.trainer.max_epochs, recipe.trainer.early_stopping_patience = 1, 3
+    assert finished.finished_line(recipe) is None
+
+
 SAID = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hi."}]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -53,8 +54,7 @@ def trained(run):
 def ranks_of(run):
     """Return the processes of the ranks: the children of the supervisor."""
     supervisor = read_state(run.path).supervisor["pid"]
-    with open(f"/proc/{supervisor}/task/{supervisor}/children") as children:
-        return [int(pid) for pid in children.read().split()]
+    return [int(pid) for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()]
 
 
 def test_what_has_been_trained_is_saved_unless_it_is_interrupted_again(world, place):

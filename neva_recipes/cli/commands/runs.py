@@ -154,13 +154,17 @@ def resume_command(argv: Sequence[str]) -> int:
     recipe, executor = changed
     if arguments.dry_run:
         return show_resume(run, recipe, executor or run.executor(), arguments.go_on_from)
+    notes = run.resume_notes(recipe, arguments.go_on_from)
+    if arguments.go_on_from is None and (line := run.finished_line(recipe)) is not None:
+        tell("note", line)
+        return 0
     run.resume(
         recipe,
         detach=arguments.detach,
         quiet=arguments.quiet,
         executor=executor,
         go_on_from=arguments.go_on_from,
-        notes=run.resume_notes(recipe, arguments.go_on_from),
+        notes=notes,
     )
     return finish(run, arguments.detach)
 
