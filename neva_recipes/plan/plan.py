@@ -206,8 +206,7 @@ class Planner:
         if accelerator != "cpu":
             cards = card, self._smaller
             findings += _about("memory", check_memory(built, memory, lengths, *cards, assumed=assumed))
-        findings += check_waste(built, samples, lengths, self._smaller or card)
-        findings += check_passes(built, samples)
+        findings += [*check_waste(built, samples, lengths, self._smaller or card), *check_passes(built, samples)]
         if self._executor is not None:
             findings += _about("executor", [*_ask(self._executor, layout), *_missing_packages(self._executor, built)])
         cost = cost_of(built, layout, lengths, card)
