@@ -33,11 +33,13 @@ class AboveGuessing(NamedTuple):
     """A loss above that of a model that gives every token the same probability.
 
     Attributes:
-        loss: The last validation loss if the run has ended with a validation, else the median of the last.
+        loss: The last validation loss if the run has ended with a validation, else the median of the last training losses.
+        measure: What the loss is, in words.
         vocab_size: Number of tokens.
     """
 
     loss: float
+    measure: str
     vocab_size: int
 
     @property
@@ -52,7 +54,7 @@ class AboveGuessing(NamedTuple):
     @property
     def line(self) -> str:
         """The loss, what it means and what to do."""
-        return f"its loss is {self.loss:.4g}, {self.text}"
+        return f"its {self.measure} is {self.loss:.4g}, {self.text}"
 
 
 @dataclass(frozen=True)
@@ -208,10 +210,10 @@ def read_above_guessing(run_dir: Path, metrics: Mapping[str, Curve]) -> AboveGue
     if train is None:
         return None
     if val is not None and val.last.step >= train.last.step:
-        loss = val.last.value
+        loss, measure = val.last.value, "last validation loss"
     else:
         last = sorted(train.values[-_LAST_LOSSES:])
-        loss = last[len(last) // 2]
+        loss, measure = last[len(last) // 2], "median of the last training losses"
     if loss <= _SMALLEST:
         return None
     try:
@@ -220,7 +222,7 @@ def read_above_guessing(run_dir: Path, metrics: Mapping[str, Curve]) -> AboveGue
         return None  # commands that need the recipe tell of it
     if loss <= _NOISE * _loss_of_random_weights(recipe):
         return None
-    return AboveGuessing(loss, recipe.model.language.vocab_size)
+    return AboveGuessing(loss, measure, recipe.model.language.vocab_size)
 
 
 def _loss_of_random_weights(recipe: Recipe) -> float:

@@ -17,7 +17,8 @@ from tests.results.written_runs import write_metrics
 
 ADVICE = "lower optim.lr, look at the curve, check the data"
 # The recipe of the runs here has 512 tokens, whose logarithm is 6.238.
-LINE = f"its loss is 212.3, worse than guessing each token, which gives a loss of 6.24, ln 512: {ADVICE}"
+MEASURE = "median of the last training losses"
+LINE = f"its {MEASURE} is 212.3, worse than guessing each token, which gives a loss of 6.24, ln 512: {ADVICE}"
 
 
 def train_losses(*values):
@@ -46,7 +47,7 @@ def test_status_and_show_say_it(bad, capsys):
     assert f"warning:   {LINE}" in results
     assert main(["status", "bad", "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)["results"]["above_guessing"]
-    assert said == {"loss": pytest.approx(212.3), "vocab_size": 512}
+    assert said == {"loss": pytest.approx(212.3), "measure": MEASURE, "vocab_size": 512}
 
 
 def test_the_table_of_stages_says_it(bad, make_run, capsys):
@@ -87,7 +88,8 @@ def test_other_runs_are_not_told_of(make_run, rows):
 def test_the_validation_at_the_end_counts(make_run):
     path = make_run("a")
     write_metrics(path, train_losses(6.3) | {20: {"reduced_train_loss": 1.0, "val_loss": 90.0}})
-    assert executors.Run(path).results().above_guessing.loss == 90.0
+    above = executors.Run(path).results().above_guessing
+    assert above.line.startswith("its last validation loss is 90, worse than guessing each token, ")
     write_metrics(path, {10: {"val_loss": 90.0}} | {20: {"reduced_train_loss": 1.0}})
     assert executors.Run(path).results().above_guessing is None
 
