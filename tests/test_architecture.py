@@ -74,6 +74,7 @@ ARROWS = {
         "neva_recipes.secrets",
         "neva_recipes.storage",
         "neva_recipes.interruption",
+        "neva_recipes.late_libcst",
         "neva_recipes.terminal",
     },
 }

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from neva_recipes.late_libcst import import_fiddle
 from neva_recipes.run_directory.exit_codes import EXIT_CANCELLED, EXIT_MISTAKE
 
 __all__ = ["main"]
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.flags.optimize > 1:
         _start_again_with_docstrings()
     try:
+        import_fiddle()  # not before docstrings are certain
         if "_ARGCOMPLETE" in os.environ:  # set by the shell code of argcomplete
             from neva_recipes.cli.completion import complete
 

@@ -3,9 +3,6 @@
 The launcher and the worker share this package. It never imports torch.
 """
 
-import neva_recipes.config._late_libcst  # noqa: F401 the first to import Fiddle
-
-# isort: split
 from neva_recipes.config._history import (
     COMMAND_LINE,
     DERIVED,

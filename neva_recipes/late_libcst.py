@@ -9,12 +9,12 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__all__: list[str] = []
+__all__ = ["import_fiddle"]
 
 _LIBCST = "libcst"
 
 
-def _import_fiddle() -> None:
+def import_fiddle() -> None:
     """Import Fiddle; libcst is imported when a lambda is given to `auto_config`, or by whoever else imports it."""
     if {"fiddle", _LIBCST} & sys.modules.keys():
         return
@@ -62,6 +62,3 @@ def _make_real(visitor: Any, libcst: Any) -> None:
     names = visitor.METADATA_DEPENDENCIES
     visitor.__bases__ = (libcst.CSTVisitor,)
     visitor.METADATA_DEPENDENCIES = tuple(getattr(libcst.metadata, name) for name in names)
-
-
-_import_fiddle()
