@@ -33,7 +33,7 @@ class AboveGuessing(NamedTuple):
     """A loss above that of a model that gives every token the same probability.
 
     Attributes:
-        loss: The last validation loss if the run has ended with a validation, else the median of the last training losses.
+        loss: The last validation loss if the run ended with one, else the median of the last training losses.
         measure: What the loss is, in words.
         vocab_size: Number of tokens.
     """
