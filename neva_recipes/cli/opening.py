@@ -7,11 +7,13 @@ from pathlib import Path
 
 from neva_recipes.cli._chosen import choose_run
 from neva_recipes.cli.arguments import UsageError, apply_overrides
+from neva_recipes.cli.report.finish import reference
 from neva_recipes.config import Draft, Recipe, RecipeError, RunError, UserError, lay_over, load_recipe, suggest
 from neva_recipes.registry import NoSuchRecipe, RecipeEntry, find_pipeline, find_recipe, list_recipes
 from neva_recipes.run_directory.layout import RECIPE_FILE
+from neva_recipes.terminal import tell
 
-__all__ = ["is_run", "make_recipe", "named_parameters", "open_recipe", "saved_recipe"]
+__all__ = ["is_run", "make_recipe", "named_parameters", "open_recipe", "saved_recipe", "tell_of_namesakes"]
 
 
 def make_recipe(entry: RecipeEntry, overrides: Mapping[str, str], configs: Iterable[Path] = ()) -> Draft[Recipe]:
@@ -115,6 +117,18 @@ def is_run(word: str, recipes: Sequence[Path]) -> bool:
     except NoSuchRecipe:
         return True
     return False
+
+
+def tell_of_namesakes(words: Iterable[str], *, recipes: Sequence[Path], runs_dir: Path) -> None:
+    """Print a note for each word that is the name of a recipe and of a run: that `open_recipe` takes the recipe."""
+    from executors import find_run
+
+    for word in dict.fromkeys(words):
+        if word.endswith((".yaml", ".yml")) or is_run(word, recipes):
+            continue
+        with contextlib.suppress(RunError):  # no run has this name, or there are no runs
+            named = reference(find_run(word, runs_dir))
+            tell("note", f"{word} is a recipe and the name of a run: the recipe is taken; {named} names the run")
 
 
 def _run_directory(word: str, recipes: Sequence[Path], runs_dir: Path) -> Path:

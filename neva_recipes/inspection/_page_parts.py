@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from neva_recipes.config import DraftNode, format_value
+from neva_recipes.config import DraftNode
 from neva_recipes.inspection import figures
 from neva_recipes.inspection._elements import Element, document, element
 from neva_recipes.inspection._page_style import STYLE
@@ -252,8 +252,7 @@ def _recipe(work: DraftNode) -> Iterator[Element]:
 def _field(row: Row) -> Element:
     assert row.source is not None  # groups have none
     given = row.source.kind == "command line"
-    was = f", was {format_value(row.source.replaced)}" if given else ""
-    source = element("span", f"{row.source}{was}", class_="source")
+    source = element("span", row.origin, class_="source")
     if row.source.file is not None:
         source.set("title", f"{row.source.file}:{row.source.line or ''}")
     if row.source.kind == "default":

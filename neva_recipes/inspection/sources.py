@@ -7,7 +7,7 @@ from typing import Any, Literal
 import fiddle as fdl
 from fiddle import history
 
-from neva_recipes.config import COMMAND_LINE, DERIVED, PLACEHOLDER, DraftNode, showable
+from neva_recipes.config import COMMAND_LINE, DERIVED, PLACEHOLDER, DraftNode, format_value, showable
 
 __all__ = ["Source", "source_of"]
 
@@ -26,6 +26,7 @@ class Source:
         function: Function that set it; `None` if it was not set in a function.
         meaning: The run whose path the value is, or the field it is derived from; `None` for other kinds.
         replaced: The value before, with secrets masked; only meaningful if `kind` is `command line`.
+        is_unchanged: Whether the value from the command line is that before.
     """
 
     kind: Literal["default", "command line", "python", "file", "placeholder", "derived", "unknown"]
@@ -34,6 +35,7 @@ class Source:
     function: str | None = None
     meaning: str | None = None
     replaced: Any = None
+    is_unchanged: bool = False
 
     def __str__(self) -> str:
         """Return it in short: `default`, `llava.finetune`, `recipes.py:12`, `command line`, or `from FIELD`."""
@@ -66,7 +68,10 @@ def source_of(node: DraftNode, name: str) -> Source:
     if location.filename == COMMAND_LINE:
         others = [_in_short(entry.new_value) for entry in entries if entry.location.filename != COMMAND_LINE]
         named = location.function_name  # the text typed, if the value is the path of a run
-        return Source("command line", meaning=named, replaced=showable(others[-1]) if others else None)
+        before = others[-1] if others else None
+        value = _in_short(node.__arguments__[name])
+        is_unchanged = before == value or format_value(before) == format_value(value)
+        return Source("command line", meaning=named, replaced=showable(before), is_unchanged=is_unchanged)
     if location.filename == PLACEHOLDER:
         return Source("placeholder")
     if location.filename.startswith(DERIVED):

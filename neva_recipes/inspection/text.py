@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from neva_recipes.config import Draft, Recipe, format_value
+from neva_recipes.config import Draft, Recipe
 from neva_recipes.inspection import figures
 from neva_recipes.inspection.inspection import Inspection
-from neva_recipes.inspection.sources import Source
 from neva_recipes.inspection.tree import Row, recipe_rows
 from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.memory import STATE
@@ -72,7 +71,7 @@ def _row(row: Row, paint: _Paint) -> Iterator[str]:
     given = row.source.kind == "command line"
     setting = f"{'* ' if given else '  '}{indent[2:]}{row.name}: {row.value or repr('')}"
     codes = ("33",) if given else ("2",) if row.source.kind == "default" else ()
-    source = _source_text(row.source)
+    source = row.origin
     if len(setting) + 2 <= _SOURCE_COLUMN and len(source) <= _WIDTH - _SOURCE_COLUMN:
         yield paint(f"{setting:<{_SOURCE_COLUMN}}{source}", *codes)
     elif len(setting) + 2 + len(source) <= _WIDTH:
@@ -87,12 +86,6 @@ def _row(row: Row, paint: _Paint) -> Iterator[str]:
             yield paint(line, *codes)
         for line in fold(source, _WIDTH - _SOURCE_COLUMN):
             yield paint(f"{'':<{_SOURCE_COLUMN}}{line}", *codes)
-
-
-def _source_text(source: Source) -> str:
-    if source.kind != "command line":
-        return str(source)
-    return f"{source}, was {format_value(source.replaced) or repr('')}"
 
 
 def _plan_blocks(plan: Plan, paint: _Paint) -> Iterator[tuple[str, Iterable[str]]]:

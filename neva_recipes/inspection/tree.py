@@ -33,6 +33,16 @@ class Row:
         """The last part of the path."""
         return self.path.rpartition(".")[2]
 
+    @property
+    def origin(self) -> str:
+        """Where a field's value comes from; of a value from the command line also what it was before, if it differs."""
+        assert self.source is not None  # groups have none
+        if self.source.kind != "command line":
+            return str(self.source)
+        if self.source.is_unchanged:
+            return f"{self.source}, unchanged"
+        return f"{self.source}, was {format_value(self.source.replaced) or repr('')}"
+
 
 def recipe_rows(recipe: Draft[Recipe]) -> Iterator[Row]:
     """Yield the groups and fields depth first, in the order of definition, but groups after plain fields."""

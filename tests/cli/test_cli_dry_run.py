@@ -90,9 +90,10 @@ def test_a_saved_recipe_can_be_run(nemo_run, folder):
     recipe = llava.finetune("tiny")
     recipe.optim.lr = 0.25
     (folder / "saved.yaml").write_text(recipe_to_yaml(recipe))
-    done = nemo_run("saved.yaml", "--dry-run", "trainer.seed=5", check=0)
+    done = nemo_run("saved.yaml", "--dry-run", "trainer.seed=5", "optim.min_lr=0", check=0)
     assert re.search(r"^    lr: 0.25 +saved.yaml:\d+$", done.stdout, re.MULTILINE)
     assert re.search(r"^\* +seed: 5 +command line, was 1234$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\* +min_lr: 0.0 +command line, unchanged$", done.stdout, re.MULTILINE)
     assert "  optim.lr=0.25\n" in nemo_run("saved.yaml", "--help", check=0).stdout
     assert "optim.lrr: no such field" in nemo_run("saved.yaml", "optim.lrr=1", check=2).stderr
 

@@ -1,5 +1,6 @@
 """`nemo-run diff`: every field that differs and no other, and what it does."""
 
+import dataclasses
 import json
 import re
 
@@ -8,7 +9,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neva_recipes import llava
+import executors
+from neva_recipes import gpt, llava
 from neva_recipes.cli.commands.compare import figure_lines, number_text
 from neva_recipes.cli.main import main
 from neva_recipes.comparison import Figure, recipe_changes
@@ -168,6 +170,24 @@ def test_of_a_file_of_recipes(diff, folder):
     )
     printed = diff("digits", "steps=9", "--recipes", "mine.py")
     assert "1 field differs (A -> B)\n  trainer\n    max_steps 5 -> 9\n" in printed
+
+
+@pytest.mark.parametrize("command", [["diff"], ["fit", "--gpus", "8"]], ids=lambda words: words[0])
+def test_a_name_of_both_a_recipe_and_a_run_is_told(command, folder, capfd):
+    """It is the recipe; a run whose name is that of a recipe is named by its directory."""
+    for moment in ("20260101-000000", "20260102-000000"):
+        run = folder / "runs" / f"gpt.pretrain-{moment}"
+        run.mkdir(parents=True)
+        job = executors.plan_job(gpt.pretrain("tiny"))
+        (run / "job.json").write_text(dataclasses.replace(job, created=f"{moment[:8]}T000000+00:00").to_json())
+    assert main([*command, "gpt.pretrain", "optim.lr=0.5"]) == 0
+    out, err = capfd.readouterr()
+    assert "gpt.pretrain" in out and err == (
+        "note: gpt.pretrain is a recipe and the name of a run: the recipe is taken; "
+        "gpt.pretrain-20260102-000000 names the run\n"
+    )
+    assert main([*command, "llava.finetune", "optim.lr=0.5"]) == 0
+    assert "names the run" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

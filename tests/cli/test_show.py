@@ -104,6 +104,14 @@ def test_what_a_run_used(run, show):
     number = lines.index("  min_lr: 0.0") + 1
     assert f"recipe.yaml:{number}\n" in printed.partition("    min_lr: 0.0 ")[2]
 
+    # What was typed as it stood already, as in a rerun with all of its words, is not told as a change.
+    record = run.record()
+    record["command_line"] |= {"optim.min_lr": 0, "data.data_path": str(run.path.parents[1] / "chats.json")}
+    (run.path / "job.json").write_text(json.dumps(record))
+    typed = " ".join(show("digits").split())
+    assert "* min_lr: 0.0 command line, unchanged" in typed and "chats.json command line, unchanged" in typed
+    assert "command line, was 0.25" in typed
+
 
 @pytest.mark.multiprocess
 def test_json_and_what_is_not_there(run, show):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neva_recipes.cli.arguments import StrictParser, UsageError, add_recipes, add_runs_dir, split_overrides, wrap
-from neva_recipes.cli.opening import is_run, named_parameters, open_recipe
+from neva_recipes.cli.opening import is_run, named_parameters, open_recipe, tell_of_namesakes
 from neva_recipes.cli.report.results import have_other_data, result_figures, results_of
 from neva_recipes.comparison import Change, Figure, plan_figures, recipe_changes
 from neva_recipes.config import PlainTable, format_value
@@ -38,7 +38,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description=(
             "What is different between two recipes, and what that does to layout, memory\n"
             "and cost. A and B are each a name that nemo-run list shows, a saved recipe\n"
-            "(.yaml) or a run. key=value changes B; without B, it changes A itself. With --\n"
+            "(.yaml) or a run; of a recipe and a run of one name the recipe is taken.\n"
+            "key=value changes B; without B, it changes A itself. With --\n"
             "each side has its own, A before it and B behind it:\n"
             "\n"
             "  nemo-run diff llava.pretrain llava.finetune\n"
@@ -63,6 +64,7 @@ def diff_command(argv: Sequence[str]) -> int:
 
     sides = _sides(arguments.words)
     place = {"recipes": arguments.recipes, "runs_dir": arguments.runs_dir}
+    tell_of_namesakes([name for name, _ in sides], **place)
     old, new = (open_recipe(name, overrides, **place) for name, overrides in sides)
     changes = recipe_changes(old, new)
     plans = (

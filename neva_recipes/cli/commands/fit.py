@@ -20,7 +20,7 @@ from neva_recipes.cli.arguments import (
     wrap,
 )
 from neva_recipes.cli.commands.executors import EXECUTOR_PREFIX, add_executor, chosen_executor, split_executor_overrides
-from neva_recipes.cli.opening import is_run, named_parameters, open_recipe
+from neva_recipes.cli.opening import is_run, named_parameters, open_recipe, tell_of_namesakes
 from neva_recipes.config import format_value
 from neva_recipes.plan.cost.gpus import GPUS_OF_A_MACHINE
 from neva_recipes.run_directory.layout import RECIPE_FILE
@@ -93,6 +93,7 @@ def fit_command(argv: Sequence[str]) -> int:
     name, *words = arguments.words
     overrides, of_executor = split_executor_overrides(split_overrides(words))
     executor = _executor(arguments, of_executor)
+    tell_of_namesakes([name], recipes=arguments.recipes, runs_dir=arguments.runs_dir)
     recipe = open_recipe(
         name, overrides, recipes=arguments.recipes, runs_dir=arguments.runs_dir, configs=arguments.config
     )
