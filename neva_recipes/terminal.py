@@ -28,6 +28,7 @@ __all__ = [
     "print_progress",
     "print_text",
     "shows_colour",
+    "streams_are_one",
     "tell",
     "threads_print_to",
     "visible",
@@ -285,6 +286,14 @@ def _is_cut(line: str, width: int | None) -> bool:
 def shows_colour() -> bool:
     """Return whether standard output is a terminal with colours and the user has not turned them off."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def streams_are_one() -> bool:
+    """Return whether standard output and standard error are the same terminal, file or pipe."""
+    try:
+        return os.path.sameopenfile(1, 2)
+    except OSError:
+        return False
 
 
 def threads_print_to(stream: TextIO) -> None:

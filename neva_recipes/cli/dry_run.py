@@ -1,13 +1,12 @@
 """Show a recipe instead of running it: `nemo-run RECIPE --dry-run`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from neva_recipes.config import recipe_to_yaml, with_absolute_inputs
 from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
-from neva_recipes.terminal import print_document, shows_colour, tell, visible
+from neva_recipes.terminal import print_document, shows_colour, streams_are_one, tell, visible
 
 if TYPE_CHECKING:
     from neva_recipes.inspection import Inspection
@@ -64,7 +63,7 @@ def _show_text(inspection: "Inspection", notes: Sequence[str]) -> None:
 
     colour = shows_colour()
     plan, findings = (visible(text(inspection, colour), colours=colour) for text in (plan_to_text, findings_to_text))
-    if not _go_to_one_place():
+    if not streams_are_one():
         print_document(f"{plan}\n{findings}")
         sys.stdout.flush()
         _tell_notes(notes)
@@ -117,14 +116,6 @@ def print_for_programs(text: str, errors: str = "strict") -> None:
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(encoding="utf-8", errors=errors)
     print_document(text)
-
-
-def _go_to_one_place() -> bool:
-    """Return whether standard output and standard error are the same terminal, file or pipe."""
-    try:
-        return os.path.sameopenfile(1, 2)
-    except OSError:
-        return False
 
 
 def _document(inspection: "Inspection", form: str, typed: str) -> str:

@@ -1,6 +1,8 @@
 """The real `nemo-run`, run in an empty folder."""
 
 import os
+import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +41,22 @@ def nemo_run(folder):
         return done
 
     return call
+
+
+def in_terminal(command, **variables):
+    """Run a command in a terminal of 80 columns and return what it shows."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvpe("sh", ["sh", "-c", command], {**os.environ, "TERM": "xterm", "COLUMNS": "80", **variables})
+    shown = b""
+    while select.select([terminal], [], [], 120)[0]:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not data:
+            break
+        shown += data
+    os.close(terminal)
+    os.waitpid(process, 0)
+    return shown.decode()

@@ -2,9 +2,7 @@
 
 import json
 import os
-import pty
 import re
-import select
 import shlex
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import pytest
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import recipe_from_yaml
+from tests.cli.command import in_terminal
 
 WRONG = ["llava.finetune", "size=tiny", "parallel.tensor_model_parallel_size=3", "model.vision=none", "--dry-run"]
 CLOSING = "note: --dry-run wrote and started nothing"
@@ -72,25 +71,6 @@ def test_memory_counts_on_the_gpu_that_was_named(folder, capfd):
     out, err = capfd.readouterr()
     assert re.search(r"^error: .* GiB.*a100-80g", err, re.MULTILINE) and "\nCommand: none" in out
     assert main([*words, "--gpu", "b200"]) == 0
-
-
-def in_terminal(command, **variables):
-    """Run a command in a terminal of 80 columns and return what it shows."""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execvpe("sh", ["sh", "-c", command], {**os.environ, "TERM": "xterm", "COLUMNS": "80", **variables})
-    shown = b""
-    while select.select([terminal], [], [], 120)[0]:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not data:
-            break
-        shown += data
-    os.close(terminal)
-    os.waitpid(process, 0)
-    return shown.decode()
 
 
 COMMAND = f"{shlex.quote(sys.executable)} -m neva_recipes.cli.main gpt.pretrain size=tiny optim.lr=1e-4 --dry-run"

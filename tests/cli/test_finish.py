@@ -1,5 +1,7 @@
 """What the command says at the end of a run that has failed."""
 
+import shlex
+import sys
 from datetime import datetime
 
 import pytest
@@ -7,11 +9,18 @@ import pytest
 from executors import Run, RunStatus
 from neva_recipes.cli.report.finish import finish, stopped_line
 from neva_recipes.run_directory.state import State, write_state
+from tests.cli.command import in_terminal
 
+
+# A run that has failed: its lines are printed, as by a launch in the foreground, before the command ends.
+FAILED = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from executors import Run, RunStatus
+from neva_recipes.cli.report.finish import finish
 
 class FailedRun(Run):
-    """A run that has failed, with a log."""
-
     def wait(self):
         return 2
 
@@ -19,31 +28,39 @@ class FailedRun(Run):
         return RunStatus("failed", 2, "the disk is full", datetime.now(), datetime.now(), None, 1)
 
     def logs(self, follow=False, rank=None, *, since=None, tail=None, fold=False):
-        return iter(self.lines[-tail:])
+        return iter(sys.argv[1:][-tail:])
 
-
+print(*sys.argv[1:], sep="\\n", flush=True)
+sys.exit(finish(FailedRun(Path("runs/mine").resolve()), detached=False))
+"""
 TOLD = ["step 1", "[0] error: the disk is full"]
+WHOLE = "error: run mine failed: the disk is full"
+ABOVE = "error: run mine failed: its last lines say why"
+AGAIN = f"{ABOVE}, and nemo-run logs mine --tail 5 shows them"
 
 
 @pytest.mark.parametrize(
-    ("lines", "terminals", "end"),
+    ("lines", "streams", "end"),
     [
-        (TOLD, (True, True), "failed: its last lines say why"),
-        (TOLD, (False, True), "failed: the disk is full"),
-        (TOLD, (True, False), "failed: the disk is full"),
-        ([*TOLD, *["more"] * 30], (True, True), "failed: the disk is full"),
-        (["error: something else"], (True, True), "failed: the disk is full"),
+        (TOLD, "", ABOVE),
+        (TOLD, "2>&1 | cat", ABOVE),
+        (TOLD, ">both.txt 2>&1; cat both.txt", ABOVE),
+        (TOLD, "| cat", AGAIN),
+        (TOLD, "| grep step", AGAIN),
+        (TOLD, ">out.txt", WHOLE),
+        (TOLD, "2>err.txt; cat err.txt", WHOLE),
+        (TOLD, "2>err.txt | cat; cat err.txt", WHOLE),
+        ([*TOLD, *["more"] * 30], "", WHOLE),
+        (["error: something else"], "", WHOLE),
     ],
 )
-def test_a_failure_is_told_once(lines, terminals, end, tmp_path, monkeypatch):
-    run = FailedRun(tmp_path / "mine")
-    run.lines = lines
-    for stream, is_terminal in zip(("stdout", "stderr"), terminals, strict=True):
-        monkeypatch.setattr(f"sys.{stream}.isatty", lambda is_terminal=is_terminal: is_terminal)
-    told = []
-    monkeypatch.setattr("neva_recipes.cli.report.finish.tell", lambda *words: told.append(words))
-    assert finish(run, detached=False) == 2
-    assert told == [("error", f"run mine {end}")]
+def test_a_failure_is_told_once(lines, streams, end, folder):
+    (folder / "failed.py").write_text(FAILED)
+    command = shlex.join([sys.executable, "failed.py", *lines])
+    shown = in_terminal(f"({command}) {streams}").replace("\r", "").replace("\n  ", " ").splitlines()
+    assert end in shown
+    if end is not WHOLE and "grep" not in streams:  # each line that was printed, and the reason once
+        assert sorted(shown) == sorted([*TOLD, end])
 
 
 class CancelledRun(Run):

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from neva_recipes.run_directory.names import list_checkpoints, listed_step
 from neva_recipes.run_directory.stages import run_title, stage_directories
 from neva_recipes.run_directory.state import read_state
 from neva_recipes.storage.best import best_checkpoint
-from neva_recipes.terminal import print_line, tell
+from neva_recipes.terminal import print_line, streams_are_one, tell
 
 if TYPE_CHECKING:
     from executors import Run
@@ -150,8 +151,7 @@ def finish(run: "Run", detached: bool) -> int:
     elif status.state == "cancelled":
         print_line(stopped_line(run), sys.stderr)
     else:
-        reason = "its last lines say why" if _has_shown(run, status.reason) else status.reason
-        tell("error", f"run {run_title(run.path)} {status.state}: {reason}")
+        tell("error", f"run {run_title(run.path)} {status.state}: {_why(run, status.reason)}")
     return code
 
 
@@ -208,8 +208,16 @@ def _has_succeeded(run_directory: Path) -> bool:
         return False
 
 
-def _has_shown(run: "Run", reason: str | None) -> bool:
-    """Return whether the terminal still shows the line of the log in which the worker gives the same reason."""
-    if reason is None or not (sys.stdout.isatty() and sys.stderr.isatty()):
-        return False
-    return any(line.endswith(f"error: {reason}") for line in run.logs(tail=_LAST_LINES))
+def _why(run: "Run", reason: str | None) -> str | None:
+    """Return the reason, or where it stands if the last lines of the log, which have just been printed, give it.
+
+    Standard error in a place of its own always gets the reason.
+    """
+    is_piped = sys.stderr.isatty() and stat.S_ISFIFO(os.fstat(1).st_mode)
+    if reason is None or not (is_piped or streams_are_one()):
+        return reason
+    if not any(line.endswith(f"error: {reason}") for line in run.logs(tail=_LAST_LINES)):
+        return reason
+    # What reads a pipe may keep the lines from the terminal, as grep does.
+    again = f", and nemo-run logs {reference(run)} --tail {_LAST_LINES} shows them" if is_piped else ""
+    return f"its last lines say why{again}"
