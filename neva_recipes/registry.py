@@ -9,6 +9,7 @@ A recipe is a function that returns a `Draft[Recipe]`. A package offers a recipe
 import importlib
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,7 @@ __all__ = [
     "is_built_in",
     "list_pipelines",
     "list_recipes",
+    "short_names",
 ]
 
 ENTRY_POINT_GROUP = "neva_recipes.recipes"
@@ -67,6 +69,11 @@ class RecipeEntry:
     name: str
     origin: str
     load: Callable[[], Callable[..., Any]]
+
+    @property
+    def short_name(self) -> str:
+        """The name of the function alone, which is enough for one in a Python file."""
+        return self.name.rpartition(".")[2]
 
     @property
     def description(self) -> str:
@@ -177,7 +184,7 @@ def find_recipe(name: str, files: Files = (), other_words: Mapping[str, Sequence
         raise RecipeError(f"{name}: offered by {origins}; uninstall one of them")
     if not found:
         known = [entry.name for entry in (*in_file, *built_in, *_recipes_of_packages(), *list_pipelines(files))]
-        hint = _hint(name, known, [*map(_short_name, in_file)], other_words or {})
+        hint = _hint(name, known, [entry.short_name for entry in in_file], other_words or {})
         own = "" if files else ", and --recipes FILE adds those of a Python file"
         raise NoSuchRecipe(f"{name}: no such recipe or command{hint}; nemo-run list shows all recipes{own}")
     return found[0]
@@ -202,7 +209,7 @@ def _offer(names: Iterable[str]) -> str:
 def _named(name: str, entries: Iterable[RecipeEntry]) -> RecipeEntry | None:
     """Return the entry of this full or short name; full names take precedence."""
     entries = list(entries)
-    for is_meant in (lambda entry: entry.name == name, lambda entry: _short_name(entry) == name):
+    for is_meant in (lambda entry: entry.name == name, lambda entry: entry.short_name == name):
         found = list(filter(is_meant, entries))
         if len(found) > 1:
             origins = " and ".join(entry.origin for entry in found)
@@ -214,10 +221,6 @@ def _named(name: str, entries: Iterable[RecipeEntry]) -> RecipeEntry | None:
     return None
 
 
-def _short_name(entry: RecipeEntry) -> str:
-    return entry.name.rpartition(".")[2]
-
-
 def list_recipes(files: Files = ()) -> list[RecipeEntry]:
     """Return the recipes of Python files, the built-in ones, and those of installed packages.
 
@@ -225,6 +228,17 @@ def list_recipes(files: Files = ()) -> list[RecipeEntry]:
         RecipeError: A file cannot be used.
     """
     return [*_recipes_of_files(files), *_built_in_recipes(), *_recipes_of_packages()]
+
+
+def short_names(files: Files = ()) -> list[str]:
+    """Return the short names of the recipes and pipelines of Python files, without those that several of them have.
+
+    Raises:
+        RecipeError: A file cannot be used.
+    """
+    entries = [*_recipes_of_files(files), *_entries_of_files(files, _returns_pipeline)]
+    counts = Counter(entry.short_name for entry in entries)
+    return [name for name, count in counts.items() if count == 1]
 
 
 def is_built_in(name: object) -> bool:

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ _LINE, _POINT = "COMP_LINE", "COMP_POINT"
 
 def complete() -> None:
     """Write what may follow to the shell, and end the process."""
-    *_, words, _ = split_line(os.environ[_LINE], int(os.environ[_POINT]))
+    line, point = os.environ[_LINE], int(os.environ[_POINT])
+    *_, words, _ = split_line(line, point)
     name = words[1] if len(words) > 1 and words[1] in COMMANDS else None
     if name is not None:
         os.environ[_FIRST_WORD] = _WITHOUT_COMMAND
@@ -38,7 +40,52 @@ def complete() -> None:
     for action in parser.arguments():
         if (offer := _offer(action, () if name is not None else WORDS)) is not None:
             action.completer = offer  # type: ignore[attr-defined]
+    os.environ[_LINE] = line = _flags_first(line, point, parser, 1 if name is None else 2)
+    os.environ[_POINT] = str(len(line))
     argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def _flags_first(line: str, point: int, parser: StrictParser, start: int) -> str:
+    """Return a line up to the cursor with its flags in front, those behind the cursor too.
+
+    The command takes flags and other words in any order. argcomplete does not offer what belongs to a list of words
+    behind a flag, and does not see what is behind the cursor, such as the file of the recipe.
+
+    Args:
+        line: The whole line.
+        point: The position of the cursor.
+        parser: The parser of the command.
+        start: Number of words before its arguments.
+    """
+    _, prefix, _, words, _ = split_line(line, point)
+    flags, others, is_open = _parted(words[start:], parser)
+    if is_open:  # the word at the cursor is the value of a flag
+        return line[:point]
+    *_, all_words, _ = split_line(f"{line} ", len(line) + 1)
+    behind, *_ = _parted(all_words[len(words) + bool(prefix) :], parser)
+    return f"{shlex.join([*words[:start], *flags, *behind, *others])} {_word_at_end(line[:point])}"
+
+
+def _parted(words: Sequence[str], parser: StrictParser) -> tuple[list[str], list[str], bool]:
+    """Return the flags with their values, the other words, and whether the last flag still waits for its value."""
+    takes_value = {flag: action.nargs != 0 for action in parser.arguments() for flag in action.option_strings}
+    flags: list[str] = []
+    others: list[str] = []
+    is_open = False
+    for word in words:
+        is_flag = word.startswith("-") and word != "--"
+        (flags if is_flag or is_open else others).append(word)
+        is_open = is_flag and takes_value.get(word, False)
+    return flags, others, is_open
+
+
+def _word_at_end(text: str) -> str:
+    """Return the last word of a text as it is typed, with quotes; empty after a space."""
+    whole = split_line(text, len(text))
+    for begin in range(len(text), 0, -1):
+        if text[begin - 1].isspace() and split_line(text[:begin], begin)[1:4] == ("", "", whole[3]):
+            return text[begin:]
+    return text
 
 
 def parser_of(name: str | None) -> StrictParser:
@@ -86,10 +133,10 @@ def _offer(action: argparse.Action, commands: Sequence[str]) -> _Offer | None:
 
 
 def _recipes(arguments: argparse.Namespace) -> list[str]:
-    from neva_recipes.registry import list_pipelines, list_recipes
+    from neva_recipes.registry import list_pipelines, list_recipes, short_names
 
     files = _files(arguments)
-    return [entry.name for entry in (*list_recipes(files), *list_pipelines(files))]
+    return [*(entry.name for entry in (*list_recipes(files), *list_pipelines(files))), *short_names(files)]
 
 
 def _files(arguments: argparse.Namespace) -> Sequence[Path]:

@@ -12,11 +12,11 @@ from neva_recipes.cli.dispatch import COMMANDS
 from tests.cli.command import NEMO_RUN
 
 
-def offered(line, folder):
-    """Return what is offered for the word at the end of a line."""
+def offered(line, folder, behind=""):
+    """Return what is offered for the word at the end of a line, or before `behind`."""
     environment = {
         **os.environ,
-        "COMP_LINE": line,
+        "COMP_LINE": line + behind,
         "COMP_POINT": str(len(line)),
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_SHELL": "bash",
@@ -41,6 +41,10 @@ def offered(line, folder):
         ("nemo-run llava.finetune size=1", ["13b"]),
         ("nemo-run gpt.pretrain model.language.freeze=", ["false", "true"]),
         ("nemo-run llava.finetune --dry", ["--dry-run"]),
+        ("nemo-run llava.finetune --dry-run optim.weight", ["optim.weight_decay="]),
+        ("nemo-run llava.finetune --gpu h200-141g size=1", ["13b"]),
+        ("nemo-run llava.finetune --name 'a b' --detach optim.weight", ["optim.weight_decay="]),
+        ("nemo-run fit --gpus 8 gpt.pretrain --gpu h2", ["h200-141g"]),
         ("nemo-run llava.finetune --executor s", ["slurm"]),
         ("nemo-run llava.finetune --gpu h2", ["h200-141g"]),
         ("nemo-run fit gpt", ["gpt.pretrain"]),
@@ -73,6 +77,21 @@ def test_runs_and_what_a_file_defines(folder):
     assert offered("nemo-run --recipes own.py own.mine dep", folder) == ["depth="]
     assert offered("nemo-run --recipes own.py llava.finetune --executor cor", folder) == ["corner"]
     assert offered("nemo-run --recipes own.py own.", folder) == ["own.mine"]
+    # The short name is enough, and the file may come first, last, or behind the cursor.
+    assert offered("nemo-run --recipes own.py mi", folder) == ["mine"]
+    assert offered("nemo-run mi", folder, " --recipes own.py") == ["mine"]
+    assert offered("nemo-run fit --recipes own.py mi", folder) == ["mine"]
+    for line, behind in (
+        ("nemo-run --recipes own.py mine dep", ""),
+        ("nemo-run mine --recipes own.py dep", ""),
+        ("nemo-run mine --recipes=own.py optim.lr=1 dep", ""),
+        ("nemo-run mine dep", " --recipes own.py"),
+        ("nemo-run own.mine dep", " optim.lr=1 --dry-run --recipes own.py"),
+        ("nemo-run diff mine dep", " --recipes own.py"),
+    ):
+        assert offered(line, folder, behind) == ["depth="], line
+    (folder / "other.py").write_text((folder / "own.py").read_text())
+    assert offered("nemo-run --recipes own.py --recipes other.py mi", folder) == [""]  # it would be refused
     (folder / "own.py").write_text("def (\n")
     assert offered("nemo-run --recipes own.py own.", folder) == [""]
 
