@@ -11,7 +11,6 @@ from neva_recipes.cli.report.finish import finish, stopped_line
 from neva_recipes.run_directory.state import State, write_state
 from tests.cli.command import in_terminal
 
-
 # A run that has failed: its lines are printed, as by a launch in the foreground, before the command ends.
 FAILED = """
 import sys
