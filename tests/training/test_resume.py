@@ -29,8 +29,15 @@ LAST = f"step-{STEPS:08d}"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(make_recipe: MakeRecipe, train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(make_recipe(**SETTINGS), tmp_path_factory.mktemp("undisturbed"))
+def validated(digits: Path, make_recipe: MakeRecipe) -> fdl.Config[Recipe]:
+    """A recipe that validates on the way and at its last step."""
+    validation = {"data__validation_data_path": digits / "held_out.json", "trainer__limit_val_batches": 2}
+    return make_recipe(**SETTINGS, **validation, trainer__val_check_interval=5)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(validated: fdl.Config[Recipe], train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(validated, tmp_path_factory.mktemp("undisturbed"))
 
 
 def kill_during_training(worker: Any, steps: int, randomness: random.Random) -> None:
@@ -48,13 +55,12 @@ def kill_during_training(worker: Any, steps: int, randomness: random.Random) -> 
 
 @pytest.mark.slow
 def test_five_kills_leave_the_same_weights(
-    make_recipe: MakeRecipe, start_worker: Callable[..., Any], undisturbed: Path, tmp_path: Path
+    validated: fdl.Config[Recipe], start_worker: Callable[..., Any], undisturbed: Path, tmp_path: Path
 ) -> None:
-    recipe = make_recipe(**SETTINGS)
     randomness = random.Random(0)
     for steps in (1, 4, 8, 11, 15):
-        kill_during_training(start_worker(recipe, tmp_path), steps, randomness)
-    worker = start_worker(recipe, tmp_path)
+        kill_during_training(start_worker(validated, tmp_path), steps, randomness)
+    worker = start_worker(validated, tmp_path)
     assert worker.wait() == 0, worker.log()
     assert "resuming from" in worker.log()
     ours, theirs = tensors(tmp_path / "checkpoints" / LAST), tensors(undisturbed / "checkpoints" / LAST)
@@ -63,6 +69,7 @@ def test_five_kills_leave_the_same_weights(
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
     assert losses(tmp_path) == losses(undisturbed)
+    assert losses(tmp_path, "val_loss") == losses(undisturbed, "val_loss") and len(losses(tmp_path, "val_loss")) == 4
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
