@@ -16,13 +16,12 @@ from neva_recipes._assembly import (
     split_over_node,
 )
 from neva_recipes.config import RANDOM, Draft, LlavaDataConfig, LlavaModelConfig, LlavaRecipe, OptimConfig, config
+from neva_recipes.families.published import VICUNA
 from neva_recipes.pipeline import Evaluate, Export, Pipeline, Stage
 
 __all__ = ["LlavaSize", "finetune", "pipeline", "pretrain"]
 
 LlavaSize = parts.LlamaSize
-
-_VICUNA: dict[str, str] = {"7b": "lmsys/vicuna-7b-v1.5", "13b": "lmsys/vicuna-13b-v1.5"}
 
 
 def pretrain(size: LlavaSize = "7b") -> Draft[LlavaRecipe]:
@@ -116,7 +115,7 @@ def _llava(name: str, size: LlavaSize) -> Draft[LlavaRecipe]:
     check_size(name, size, get_args(LlavaSize))
     model = config(
         LlavaModelConfig,
-        language=parts.llama(size, _VICUNA.get(size)),
+        language=parts.llama(size, None if size == "tiny" else VICUNA[size]),
         vision=parts.clip_tiny() if size == "tiny" else parts.clip_vit_large(336),
         projector=parts.projector("mlp2x_gelu"),
     )

@@ -3,17 +3,12 @@
 Hyperparameters, tensor parallelism and micro batches are those of NeMo's pages for eight GPUs of 80 GB.
 """
 
-from typing import Literal
-
 from neva_recipes import parts
 from neva_recipes._assembly import assemble, check_size, rates_of, split_over_node
 from neva_recipes.config import Draft, LlavaDataConfig, LlavaModelConfig, LlavaRecipe, OptimConfig, config
+from neva_recipes.families.published import LLAMA_2_CHAT, NevaSize
 
 __all__ = ["NevaSize", "finetune", "pretrain"]
-
-NevaSize = Literal["7b", "13b"]
-
-_LLAMA_2_CHAT: dict[NevaSize, str] = {"7b": "meta-llama/Llama-2-7b-chat-hf", "13b": "meta-llama/Llama-2-13b-chat-hf"}
 
 
 def pretrain(size: NevaSize = "7b") -> Draft[LlavaRecipe]:
@@ -68,12 +63,12 @@ _TENSOR_PARALLEL: dict[NevaSize, int] = {"7b": 4, "13b": 8}
 
 def _neva(name: str, size: NevaSize) -> Draft[LlavaRecipe]:
     """Return what both stages share."""
-    check_size(name, size, _LLAMA_2_CHAT)
+    check_size(name, size, LLAMA_2_CHAT)
     vision = parts.clip_vit_large(224)
     vision.image_token_len = 256
     model = config(
         LlavaModelConfig,
-        language=parts.llama(size, _LLAMA_2_CHAT[size]),
+        language=parts.llama(size, LLAMA_2_CHAT[size]),
         vision=vision,
         projector=parts.projector("linear"),
     )

@@ -6,7 +6,7 @@ Each function returns a fresh Fiddle config, so a recipe can take one, change it
     recipe.model.vision = parts.clip_vit_large(image_size=224)
 """
 
-from typing import Literal, TypedDict
+from typing import Literal
 
 from neva_recipes.config import (
     PLACEHOLDER,
@@ -19,51 +19,9 @@ from neva_recipes.config import (
     value_from,
 )
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.published import CLIP_TINY, CLIP_VIT_LARGE, LLAMA_SHAPES, LlamaSize
 
 __all__ = ["LlamaSize", "clip_tiny", "clip_vit_large", "llama", "projector"]
-
-LlamaSize = Literal["7b", "13b", "tiny"]
-
-
-class _Shape(TypedDict):
-    num_layers: int
-    hidden_size: int
-    ffn_hidden_size: int
-    num_attention_heads: int
-    num_query_groups: int
-    vocab_size: int
-    max_position_embeddings: int
-
-
-_LLAMA_SHAPES: dict[LlamaSize, _Shape] = {
-    "tiny": {
-        "num_layers": 4,
-        "hidden_size": 128,
-        "ffn_hidden_size": 384,
-        "num_attention_heads": 4,
-        "num_query_groups": 4,
-        "vocab_size": 512,
-        "max_position_embeddings": 512,
-    },
-    "7b": {
-        "num_layers": 32,
-        "hidden_size": 4096,
-        "ffn_hidden_size": 11008,
-        "num_attention_heads": 32,
-        "num_query_groups": 32,
-        "vocab_size": 32000,
-        "max_position_embeddings": 4096,
-    },
-    "13b": {
-        "num_layers": 40,
-        "hidden_size": 5120,
-        "ffn_hidden_size": 13824,
-        "num_attention_heads": 40,
-        "num_query_groups": 40,
-        "vocab_size": 32000,
-        "max_position_embeddings": 4096,
-    },
-}
 
 
 def llama(size: LlamaSize, from_pretrained: str | None = None) -> Draft[LanguageConfig]:
@@ -77,7 +35,7 @@ def llama(size: LlamaSize, from_pretrained: str | None = None) -> Draft[Language
         size: 7b, 13b or tiny.
         from_pretrained: Where the weights come from; `None` means random, `random` that this is meant.
     """
-    language = config(LanguageConfig, family=LLAMA.name, **_LLAMA_SHAPES[size], from_pretrained=from_pretrained)
+    language = config(LanguageConfig, family=LLAMA.name, **LLAMA_SHAPES[size], from_pretrained=from_pretrained)
     if size == "tiny":
         with value_from(PLACEHOLDER):
             language.vocab_size = language.vocab_size
@@ -86,21 +44,12 @@ def llama(size: LlamaSize, from_pretrained: str | None = None) -> Draft[Language
 
 def clip_vit_large(image_size: Literal[224, 336]) -> Draft[VisionConfig]:
     """Return OpenAI's CLIP ViT-L/14: 24 layers of width 1024, 256 (224 pixels) or 576 (336 pixels) patch tokens."""
-    names = {224: "openai/clip-vit-large-patch14", 336: "openai/clip-vit-large-patch14-336"}
-    return config(VisionConfig, image_size=image_size, from_pretrained=names[image_size])
+    return config(VisionConfig, image_size=image_size, from_pretrained=CLIP_VIT_LARGE[image_size])
 
 
 def clip_tiny() -> Draft[VisionConfig]:
     """Return a randomly initialised CLIP tower for 56-pixel images: 4 layers of width 128, 16 patch tokens."""
-    return config(
-        VisionConfig,
-        num_layers=4,
-        hidden_size=128,
-        ffn_hidden_size=512,
-        num_attention_heads=4,
-        image_size=56,
-        from_pretrained=RANDOM,
-    )
+    return config(VisionConfig, **CLIP_TINY, from_pretrained=RANDOM)
 
 
 def projector(mm_projector_type: str) -> Draft[ProjectorConfig]:

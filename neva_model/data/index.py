@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from neva_model.data._cache import build_once, data_file_state
 from neva_model.data._unpacked import plain_file
+from neva_model.data.images.reading import read_image
 from neva_model.data.images.there import ImageNames
-from neva_recipes.config import DataError, PlainTable
+from neva_recipes.config import DataError, PlainTable, how_many
 from neva_recipes.prompts.conversation import NothingToLearn
 from neva_recipes.prompts.identity import conversation_keys, key_of
 from neva_recipes.prompts.missing_pictures import missing_named_image
@@ -26,7 +27,7 @@ from neva_recipes.sources.records import scan_samples
 __all__ = ["BAD", "FINE", "TEACHES_NOTHING", "SampleIndex", "SampleRules", "check_record", "require_image"]
 
 FINE, BAD, TEACHES_NOTHING = 0, 1, 2
-"""State of a sample, as far as is known without decoding its image or encoding its text."""
+"""State of a sample, as far as is known without encoding its text; not every image has been decoded."""
 
 _ENTRY = np.dtype(
     [("offset", "<i8"), ("length", "<i8"), ("words", "<i4"), ("has_image", "?"), ("state", "u1"), ("keys", "<i4")]
@@ -34,8 +35,8 @@ _ENTRY = np.dtype(
 
 _KEY = np.dtype("<u8")
 
-_VERSION = "samples with keys of their parts"
-"""Names what an index holds and what its samples were checked for, pictures of too many pixels included. An index of
+_VERSION = "samples with keys of their parts, images decoded"
+"""Names what an index holds and what its samples were checked for, damaged pictures included. An index of
 another version is not read; it must change with `_ENTRY` and with any rule that makes a sample bad."""
 
 _SECONDS_BETWEEN_LINES = 10
@@ -115,7 +116,7 @@ class SampleIndex:
 
 
 def check_record(record: dict[str, object], rules: SampleRules) -> None:
-    """Check a record, as far as possible without decoding its image or encoding its text.
+    """Check a record and its image, as far as possible without encoding its text.
 
     Raises:
         NothingToLearn: Nothing in it would carry loss.
@@ -127,6 +128,7 @@ def check_record(record: dict[str, object], rules: SampleRules) -> None:
     path = require_image(rules.image_folder, image)
     if problem := too_many_pixels(path):
         raise DataError(f"image file {path} {problem}")
+    read_image(path)
 
 
 def require_image(folder: Path, name: str) -> Path:
@@ -159,6 +161,9 @@ def _write_index(path: Path, file: Path, rules: SampleRules, target: Path) -> No
     if not len(entries):
         raise DataError(f"{path}: holds no sample")
     _mark_bad_images(file, rules.image_folder, names, entries, progress)
+    if names.whole:
+        left = "" if names.decoded == names.whole else "; a damaged one among the others shows when it is met"
+        print(f"{path}: decoded {names.decoded:,} of {how_many(names.whole, 'image')}{left}", flush=True)
     if names.turned:
         print(f"note: {path}: {turned_text(names.turned, names.looked_into)}", flush=True)
     with target.open("wb") as index:
@@ -187,7 +192,7 @@ def _entries(
 
 
 def _mark_bad_images(file: Path, folder: Path, names: ImageNames, entries: NDArray[Any], progress: _Progress) -> None:
-    """Mark the samples whose image is missing or has too many pixels as bad."""
+    """Mark the samples whose image is missing, has too many pixels or is damaged as bad."""
     with file.open("rb") as opened:
 
         def name_of(position: int) -> str:

@@ -17,12 +17,12 @@ OVERRIDES = [
     (TEXT + " model.use_im_start_end=true", [("model.use_im_start_end=true", "set model.use_im_start_end=false")]),
     (TEXT + " model.language.freeze=true", [("model.language.freeze=true", "set model.language.freeze=false")]),
     (
-        SEEING + " model.language.num_query_groups=5",
+        SEEING + " model.language.num_query_groups=5 model.language.from_pretrained=random",
         [("model.language.num_query_groups=5", "=4 or model.language.num_query_groups=8")],
     ),
     (
         TINY + " model.language.kv_channels=7",
-        [("model.language.kv_channels=7", "=6 or model.language.kv_channels=8")],
+        [("model.language.kv_channels=7", "set model.language.kv_channels=none or model.language.kv_channels=8")],
     ),
     (TEXT + " data.sequence_length=8192", [("data.sequence_length=8192", "set data.sequence_length=4096")]),
     (
@@ -31,11 +31,11 @@ OVERRIDES = [
     ),
     # The vision tower and the data.
     (
-        SEEING + " model.vision.num_attention_heads=15",
+        SEEING + " model.vision.num_attention_heads=15 model.vision.from_pretrained=random",
         [("model.vision.num_attention_heads=15", "=8 or model.vision.num_attention_heads=16")],
     ),
     (
-        SEEING + " model.vision.image_size=340",
+        SEEING + " model.vision.image_size=340 model.vision.from_pretrained=random",
         [("model.vision.image_size=340", "=336 or model.vision.image_size=350")],
     ),
     (
@@ -44,7 +44,10 @@ OVERRIDES = [
     ),
     (
         "neva.finetune model.vision.image_size=336",
-        [("model.vision.image_token_len=256", "set model.vision.image_token_len=576")],
+        [
+            ("model.vision.image_token_len=256", "set model.vision.image_token_len=576"),
+            ("model.vision.from_pretrained=openai/clip-vit-large-patch14", "set model.vision.image_size=224"),
+        ],
     ),
     (SEEING + " data.sequence_length=512", [("data.sequence_length=512", "set data.sequence_length=640")]),
     (
@@ -190,7 +193,14 @@ def test_a_launch_refuses_with_the_first(command, expected, folder, capfd):
 
 # Lines of a saved recipe, what stands there instead, and the errors.
 FILES = [
-    ("num_query_groups: 32", "num_query_groups: 24", [("model.language.num_query_groups=24", "=16")]),
+    (
+        "num_query_groups: 32",
+        "num_query_groups: 24",
+        [
+            ("model.language.num_query_groups=24", "=16"),
+            ("model.language.from_pretrained=lmsys/vicuna-7b-v1.5", "set model.language.num_query_groups=32"),
+        ],
+    ),
     ("max_steps: 5198", "max_steps: null", [("trainer.max_steps=none", "set trainer.max_epochs=1")]),
     ("global_batch_size: 128", "global_batch_size: 200", [("data.global_batch_size=200", "=192")]),
     ("recompute_num_layers: 1", "recompute_num_layers: 64", [("model.recompute_num_layers=64", "=32")]),
@@ -244,7 +254,13 @@ def eyes():
 
 RECIPES = [
     ("blind", [("", "set model.vision=none model.projector=none, or give the recipe data of class LlavaDataConfig")]),
-    ("small_tower", [("model.vision.image_token_len=576", "set model.vision.image_token_len=256")]),
+    (
+        "small_tower",
+        [
+            ("model.vision.image_token_len=576", "set model.vision.image_token_len=256"),
+            ("model.vision.from_pretrained=openai/clip-vit-large-patch14-336", "set model.vision.image_size=336"),
+        ],
+    ),
     ("frozen size=7b", [("model.language.freeze=true", "set model.language.freeze=false")]),
     ("frozen optim.min_lr=1", [("freeze=true", "freeze=false"), ("optim.min_lr=1.0", "set optim.min_lr=0.001")]),
     ("eyes", [("model.projector=none", "set model.vision=none"), ("", "set model.vision=none model.projector=none")]),

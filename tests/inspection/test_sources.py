@@ -47,7 +47,14 @@ def test_python_sources_name_the_line_that_sets_the_field():
             statement = "".join(lines[source.line - 1 : source.line + 8])
             name = path.rpartition(".")[2]
             # Helpers set several fields at once, for the function that calls them.
-            indirect = ("assemble(", "scale_to_laptop(", "split_over_node(", "recompute_every_layer(", "_LLAMA_SHAPES")
+            indirect = (
+                "assemble(",
+                "scale_to_laptop(",
+                "split_over_node(",
+                "recompute_every_layer(",
+                "LLAMA_SHAPES",
+                "CLIP_TINY",
+            )
             assert name in statement or any(helper in statement for helper in indirect), (path, str(source))
 
 

@@ -15,7 +15,7 @@ from neva_recipes.config import DataError, VisionConfig
 from neva_recipes.families import vision_family
 from neva_recipes.prompts.pictures import FORMATS, MAX_PIXELS, missing_image
 
-__all__ = ["ImageProcessor", "read_image"]
+__all__ = ["ImageProcessor", "decode_image", "read_image"]
 
 _DECODER_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, AttributeError),
@@ -32,18 +32,25 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         DataError: The file is missing, is not an image, is damaged, or has more than MAX_PIXELS pixels.
     """
-    path = Path(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return decode_image(Path(path))
+
+
+def decode_image(path: Path) -> Image.Image:
+    """Return what `read_image` returns; Pillow's warnings, of large sizes and broken metadata, are left to the caller.
+
+    Raises:
+        DataError: As `read_image` says.
+    """
     if problem := missing_image(path):
         raise DataError(problem)
     try:
-        with warnings.catch_warnings():
-            # The size is checked below, and broken metadata does not matter.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(f"image file {path} has {width}x{height} pixels, expected at most {MAX_PIXELS}")
-                return _to_rgb(image, path)
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"image file {path} has {width}x{height} pixels, expected at most {MAX_PIXELS}")
+            return _to_rgb(image, path)
     except DataError:
         raise
     except _DECODER_ERRORS as error:

@@ -1,6 +1,7 @@
-"""Finds out which of many image files can be used, as far as can be seen without decoding them.
+"""Finds out which of many image files can be used.
 
-It lists folders, which is faster than looking up every file. It opens files that may have too many pixels.
+It lists folders, which is faster than looking up every file. It opens files that may have too many pixels, and decodes
+as many as there is time for.
 """
 
 import itertools
@@ -8,12 +9,14 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neva_model.data.images.decoding import decode_images
 from neva_recipes.prompts.pictures import Look, look_into, missing_image, too_many_pixels
 
 __all__ = ["ImageNames"]
@@ -27,17 +30,26 @@ _TOGETHER = 64
 """Number of files of a folder that a thread checks at a time."""
 
 
+class _File(NamedTuple):
+    """An image file: its folder and its name there, or no folder and the position of a sample that names it."""
+
+    folder: str | None
+    name: str | int
+
+
 class ImageNames:
     """The image names of many samples by folder, stored as numbers: a name takes 16 bytes, however long it is.
 
     Attributes:
         looked_into: Number of files that `unusable` has opened, without those that the listing of a folder lacks.
         turned: Number of those with an EXIF rotation.
+        whole: Number of files that `unusable` has found, none of them with too many pixels.
+        decoded: Number of those that it has decoded.
     """
 
     def __init__(self) -> None:
         """Start without names."""
-        self.looked_into = self.turned = 0
+        self.looked_into = self.turned = self.whole = self.decoded = 0
         self._folders: dict[str, tuple[array[int], array[int]]] = {}
 
     def add(self, position: int, name: str) -> None:
@@ -50,7 +62,7 @@ class ImageNames:
         found[1].append(hash(base))
 
     def unusable(self, root: Path, name_of: Callable[[int], str], tell: Callable[[str], None]) -> list[int]:
-        """Return the positions of samples whose image is missing under `root`, or has too many pixels.
+        """Return the positions of samples whose image is missing under `root`, has too many pixels, or is damaged.
 
         Names are compared by 64-bit hashes: among a million, a missing one is overlooked with odds of 1 to 10^7.
 
@@ -60,6 +72,7 @@ class ImageNames:
                 they need not be missing, since a file system may spell them differently.
             tell: Called again and again with how far the check has got.
         """
+        whole: list[_File] = []
         with ThreadPoolExecutor(max_workers=min(32, 4 * (os.cpu_count() or 1))) as pool:
             names_in = pool.map(lambda folder: self._listed(root, folder), self._folders)
             listed = dict(zip(self._folders, _counted(names_in, tell, "folders of images listed"), strict=True))
@@ -70,7 +83,12 @@ class ImageNames:
             ]
             unusable = pool.map(lambda position: _is_unusable(root / name_of(position)), unlisted)
             looked_up = _counted(unusable, tell, "images looked for one by one")
-            found = [position for position, is_bad in zip(unlisted, looked_up, strict=True) if is_bad]
+            found = []
+            for position, is_bad in zip(unlisted, looked_up, strict=True):
+                if is_bad:
+                    found.append(position)
+                else:
+                    whole.append(_File(None, position))
             blocks = [
                 (folder, names[start : start + _TOGETHER])
                 for folder, names in listed.items()
@@ -80,7 +98,19 @@ class ImageNames:
             looked_into = _counted(looks, tell, "images looked at", _TOGETHER)
             for (folder, names), found_in in zip(blocks, looked_into, strict=True):
                 found += self._too_large(folder, names, found_in)
-        return sorted(found)
+                kept = zip(names, found_in, strict=True)
+                whole += [_File(folder, name) for name, look in kept if look.problem is None]
+        return sorted({*found, *self._damaged(whole, root, name_of, tell)})
+
+    def _damaged(
+        self, files: list["_File"], root: Path, name_of: Callable[[int], str], tell: Callable[[str], None]
+    ) -> Iterator[int]:
+        """Yield the positions of samples whose image cannot be decoded, among those that there is time for."""
+        seen = decode_images([partial(_path_of, file, root, name_of) for file in files], tell)
+        self.whole, self.decoded = len(files), seen.number
+        for which in seen.damaged:
+            folder, name = files[which]
+            yield from [name] if isinstance(name, int) else self._positions(folder or "", {hash(name)}, among=True)
 
     def _too_large(self, folder: str, names: list[str], looks: list[Look]) -> list[int]:
         """Count the looks into some files of a folder; return the positions of those with too many pixels."""
@@ -106,6 +136,11 @@ class ImageNames:
         is_found: NDArray[Any] = np.isin(np.array(own), np.fromiter(hashes, dtype=np.int64))
         chosen: list[int] = np.array(positions)[is_found == among].tolist()
         return chosen
+
+
+def _path_of(file: _File, root: Path, name_of: Callable[[int], str]) -> Path:
+    folder, name = file
+    return root / name_of(name) if isinstance(name, int) else root / (folder or "") / name
 
 
 def _counted(results: Iterable[_Result], tell: Callable[[str], None], what: str, each: int = 1) -> Iterator[_Result]:

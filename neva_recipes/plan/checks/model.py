@@ -1,9 +1,10 @@
 """Rules on the language model, and on which parts of a model exist and are trained."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from neva_recipes.config import RANDOM, LlavaDataConfig, Recipe
-from neva_recipes.plan.checks._rules import Found, Rule, around, found, of_new
+from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new
 from neva_recipes.plan.cost.parameters import is_small, padding_parameters, total_parameters
 from neva_recipes.plan.findings import error, warning
 
@@ -13,6 +14,12 @@ _UNUSED_SHARE = 0.03
 """A model gets a warning if padding the vocabulary adds more than this share, unless it is small. A small model with a
 small tokenizer always has a large share of padding: a few kilobytes, and a round number of rows is faster. Published
 models have less than 1 %."""
+
+_KERNEL = 8
+"""Numbers of a head that kernels process at a time; widths of a head that are offered are multiples of it."""
+
+_TRIES = 64
+"""Numbers of heads looked at on either side for one that divides the residual stream into such widths."""
 
 _HIDDEN = "model.language.hidden_size"
 _HEADS = "model.language.num_attention_heads"
@@ -36,11 +43,12 @@ def hidden_heads(recipe: Recipe) -> Iterator[Found]:
     language = recipe.model.language
     hidden, heads = language.hidden_size, language.num_attention_heads
     if language.kv_channels is None and hidden % heads:
+        numbers = around(_HEADS, heads, highest=hidden)
         yield found(
             error("hidden-heads", f"{hidden} is not a multiple of {heads} heads", recipe, _HIDDEN, _HEADS),
-            *around(_HEADS, heads, highest=hidden),
-            *around(_HIDDEN, hidden),
-            [{_HEAD_SIZE: hidden // heads // 2 * 2}],
+            *([way for way in islice(ways, _TRIES) if hidden % (_KERNEL * way[_HEADS]) == 0] for ways in numbers),
+            *multiples(_HIDDEN, hidden, _KERNEL * heads),
+            [{_HEAD_SIZE: max(hidden // heads // _KERNEL, 1) * _KERNEL}],
         )
 
 
@@ -61,11 +69,14 @@ def head_size(recipe: Recipe) -> Iterator[Found]:
         return  # `hidden-heads` reports it
     size = language.head_size
     paths = (_HIDDEN, _HEADS) if language.kv_channels is None else (_HEAD_SIZE,)
-    ways = around(_HEAD_SIZE, size, highest=size + 8) if size <= 256 else ([{_HEAD_SIZE: 256}],)
+    hidden, heads = language.hidden_size, language.num_attention_heads
+    ways: tuple[Way, ...] = multiples(_HEAD_SIZE, size, _KERNEL) if size <= 256 else ([{_HEAD_SIZE: 256}],)
+    if language.kv_channels is not None and hidden % (_KERNEL * heads) == 0:
+        ways = ([{_HEAD_SIZE: None}], *ways)
     if size % 2:
         message = f"a head of {size} numbers cannot take rotary positions, which turn pairs"
         yield found(error("head-size-odd", message, recipe, *paths), *ways)
-    elif (size % 8 or size > 256) and recipe.trainer.accelerator != "cpu":
+    elif (size % _KERNEL or size > 256) and recipe.trainer.accelerator != "cpu":
         message = f"fused attention on GPUs takes heads of a multiple of 8 up to 256, {size} falls back to a slow one"
         yield found(warning("head-size", message, recipe, *paths), *ways)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from neva_recipes.config import CheckpointError, PlainTable, Recipe, expand_path, format_value, path_is
 from neva_recipes.plan.checks import Found, found
-from neva_recipes.plan.findings import Finding, Remedy, field_value, warning
+from neva_recipes.plan.findings import Finding, field_value, warning
 from neva_recipes.plan.huggingface import compare_part, is_huggingface
 from neva_recipes.plan.origins.checkpoints import find_run_directory, model_differences
+from neva_recipes.plan.origins.other_size import other_size
 from neva_recipes.plan.origins.sources import Opened
 
 __all__ = ["check_projector", "places_of", "share_place"]
@@ -58,11 +59,12 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
     if share_place(ours.places, theirs.places, opened):
         return
     field, name = f"model.{part}.from_pretrained", _NEIGHBOURS[part]
-    shape: Remedy = {path: value for path, value, _ in model_differences(trained, recipe, part)}
+    shape = {path: value for path, value, _ in model_differences(trained, recipe, part)}
+    size = other_size(recipe, shape)
     if ours.drawn_by is None and theirs.drawn_by is not None:
         # Don't advise to replace trained weights by random ones.
         what = f"the random {name} of its run"
-        yield found(_warning(recipe, what, field, advice=_repeated(recipe, part, source, trained, opened)))
+        yield found(_warning(recipe, what, field, advice=size or _repeated(recipe, part, source, trained, opened)))
         return
     sources, differences = [source], dict[str, Any]()
     if ours.drawn_by is not None and theirs.drawn_by is not None:
@@ -76,6 +78,9 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
     else:
         what = f"the {name} of {there.source}"
         sources.insert(0, there.source)
+    if size:
+        yield found(_warning(recipe, what, field, *differences, advice=size))
+        return
     # The path of a future run cannot be named yet.
     advice = f"take {field} from the same stage" if source in opened.coming else ""
     yield found(

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from neva_recipes.config import (
     CheckpointError,
+    PlainTable,
     Recipe,
     RecipeError,
     VisionConfig,
     expand_path,
+    format_value,
     path_is,
 )
 from neva_recipes.families import vision_family
+from neva_recipes.families.published import hub_shape
 from neva_recipes.plan.checks import Found, found
-from neva_recipes.plan.findings import error, warning
+from neva_recipes.plan.findings import error, field_value, warning
 from neva_recipes.plan.huggingface import (
     Configuration,
     Directory,
@@ -32,6 +35,7 @@ from neva_recipes.plan.origins.checkpoints import (
     other_vocabulary,
     read_saved_recipe,
 )
+from neva_recipes.plan.origins.other_size import other_size
 from neva_recipes.plan.origins.unfinished import UnfinishedRun, unfinished_run
 from neva_recipes.plan.tokenizers.tokenizer import known_tokenizer, known_vocabulary
 from neva_recipes.plan.trained.trainings import recipes_of_run
@@ -113,7 +117,7 @@ def check_sources(recipe: Recipe, opened: Opened) -> Iterator[Found]:
                 yield from _ours(recipe, part, field, coming)
                 yield from _tokens(recipe, part, field, known_vocabulary(coming), coming)
             elif not path_is(path):
-                continue
+                yield from _published(recipe, part, field, config.source)
             elif not path.is_dir():
                 yield found(error("file-kind", "is a file, expected a folder", recipe, field))
             elif is_huggingface(path):
@@ -142,8 +146,43 @@ def _ours(recipe: Recipe, part: str, field: str, saved: Recipe) -> Iterator[Foun
         yield found(error("shape-mismatch", message, recipe, field))
     elif differences:
         there = {name: value for name, value, _ in differences}
-        message = "was trained with " + ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in there.items())
-        yield found(error("shape-mismatch", message, recipe, field, *there), [there])
+        yield _mismatch(recipe, part, field, f"was trained with {_settings(there)}", there)
+
+
+def _published(recipe: Recipe, part: str, field: str, source: str) -> Iterator[Found]:
+    """Yield an error if the recipe gives a model on the hub, whose sizes are known, other ones."""
+    config = getattr(recipe.model, part)
+    there = {f"model.{part}.{name}": value for name, value in (hub_shape(source) or {}).items() if part in PARTS[:2]}
+    differing = {path: value for path, value in there.items() if field_value(recipe, path) != value}
+    if part == "language" and there and config.kv_channels is not None:
+        own = there["model.language.hidden_size"] // there["model.language.num_attention_heads"]
+        differing |= {"model.language.kv_channels": None} if config.kv_channels != own else {}
+    if differing:
+        message = f"its weights have {_settings(differing)}"
+        yield found(error("shape-mismatch", message, recipe, field, *differing), [differing])
+
+
+def _settings(values: PlainTable) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]}={format_value(value)}" for path, value in values.items())
+
+
+def _mismatch(recipe: Recipe, part: str, field: str, message: str, there: PlainTable) -> Found:
+    """Return the error about weights of other sizes: the size of the recipe that has them, or these sizes, mend it.
+
+    Other weights that the recipe names may have the present sizes: then only a projector made for them fits.
+    """
+    if advice := other_size(recipe, there):
+        return found(error("shape-mismatch", message, recipe, field, *there, advice=advice))
+    beside = [
+        neighbour.source
+        for name, neighbour in (("language", recipe.model.language), ("vision", recipe.model.vision))
+        if part == "projector" and neighbour is not None and f"model.{name}.hidden_size" in there
+    ]
+    held = [source for source in beside if source is not None]
+    advice = f"take a projector that was trained beside {' and '.join(held)}" if held else ""
+    # Weights that are not here cannot be asked for their sizes.
+    ways = [[there]] if all(path_is(expand_path(source)) for source in held) else []
+    return found(error("shape-mismatch", message, recipe, field, *there, advice=advice), *ways)
 
 
 def _tokens(recipe: Recipe, part: str, field: str, digest: str | None, saved: Recipe) -> Iterator[Found]:
@@ -162,8 +201,10 @@ def _huggingface(recipe: Recipe, part: str, field: str, directory: Directory, to
         settings = {mismatch.field: mismatch.value for mismatch in mismatches if mismatch.field}
         message = "; ".join(mismatch.message for mismatch in mismatches)
         message = f"config.json there: {message}" if settings else message
-        ways = [[settings]] if len(settings) == len(mismatches) else []
-        yield found(error("shape-mismatch", message, recipe, field, *settings), *ways)
+        if len(settings) == len(mismatches):
+            yield _mismatch(recipe, part, field, message, settings)
+        else:
+            yield found(error("shape-mismatch", message, recipe, field, *settings))
     elif part == "language" and directory.configuration is not None:
         yield from _vocabulary(recipe, directory.configuration, field, tokens)
     if part == "vision" and recipe.model.vision is not None:

@@ -1,0 +1,141 @@
+"""The sizes that the built-in recipes come in, and the published models of these sizes by their names on the hub."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypedDict
+
+__all__ = [
+    "CLIP_LARGE",
+    "CLIP_TINY",
+    "CLIP_VIT_LARGE",
+    "LLAMA_2_CHAT",
+    "LLAMA_SHAPES",
+    "VICUNA",
+    "LlamaShape",
+    "LlamaSize",
+    "NevaSize",
+    "TowerShape",
+    "hub_shape",
+    "sizes_of",
+]
+
+LlamaSize = Literal["7b", "13b", "tiny"]
+
+NevaSize = Literal["7b", "13b"]
+
+
+class LlamaShape(TypedDict):
+    """Fields of `LanguageConfig` that a size decides."""
+
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int
+    vocab_size: int
+    max_position_embeddings: int
+
+
+class TowerShape(TypedDict):
+    """Fields of `VisionConfig` that a size decides."""
+
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    image_size: int
+
+
+CLIP_TINY: TowerShape = {
+    "num_layers": 4,
+    "hidden_size": 128,
+    "ffn_hidden_size": 512,
+    "num_attention_heads": 4,
+    "image_size": 56,
+}
+
+CLIP_LARGE: TowerShape = {
+    "num_layers": 24,
+    "hidden_size": 1024,
+    "ffn_hidden_size": 4096,
+    "num_attention_heads": 16,
+    "image_size": 336,
+}
+
+LLAMA_SHAPES: dict[LlamaSize, LlamaShape] = {
+    "tiny": {
+        "num_layers": 4,
+        "hidden_size": 128,
+        "ffn_hidden_size": 384,
+        "num_attention_heads": 4,
+        "num_query_groups": 4,
+        "vocab_size": 512,
+        "max_position_embeddings": 512,
+    },
+    "7b": {
+        "num_layers": 32,
+        "hidden_size": 4096,
+        "ffn_hidden_size": 11008,
+        "num_attention_heads": 32,
+        "num_query_groups": 32,
+        "vocab_size": 32000,
+        "max_position_embeddings": 4096,
+    },
+    "13b": {
+        "num_layers": 40,
+        "hidden_size": 5120,
+        "ffn_hidden_size": 13824,
+        "num_attention_heads": 40,
+        "num_query_groups": 40,
+        "vocab_size": 32000,
+        "max_position_embeddings": 4096,
+    },
+}
+
+VICUNA: dict[NevaSize, str] = {"7b": "lmsys/vicuna-7b-v1.5", "13b": "lmsys/vicuna-13b-v1.5"}
+
+LLAMA_2_CHAT: dict[NevaSize, str] = {
+    "7b": "meta-llama/Llama-2-7b-chat-hf",
+    "13b": "meta-llama/Llama-2-13b-chat-hf",
+}
+
+CLIP_VIT_LARGE: dict[Literal[224, 336], str] = {
+    224: "openai/clip-vit-large-patch14",
+    336: "openai/clip-vit-large-patch14-336",
+}
+"""By the side of the images, in pixels."""
+
+_SIZES: dict[str, Iterable[LlamaSize]] = {
+    "gpt.pretrain": LLAMA_SHAPES,
+    **dict.fromkeys(("llava.pretrain", "llava.finetune"), LLAMA_SHAPES),
+    **dict.fromkeys(("neva.pretrain", "neva.finetune"), LLAMA_2_CHAT),
+}
+"""By the name of the built-in recipe."""
+
+
+def hub_shape(name: str) -> Mapping[str, Any] | None:
+    """Return the fields that the weights of a published model decide, by its name on the hub; `None` if not known.
+
+    Its vocabulary and its positions are left out, since a recipe may use fewer of them.
+    """
+    for language_models in (VICUNA, LLAMA_2_CHAT):
+        for size, model in language_models.items():
+            if model == name:
+                free = ("vocab_size", "max_position_embeddings")
+                return {field: value for field, value in LLAMA_SHAPES[size].items() if field not in free}
+    return next(({**CLIP_LARGE, "image_size": side} for side, tower in CLIP_VIT_LARGE.items() if tower == name), None)
+
+
+def sizes_of(recipe_name: str) -> dict[str, dict[str, Any]]:
+    """Return the fields that each size of a built-in recipe decides, by dotted path; empty for another recipe.
+
+    Args:
+        recipe_name: Such as `llava.finetune`.
+    """
+    family = recipe_name.partition(".")[0]
+    sizes: dict[str, dict[str, Any]] = {}
+    for size in _SIZES.get(recipe_name, ()):
+        sizes[size] = {f"model.language.{field}": value for field, value in LLAMA_SHAPES[size].items()}
+        if family != "gpt":
+            tower = CLIP_TINY if size == "tiny" else {**CLIP_LARGE, "image_size": 224 if family == "neva" else 336}
+            sizes[size] |= {f"model.vision.{field}": value for field, value in tower.items()}
+    return sizes
