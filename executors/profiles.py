@@ -6,7 +6,7 @@
     env = { NCCL_DEBUG = "WARN" }
 
 Such tables are read from `nemo-run/executors.toml` in the user's configuration folder and from `executors.toml` in the
-current folder. In Python a profile is a function without parameters that is annotated to return a `fdl.Config` of an
+current folder. In Python a profile is a function without parameters that is annotated to return a `Draft` of an
 executor.
 """
 
@@ -210,7 +210,7 @@ def _keys_in(dotted: str) -> tuple[str, ...]:
 
 
 def python_profiles(path: Path) -> dict[str, Profile]:
-    """Return the profiles of a Python file by name: its public functions annotated to return a Config of an executor.
+    """Return the profiles of a Python file by name: its public functions annotated to return a Draft of an executor.
 
     Raises:
         RecipeError: The file cannot be loaded.
@@ -244,8 +244,8 @@ def _call(function: Callable[..., object], name: str) -> DraftNode:
         raise RecipeError(text if text.startswith(file) else f"{file}: {name}: {text}") from None
     cls = fdl.get_callable(executor) if isinstance(executor, fdl.Buildable) else None
     if not (isinstance(cls, type) and issubclass(cls, Executor)):
-        kind = f"a value of type {type(executor).__name__}" if cls is None else f"a Config of {cls.__name__}"
-        raise RecipeError(f"{file}: {name} returned {kind}: expected a Config of an executor")
+        kind = f"a value of type {type(executor).__name__}" if cls is None else f"a Draft of {cls.__name__}"
+        raise RecipeError(f"{file}: {name} returned {kind}: expected a Draft of an executor")
     if kind_class(cls.kind) is not cls:
         raise RecipeError(f"{file}: {name}: {cls.__name__} is not the executor that {cls.kind!r} names")
     return typing.cast("DraftNode", executor)

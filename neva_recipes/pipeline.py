@@ -320,5 +320,5 @@ def _check_names(stages: Sequence[Stage]) -> None:
         kind = fdl.get_callable(stage.work) if isinstance(stage.work, fdl.Buildable) else type(stage.work)
         if kind is not Recipe and not (isinstance(kind, type) and issubclass(kind, Tool)):
             raise RecipeError(
-                f"stage {stage.name}: does {kind.__name__}: expected a Config of Recipe, Export or Evaluate"
+                f"stage {stage.name}: does {kind.__name__}: expected a Draft of Recipe, Export or Evaluate"
             )

@@ -103,7 +103,7 @@ class RecipeEntry:
         """
         made = self.call(arguments)
         if not (isinstance(made, fdl.Buildable) and fdl.get_callable(made) is Recipe):
-            raise RecipeError(f"{self.name} returned {_describe(made)}: a recipe function returns a Config of Recipe")
+            raise RecipeError(f"{self.name} returned {_describe(made)}: a recipe function returns a Draft of Recipe")
         recipe: Recipe = made
         return recipe
 
@@ -271,7 +271,7 @@ def _entries_of_files(files: Files, is_meant: Callable[[Callable[..., object]], 
 def _recipes_of_file(path: Path) -> list[RecipeEntry]:
     entries = _entries_of_file(path, _may_return_recipe)
     if not entries and not _entries_of_file(path, _returns_pipeline) and not _has_profiles(path):
-        raise RecipeError(f"{path}: has no recipe: expected a public function that returns a Config of Recipe")
+        raise RecipeError(f"{path}: has no recipe: expected a public function that returns a Draft of Recipe")
     return entries
 
 
@@ -349,5 +349,6 @@ def _result_type(function: Callable[..., object]) -> Any:
 
 def _describe(value: object) -> str:
     if isinstance(value, fdl.Buildable):
-        return f"a {type(value).__name__} of {fdl.get_callable(value).__name__}"
+        kind = "Draft" if isinstance(value, fdl.Config) else type(value).__name__
+        return f"a {kind} of {fdl.get_callable(value).__name__}"
     return f"a value of type {type(value).__name__}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neva_recipes.config import DataError, RunError
+from neva_recipes.sources.registry import source_version
 from neva_recipes.storage.digests import digest_of
 
 __all__ = ["build_once", "data_file_state", "lock_file"]
@@ -18,14 +19,17 @@ _UNFINISHED = ".unfinished"
 def data_file_state(path: Path) -> tuple[str, ...]:
     """Return what distinguishes a data file, as it is now, from other files and from itself after a change.
 
+    The content of a file that a package reads changes with the code of that package too.
+
     Raises:
         DataError: The file cannot be looked up.
+        RecipeError: The package that reads it cannot be used.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return str(path.resolve()), str(status.st_size), str(status.st_mtime_ns)
+    return str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), *source_version(path)
 
 
 def build_once(folder: Path, sources: tuple[str, ...], suffix: str, build: Callable[[Path], None]) -> Path:

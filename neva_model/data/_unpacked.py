@@ -4,22 +4,22 @@ from pathlib import Path
 
 from neva_model.data._cache import build_once
 from neva_recipes.config import RunError
-from neva_recipes.sources.content import content_blocks, is_made
+from neva_recipes.sources.content import content_blocks, is_converted, is_made
 
 __all__ = ["plain_file"]
 
 
 def plain_file(path: Path, cache_folder: Path, state: tuple[str, ...]) -> Path:
-    """Return a file with the content of a data file: the file itself, or its unpacked copy.
+    """Return a file with the content of a data file: the file itself, what it unpacks to, or its records as JSON lines.
 
     Args:
         path: The data file.
-        cache_folder: Folder for the unpacked copy.
+        cache_folder: Folder for a content that is made.
         state: The result of `data_file_state` for it.
 
     Raises:
         DataError: The file cannot be read, or is damaged.
-        RunError: There is no space for the unpacked copy.
+        RunError: There is no space for a content that is made.
     """
     if not is_made(path):
         return path
@@ -27,9 +27,10 @@ def plain_file(path: Path, cache_folder: Path, state: tuple[str, ...]) -> Path:
 
 
 def _unpack(path: Path, target: Path) -> None:
-    print(f"{path}: is unpacked into {target.parent}", flush=True)
+    done = "converted" if is_converted(path) else "unpacked"
+    print(f"{path}: is {done} into {target.parent}", flush=True)
     try:
         with target.open("wb") as file:
             file.writelines(content_blocks(path))
     except OSError as error:
-        raise RunError(f"{path}: cannot be unpacked into {target.parent}: {error.strerror}") from None
+        raise RunError(f"{path}: cannot be {done} into {target.parent}: {error.strerror}") from None

@@ -161,9 +161,9 @@ def _write_index(path: Path, file: Path, rules: SampleRules, target: Path) -> No
     if not len(entries):
         raise DataError(f"{path}: holds no sample")
     _mark_bad_images(file, rules.image_folder, names, entries, progress)
-    if names.whole:
-        left = "" if names.decoded == names.whole else "; a damaged one among the others shows when it is met"
-        print(f"{path}: decoded {names.decoded:,} of {how_many(names.whole, 'image')}{left}", flush=True)
+    if names.decoded < names.whole:
+        looked = f"decoded {names.decoded:,} of {how_many(names.whole, 'image')} in the time for it"
+        print(f"note: {path}: {looked}; a damaged one among the others shows when it is met", flush=True)
     if names.turned:
         print(f"note: {path}: {turned_text(names.turned, names.looked_into)}", flush=True)
     with target.open("wb") as index:

@@ -65,7 +65,7 @@ class LlavaDataset:
         return len(self._index)
 
     def unusable(self) -> Iterator[BadSample]:
-        """Yield every sample that cannot be used, as far as can be seen without decoding and encoding it.
+        """Yield every sample that cannot be used, as far as the index knows, which has encoded none.
 
         Samples that have become usable since the index was made, such as those with a missing image, are left out.
 

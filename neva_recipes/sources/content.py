@@ -14,7 +14,7 @@ from neva_recipes.sources.registry import find_source
 from neva_recipes.sources.source import DataSource, JsonLines
 from neva_recipes.user_code import reporting_mistakes
 
-__all__ = ["SAVE_AS_UTF8", "Part", "content_blocks", "is_made", "open_content", "open_part"]
+__all__ = ["SAVE_AS_UTF8", "Part", "content_blocks", "is_converted", "is_made", "open_content", "open_part"]
 
 _GZIP = b"\x1f\x8b"
 """First bytes of gzip files. UTF-8 text never begins so, so a name need not end in .gz."""
@@ -69,6 +69,15 @@ def is_made(path: Path) -> bool:
     """
     with _named(path), path.open("rb") as file:
         return file.read(len(_GZIP)) == _GZIP or find_source(path) is not None
+
+
+def is_converted(path: Path) -> bool:
+    """Return whether the content of a data file is made of its records, by the source of a package.
+
+    Raises:
+        RecipeError: The package that reads it cannot be used.
+    """
+    return find_source(path) is not None
 
 
 @contextlib.contextmanager

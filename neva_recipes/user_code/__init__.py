@@ -194,6 +194,15 @@ class PackageObject:
                 raise RecipeError(f"{kind} {self.name}: {self.value!r}: expected MODULE:NAME")
             return EntryPoint(self.name, self.value, "").load()
 
+    def version(self) -> str:
+        """Return the version of the package; empty if it is not known."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return str(version(self.package))
+        except (PackageNotFoundError, *_UNREADABLE_METADATA, KeyError):
+            return ""
+
 
 def package_objects(group: str) -> tuple[PackageObject, ...]:
     """Return the entry points of installed packages, sorted by name; prints a warning about unreadable metadata.

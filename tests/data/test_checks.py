@@ -122,7 +122,7 @@ def test_missing_images_are_those_that_are_no_files(tmp_path, monkeypatch, liste
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/folder.png").mkdir()
     for name in ("x.png", "a/x.png", "a/b/\u00e9 'q'.png"):
-        (tmp_path / name).touch()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "link.png").symlink_to("x.png")
     (tmp_path / "dangling.png").symlink_to("nothing")
     (tmp_path / "c").symlink_to("a")
@@ -145,6 +145,6 @@ def test_missing_images_are_those_that_are_no_files(tmp_path, monkeypatch, liste
     expected = [position for position, name in enumerate(names) if not is_file(name)]
     assert collected.unusable(tmp_path, names.__getitem__, told.append) == expected
     # Each of the steps may take minutes, on a slow file system.
-    for step in ("folders of images listed", "images looked for one by one", "images looked at"):
+    for step in ("folders of images listed", "images looked for one by one", "images looked at", "images decoded"):
         assert any(line.endswith(step) for line in told)
     assert len(expected) == 11

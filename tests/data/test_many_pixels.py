@@ -162,6 +162,10 @@ OLDER_VERSIONS = {
         *(("offset", "<i8"), ("length", "<i8"), ("words", "<i4"), ("has_image", "?"), ("state", "u1")),
         ("key", "<u8"),
     ],
+    "samples with keys of their parts": [
+        *(("offset", "<i8"), ("length", "<i8"), ("words", "<i4"), ("has_image", "?"), ("state", "u1")),
+        ("keys", "<i4"),
+    ],
 }
 
 

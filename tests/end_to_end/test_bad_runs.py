@@ -21,7 +21,11 @@ def broken_picture(world):
     answers = [{"from": "gpt", "value": f"It is number {number}."} for number in range(8)]
     samples = [{"id": "bröken", "image": picture.name, "conversations": [question, answer]} for answer in answers]
     data = world.write("broken picture.json", samples)
-    expected = ["broken picture.json: sample ", "(id 'bröken'): image file ", f"{picture} cannot be decoded"]
+    expected = [
+        "broken picture.json: 8 of 8 samples are bad",
+        "sample 0 (id 'bröken'): image file ",
+        f"{picture} cannot be decoded",
+    ]
     return world.tiny(data__data_path=data, data__num_workers=2), expected
 
 

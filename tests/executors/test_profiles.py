@@ -286,9 +286,9 @@ def test_a_folder_of_others_is_no_mistake(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("wrong", r"lab.py: wrong returned a value of type LocalExecutor: expected a Config of an executor"),
+        ("wrong", r"lab.py: wrong returned a value of type LocalExecutor: expected a Draft of an executor"),
         ("failing", r"lab.py: failing: LocalExecutor has no field grace"),
-        ("built", r"lab.py: built returned a value of type LocalExecutor: expected a Config of an executor"),
+        ("built", r"lab.py: built returned a value of type LocalExecutor: expected a Draft of an executor"),
         ("_hidden", "no such kind or profile"),
         ("other", "no such kind or profile"),
         ("patien", r"did you mean patient\?"),

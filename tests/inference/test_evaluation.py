@@ -81,15 +81,20 @@ def test_answers_are_those_of_transformers_whatever_the_batches(
     assert report["by_question"]["What is in the picture?"] == {"questions": 5, "correct": 3, "accuracy": 0.6}
     printed = capsys.readouterr()
     assert re.search(rf"^all +{sum(right)} +{len(right)} +0\.\d{{4}}$", printed.out, re.MULTILINE)
+    assert printed.out.splitlines()[-2:] == [
+        "correct: equal to the reference character for character, white space at both ends apart",
+        f"answers: {output}",
+    ]
     assert printed.err.splitlines()[-1].startswith(f"{len(right)} of {len(right)} questions answered, ")
 
 
-def test_results_lie_beside_the_model(answered, llava_directory, llava_run, pictures, tmp_path):
+def test_results_lie_beside_the_model(answered, llava_directory, llava_run, pictures, tmp_path, capsys):
     samples, right = answered
     lines, packed = tmp_path / "questions.jsonl", tmp_path / "more.json.gz"
     lines.write_text("".join(json.dumps(sample) + "\n" for sample in samples[:2]))
     packed.write_bytes(gzip.compress(json.dumps(samples[2:]).encode()))
     evaluation.main([str(llava_directory), f"--data={lines},{packed}", f"--image-folder={pictures}"])
+    assert capsys.readouterr().out.splitlines()[-1] == f"answers: {llava_directory / 'predictions.jsonl'}"
     assert json.loads((llava_directory / "evaluation.json").read_text())["correct"] == sum(right)
     assert len((llava_directory / "predictions.jsonl").read_text().splitlines()) == len(right)
     assert run_directory_of(llava_run / "checkpoints" / "step-00000007") == llava_run

@@ -12,6 +12,7 @@ from neva_recipes.plan import plan
 from neva_recipes.plan.checks import with_values
 
 STEPS, EPOCHS, GLOBAL = "trainer.max_steps", "trainer.max_epochs", "data.global_batch_size"
+LENGTH = "data.sequence_length"
 CODES = ("many-passes", "batch-repeats")
 
 
@@ -135,3 +136,37 @@ def test_a_single_pass_repeats_nothing(tmp_path):
 def test_nothing_is_said_of_samples_that_nobody_has_counted(tmp_path):
     recipe = llava.finetune("7b")
     assert findings(build(recipe)) == {} and steps_text(build(recipe)) == "5,198"
+
+
+def of_text(tmp_path, lines, **fields):
+    # A byte a token, by a tokenizer that is not here: 4 characters each are counted.
+    (tmp_path / "text.txt").write_text(("word " * 16 + "\n") * lines)
+    recipe = gpt.pretrain("tiny")
+    recipe.data.data_path = str(tmp_path / "text.txt")
+    for path, value in fields.items():
+        set_field(recipe, path.replace("__", "."), value)
+    return build(recipe)
+
+
+def test_of_text_a_shorter_sequence_makes_more_samples(tmp_path):
+    # 80 characters a line are 20 tokens, and 2 for its ends: 6,600 tokens, 13 rows of 512.
+    recipe = of_text(tmp_path, 300, trainer__max_steps="500")
+    found = findings(recipe)
+    assert "over 13 samples" in found["many-passes"].message
+    # 32,000 samples are a thousand passes over 32 rows: 6,600 / 128 = 51, where 256 makes 25.
+    assert {LENGTH: 128} in found["many-passes"].remedies
+    # A batch of 64 has no sample twice where there are 64 rows: 6,600 / 64 = 103.
+    assert {LENGTH: 64} in found["batch-repeats"].remedies
+    for code, finding in found.items():
+        for remedy in finding.remedies:
+            assert code not in findings(with_values(recipe, remedy)), remedy
+
+
+def test_no_sequence_is_offered_that_is_too_short_to_learn_from(tmp_path):
+    found = findings(of_text(tmp_path, 30, trainer__max_steps="500"))
+    assert found.keys() == set(CODES)
+    assert all(LENGTH not in remedy for finding in found.values() for remedy in finding.remedies)
+
+
+def test_of_conversations_the_length_makes_no_samples(tmp_path):
+    assert all(LENGTH not in way for one in findings(of_chats(tmp_path, 80)).values() for way in one.remedies)

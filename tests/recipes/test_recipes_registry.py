@@ -130,7 +130,7 @@ def test_nothing_is_written_beside_a_file(mine):
         ("digits", {"mixed": "7"}, "my recipes.digits mixed='7': expected true or false"),
         ("needs", {}, "my recipes.needs needs what: add what=VALUE"),
         ("broken", {}, f"my recipes.py, line {LINE_OF_MISTAKE}: KeyError: 'missing'"),
-        ("wrong_type", {}, "my recipes.wrong_type returned a Config of ModelConfig"),
+        ("wrong_type", {}, "my recipes.wrong_type returned a Draft of ModelConfig"),
     ],
 )
 def test_mistakes_in_a_recipe_function(mine, name, arguments, answer):

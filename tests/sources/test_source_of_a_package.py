@@ -5,6 +5,9 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -156,6 +159,54 @@ def test_what_a_package_offers_wrongly(source, entry_point, message, installed, 
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RecipeError, match=re.escape(message)):
         read_samples(write_table(tmp_path / "table.csv", [("", "a", "b")]))
+
+
+READER = """
+    from neva_recipes.sources import DataSource
+
+    def records(file):
+        for line in file:
+            turns = [{{"from": "human", "value": "What?"}}, {{"from": "gpt", "value": line.decode().strip() + "{end}"}}]
+            yield {{"conversations": turns}}
+
+    LINES = DataSource("lines", (".lines",), records)
+"""
+
+READ = """
+import sys
+from pathlib import Path
+
+from neva_model.data.index import SampleIndex, SampleRules
+from neva_recipes.prompts.templates import get_template
+
+path = Path(sys.argv[1])
+index = SampleIndex(path, path.parent / "cache", SampleRules(get_template("v1"), path.parent))
+print(*(index.read(number)["conversations"][1]["value"] for number in range(len(index))))
+"""
+
+
+def test_the_records_are_written_again_for_another_reader(tmp_path, monkeypatch):
+    packages = tmp_path / "packages"
+    monkeypatch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    path = tmp_path / "answers.lines"
+    path.write_text("one\ntwo\n")
+
+    def read():
+        done = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    said = f"{path}: is converted into {tmp_path / 'cache'}"
+    install(packages, "lines", READER.format(end="."), "neva_recipes.sources", "lines = lines:LINES")
+    assert read() == [said, "one. two."]
+    assert read() == ["one. two."]
+    # The code is another, as in an editable package.
+    (packages / "lines.py").write_text(textwrap.dedent(READER.format(end="! ")))
+    assert read() == [said, "one!  two! "]
+    # The version is another, as where the reader depends on other modules of its package.
+    metadata = packages / "lines-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("1.0", "1.1"))
+    assert read() == [said, "one!  two! "]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ class SampleCounts(NamedTuple):
 
     Attributes:
         one_pass: Samples of one pass; unusable samples count, since others replace them.
-        usable: Usable samples, as far as can be seen without decoding images and encoding texts.
+        usable: Usable samples, as far as can be seen without encoding texts; images are decoded as time allows.
     """
 
     one_pass: int
@@ -27,9 +27,9 @@ class SampleCounts(NamedTuple):
 def count_samples(recipe: Recipe, tokenizer: Tokenizer, *, run_dir: Path | str) -> SampleCounts:
     """Check every record of a recipe's data files, and count the samples of the training files.
 
-    It finds every error that shows without decoding images and encoding texts, so that such an error does not come up
-    in the middle of the training or in its validation. A single pass consists of whole global batches, so samples that
-    do not fill the last one do not count.
+    It finds every error that shows without encoding texts, damaged images among those that there is time to decode, so
+    that such an error does not come up in the middle of the training or in its validation. A single pass consists of
+    whole global batches, so samples that do not fill the last one do not count.
 
     Args:
         recipe: The recipe to train.

@@ -53,12 +53,15 @@ class SampleLengths:
         total: Samples of the whole file; `None` if unknown.
         source: How this is known, as text.
         measured: Whether it comes from the data file.
+        text_tokens: About how many tokens the whole files have, of which text makes rows of any length; `None` for
+            conversations, or if unknown.
     """
 
     samples: tuple[SampleLength, ...]
     total: int | None
     source: str
     measured: bool
+    text_tokens: float | None = None
 
 
 def sequence_lengths(recipe: Recipe) -> Lengths:
@@ -124,7 +127,7 @@ def _conversations(recipe: Recipe, paths: list[Path]) -> SampleLengths:
 
 def _texts(recipe: Recipe, paths: list[Path]) -> SampleLengths:
     tokenizer = known_tokenizer(recipe)
-    rows, looked_at = 0, 0
+    rows, looked_at, whole = 0, 0, 0.0
     found = [sample_file(path, max(1, SAMPLE // len(paths)), lines=True, files=len(paths)) for path in paths]
     for path, sample in zip(paths, found, strict=True):
         texts = [_text(record, is_json_lines(path)) for record in sample.records]
@@ -134,9 +137,10 @@ def _texts(recipe: Recipe, paths: list[Path]) -> SampleLengths:
         tokens = sum(_text_tokens(text, tokenizer) for text in documents) * sample.total / len(sample.records)
         rows += max(1, -(-int(tokens - 1) // recipe.data.sequence_length))
         looked_at += len(documents)
+        whole += tokens
     begin = _of_begin(paths, any(sample.from_begin for sample in found))
     source = f"full sequences; their number from {how_many(looked_at, 'document')} of {_named(paths)}{begin}"
-    return SampleLengths((), rows, f"{source}{_counted(exact=tokenizer is not None)}", True)
+    return SampleLengths((), rows, f"{source}{_counted(exact=tokenizer is not None)}", True, whole)
 
 
 def _named(paths: list[Path]) -> str:

@@ -1,7 +1,7 @@
 """Whether the length of a run suits its data: the number of passes, and the samples of a step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from neva_recipes.config import DataError, Recipe, how_many
 from neva_recipes.plan.checks import Found, Rule, found, rules_for, run_rules
@@ -21,12 +21,14 @@ _USUAL = 3
 """The number of passes proposed: the most that published recipes make."""
 
 _STEPS, _EPOCHS, _DATA = "trainer.max_steps", "trainer.max_epochs", "data.data_path"
-_LOADER = "data.dataloader_type"
+_LOADER, _LENGTH = "data.dataloader_type", "data.sequence_length"
 _GLOBAL, _MICRO = "data.global_batch_size", "data.micro_batch_size"
 
 
 def check_passes(recipe: Recipe, samples: SampleLengths) -> list[Finding]:
     """Return how a recipe repeats its data, if the data is here and its samples are counted or estimated.
+
+    Of text a shorter sequence makes more samples, of conversations it does not.
 
     Args:
         recipe: A recipe without errors of its own.
@@ -35,8 +37,19 @@ def check_passes(recipe: Recipe, samples: SampleLengths) -> list[Finding]:
     # A single pass repeats nothing; `short-pass` reports on it.
     if not samples.measured or not samples.total or recipe.data.dataloader_type == "single":
         return []
-    total = samples.total
-    rules: tuple[Rule, ...] = (lambda changed: _passes(changed, total), lambda changed: _batch(changed, total))
+    length, total, tokens = recipe.data.sequence_length, samples.total, samples.text_tokens
+
+    def total_of(changed: Recipe) -> int:
+        if tokens is None or changed.data.sequence_length == length:
+            return total
+        return max(1, int(tokens - 1) // changed.data.sequence_length)
+
+    shorter = [] if tokens is None else [{_LENGTH: 1 << power} for power in range(length.bit_length() - 1, 5, -1)]
+    shorter = [way for way in shorter if way[_LENGTH] < length]
+    rules: tuple[Rule, ...] = (
+        lambda changed: _passes(changed, total_of(changed), shorter),
+        lambda changed: _batch(changed, total_of(changed), shorter),
+    )
     return run_rules(rules, recipe, rules_for(None))
 
 
@@ -61,7 +74,7 @@ def check_single_pass(recipe: Recipe) -> Iterator[Found]:
     )
 
 
-def _passes(recipe: Recipe, total: int) -> Iterator[Found]:
+def _passes(recipe: Recipe, total: int, shorter: Sequence[Remedy]) -> Iterator[Found]:
     passes = run_passes(recipe, total)
     if passes is None or passes <= _MOST:
         return
@@ -75,16 +88,18 @@ def _passes(recipe: Recipe, total: int) -> Iterator[Found]:
         warning("many-passes", message, recipe, field, _GLOBAL, _DATA),
         [{_EPOCHS: _USUAL, _STEPS: None}],
         [{_STEPS: steps}] if field == _STEPS else [],
+        shorter,
     )
 
 
-def _batch(recipe: Recipe, total: int) -> Iterator[Found]:
+def _batch(recipe: Recipe, total: int, shorter: Sequence[Remedy]) -> Iterator[Found]:
     size = recipe.data.global_batch_size
     if size > total:
         message = f"each step takes {size:,} samples of the {total:,} that there are, and so some of them several times"
         message = message if total > 1 else f"each step takes the one sample that there is {size:,} times"
         advice = "" if total >= (data_parallel_size(recipe) or 1) else "take fewer GPUs, or more samples"
-        yield found(warning("batch-repeats", message, recipe, _GLOBAL, _DATA, advice=advice), _smaller(recipe, total))
+        finding = warning("batch-repeats", message, recipe, _GLOBAL, _DATA, advice=advice)
+        yield found(finding, _smaller(recipe, total), shorter)
 
 
 def _smaller(recipe: Recipe, total: int) -> Iterator[Remedy]:

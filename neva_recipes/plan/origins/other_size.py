@@ -17,13 +17,24 @@ def other_size(recipe: Recipe, sizes: PlainTable) -> str:
         recipe: The recipe.
         sizes: Values of the weights in which the recipe differs, by dotted path.
     """
-    alike: dict[str, int] = {}
-    fitting = ""
-    for size, fields in sizes_of(recipe.name).items():
-        alike[size] = sum(field_value(recipe, path) == value for path, value in fields.items())
-        if all((size, path) == _OPEN or (path in fields and fields[path] == value) for path, value in sizes.items()):
-            fitting = size
+    offered = sizes_of(recipe.name)
+    alike = {
+        size: sum(field_value(recipe, path) == value for path, value in fields.items())
+        for size, fields in offered.items()
+    }
+    fitting = [
+        size
+        for size, fields in offered.items()
+        if all((size, path) == _OPEN or value in _values(fields, path) for path, value in sizes.items())
+    ]
     # A recipe of this size in which some field has been changed needs that field's own value.
-    if not sizes or not fitting or alike[fitting] == max(alike.values()):
+    if not sizes or not fitting or any(alike[size] == max(alike.values()) for size in fitting):
         return ""
-    return f"take size={fitting} of {recipe.name}, which has these sizes"
+    return f"take size={fitting[0]} of {recipe.name}, which has these sizes"
+
+
+def _values(fields: PlainTable, path: str) -> tuple[object, ...]:
+    """Return the values of a field that mean what a size has: two for the width of a head, which it derives."""
+    if path == "model.language.kv_channels":
+        return None, fields["model.language.hidden_size"] // fields["model.language.num_attention_heads"]
+    return (fields[path],) if path in fields else ()
