@@ -52,8 +52,6 @@ _SECONDS_BETWEEN_LINES = 10
 def main(arguments: Sequence[str]) -> int:
     """Evaluate a model, print a table, and write evaluation.json and predictions.jsonl beside the model.
 
-    The last line names the file of the answers.
-
     Both are also kept in evaluations/, under a name made from the checkpoint and the data.
 
     Args:
@@ -98,7 +96,6 @@ def main(arguments: Sequence[str]) -> int:
             _save(directory, predictions, asked.name, report, predictions_text(asked.questions, answers))
     finally:  # the answers may have taken hours: a full disk must not lose the scores as well
         print(format_table(total, by_text, log_width(predictions.parent)))
-    print("correct: equal to the reference character for character, white space at both ends apart")
     print(f"answers: {predictions}")
     return 0
 

@@ -20,6 +20,9 @@ __all__ = [
     "write_text",
 ]
 
+_CORRECT = "correct: equal to the reference letter for letter, white space around it apart"
+"""What `is_right` says."""
+
 _FIGURES = 28
 _ROWS = 20
 
@@ -65,14 +68,17 @@ def _total(scores: Sequence[Score]) -> Score:
 
 
 def format_table(total: Score, by_text: dict[str, Score], width: int) -> str:
-    """Return the scores as a table of `width` columns; only the most frequent questions get their own rows."""
+    """Return the scores as a table of `width` columns, and what is correct.
+
+    Only the most frequent questions get their own rows.
+    """
     rows = sorted(by_text.items(), key=lambda item: -item[1].questions)
     others = rows[_ROWS:]
     lines = [f"{'question':{width - _FIGURES}}{'correct':>9}{'of':>9}{'accuracy':>10}"]
     lines += [_row(" ".join(text.split()), score, width) for text, score in rows[:_ROWS]]
     if others:
         lines.append(_row(f"({len(others)} other questions)", _total([score for _, score in others]), width))
-    lines.append(_row("all", total, width))
+    lines += [_row("all", total, width), _CORRECT]
     return "\n".join(lines)
 
 
