@@ -18,14 +18,10 @@ def broken_picture(world):
     Image.new("RGB", (64, 64), (9, 9, 9)).save(picture)
     picture.write_bytes(picture.read_bytes()[:70])
     question, *_ = world.samples[2]["conversations"]
-    answers = [{"from": "gpt", "value": f"It is number {number}."} for number in range(8)]
-    samples = [{"id": "bröken", "image": picture.name, "conversations": [question, answer]} for answer in answers]
+    turns = [question, {"from": "gpt", "value": "It is number 1."}]
+    samples = [{"id": "bröken", "image": picture.name, "conversations": turns}, *world.samples[:7]]
     data = world.write("broken picture.json", samples)
-    expected = [
-        "broken picture.json: 8 of 8 samples are bad",
-        "sample 0 (id 'bröken'): image file ",
-        f"{picture} cannot be decoded",
-    ]
+    expected = ["broken picture.json: sample 0 (id 'bröken'): image file ", f"{picture} cannot be decoded"]
     return world.tiny(data__data_path=data, data__num_workers=2), expected
 
 
