@@ -124,6 +124,30 @@ def test_a_dry_run_shows_every_point(runs_dir, tmp_path, monkeypatch, capsys):
     assert list(runs_dir.iterdir()) == []
 
 
+def test_a_look_at_a_resume_says_that_this_machine_would_refuse_it(runs_dir, starts, monkeypatch, capfd):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (runs_dir / "fail 2").touch()
+    run = run_pipeline(sweep("lr", points(optim__lr=["1e-5", "2e-5"])), LocalExecutor(), runs_dir, detach=True)
+    assert run.wait() == 3
+    words = ["resume", str(run.path), "--dry-run"]
+    assert main(words) == 0
+    goes_on, closing = capfd.readouterr().err.splitlines()
+    assert goes_on == "note: a resume would go on with 2" and closing == "note: --dry-run wrote and started nothing"
+    recipe = run.path / "stages" / "2" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("accelerator: auto", "accelerator: gpu"))
+    assert main(words) == 0
+    assert capfd.readouterr().err.splitlines() == [
+        goes_on,
+        "note: 2: trainer.accelerator=gpu: this machine has no GPU; "
+        "take a place with GPUs (--executor slurm, or a profile), or cpu",
+        "note: a launch from this machine would be refused: no-gpu",
+        closing,
+    ]
+    assert main(words[:-1]) == 2  # and so it does
+    assert capfd.readouterr().err.startswith("error: 2: trainer.accelerator=gpu: this machine has no GPU")
+    assert starts() == ["1", "2"]
+
+
 def test_a_sweep_says_at_its_start_what_its_points_are(runs_dir, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(recipe_to_yaml(make_recipe()))
