@@ -18,6 +18,10 @@ import torch
 from neva_recipes import llava
 from neva_recipes.config import Recipe, build, recipe_to_yaml, set_field
 from neva_recipes.plan import layout_of
+from tests.training.warm_rank import WarmRank, WarmRanks
+
+WARM = WarmRanks()
+"""Starts the ranks of runs that any process may be."""
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "digits" / "prepare.py"
 
@@ -109,7 +113,7 @@ class Worker:
             module = "tests.training.paused_worker"
             pausing = {"PAUSE_RANK": str(pause[0]), "PAUSE_AT": "\n".join(pause[1:])}
         self.port = port = first_free_port(len(runs)) if port is None else port
-        self.processes = []
+        self.processes: list[subprocess.Popen[bytes] | WarmRank] = []
         for rank in range(world_size):
             environment = {
                 **os.environ,
@@ -123,11 +127,17 @@ class Worker:
                 "OMP_NUM_THREADS": "1",
                 **pausing,
             }
-            log = (run_directory / f"rank-{rank}.log").open("ab")
+            log = run_directory / f"rank-{rank}.log"
+            if not (prefix or pause) and python == sys.executable and WARM.can_start():
+                self.processes.append(WARM.start(module, [*map(str, runs)], environment, log))
+                continue
             command = [*prefix, python, "-m", module, *map(str, runs)]
-            self.processes.append(
-                subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-            )
+            with log.open("ab") as output:
+                self.processes.append(
+                    subprocess.Popen(
+                        command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                    )
+                )
 
     def log(self) -> str:
         """What all ranks of all runs have printed."""
