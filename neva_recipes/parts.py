@@ -21,7 +21,15 @@ from neva_recipes.config import (
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.published import CLIP_TINY, CLIP_VIT_LARGE, LLAMA_SHAPES, LlamaSize
 
-__all__ = ["LlamaSize", "clip_tiny", "clip_vit_large", "llama", "projector"]
+__all__ = [
+    "LlamaSize",
+    "clip_tiny",
+    "clip_vit_large",
+    "from_huggingface",
+    "llama",
+    "projector",
+    "tower_from_huggingface",
+]
 
 
 def llama(size: LlamaSize, from_pretrained: str | None = None) -> Draft[LanguageConfig]:
@@ -50,6 +58,35 @@ def clip_vit_large(image_size: Literal[224, 336]) -> Draft[VisionConfig]:
 def clip_tiny() -> Draft[VisionConfig]:
     """Return a randomly initialised CLIP tower for 56-pixel images: 4 layers of width 128, 16 patch tokens."""
     return config(VisionConfig, **CLIP_TINY, from_pretrained=RANDOM)
+
+
+def from_huggingface(source: str) -> Draft[LanguageConfig]:
+    """Return the language model of a Hugging Face directory: its family, its sizes and its weights.
+
+    Args:
+        source: The directory, which may hold a LLaVA, or a name on the hub, of which config.json is fetched.
+
+    Raises:
+        CheckpointError: There is no such directory, or its language model is not understood.
+    """
+    from neva_recipes.plan.huggingface import language_fields  # the plan is not imported by those who list recipes
+
+    return config(LanguageConfig, **language_fields(source))
+
+
+def tower_from_huggingface(source: str) -> Draft[VisionConfig]:
+    """Return the vision tower of a Hugging Face directory: its family, its sizes and its weights.
+
+    Args:
+        source: The directory of a tower, of a model of images and texts, or of a LLaVA; or a name on the hub, of which
+            config.json is fetched.
+
+    Raises:
+        CheckpointError: There is no such directory, or its vision tower is not understood.
+    """
+    from neva_recipes.plan.huggingface import tower_fields
+
+    return config(VisionConfig, **tower_fields(source))
 
 
 def projector(mm_projector_type: str) -> Draft[ProjectorConfig]:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import fiddle as fdl
 
+from neva_recipes.cli._branches import branches_of, fill_branch
 from neva_recipes.cli.words import hint_of, meant_field
 from neva_recipes.config import (
     COMMAND_LINE,
@@ -310,14 +311,19 @@ def split_overrides(words: Sequence[str]) -> dict[str, str]:
 
 
 def apply_overrides(recipe: Draft[ConfigNode], overrides: Mapping[str, str]) -> None:
-    """Set fields of a recipe, or of a tool of a pipeline, in place.
+    """Set fields of a recipe, or of a tool of a pipeline, in place; first the branches that come from elsewhere.
 
     Raises:
-        RecipeError: There is no such field, or it does not accept the value.
+        RecipeError: There is no such field, it does not accept the value, or a branch cannot be filled from it.
     """
     kind: Any = fdl.get_callable(recipe)
+    branches = branches_of(recipe, overrides)
     with value_from(COMMAND_LINE):
+        for path, text in branches.items():
+            fill_branch(recipe, path, text, overrides)
         for path, text in overrides.items():
+            if path in branches:
+                continue
             is_known = "." in path or path in field_types(kind) or not issubclass(kind, Recipe)
             if not is_known and hint_of(path) is None and (field := meant_field(path)) is not None:
                 raise RecipeError(f"{path}: no such field (did you mean {field}?)")

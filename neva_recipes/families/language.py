@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from neva_recipes.config import LanguageConfig, PlainTable
+from neva_recipes.config import ConvTemplate, LanguageConfig, PlainTable
 from neva_recipes.families.keys import Keys, problems_of, read_values
 from neva_recipes.families.rope import read_rope, rope_parameters, rope_problems
 from neva_recipes.families.tensors import LAYER_PREFIX, Layout, Shape, Weight
@@ -30,6 +30,7 @@ class LanguageFamily:
         layer: The weights of one layer.
         core: What a layer is made of, as fields of Core's TransformerConfig; an activation by its name in
             torch.nn.functional.
+        conv_template: The conversation template that its chat models are trained with; `None` if they differ.
     """
 
     name: str
@@ -40,6 +41,7 @@ class LanguageFamily:
     head: Weight
     layer: tuple[Weight, ...]
     core: Mapping[str, Any]
+    conv_template: ConvTemplate | None = None
 
     @property
     def embedding_tensor(self) -> str:
@@ -103,8 +105,16 @@ class LanguageFamily:
             text: The configuration, as `read` returns it.
             **others: Fields of the recipe that it does not tell, or that are to have another value.
         """
+        return LanguageConfig(**(self.told(text) | others))
+
+    def told(self, text: Mapping[str, Any]) -> PlainTable:
+        """Return the fields of a recipe's language model that a config.json decides.
+
+        Args:
+            text: The configuration, as `read` returns it.
+        """
         rope = text["rope"]
-        told = {
+        return {
             **{ours: text[theirs] for theirs, ours in self.fields.items()},
             "family": self.name,
             "vocab_size": text["vocab_size"],
@@ -113,7 +123,6 @@ class LanguageFamily:
             "rope_scaling_factor": rope.get("factor") if rope["rope_type"] == "llama3" else None,
             "share_embeddings_and_output_weights": bool(text["tie_word_embeddings"]),
         }
-        return LanguageConfig(**(told | others))
 
     def config_json(self, language: LanguageConfig, rows: int) -> PlainTable:
         """Return what a config.json says of a language model, without the defaults of transformers' class.

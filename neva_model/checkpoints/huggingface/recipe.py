@@ -32,6 +32,7 @@ from neva_recipes.plan.huggingface import (
     read_image_processor,
     read_object,
     tower_directory,
+    tower_fields_of,
 )
 from neva_recipes.plan.origins.checkpoints import PARTS
 
@@ -146,8 +147,7 @@ def _vision(configuration: Configuration, family: VisionFamily, tower: Mapping[s
     if bool(skips) != family.has_class_token:
         feature = "cls_patch" if family.has_class_token else "skip_first"
     return VisionConfig(
-        vision_model_type=family.name,
-        **{ours: tower[theirs] for theirs, ours in family.fields.items()},
+        **tower_fields_of(family, tower),
         vision_select_layer=-2 if layer is None else layer,
         vision_select_feature=feature,
         from_pretrained=source,

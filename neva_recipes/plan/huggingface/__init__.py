@@ -9,6 +9,7 @@ from neva_recipes.plan.huggingface.configuration import Configuration
 from neva_recipes.plan.huggingface.directory import Directory, is_huggingface, kept_directory, open_directory
 from neva_recipes.plan.huggingface.json_files import read_image_processor, read_object
 from neva_recipes.plan.huggingface.names import LanguageSpelling, core_weight, projector_names
+from neva_recipes.plan.huggingface.parts import language_fields, tower_fields, tower_fields_of
 from neva_recipes.plan.huggingface.tower import tower_directory
 from neva_recipes.plan.huggingface.vocabulary import VocabularyRows, vocabulary_rows
 
@@ -21,11 +22,14 @@ __all__ = [
     "compare_part",
     "core_weight",
     "is_huggingface",
+    "language_fields",
     "kept_directory",
     "open_directory",
     "projector_names",
     "read_image_processor",
     "read_object",
     "tower_directory",
+    "tower_fields",
+    "tower_fields_of",
     "vocabulary_rows",
 ]
