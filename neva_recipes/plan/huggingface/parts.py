@@ -84,7 +84,7 @@ def _fetched(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # the error says all that its warnings say
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the error says all that its warnings say
     try:
         return Path(hf_hub_download(name, "config.json")).parent
     except (OSError, OfflineModeIsEnabled, HFValidationError) as error:
