@@ -98,12 +98,14 @@ class Keys:
     Attributes:
         read: Keys that are compared with the recipe.
         fixed: Keys that change what is computed, with the only value that is supported.
+        each: Keys of lists that change what is computed, with the only value that is supported in them.
         idle: Keys that change nothing here, besides those of every configuration.
         architectures: Classes that save such a configuration.
     """
 
     read: Mapping[str, Read]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    each: Mapping[str, str] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
     architectures: tuple[str, ...] = ()
 
@@ -153,6 +155,10 @@ def problems_of(fields: Mapping[str, Any], keys: Keys, place: str = "") -> Itera
         if key in keys.fixed:
             if value is not None and value != keys.fixed[key]:
                 yield f"{place}{key} is {bare(value)}, only {keys.fixed[key]} is supported"
+        elif key in keys.each:
+            other = [one for one in value if one != keys.each[key]] if isinstance(value, list) else [value]
+            if other and value is not None:
+                yield f"{place}{key} has {bare(other[0])}, only {keys.each[key]} is supported"
         elif key in keys.read or key in _EVERYWHERE or key.startswith("_"):
             continue
         elif key not in keys.idle and key not in _IDLE and value not in (None, False, [], {}, ""):

@@ -8,17 +8,15 @@ LAB = """
     from neva_recipes.families import Layout, Weight
     from neva_recipes.families.llama import LLAMA
 
-    _FIXED = {key: value for key, value in LLAMA.keys.fixed.items() if key != "attention_bias"}
-
     LAB = dataclasses.replace(
         LLAMA,
         name="lab",
-        model_type="qwen2",
+        model_type="seed_oss",
         keys=dataclasses.replace(
             LLAMA.keys,
-            fixed={**_FIXED, "use_sliding_window": False},
-            idle=frozenset({"sliding_window", "max_window_layers", "layer_types"}),
-            architectures=("Qwen2ForCausalLM",),
+            fixed={**LLAMA.keys.fixed, "attention_bias": True, "attention_out_bias": False},
+            idle=frozenset({"residual_dropout"}),
+            architectures=("SeedOssForCausalLM",),
         ),
         layer=(
             *LLAMA.layer,
@@ -31,7 +29,7 @@ LAB = """
         core={**LLAMA.core, "add_qkv_bias": True},
     )
 """
-"""A family of models that are Qwen2 to transformers: Llama with biases of query, key and value."""
+"""A family of models that are Seed-OSS to transformers: Llama with biases of query, key and value."""
 
 
 def install(folder, package="lab", source=LAB, entry_points="lab = lab:LAB"):

@@ -25,9 +25,9 @@ def of_family(name):
     [
         (
             lambda: of_family("lama"),
-            "model.language.family=lama: no such family (did you mean llama?); expected llama, lab",
+            "model.language.family=lama: no such family (did you mean llama?); expected llama, qwen2, lab",
         ),
-        (lambda: of_family("clip"), "model.language.family=clip: no such family; expected llama, lab"),
+        (lambda: of_family("clip"), "model.language.family=clip: no such family; expected llama, qwen2, lab"),
         (
             lambda: vision_family(dataclasses.replace(VISION, vision_model_type="siglib")),
             "model.vision.vision_model_type=siglib: no such family (did you mean siglip?); expected clip, siglip",
@@ -37,7 +37,7 @@ def of_family(name):
 def test_a_name_that_no_family_has(lookup, message, tmp_path, monkeypatch):
     install(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    assert of_family("lab").model_type == "qwen2"
+    assert of_family("lab").model_type == "seed_oss"
     with pytest.raises(RecipeError, match=re.escape(message)):
         lookup()
 
@@ -85,7 +85,7 @@ def test_two_families_of_one_model_type(tmp_path, monkeypatch):
     install(tmp_path)
     install(tmp_path, "third", second, "other = third:OTHER")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(RecipeError, match="lab and other of installed packages are both for model_type=qwen2"):
+    with pytest.raises(RecipeError, match="lab and other of installed packages are both for model_type=seed_oss"):
         of_family("lab")
 
 
@@ -101,5 +101,5 @@ def test_two_packages_with_one_name(tmp_path, monkeypatch):
 
 def test_a_directory_of_no_family(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    with pytest.raises(CheckpointError, match="model_type is mamba: expected llama, llava, clip or siglip"):
+    with pytest.raises(CheckpointError, match="model_type is mamba: expected llama, qwen2, llava, clip or siglip"):
         read_configuration(tmp_path)

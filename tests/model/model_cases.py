@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    Qwen2Config,
     SiglipVisionConfig,
 )
 
@@ -83,8 +85,12 @@ def text_recipe(changes=None):
     return changed(dataclasses.replace(recipe, model=model, data=data), changes or {})
 
 
-def llama_config(language, vocabulary=None):
-    return LlamaConfig(
+LANGUAGES = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+"""transformers' configuration of each family of language models."""
+
+
+def text_config(language, vocabulary=None):
+    return LANGUAGES[language.family](
         vocab_size=vocabulary or language.vocab_size,
         hidden_size=language.hidden_size,
         intermediate_size=language.ffn_hidden_size,
@@ -134,7 +140,7 @@ def hf_llava(recipe):
     vision = recipe.model.vision
     full = vision.vision_select_feature == "cls_patch" or not vision_family(vision).has_class_token
     config = LlavaConfig(
-        text_config=llama_config(recipe.model.language, recipe.model.language.vocab_size + 1),
+        text_config=text_config(recipe.model.language, recipe.model.language.vocab_size + 1),
         vision_config=tower_config(vision),
         image_token_index=recipe.model.language.vocab_size,
         image_seq_length=image_length(vision),
@@ -146,7 +152,12 @@ def hf_llava(recipe):
 
 
 def hf_llama(recipe):
-    return _draw(LlamaForCausalLM(llama_config(recipe.model.language)))
+    return _draw(LlamaForCausalLM(text_config(recipe.model.language)))
+
+
+def hf_language(recipe):
+    """Return an independent transformers model of the family of a recipe's language model."""
+    return _draw(AutoModelForCausalLM.from_config(text_config(recipe.model.language), attn_implementation="eager"))
 
 
 def pretrained(recipe, directory: Path):

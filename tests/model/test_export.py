@@ -56,6 +56,7 @@ SHAPES = {
     "class token": {"model.vision.vision_select_feature": "cls_patch"},
     "siglip": {"model.vision.vision_model_type": "siglip", "model.vision.hidden_act": "gelu_pytorch_tanh"},
     "image borders": {"model.use_im_start_end": True},
+    "qwen2": {"model.language.family": "qwen2"},
     "vocabulary full": {"model.language.vocab_size": 400},
 }
 

@@ -269,8 +269,8 @@ def test_damaged_directories_are_named(shards, tmp_path):
     fails(recipe, shards / "config.json", "cannot be read")
     (shards / "config.json").write_text(json.dumps({"model_type": "llama", "rms_norm_eps": "2"}))
     fails(recipe, shards, 'rms_norm_eps is "2", expected a number')
-    (shards / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
-    fails(recipe, shards, "model_type is qwen3", "expected llama")
+    (shards / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    fails(recipe, shards, "model_type is mamba", "expected llama")
 
 
 def test_damaged_pytorch_files_are_named(tmp_path):

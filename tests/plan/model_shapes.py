@@ -4,6 +4,7 @@ import random
 
 from neva_recipes import llava
 from neva_recipes.config import Recipe, build, set_field
+from neva_recipes.families import language_families
 
 __all__ = ["changed", "random_recipes", "small_recipe"]
 
@@ -55,6 +56,7 @@ def _draw(generator: random.Random) -> dict[str, object]:
     clip = choose([True, False])
     groups = choose([1, 2, 4, heads])
     changes: dict[str, object] = {
+        "model.language.family": choose([family.name for family in language_families()]),
         "trainer.devices": tensor * pipeline * choose([1, 2]),
         "parallel.tensor_model_parallel_size": tensor,
         "parallel.pipeline_model_parallel_size": pipeline,

@@ -232,7 +232,7 @@ FAULTS = [
         ["language/config.json: num_attention_heads is 0, expected a whole number from 1"],
     ),
     (set_in("language/config.json", "hidden_act", "gelu"), "shape-mismatch", ["only silu is supported"]),
-    (set_in("language/config.json", "model_type", "qwen2"), "checkpoint-unusable", ["model_type is qwen2"]),
+    (set_in("language/config.json", "model_type", "mamba"), "checkpoint-unusable", ["model_type is mamba"]),
     (
         model_with("language", {**LANGUAGE, "vocab_size": 500}),
         "vocabulary-size",

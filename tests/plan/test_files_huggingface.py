@@ -14,6 +14,7 @@ from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
+    Qwen2Config,
     SiglipConfig,
     SiglipVisionConfig,
 )
@@ -22,6 +23,7 @@ from neva_recipes.config import CheckpointError
 from neva_recipes.families import keys
 from neva_recipes.families.clip import CLIP
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.siglip import SIGLIP
 from neva_recipes.plan.huggingface import llava_keys, vocabulary_rows
 from neva_recipes.plan.huggingface.configuration import read_configuration
@@ -49,6 +51,8 @@ DIRECTORIES = {
     "llama": LlamaConfig(**TEXT).to_dict(),
     "llama short": LlamaConfig(**TEXT).to_diff_dict(),
     "llama of transformers 4": {"model_type": "llama", "rope_theta": 10000.0, "rope_scaling": None, **TEXT},
+    "qwen2": Qwen2Config(**TEXT).to_dict(),
+    "qwen2 short": Qwen2Config(**TEXT).to_diff_dict(),
     "clip": CLIPVisionConfig(**TOWER).to_dict(),
     "clip short": CLIPVisionConfig(**TOWER).to_diff_dict(),
     "siglip": SiglipVisionConfig(**TOWER).to_dict(),
@@ -84,8 +88,9 @@ def read(folder, fields):
 
 
 def assert_same_text(ours, theirs):
-    for key in [*TEXT, "num_key_value_heads", "head_dim"]:
+    for key in [*TEXT, "num_key_value_heads"]:
         assert ours[key] == getattr(theirs, key), key
+    assert ours["head_dim"] == getattr(theirs, "head_dim", theirs.hidden_size // theirs.num_attention_heads)
     rope = theirs.rope_parameters
     assert (ours["rope"]["rope_type"], ours["rope"]["rope_theta"]) == (rope["rope_type"], rope["rope_theta"])
     assert ours["rope"].get("factor") == rope.get("factor")
@@ -148,6 +153,7 @@ def test_published_llava_has_rows_that_words_do_without(tmp_path):
     ("theirs", "ours"),
     [
         (LlamaConfig, LLAMA.keys),
+        (Qwen2Config, QWEN2.keys),
         (CLIPVisionConfig, CLIP.keys),
         (SiglipVisionConfig, SIGLIP.keys),
         (LlavaConfig, llava_keys.LLAVA),
@@ -197,6 +203,34 @@ def test_what_is_not_understood_is_named(tmp_path, named, kind):
         fields = text if kind == "llama" else text | {"model_type": "llava_llama", "mm_hidden_size": 32}
     problems = read(tmp_path, fields).problems_with("language")
     assert len(problems) == 1 and named in problems[0]
+
+
+SLIDING = ["full_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize("place", ["", "text_config."])
+@pytest.mark.parametrize(
+    ("family", "change", "told"),
+    [
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True, only False is supported"),
+        ("qwen2", {"layer_types": SLIDING}, "layer_types has sliding_attention, only full_attention is supported"),
+        ("qwen2", {"layer_types": "x"}, "layer_types has x, only full_attention is supported"),
+        ("qwen2", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
+        ("qwen2", {"architectures": ["Qwen2ForReward"]}, "architectures is Qwen2ForReward, expected Qwen2ForCausalLM"),
+        (
+            "qwen2",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
+            "rope_parameters: rope_type is yarn, only default and llama3 are supported",
+        ),
+        ("qwen2", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config (gptq): the weights are"),
+    ],
+)
+def test_what_a_family_does_not_do_is_named(tmp_path, place, family, change, told):
+    fields = {"model_type": family, **TEXT, **change}
+    if place:
+        fields = {"model_type": "llava", "text_config": fields, "vision_config": TOWER}
+    (problem,) = read(tmp_path, fields).problems_with("language")
+    assert problem.startswith(place + told)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +347,8 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path, kind,
     [
         "{",
         "[]",
-        '{"model_type": "qwen2"}',
-        '{"model_type": "llava", "text_config": {"model_type": "qwen2"}}',
+        '{"model_type": "mamba"}',
+        '{"model_type": "llava", "text_config": {"model_type": "mamba"}}',
         '{"model_type": "llava", "text_config": {}, "vision_feature_layer": [-2, -5]}',
         '{"model_type": "llava", "text_config": {}, "vision_config": {"model_type": "pixtral"}}',
     ],

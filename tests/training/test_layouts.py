@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from neva_recipes.config import Recipe
+from neva_recipes.families import language_families
 from tests.training._results import losses, weights_of
 
 MakeRecipe = Callable[..., fdl.Config[Recipe]]
@@ -101,3 +102,24 @@ def test_layouts_equal_one_process(
         for weight in average:
             assert not torch.equal(average[weight], final[weight]), weight
             assert torch.allclose(ours_average[weight], average[weight], atol=1e-5), f"{name}: average {weight}"
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+def test_layouts_of_every_family_equal_one_process(make_recipe: MakeRecipe, train: Train, tmp_path: Path) -> None:
+    layouts = {name: LAYOUTS[name] for name in ("tp2", "pp2_uneven", "tp2_pp2")}
+    sizes = {"model__language__num_layers": 4, "model__language__num_query_groups": 2}
+    # Llama is compared above, and with more layouts.
+    families = [family.name for family in language_families() if family.name != "llama"]
+    recipes = {
+        f"{family} {name}": make_recipe(**sizes, model__language__family=family, **layout)
+        for family in families
+        for name, layout in {"one": {}, **layouts}.items()
+    }
+    first = next(iter(recipes))
+    train(recipes.pop(first), tmp_path / first, **recipes)
+    for family in families:
+        for name in layouts:
+            difference = largest_difference(tmp_path / f"{family} {name}", tmp_path / f"{family} one")
+            print(f"{family} {name}: largest difference of the loss {difference:.1e}")
+            assert difference <= 1e-5, (family, name)

@@ -45,7 +45,7 @@ def recipe_from_huggingface(directory: Path, *, tokens: int = 0) -> Recipe:
     Everything that only matters for training has its default.
 
     Args:
-        directory: A saved LlavaForConditionalGeneration or LlamaForCausalLM, or a model of the original LLaVA.
+        directory: A saved LlavaForConditionalGeneration or language model, or a model of the original LLaVA.
         tokens: Tokens of the directory's tokenizer; the model gets rows for tokens that have none.
 
     Raises:

@@ -1,0 +1,45 @@
+"""Qwen 2 and 2.5: Llama with biases of query, key and value (transformers: Qwen2Config)."""
+
+import dataclasses
+
+from neva_recipes.families.keys import ONE_WAY, Read
+from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.tensors import Layout, Weight
+from neva_recipes.families.values import COUNT
+
+__all__ = ["QWEN2"]
+
+QWEN2 = dataclasses.replace(
+    LLAMA,
+    name="qwen2",
+    model_type="qwen2",
+    keys=dataclasses.replace(
+        LLAMA.keys,
+        read={
+            **LLAMA.keys.read,
+            "vocab_size": Read(COUNT, 151936),
+            "intermediate_size": Read(COUNT, 22016),
+            "num_key_value_heads": Read(COUNT, 32),
+            "max_position_embeddings": Read(COUNT, 32768),
+        },
+        # With a window the layers from max_window_layers on would see less than those below.
+        fixed={**ONE_WAY, "hidden_act": "silu", "partial_rotary_factor": 1.0, "use_sliding_window": False},
+        each={"layer_types": "full_attention"},
+        idle=frozenset({"sliding_window", "max_window_layers"}),
+        architectures=("Qwen2ForCausalLM", "Qwen2Model"),
+    ),
+    layer=(
+        *LLAMA.layer,
+        Weight(
+            "self_attention.linear_qkv.bias",
+            {
+                "self_attn.q_proj.bias": ("queries",),
+                "self_attn.k_proj.bias": ("keys",),
+                "self_attn.v_proj.bias": ("keys",),
+            },
+            Layout.GROUPS,
+        ),
+    ),
+    core={**LLAMA.core, "add_qkv_bias": True},
+)
+"""The family of Qwen 2."""
