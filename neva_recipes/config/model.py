@@ -31,7 +31,7 @@ class LanguageConfig(_Part):
     """A decoder-only language model; its family decides what a layer is made of."""
 
     family: _FamilyName = "llama"
-    """Family of the model: llama, qwen2, or one that an installed package offers."""
+    """Family of the model: llama, qwen2, qwen3, or one that an installed package offers."""
     num_layers: Positive
     """Number of transformer layers."""
     hidden_size: Positive

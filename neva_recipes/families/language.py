@@ -154,6 +154,11 @@ class LanguageFamily:
         return _count([weight for weight in self.layer if weight.core.startswith("mlp.")], language, 1)[0]
 
     @property
+    def norms_queries(self) -> bool:
+        """Whether queries and keys have norms of their own."""
+        return bool(self.core.get("qk_layernorm"))
+
+    @property
     def mlp_inputs(self) -> int:
         """Number of matrices that the input of the feed-forward part is multiplied with: 2 for SwiGLU, otherwise 1."""
         return len(self._by_core_name["mlp.linear_fc1.weight"].tensors)
@@ -182,6 +187,7 @@ def sizes_of(language: LanguageConfig) -> dict[str, int]:
         "ffn": language.ffn_hidden_size,
         "queries": language.num_attention_heads * language.head_size,
         "keys": language.num_query_groups * language.head_size,
+        "head": language.head_size,
         "vocabulary": language.vocab_size,
     }
 

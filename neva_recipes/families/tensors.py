@@ -34,7 +34,8 @@ class Weight:
     Attributes:
         core: Core's name; within a layer, what follows the number of the layer.
         tensors: The tensors of a Hugging Face directory that it is made of, in the order in which it holds them. Each
-            has the names of its dimensions: `hidden`, `ffn`, `queries`, `keys` (as wide as the values), `vocabulary`.
+            has the names of its dimensions: `hidden`, `ffn`, `queries`, `keys` (as wide as the values), `head`,
+            `vocabulary`.
         layout: How it holds them.
         fused: Core's name with Transformer Engine, if that keeps it elsewhere.
     """

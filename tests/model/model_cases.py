@@ -12,6 +12,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     Qwen2Config,
+    Qwen3Config,
     SiglipVisionConfig,
 )
 
@@ -85,7 +86,7 @@ def text_recipe(changes=None):
     return changed(dataclasses.replace(recipe, model=model, data=data), changes or {})
 
 
-LANGUAGES = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+LANGUAGES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 """transformers' configuration of each family of language models."""
 
 

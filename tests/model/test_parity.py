@@ -15,6 +15,7 @@ SHAPES = {
     "tied": {"model.language.share_embeddings_and_output_weights": True},
     "rope base": {"model.language.rotary_base": 500000.0},
     "qwen2": {"model.language.family": "qwen2"},
+    "qwen3": {"model.language.family": "qwen3", "model.language.kv_channels": 16},
     "class token": {"model.vision.vision_select_feature": "cls_patch"},
     "last layer": {"model.vision.vision_select_layer": -1},
     "first state": {"model.vision.vision_select_layer": -4},

@@ -15,6 +15,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     Qwen2Config,
+    Qwen3Config,
     SiglipConfig,
     SiglipVisionConfig,
 )
@@ -24,6 +25,7 @@ from neva_recipes.families import keys
 from neva_recipes.families.clip import CLIP
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.qwen2 import QWEN2
+from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.siglip import SIGLIP
 from neva_recipes.plan.huggingface import llava_keys, vocabulary_rows
 from neva_recipes.plan.huggingface.configuration import read_configuration
@@ -53,6 +55,8 @@ DIRECTORIES = {
     "llama of transformers 4": {"model_type": "llama", "rope_theta": 10000.0, "rope_scaling": None, **TEXT},
     "qwen2": Qwen2Config(**TEXT).to_dict(),
     "qwen2 short": Qwen2Config(**TEXT).to_diff_dict(),
+    "qwen3": Qwen3Config(**TEXT).to_dict(),
+    "qwen3 short": Qwen3Config(**TEXT).to_diff_dict(),
     "clip": CLIPVisionConfig(**TOWER).to_dict(),
     "clip short": CLIPVisionConfig(**TOWER).to_diff_dict(),
     "siglip": SiglipVisionConfig(**TOWER).to_dict(),
@@ -154,6 +158,7 @@ def test_published_llava_has_rows_that_words_do_without(tmp_path):
     [
         (LlamaConfig, LLAMA.keys),
         (Qwen2Config, QWEN2.keys),
+        (Qwen3Config, QWEN3.keys),
         (CLIPVisionConfig, CLIP.keys),
         (SiglipVisionConfig, SIGLIP.keys),
         (LlavaConfig, llava_keys.LLAVA),
@@ -222,6 +227,10 @@ SLIDING = ["full_attention", "sliding_attention"]
             {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
             "rope_parameters: rope_type is yarn, only default and llama3 are supported",
         ),
+        ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, only False is supported"),
+        ("qwen3", {"attention_bias": True}, "attention_bias is True, only False is supported"),
+        ("qwen3", {"architectures": ["Qwen3MoeForCausalLM"]}, "architectures is Qwen3MoeForCausalLM, expected Qwen3For"),
+        ("qwen3", {"num_experts": 8}, "num_experts is 8, which is not understood"),
         ("qwen2", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config (gptq): the weights are"),
     ],
 )

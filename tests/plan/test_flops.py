@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, object]] = {
     "grouped heads, wide heads": {"model.language.num_query_groups": 1, "model.language.kv_channels": 24},
     "text": {"text": True},
     "qwen2": {"model.language.family": "qwen2"},
+    "qwen3": {"model.language.family": "qwen3"},
 }
 
 

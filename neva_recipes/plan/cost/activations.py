@@ -31,7 +31,7 @@ class _LayerBytes:
     Attributes:
         norm_inputs: Inputs of the two norms, which are the residual stream.
         norm_outputs: Outputs of the two norms; only trained linear layers need them.
-        attention_inputs: Queries, keys and values.
+        attention_inputs: Queries, keys and values; with norms of queries and keys also the inputs of these.
         attention_output: The output of attention.
         attention_copy: The same in FP8, for the gradient of the linear layer after it.
         statistic: Softmax statistics that attention keeps.
@@ -123,11 +123,12 @@ def _layer_bytes(recipe: Recipe, stage: Stage) -> _LayerBytes:
     fp8 = share_in_fp8(recipe, stage)
     linear_input = (fp8 * _FP8 + (1 - fp8) * size) * trained
     query, key_and_value = _attention_widths(language, tensor)
+    normed = (query + key_and_value / 2) * language_family(language).norms_queries
     hidden = language.hidden_size / split
     return _LayerBytes(
         norm_inputs=2 * hidden * size,
         norm_outputs=2 * hidden * linear_input,
-        attention_inputs=(query + key_and_value) * size,
+        attention_inputs=(query + key_and_value + normed) * size,
         attention_output=query * size,
         attention_copy=query * fp8 * _FP8 * trained,
         statistic=_STATISTIC * language.num_attention_heads / tensor,
