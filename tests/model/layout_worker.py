@@ -49,6 +49,8 @@ def cases(directory):
         {f"model.{part}.from_pretrained": f"{directory}/llava" for part in ("language", "vision", "projector")}
         | {"model.use_im_start_end": True, "model.language.vocab_size": 102},
     )
+    yield "qwen2", {"model.language.family": "qwen2"}
+    yield "qwen3", {"model.language.family": "qwen3"}
     yield "from a run", {f"model.{part}.from_pretrained": f"{directory}/run" for part in ("language", "projector")}
 
 

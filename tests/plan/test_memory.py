@@ -137,6 +137,12 @@ def test_activations_by_hand() -> None:
     assert memory(recomputed)[0].bytes["activations"] == tokens * (layers - 1) * 2 * hidden + one_layer + 2 * end
 
 
+def test_norms_of_queries_and_keys_keep_their_inputs() -> None:
+    plain, normed = (memory(full_size(model__language__family=family))[0].bytes for family in ("llama", "qwen3"))
+    # Queries and keys of 7B are as wide as the model, 2 bytes a number.
+    assert normed["activations"] - plain["activations"] == 2048 * 32 * 2 * (4096 + 4096)
+
+
 def test_pipeline_stages_hold_as_many_microbatches_as_come_after_them() -> None:
     recipe = full_size(parallel__pipeline_model_parallel_size=4, data__global_batch_size=64)
     sizes = [stage.bytes["activations"] for stage in memory(recipe)]
