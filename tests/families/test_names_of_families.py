@@ -101,5 +101,7 @@ def test_two_packages_with_one_name(tmp_path, monkeypatch):
 
 def test_a_directory_of_no_family(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    with pytest.raises(CheckpointError, match="model_type is mamba: expected llama, qwen2, qwen3, llava, clip or siglip"):
+    with pytest.raises(
+        CheckpointError, match="model_type is mamba: expected llama, qwen2, qwen3, llava, clip or siglip"
+    ):
         read_configuration(tmp_path)

@@ -229,7 +229,7 @@ SLIDING = ["full_attention", "sliding_attention"]
         ),
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, only False is supported"),
         ("qwen3", {"attention_bias": True}, "attention_bias is True, only False is supported"),
-        ("qwen3", {"architectures": ["Qwen3MoeForCausalLM"]}, "architectures is Qwen3MoeForCausalLM, expected Qwen3For"),
+        ("qwen3", {"architectures": ["Qwen3MoeForCausalLM"]}, "architectures is Qwen3MoeForCausalLM, expected Qwen3"),
         ("qwen3", {"num_experts": 8}, "num_experts is 8, which is not understood"),
         ("qwen2", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config (gptq): the weights are"),
     ],
