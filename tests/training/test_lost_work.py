@@ -103,10 +103,14 @@ def test_failures_and_kills_around_validations_leave_the_same_run(
     log = (undisturbed / "rank-0.log").read_text()
     assert f"stopped early at step {EARLY_END}: val_loss has not improved for 3 validations" in log
 
-    # A bad sample of the validation, at a step that no checkpoint was due at.
-    whole = spoil(images_of(digits / "held_out.json")[:1])
+    # A sample of the validation that has gone bad since the start, at a step that no checkpoint was due at.
+    whole = {}
+    worker = start_worker(recipe, run, pause=(0, trained(1)))
     try:
-        assert "held_out.json: sample 0" in fails(start_worker(recipe, run))
+        wait_for_pause(worker)
+        whole = spoil(images_of(digits / "held_out.json")[:1])
+        go_on(worker)
+        assert "held_out.json: sample 0" in fails(worker)
     finally:
         mend(whole)
     assert steps_of(run) == [2, 3]
