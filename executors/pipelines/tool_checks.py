@@ -26,6 +26,7 @@ from neva_recipes.config import (
 from neva_recipes.pipeline import Evaluate, Export, StageOutput, Tool, Work
 from neva_recipes.plan import Finding, Planner
 from neva_recipes.plan.data.file_states import files_here
+from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.data.question_files import check_questions, have_images_beside, question_template
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON
 from neva_recipes.plan.trained.sought_samples import DataFile
@@ -126,7 +127,8 @@ def _missing_paths(tool: Tool, names: Collection[str]) -> Iterator[Finding]:
         named = (listed_paths(value) if is_list(annotation) else [value]) if is_asked_for else []
         for path in named:
             if not path_is(expand_path(path)):
-                yield Finding("file-missing", "error", "no such file or folder", {name: path}, about="files")
+                message = f"no such file or folder{suggest_files(path)}"
+                yield Finding("file-missing", "error", message, {name: path}, about="files")
 
 
 def _question_problems(tool: Evaluate, recipe: Recipe | None) -> Iterator[str]:

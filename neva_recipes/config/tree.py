@@ -5,6 +5,7 @@ Paths are relative to the root; messages put the name of the root before them if
 
 import copy
 import dataclasses
+import shlex
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar
@@ -196,7 +197,9 @@ def build(recipe: Draft[T], path: str = "") -> T:
             if _has_default(cls, name):
                 continue
             value = "FILE" if is_here_path(annotation) else "VALUE"
-            raise RecipeError(f"{where} is not set: expected {describe_type(annotation)}; add {where}={value}")
+            raise RecipeError(
+                f"{where} is not set: expected {describe_type(annotation)}; add {shlex.quote(where)}={value}"
+            )
         value = arguments[name]
         if isinstance(value, fdl.Buildable):
             kind = fdl.get_callable(value)

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from neva_recipes.config import Recipe, field_types, format_value
@@ -57,7 +58,8 @@ class Finding:
         """Return the finding as one line: fields and values, what is wrong, what to do.
 
         Args:
-            stage: Pipeline stage that the recipe belongs to; the remedies then name its fields `STAGE.FIELD`.
+            stage: Pipeline stage that the recipe belongs to; the remedies then name its fields `STAGE.FIELD`, quoted
+                for a shell.
         """
         where = ", ".join(_setting(path, value) for path, value in self.fields.items())
         text = f"{where}: {self.message}" if where else self.message
@@ -66,10 +68,13 @@ class Finding:
             return text
         if stage:  # a `nemo-run` command in a remedy names fields without the stage
             todo = [
-                way if way.startswith("nemo-run ") else _SETTING.sub(lambda match: f"{stage}.{match[0]}", way)
-                for way in todo
+                way if way.startswith("nemo-run ") else _SETTING.sub(partial(_of_stage, stage), way) for way in todo
             ]
         return f"{text}; {', or '.join(todo)}"
+
+
+def _of_stage(stage: str, field: re.Match[str]) -> str:
+    return shlex.quote(f"{stage}.{field[0]}")
 
 
 def _setting(path: str, value: object) -> str:

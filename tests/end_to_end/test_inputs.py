@@ -33,18 +33,22 @@ def folder(tmp_path, monkeypatch, sentencepiece_bytes):
 GOOD = {"data.data_path": "chats.json", "data.tokenizer": "tokens"}
 
 MISSING = [
-    ("data.data_path", "chat.json", "no such file; set data.data_path=chats.json"),
+    ("data.data_path", "chat.json", "no such file (did you mean chats.json?)"),
     ("data.data_path", "tokens", "is a folder, expected a file; set it to the one to read"),
     ("data.data_path", "chats.json/x", "no such file; set it to the one to read"),
     ("data.data_path", "x" * 256, "no such file; set it to the one to read"),
     ("data.data_path", "~nobody-at-all/chats.json", "no such file; set it to the one to read"),
     ("data.validation_data_path", "held_out.json", "no such file; set it to the one to read"),
     ("data.image_folder", "chats.json", "is a file, expected a folder; set it to that of the images"),
-    ("data.tokenizer", "tokens/tokenizer.mdl", "no such file or folder; set data.tokenizer=tokens/tokenizer.model"),
-    ("data.tokenizer", "token", "no such file or folder; set data.tokenizer=tokens"),
+    ("data.tokenizer", "tokens/tokenizer.mdl", "no such file or folder (did you mean tokens/tokenizer.model?)"),
+    ("data.tokenizer", "token", "no such file or folder (did you mean tokens?)"),
     ("data.tokenizer", "/nowhere/tokens", "no such file or folder"),
-    # runs/stage-1 is no run that could be used: it is not offered.
-    ("model.projector.from_pretrained", "runs/stage-2", "no such file or folder"),
+    # runs/stage-1 is another run: it is not offered.
+    (
+        "model.projector.from_pretrained",
+        "runs/stage-2",
+        "no such file or folder; its first part is a folder here, so it is not looked for on the Hugging Face hub",
+    ),
     (
         "model.projector.from_pretrained",
         "runs/other",
@@ -85,7 +89,7 @@ def test_a_resume_looks_for_what_it_is_given(folder, capfd):
     (job.run_dir / "job.json").write_text(job.to_json())
     before = sorted(folder.rglob("*"))
     assert main(["resume", "x", "data.data_path=chat.json"]) == 2
-    expected = "data.data_path=chat.json: no such file; set data.data_path=chats.json"
+    expected = "data.data_path=chat.json: no such file (did you mean chats.json?)"
     assert capfd.readouterr() == ("", f"error: {expected}\n")
     assert sorted(folder.rglob("*")) == before
 
@@ -121,3 +125,13 @@ def test_a_saved_recipe_that_is_wrong(old, new, parts, folder, capfd):
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert all(part in err for part in ["saved.yaml", *parts]), err
+
+
+def test_a_file_that_another_field_names_is_not_meant(folder, capfd):
+    (folder / "chatz.json").write_bytes((folder / "chats.json").read_bytes())
+    words = ["data.data_path=chat.json", "data.validation_data_path=chatz.json", "data.tokenizer=tokens"]
+    assert main(["llava.finetune", "size=tiny", *words]) == 2
+    assert capfd.readouterr().err == "error: data.data_path=chat.json: no such file (did you mean chats.json?)\n"
+    (folder / "chats.json").unlink()
+    assert main(["llava.finetune", "size=tiny", *words]) == 2
+    assert capfd.readouterr().err == "error: data.data_path=chat.json: no such file; set it to the one to read\n"

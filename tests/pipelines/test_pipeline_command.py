@@ -1,6 +1,8 @@
 """The commands: a pipeline of one's own from a file, looked at, run, shown, continued; wrong overrides."""
 
 import json
+import re
+import shlex
 import textwrap
 
 import pytest
@@ -313,3 +315,30 @@ def test_a_sweep_is_run_again_with_its_points(runs_dir, tmp_path, monkeypatch, s
     points = [load_recipe(run.path / "stages" / name / "recipe.yaml") for name in ("1", "2")]
     assert [(recipe.optim.lr, recipe.trainer.seed) for recipe in points] == [(1e-5, 9), (2e-5, 9)]
     assert sorted(starts()) == ["1", "1", "2", "2"]
+
+
+SPACED = """
+    from executors import Evaluate, Pipeline, Stage
+    from neva_recipes import gpt
+    from neva_recipes.config import config
+
+    def spaced() -> Pipeline:
+        first = Stage("pre train", gpt.pretrain("tiny"))
+        return Pipeline("spaced", first >> Stage("it's asked", config(Evaluate, model=first.output)))
+"""
+
+
+def test_what_is_to_be_typed_can_be_typed_whatever_a_stage_is_called(tmp_path, capsys):
+    (tmp_path / "lab.py").write_text(textwrap.dedent(SPACED))
+    (tmp_path / "a.txt").write_text("Some text.\n")
+    words = ["spaced", "--recipes", str(tmp_path / "lab.py"), "--dry-run"]
+    assert main(words) == 2
+    ways = [way for line in capsys.readouterr().err.splitlines() for way in re.findall(r"; add (.*)", line)]
+    assert sorted(ways) == [
+        "'it'\"'\"'s asked.data'=FILE",
+        "'pre train.data.data_path'=FILE",
+        "'pre train.data.tokenizer'=PATH",
+    ]
+    typed = [shlex.split(way)[0].replace("=FILE", f"={tmp_path}/a.txt") for way in ways]
+    main([*words, *typed])
+    assert "; add " not in capsys.readouterr().err

@@ -470,7 +470,7 @@ def test_every_one_of_several_files_is_looked_at(world):
     assert records_checked(build(recipe)) == "all 8 records of chats.json, all 3 records of more.json"
     recipe.data.data_path = ["chats.json", "mor.json"]
     ((code, _, line),) = found(recipe)
-    assert code == "file-missing" and "mor.json: no such file; set data.data_path=chats.json,more.json" in line
+    assert code == "file-missing" and "mor.json: no such file (did you mean more.json?)" in line
     recipe.data.data_path = ["chats.json", "more.json"]
     (folder / "more.json").write_text(json.dumps([distinct(0), sample(1, conversations=[])]))
     ((code, _, line),) = found(recipe)

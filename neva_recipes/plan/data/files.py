@@ -12,13 +12,13 @@ from neva_recipes.config import (
     RecipeError,
     expand_path,
     listed_paths,
-    near_words,
     path_is,
 )
 from neva_recipes.plan.checks import Found, Rule, found, rules_for, run_rules
 from neva_recipes.plan.cost.gpus import Gpu
 from neva_recipes.plan.data.cut_check import check_cuts
 from neva_recipes.plan.data.data_files import check_data_files, check_images, records_checked
+from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.data.passes_check import check_single_pass
 from neva_recipes.plan.findings import Finding, error, field_value
 from neva_recipes.plan.origins.checkpoints import PARTS
@@ -178,7 +178,8 @@ def _names(recipe: Recipe) -> Iterator[Found]:
 
 
 def _not_there(recipe: Recipe, field: str, message: str, advice: str = "") -> Iterator[Found]:
-    yield _with_ways(_missing_name(recipe, field, message, advice, [field_value(recipe, field)], 0))
+    hint = suggest_files(field_value(recipe, field))
+    yield found(error("file-missing", f"{message}{hint}", recipe, field, advice="" if hint else advice))
 
 
 def _with_ways(finding: Finding) -> Found:
@@ -260,7 +261,12 @@ def _missing(
     elif expected == "file" and (matching := _matching(named[number])):
         yield _pattern(recipe, field, which, matching, named, number)
     else:
-        yield _missing_name(recipe, field, f"{which}no such {expected}", advice, named, number)
+        # A model serves as several parts, but one file of data is not another.
+        fields = ("data.data_path", "data.validation_data_path")
+        taken = [path for other in fields for path in listed_paths(field_value(recipe, other))]
+        hint = suggest_files(named[number], taken, only_files=expected == "file")
+        message = f"{which}no such {expected}{hint}"
+        yield error("file-missing", message, recipe, field, advice="" if hint else advice)
 
 
 def _matching(name: str) -> list[str]:
@@ -288,22 +294,3 @@ def _pattern(recipe: Recipe, field: str, which: str, matching: list[str], named:
         remedies=[{field: whole if len(whole) > 1 else whole[0]}] if few else [],
         advice="" if few else f"in a shell, $(ls {named[number]} | paste -sd,) names them all",
     )
-
-
-def _missing_name(recipe: Recipe, field: str, message: str, advice: str, named: list[str], number: int) -> Finding:
-    """Return the finding about a name that does not exist; similar names that do replace the advice."""
-    near = _nearest(named[number])
-    before, after = named[:number], named[number + 1 :]
-    remedies = [{field: [*before, name, *after] if before or after else name} for name in near]
-    return error("file-missing", message, recipe, field, remedies=remedies, advice="" if near else advice)
-
-
-def _nearest(name: str) -> list[str]:
-    """Return the files whose names are similar to a missing one."""
-    folder = expand_path(name).parent
-    try:
-        names = [entry.name for entry in folder.iterdir() if entry != expand_path(name)]
-    except (OSError, ValueError):
-        return []
-    near = near_words(Path(name).name, names, most=2, least_ratio=0.7)
-    return [str(Path(name).parent / entry) for entry in near]
