@@ -55,6 +55,7 @@ class SdpaCoreAttention(MegatronModule):
         self.exchanges_heads = cp_comm_type == "a2a"
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.softmax_scale = softmax_scale
+        self.window = None if config.window_size is None else config.window_size[0] + 1
 
     def forward(
         self,
@@ -104,13 +105,20 @@ class SdpaCoreAttention(MegatronModule):
 
         The lengths alone determine the mask: equal lengths are whole sequences, one query is a decoding step over the
         cache, and several queries over more keys continue a cached sequence or are a later chunk of one. The last query
-        is always at the position of the last key.
+        is always at the position of the last key. With a window the query at position i sees the keys from
+        i - window + 1 on; keys that no query sees are left out.
         """
+        if self.window is not None:
+            unseen = max(key.shape[0] - query.shape[0] - self.window + 1, 0)
+            key, value = key[unseen:], value[unseen:]
         query_length, key_length = query.shape[0], key.shape[0]
+        is_narrow = self.window is not None and self.window < key_length
+        is_causal = query_length == key_length and not is_narrow
         mask = None
-        if 1 < query_length < key_length:
-            mask = torch.ones(query_length, key_length, dtype=torch.bool, device=query.device)
-            mask = mask.tril(diagonal=key_length - query_length)
+        if query_length > 1 and not is_causal:
+            before = key_length - query_length
+            mask = torch.ones(query_length, key_length, dtype=torch.bool, device=query.device).tril(before)
+            mask = mask if self.window is None else mask.triu(before - self.window + 1)
         dropout = self.dropout if self.training else 0.0
         with self._random_state(dropout):
             output = scaled_dot_product_attention(
@@ -119,7 +127,7 @@ class SdpaCoreAttention(MegatronModule):
                 value.permute(1, 2, 0, 3),
                 attn_mask=mask,
                 dropout_p=dropout,
-                is_causal=query_length == key_length,
+                is_causal=is_causal,
                 scale=self.softmax_scale,
                 enable_gqa=key.shape[2] != query.shape[2],
             )

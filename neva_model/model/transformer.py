@@ -31,6 +31,8 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
         num_query_groups=language.num_query_groups,
         kv_channels=language.head_size,
         layernorm_epsilon=language.layernorm_epsilon,
+        # Core counts the tokens before and behind a token, besides itself.
+        window_size=None if language.sliding_window is None else (language.sliding_window - 1, 0),
         hidden_dropout=language.hidden_dropout,
         attention_dropout=language.attention_dropout,
         bf16=dtype == torch.bfloat16,

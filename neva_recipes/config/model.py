@@ -31,7 +31,7 @@ class LanguageConfig(_Part):
     """A decoder-only language model; its family decides what a layer is made of."""
 
     family: _FamilyName = "llama"
-    """Family of the model: llama, qwen2, qwen3, or one that an installed package offers."""
+    """Family of the model: llama, qwen2, qwen3, mistral, or one that an installed package offers."""
     num_layers: Positive
     """Number of transformer layers."""
     hidden_size: Positive
@@ -58,6 +58,8 @@ class LanguageConfig(_Part):
     """Epsilon of RMSNorm."""
     share_embeddings_and_output_weights: bool = False
     """Whether the output layer reuses the word embeddings."""
+    sliding_window: Positive | None = None
+    """Tokens that a token sees, itself and the latest before it; None means all before it."""
     init_method_std: PositiveFloat = 0.02
     """Standard deviation of randomly initialised weights."""
     hidden_dropout: Annotated[float, Range(minimum=0, maximum=1)] = 0.0

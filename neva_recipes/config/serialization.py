@@ -210,7 +210,7 @@ def _first_line(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
 
 
-_LATER_FIELDS = {("OptimConfig", "lr_decay_steps"), ("LanguageConfig", "family")}
+_LATER_FIELDS = {("OptimConfig", "lr_decay_steps"), ("LanguageConfig", "family"), ("LanguageConfig", "sliding_window")}
 """Fields that recipes saved by earlier versions lack; with the defaults such a recipe keeps its meaning."""
 
 

@@ -154,6 +154,11 @@ class LanguageFamily:
         return _count([weight for weight in self.layer if weight.core.startswith("mlp.")], language, 1)[0]
 
     @property
+    def has_window(self) -> bool:
+        """Whether a token may see only the latest tokens before it."""
+        return "sliding_window" in self.fields.values()
+
+    @property
     def norms_queries(self) -> bool:
         """Whether queries and keys have norms of their own."""
         return bool(self.core.get("qk_layernorm"))

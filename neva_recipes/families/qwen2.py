@@ -5,7 +5,7 @@ import dataclasses
 from neva_recipes.families.keys import ONE_WAY, Read
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.tensors import Layout, Weight
-from neva_recipes.families.values import COUNT
+from neva_recipes.families.values import COUNT, COUNT_OR_NULL
 
 __all__ = ["QWEN2"]
 
@@ -19,7 +19,7 @@ QWEN2 = dataclasses.replace(
             **LLAMA.keys.read,
             "vocab_size": Read(COUNT, 151936),
             "intermediate_size": Read(COUNT, 22016),
-            "num_key_value_heads": Read(COUNT, 32),
+            "num_key_value_heads": Read(COUNT_OR_NULL, 32),
             "max_position_embeddings": Read(COUNT, 32768),
         },
         # With a window the layers from max_window_layers on would see less than those below.

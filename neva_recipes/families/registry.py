@@ -14,6 +14,7 @@ from neva_recipes.config import LanguageConfig, RecipeError, VisionConfig, sugge
 from neva_recipes.families.clip import CLIP
 from neva_recipes.families.language import LanguageFamily
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.mistral import MISTRAL
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.siglip import SIGLIP
@@ -32,7 +33,7 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "neva_recipes.families"
 
-_LANGUAGE = {family.name: family for family in (LLAMA, QWEN2, QWEN3)}
+_LANGUAGE = {family.name: family for family in (LLAMA, QWEN2, QWEN3, MISTRAL)}
 _VISION = {family.name: family for family in (CLIP, SIGLIP)}
 
 _Family = TypeVar("_Family", LanguageFamily, VisionFamily)

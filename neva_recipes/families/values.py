@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "COUNT",
+    "COUNT_OR_NULL",
     "FLAG",
     "INDEX",
     "LAYER",
@@ -66,6 +67,7 @@ def _is_list_of_words(value: object) -> bool:
 
 
 COUNT = Kind(f"a whole number from 1 to {_LARGEST}", lambda value: _is_whole(value, 1))
+COUNT_OR_NULL = Kind(f"{COUNT.expected}, or null", lambda value: value is None or COUNT.accepts(value))
 LAYERS = Kind(f"a whole number from 1 to {_MOST_LAYERS}", lambda value: _is_whole(value, 1, _MOST_LAYERS))
 INDEX = Kind(f"a whole number from 0 to {_LARGEST}", lambda value: _is_whole(value, 0))
 LAYER = Kind(f"a whole number from {-_MOST_LAYERS} to {_MOST_LAYERS}", _is_layer)

@@ -31,11 +31,14 @@ SHAPES = {
     },
     "wide heads": {"model.language.kv_channels": 12, "model.language.num_query_groups": 1},
 }
+WINDOWS = {"grouped": 40, "wide heads": 7}
+"""By the shape; other shapes have none."""
 FAMILIES = sorted(set(LANGUAGES) - {"llama"})
 
 
-def recipe_of(family, shape=None):
-    return text_recipe({**SIZES, "model.language.family": family, **SHAPES.get(shape, {})})
+def recipe_of(family, shape):
+    window = {"model.language.sliding_window": WINDOWS.get(shape)} if family == "mistral" else {}
+    return text_recipe({**SIZES, "model.language.family": family, **window, **SHAPES[shape]})
 
 
 @pytest.fixture(scope="module")

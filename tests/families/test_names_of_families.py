@@ -25,9 +25,9 @@ def of_family(name):
     [
         (
             lambda: of_family("lama"),
-            "model.language.family=lama: no such family (did you mean llama?); expected llama, qwen2, qwen3, lab",
+            "model.language.family=lama: no such family (did you mean llama?); expected llama, qwen2, qwen3, mistral, lab",
         ),
-        (lambda: of_family("clip"), "model.language.family=clip: no such family; expected llama, qwen2, qwen3, lab"),
+        (lambda: of_family("clip"), "model.language.family=clip: no such family; expected llama, qwen2, qwen3, mistral, lab"),
         (
             lambda: vision_family(dataclasses.replace(VISION, vision_model_type="siglib")),
             "model.vision.vision_model_type=siglib: no such family (did you mean siglip?); expected clip, siglip",
@@ -102,6 +102,6 @@ def test_two_packages_with_one_name(tmp_path, monkeypatch):
 def test_a_directory_of_no_family(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(
-        CheckpointError, match="model_type is mamba: expected llama, qwen2, qwen3, llava, clip or siglip"
+        CheckpointError, match="model_type is mamba: expected llama, qwen2, qwen3, mistral, llava, clip or siglip"
     ):
         read_configuration(tmp_path)

@@ -51,6 +51,7 @@ def cases(directory):
     )
     yield "qwen2", {"model.language.family": "qwen2"}
     yield "qwen3", {"model.language.family": "qwen3"}
+    yield "mistral", {"model.language.family": "mistral", "model.language.sliding_window": 6}
     yield "from a run", {f"model.{part}.from_pretrained": f"{directory}/run" for part in ("language", "projector")}
 
 

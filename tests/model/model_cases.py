@@ -11,6 +11,7 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MistralConfig,
     Qwen2Config,
     Qwen3Config,
     SiglipVisionConfig,
@@ -86,12 +87,14 @@ def text_recipe(changes=None):
     return changed(dataclasses.replace(recipe, model=model, data=data), changes or {})
 
 
-LANGUAGES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+LANGUAGES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "mistral": MistralConfig}
 """transformers' configuration of each family of language models."""
 
 
 def text_config(language, vocabulary=None):
+    own = {"sliding_window": language.sliding_window} if language.family == "mistral" else {}
     return LANGUAGES[language.family](
+        **own,
         vocab_size=vocabulary or language.vocab_size,
         hidden_size=language.hidden_size,
         intermediate_size=language.ffn_hidden_size,

@@ -56,6 +56,7 @@ SHAPES = {
     "class token": {"model.vision.vision_select_feature": "cls_patch"},
     "siglip": {"model.vision.vision_model_type": "siglip", "model.vision.hidden_act": "gelu_pytorch_tanh"},
     "image borders": {"model.use_im_start_end": True},
+    "mistral": {"model.language.family": "mistral", "model.language.sliding_window": 5},
     "qwen2": {"model.language.family": "qwen2"},
     "qwen3": {"model.language.family": "qwen3", "model.language.kv_channels": 16},
     "vocabulary full": {"model.language.vocab_size": 400},

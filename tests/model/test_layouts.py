@@ -15,7 +15,7 @@ from tests.inference.tiny_models import save_run
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
-CASES = ["finetune", "pretrain", "all trained", "imported", "from a run", "bf16", "qwen2", "qwen3"]
+CASES = ["finetune", "pretrain", "all trained", "imported", "from a run", "bf16", "qwen2", "qwen3", "mistral"]
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,7 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             "all trained": {"language", "projector", "vision"},
             "imported": {"language", "projector"},
             "from a run": {"language", "projector"},
+            "mistral": {"language", "projector"},
             "qwen2": {"language", "projector"},
             "qwen3": {"language", "projector"},
             "bf16": {"language", "projector", "vision"},

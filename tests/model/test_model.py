@@ -102,17 +102,20 @@ def test_dropout_is_drawn_anew_and_only_in_training():
     assert torch.equal(model(*arguments), model(*arguments))
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_attention_over_a_cache_continues_the_sequence(groups):
+@pytest.mark.parametrize(
+    ("groups", "window"), [(1, None), (2, None), (4, None), (2, 1), (2, 2), (2, 4), (2, 6), (2, 11), (2, 12), (2, 99)]
+)
+def test_attention_over_a_cache_continues_the_sequence(groups, window):
     """Prompt, single tokens and several tokens at once give what one pass over everything gives."""
-    recipe = text_recipe({"model.language.num_query_groups": groups})
+    recipe = text_recipe({"model.language.num_query_groups": groups, "model.language.sliding_window": window})
     attention = SdpaCoreAttention(transformer_config(recipe), 1, AttnMaskType.causal, "self")
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(12, 3, 4, 8, generator=generator)
     key, value = (torch.randn(12, 3, groups, 8, generator=generator) for _ in range(2))
     whole = attention(query, key, value, None)
     scores = torch.einsum("qbhd,kbhd->bhqk", query, key.repeat_interleave(4 // groups, 2)) / 8**0.5
-    scores = scores.masked_fill(torch.ones(12, 12).triu(1).bool(), -torch.inf)
+    distance = torch.arange(12)[:, None] - torch.arange(12)
+    scores = scores.masked_fill((distance < 0) | (distance >= (window or 12)), -torch.inf)
     expected = torch.einsum("bhqk,kbhd->qbhd", scores.softmax(-1), value.repeat_interleave(4 // groups, 2))
     torch.testing.assert_close(whole, expected.flatten(2))
     for start, end in ((0, 5), (5, 6), (6, 10), (10, 12)):
@@ -121,8 +124,9 @@ def test_attention_over_a_cache_continues_the_sequence(groups):
 
 
 @torch.no_grad()
-def test_generation_with_a_cache_equals_full_passes():
-    model = build().eval()
+@pytest.mark.parametrize("window", [None, 3])
+def test_generation_with_a_cache_equals_full_passes(window):
+    model = build({"model.language.family": "mistral", "model.language.sliding_window": window}).eval()
     case = batch([1, 1], 16)
     whole = model(case["tokens"], case["position_ids"], case["images"])
     context = StaticInferenceContext(2, 32)

@@ -14,6 +14,7 @@ SHAPES = {
     "wide heads": {"model.language.kv_channels": 16},
     "tied": {"model.language.share_embeddings_and_output_weights": True},
     "rope base": {"model.language.rotary_base": 500000.0},
+    "mistral": {"model.language.family": "mistral", "model.language.sliding_window": 5},
     "qwen2": {"model.language.family": "qwen2"},
     "qwen3": {"model.language.family": "qwen3", "model.language.kv_channels": 16},
     "class token": {"model.vision.vision_select_feature": "cls_patch"},

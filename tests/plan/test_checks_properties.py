@@ -36,6 +36,8 @@ VALUES = MappingProxyType(
         "model.language.vocab_size": ("7", "513", "32000"),
         "model.language.max_position_embeddings": ("256", "512", "4096"),
         "model.language.rope_scaling_factor": ("none", "0.5", "1", "8"),
+        "model.language.family": ("llama", "mistral"),
+        "model.language.sliding_window": ("none", "1", "64"),
         "model.language.hidden_dropout": ("0", "0.1", "1"),
         "model.language.freeze": ("true", "false"),
         "model.language.from_pretrained": ("none", "weights"),

@@ -14,6 +14,7 @@ from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
+    MistralConfig,
     Qwen2Config,
     Qwen3Config,
     SiglipConfig,
@@ -24,6 +25,7 @@ from neva_recipes.config import CheckpointError
 from neva_recipes.families import keys
 from neva_recipes.families.clip import CLIP
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.mistral import MISTRAL
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.siglip import SIGLIP
@@ -57,6 +59,9 @@ DIRECTORIES = {
     "qwen2 short": Qwen2Config(**TEXT).to_diff_dict(),
     "qwen3": Qwen3Config(**TEXT).to_dict(),
     "qwen3 short": Qwen3Config(**TEXT).to_diff_dict(),
+    "mistral": MistralConfig(**TEXT).to_dict(),
+    "mistral short": MistralConfig(**TEXT).to_diff_dict(),
+    "mistral without a window": {"model_type": "mistral", **TEXT, "sliding_window": None},
     "clip": CLIPVisionConfig(**TOWER).to_dict(),
     "clip short": CLIPVisionConfig(**TOWER).to_diff_dict(),
     "siglip": SiglipVisionConfig(**TOWER).to_dict(),
@@ -95,6 +100,7 @@ def assert_same_text(ours, theirs):
     for key in [*TEXT, "num_key_value_heads"]:
         assert ours[key] == getattr(theirs, key), key
     assert ours["head_dim"] == getattr(theirs, "head_dim", theirs.hidden_size // theirs.num_attention_heads)
+    assert ours.get("sliding_window") == getattr(theirs, "sliding_window", None)
     rope = theirs.rope_parameters
     assert (ours["rope"]["rope_type"], ours["rope"]["rope_theta"]) == (rope["rope_type"], rope["rope_theta"])
     assert ours["rope"].get("factor") == rope.get("factor")
@@ -159,6 +165,7 @@ def test_published_llava_has_rows_that_words_do_without(tmp_path):
         (LlamaConfig, LLAMA.keys),
         (Qwen2Config, QWEN2.keys),
         (Qwen3Config, QWEN3.keys),
+        (MistralConfig, MISTRAL.keys),
         (CLIPVisionConfig, CLIP.keys),
         (SiglipVisionConfig, SIGLIP.keys),
         (LlavaConfig, llava_keys.LLAVA),
@@ -231,6 +238,9 @@ SLIDING = ["full_attention", "sliding_attention"]
         ("qwen3", {"attention_bias": True}, "attention_bias is True, only False is supported"),
         ("qwen3", {"architectures": ["Qwen3MoeForCausalLM"]}, "architectures is Qwen3MoeForCausalLM, expected Qwen3"),
         ("qwen3", {"num_experts": 8}, "num_experts is 8, which is not understood"),
+        ("mistral", {"layer_types": SLIDING}, 'layer_types is ["full_attention", '),
+        ("mistral", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
+        ("mistral", {"num_local_experts": 8}, "num_local_experts is 8, which is not understood"),
         ("qwen2", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config (gptq): the weights are"),
     ],
 )

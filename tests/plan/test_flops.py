@@ -43,6 +43,7 @@ CASES: dict[str, dict[str, object]] = {
     "text": {"text": True},
     "qwen2": {"model.language.family": "qwen2"},
     "qwen3": {"model.language.family": "qwen3"},
+    "mistral": {"model.language.family": "mistral"},
 }
 
 
@@ -96,6 +97,18 @@ def test_components_of_7b_by_hand() -> None:
     assert counted["attention"].forward == 32 * 2000 * 4 * 500 * 4096
     assert counted["logits"].forward == 2 * 2000 * 4096 * 32000
     assert counted["vision"].training == counted["vision"].forward
+
+
+@pytest.mark.parametrize("window", [1, 96, 512, 1023, 1024, 4096])
+def test_attention_sees_what_the_window_leaves(window: int) -> None:
+    length = 1024
+    seen = sum(min(position + 1, window) for position in range(length))
+    changes = {"text": True, "model.language.family": "mistral", "model.language.sliding_window": window}
+    model = small_recipe(changes).model
+    attention = model_flops(model, sequence_length=length, sequences=1, images=0)[1]
+    assert attention.component == "attention"
+    counted = 4 * model.language.num_layers * model.language.hidden_size * seen
+    assert attention.forward == pytest.approx(counted, rel=0.01)
 
 
 def test_recompute_follows_the_stages() -> None:

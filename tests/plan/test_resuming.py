@@ -87,6 +87,7 @@ OTHER_VALUES = {
     "model.language.rotary_base": "5e5",
     "model.language.rope_scaling_factor": "8",
     "model.language.layernorm_epsilon": "1e-6",
+    "model.language.sliding_window": "64",
     "model.language.share_embeddings_and_output_weights": "true",
     "model.language.freeze": "true",
     "model.vision.vision_model_type": "siglip",

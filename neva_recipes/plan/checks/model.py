@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from neva_recipes.config import RANDOM, LlavaDataConfig, Recipe
+from neva_recipes.families import language_family
 from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new
 from neva_recipes.plan.cost.parameters import is_small, padding_parameters, total_parameters
 from neva_recipes.plan.findings import error, warning
@@ -88,6 +89,14 @@ def rope_scaling(recipe: Recipe) -> Iterator[Found]:
         what = "does nothing" if factor == 1 else "squeezes positions together instead of stretching them"
         path = "model.language.rope_scaling_factor"
         yield found(warning("rope-scaling", f"a factor of {factor:g} {what}", recipe, path), [{path: None}])
+
+
+def sliding_window(recipe: Recipe) -> Iterator[Found]:
+    """Some families have a window."""
+    language, path = recipe.model.language, "model.language.sliding_window"
+    if language.sliding_window is not None and not language_family(language).has_window:
+        message = f"a token of the family {language.family} sees all tokens before it, without a window"
+        yield found(error("sliding-window", message, recipe, path, "model.language.family"), [{path: None}])
 
 
 def sequence_positions(recipe: Recipe) -> Iterator[Found]:
@@ -223,6 +232,7 @@ model_rules: tuple[Rule, ...] = (
     query_groups,
     head_size,
     rope_scaling,
+    sliding_window,
     sequence_positions,
     random_weights,
     dropout,

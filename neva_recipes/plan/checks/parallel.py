@@ -221,6 +221,21 @@ def context_heads(recipe: Recipe) -> Iterator[Found]:
             return
 
 
+def context_window(recipe: Recipe) -> Iterator[Found]:
+    """With p2p each process sees the keys of one other at a time; Transformer Engine has no window for these."""
+    parallel, window = recipe.parallel, "model.language.sliding_window"
+    if recipe.model.language.sliding_window is None or parallel.context_parallel_size == 1:
+        return
+    if parallel.cp_comm_type == "p2p":
+        message = "p2p passes keys round in pieces, in which a window cannot be cut: it needs all_gather or a2a"
+        yield found(
+            error("context-parallel-window", message, recipe, window, _CONTEXT_TYPE, _CONTEXT),
+            [{_CONTEXT_TYPE: "all_gather"}],
+            [{_CONTEXT_TYPE: "a2a"}],
+            around(_CONTEXT, parallel.context_parallel_size)[0],
+        )
+
+
 def context_type_unused(recipe: Recipe) -> Iterator[Found]:
     """The kind of context-parallel communication matters only with several processes."""
     if recipe.parallel.context_parallel_size == 1 and recipe.parallel.cp_comm_type != "p2p":
@@ -251,6 +266,7 @@ parallel_rules: tuple[Rule, ...] = (
     virtual_ends,
     sequence_parallel,
     context_heads,
+    context_window,
     context_type_unused,
     param_gather,
 )

@@ -41,7 +41,8 @@ def model_flops(
 ) -> tuple[ComponentFlops, ...]:
     """Return the operations of each component in one training step over a batch.
 
-    Of causal attention, only the half of the [sequence, sequence] products that the mask leaves is counted.
+    Of causal attention, only the products that the mask leaves are counted: half of [sequence, sequence], or fewer
+    with a window.
 
     Args:
         model: The model.
@@ -113,8 +114,14 @@ def _sees_trained(model: ModelConfig) -> bool:
 
 
 def _attention_flops(language: LanguageConfig, length: float) -> float:
-    """Return the operations for a token in a layer: scores and weighted values, over half of the row on average."""
-    return 4.0 * language.num_attention_heads * language.head_size * length / 2
+    """Return the operations for a token in a layer: scores and weighted values.
+
+    On average a token sees half of the row. With a window w, shorter than the row n, it sees w - w^2 / 2n: w tokens, but
+    for those at the begin of the row.
+    """
+    window = min(language.sliding_window or length, length)
+    seen = window - window**2 / (2 * max(length, 1))
+    return 4.0 * language.num_attention_heads * language.head_size * seen
 
 
 def _vision_flops(vision: VisionConfig, images: float) -> ComponentFlops:

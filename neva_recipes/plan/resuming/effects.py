@@ -39,6 +39,7 @@ REFUSED: Mapping[str, str] = {
     "model.language.rotary_base": _MEANING,
     "model.language.rope_scaling_factor": _MEANING,
     "model.language.layernorm_epsilon": _MEANING,
+    "model.language.sliding_window": _MEANING,
     "model.language.share_embeddings_and_output_weights": _SHAPE,
     "model.language.freeze": _TRAINED,
     "model.vision": _SHAPE,
