@@ -27,7 +27,10 @@ def of_family(name):
             lambda: of_family("lama"),
             "model.language.family=lama: no such family (did you mean llama?); expected llama, qwen2, qwen3, mistral, lab",
         ),
-        (lambda: of_family("clip"), "model.language.family=clip: no such family; expected llama, qwen2, qwen3, mistral, lab"),
+        (
+            lambda: of_family("clip"),
+            "model.language.family=clip: no such family; expected llama, qwen2, qwen3, mistral, lab",
+        ),
         (
             lambda: vision_family(dataclasses.replace(VISION, vision_model_type="siglib")),
             "model.vision.vision_model_type=siglib: no such family (did you mean siglip?); expected clip, siglip",
