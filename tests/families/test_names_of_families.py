@@ -12,6 +12,7 @@ from neva_recipes.plan import plan
 from neva_recipes.plan.huggingface.configuration import read_configuration
 from tests.families.packages import install
 
+BUILT_IN = "llama, qwen2, qwen3, mistral"
 LANGUAGE = build(llava.finetune("tiny")).model.language
 VISION = build(llava.finetune("tiny")).model.vision
 
@@ -25,11 +26,11 @@ def of_family(name):
     [
         (
             lambda: of_family("lama"),
-            "model.language.family=lama: no such family (did you mean llama?); expected llama, qwen2, qwen3, mistral, lab",
+            f"model.language.family=lama: no such family (did you mean llama?); expected {BUILT_IN}, lab",
         ),
         (
             lambda: of_family("clip"),
-            "model.language.family=clip: no such family; expected llama, qwen2, qwen3, mistral, lab",
+            f"model.language.family=clip: no such family; expected {BUILT_IN}, lab",
         ),
         (
             lambda: vision_family(dataclasses.replace(VISION, vision_model_type="siglib")),
@@ -104,7 +105,5 @@ def test_two_packages_with_one_name(tmp_path, monkeypatch):
 
 def test_a_directory_of_no_family(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    with pytest.raises(
-        CheckpointError, match="model_type is mamba: expected llama, qwen2, qwen3, mistral, llava, clip or siglip"
-    ):
+    with pytest.raises(CheckpointError, match=f"model_type is mamba: expected {BUILT_IN}, llava, clip or siglip"):
         read_configuration(tmp_path)

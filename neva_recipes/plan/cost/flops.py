@@ -116,8 +116,8 @@ def _sees_trained(model: ModelConfig) -> bool:
 def _attention_flops(language: LanguageConfig, length: float) -> float:
     """Return the operations for a token in a layer: scores and weighted values.
 
-    On average a token sees half of the row. With a window w, shorter than the row n, it sees w - w^2 / 2n: w tokens, but
-    for those at the begin of the row.
+    On average a token sees half of the row. With a window w, shorter than the row n, it sees w - w^2 / 2n: w tokens,
+    except at the begin of the row.
     """
     window = min(language.sliding_window or length, length)
     seen = window - window**2 / (2 * max(length, 1))
