@@ -21,7 +21,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from neva_recipes.config import CheckpointError
+from neva_recipes import gpt
+from neva_recipes.config import CheckpointError, ModelConfig, build
 from neva_recipes.families import keys
 from neva_recipes.families.clip import CLIP
 from neva_recipes.families.llama import LLAMA
@@ -29,6 +30,7 @@ from neva_recipes.families.mistral import MISTRAL
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.siglip import SIGLIP
+from neva_recipes.plan.cost.parameters import total_parameters
 from neva_recipes.plan.huggingface import llava_keys, vocabulary_rows
 from neva_recipes.plan.huggingface.configuration import read_configuration
 from tests.plan.published_configurations import PUBLISHED
@@ -150,6 +152,22 @@ def read_or_none(folder, fields):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations_are_read_without_a_complaint(tmp_path, name):
     assert read(tmp_path, PUBLISHED[name]).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+        ("Qwen/Qwen3-0.6B", 596_049_920),
+        ("mistralai/Mistral-7B-v0.1", 7_241_732_096),
+        ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
+    ],
+)
+def test_published_configurations_have_as_many_weights_as_published(tmp_path, name, weights):
+    language = read(tmp_path, PUBLISHED[name]).language
+    model = ModelConfig(language=language)
+    recipe = dataclasses.replace(build(gpt.pretrain("tiny")), model=model)
+    assert total_parameters(recipe) == weights
 
 
 def test_published_llava_has_rows_that_words_do_without(tmp_path):
