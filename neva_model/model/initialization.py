@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from neva_model.model.language import LanguageModel
+from neva_recipes.families import Layout
 
 __all__ = ["global_parameters", "initialize_language", "initialize_projector", "name_seed"]
 
@@ -45,25 +46,24 @@ def initialize_language(language: LanguageModel, std: float, seed: int) -> None:
     """
     group = language.tp_group
     for name, parameter in global_parameters(language):
-        if "norm" in name:
-            parameter.fill_(1.0)
-            continue
-        if name.endswith(".bias"):
-            parameter.zero_()
+        weight, _ = language.family.weight(name)
+        if not weight.is_matrix:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
         writes_residual = name.endswith(("linear_proj.weight", "linear_fc2.weight"))
         scale = std / math.sqrt(2 * language.config.num_layers) if writes_residual else std
-        dimension = getattr(parameter, "partition_dim", 0)
+        dimension = 1 if weight.layout is Layout.COLUMNS else 0
+        ranks, rank = (1, 0) if weight.layout is Layout.WHOLE else (group.size(), group.rank())
         shape = list(parameter.shape)
-        shape[dimension] *= group.size()
-        vocabulary = name.startswith(("embedding.", "output_layer."))
-        drawn = torch.empty(language.unpadded_vocab_size if vocabulary else shape[0], shape[1], device=parameter.device)
+        shape[dimension] *= ranks
+        rows = language.unpadded_vocab_size if weight.layout is Layout.VOCABULARY else shape[0]
+        drawn = torch.empty(rows, shape[1], device=parameter.device)
         drawn.normal_(0.0, scale, generator=_generator(name_seed(seed, name), parameter.device))
         whole = drawn.new_zeros(shape)
         whole[: drawn.shape[0]] = drawn
-        # linear_fc1 holds SwiGLU's two matrices one above the other, and each rank has its share of both.
-        blocks = whole.chunk(2) if name.endswith("linear_fc1.weight") else (whole,)
-        parameter.copy_(torch.cat([block.chunk(group.size(), dimension)[group.rank()] for block in blocks]))
+        # A stack holds matrices of one height, such as SwiGLU's two, and each rank has its share of every one.
+        blocks = whole.chunk(len(weight.parts)) if weight.layout is Layout.STACKED else (whole,)
+        parameter.copy_(torch.cat([block.chunk(ranks, dimension)[rank] for block in blocks]))
 
 
 @torch.no_grad()

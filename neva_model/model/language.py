@@ -7,6 +7,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.layers import block_spec
 from neva_recipes.config import LanguageConfig
+from neva_recipes.families import language_family
 from neva_recipes.prompts.encoding import IGNORE_INDEX
 
 __all__ = ["LanguageModel"]
@@ -37,6 +38,7 @@ class LanguageModel(GPTModel):
             post_process: Whether this stage computes logits.
             virtual_stage: Number of the virtual stage on this rank; `None` without virtual stages.
         """
+        family = language_family(language)
         super().__init__(
             config,
             block_spec(config, virtual_stage),
@@ -44,7 +46,7 @@ class LanguageModel(GPTModel):
             max_sequence_length=language.max_position_embeddings,
             pre_process=pre_process,
             post_process=post_process,
-            position_embedding_type="rope",
+            position_embedding_type="rope" if family.positions == "rotary" else "learned_absolute",
             rotary_base=language.rotary_base,
             rope_scaling=language.rope_scaling_factor is not None,
             rope_scaling_factor=language.rope_scaling_factor or 1.0,
@@ -54,6 +56,7 @@ class LanguageModel(GPTModel):
             vp_stage=virtual_stage,
         )
         self.unpadded_vocab_size = language.vocab_size
+        self.family = family
 
     def forward(
         self,

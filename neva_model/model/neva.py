@@ -170,7 +170,7 @@ class NevaModel(MegatronModule):
         at_image = tokens == IMAGE_TOKEN_INDEX
         embeddings = self.language.embedding(tokens.masked_fill(at_image, 0), position_ids)
         if self.vision is not None:
-            embeddings = self._insert_images(embeddings, at_image, images, features)
+            embeddings = self._insert_images(embeddings, position_ids, at_image, images, features)
         embeddings = own_positions(embeddings, 0)
         if self.config.sequence_parallel:
             embeddings = scatter_to_sequence_parallel_region(embeddings)
@@ -179,6 +179,7 @@ class NevaModel(MegatronModule):
     def _insert_images(
         self,
         embeddings: torch.Tensor,
+        position_ids: torch.Tensor,
         at_image: torch.Tensor,
         images: torch.Tensor | None,
         features: torch.Tensor | None,
@@ -195,7 +196,10 @@ class NevaModel(MegatronModule):
         if given is not None and number > 0:
             if features is None:
                 features = self.image_features(given)
-            return embeddings.index_put((columns, rows), features.flatten(0, 1).to(embeddings.dtype))
+            inserted = features.flatten(0, 1).to(embeddings.dtype)
+            if self.language.family.positions == "learned":
+                inserted = inserted + self.language.embedding.position_embeddings(position_ids[rows, columns])
+            return embeddings.index_put((columns, rows), inserted)
         if self.training and torch.is_grad_enabled():
             return embeddings + 0.0 * self._trained_blank(embeddings)
         return embeddings

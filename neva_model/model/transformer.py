@@ -74,7 +74,21 @@ def model_parallel_sizes(parallel: ParallelConfig) -> dict[str, int | None]:
 def _layer(language: LanguageConfig) -> dict[str, Any]:
     """Return what the family says of a layer."""
     core = language_family(language).core
-    return {**core, "activation_func": getattr(torch.nn.functional, core["activation_func"])}
+    named = core["activation_func"]
+    return {
+        **core,
+        "activation_func": _ACTIVATIONS.get(named) or getattr(torch.nn.functional, named),
+        # Core has fused kernels for the activations of torch's own names only.
+        "bias_activation_fusion": has_transformer_engine() and named not in _ACTIVATIONS,
+    }
+
+
+def _gelu_tanh(values: torch.Tensor) -> torch.Tensor:
+    """Return GELU by its tanh approximation (Hendrycks and Gimpel, arXiv 1606.08415; transformers: `gelu_new`)."""
+    return torch.nn.functional.gelu(values, approximate="tanh")
+
+
+_ACTIVATIONS = {"gelu_tanh": _gelu_tanh}
 
 
 def _layout(parallel: ParallelConfig) -> dict[str, Any]:
@@ -114,7 +128,6 @@ def _kernels(dtype: torch.dtype) -> dict[str, Any]:
     fused = has_transformer_engine()
     return {
         "apply_rope_fusion": fused,
-        "bias_activation_fusion": fused,
         "bias_dropout_fusion": fused,
         "masked_softmax_fusion": fused,
         "persist_layer_norm": fused,

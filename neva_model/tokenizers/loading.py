@@ -78,7 +78,7 @@ def load_recipe_tokenizer(recipe: Recipe) -> Tokenizer:
 
 def _load_hugging_face(name_or_path: str) -> Any:
     try:
-        hf = AutoTokenizer.from_pretrained(name_or_path)
+        hf = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 transformers checks few types, and tokenizers raises nothing more special
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"tokenizer {name_or_path} cannot be loaded: {reason}") from None

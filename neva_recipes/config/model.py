@@ -31,7 +31,7 @@ class LanguageConfig(_Part):
     """A decoder-only language model; its family decides what a layer is made of."""
 
     family: _FamilyName = "llama"
-    """Family of the model: llama, qwen2, qwen3, mistral, or one that an installed package offers."""
+    """Family of the model: llama, qwen2, qwen3, mistral, internlm2, phi3, gpt2, or one of an installed package."""
     num_layers: Positive
     """Number of transformer layers."""
     hidden_size: Positive
@@ -49,13 +49,13 @@ class LanguageConfig(_Part):
     make_vocab_size_divisible_by: Positive = 128
     """The embedding is padded to a multiple of this times tensor_model_parallel_size."""
     max_position_embeddings: Positive
-    """Longest sequence the rotary positions were trained for."""
+    """Longest sequence the positions were trained for; with learned positions, their number."""
     rotary_base: PositiveFloat = 10000.0
-    """Base of the rotary frequencies (Hugging Face: rope_theta)."""
+    """Base of the rotary frequencies (Hugging Face: rope_theta); not for learned positions."""
     rope_scaling_factor: PositiveFloat | None = None
     """Llama-3.1 frequency scaling factor; None means no scaling."""
     layernorm_epsilon: PositiveFloat = 1e-5
-    """Epsilon of RMSNorm."""
+    """Epsilon of the norms."""
     share_embeddings_and_output_weights: bool = False
     """Whether the output layer reuses the word embeddings."""
     sliding_window: Positive | None = None

@@ -101,6 +101,8 @@ class Keys:
         each: Keys of lists that change what is computed, with the only value that is supported in them.
         idle: Keys that change nothing here, besides those of every configuration.
         architectures: Classes that save such a configuration.
+        has_own_code: Whether published directories carry the code of such a class (auto_map). It is never run, and
+            what it computes is what the family declares.
     """
 
     read: Mapping[str, Read]
@@ -108,6 +110,7 @@ class Keys:
     each: Mapping[str, str] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
     architectures: tuple[str, ...] = ()
+    has_own_code: bool = False
 
 
 def read_values(fields: Mapping[str, object], keys: Keys, place: str = "") -> PlainTable:
@@ -148,8 +151,9 @@ def problems_of(fields: Mapping[str, Any], keys: Keys, place: str = "") -> Itera
     for architecture in fields.get("architectures") or []:
         if keys.architectures and architecture not in keys.architectures:
             yield f"{place}architectures is {bare(architecture)}, expected {keys.architectures[0]}"
-    for name in fields.get("auto_map") or {}:
-        if name.startswith("AutoModel"):
+    for name, code in (fields.get("auto_map") or {}).items():
+        is_known = keys.has_own_code and str(code).rpartition(".")[2] in keys.architectures
+        if name.startswith("AutoModel") and not is_known:
             yield f"{place}auto_map has {bare(name)}: the model is code of its own, which is not run"
     for key, value in fields.items():
         if key in keys.fixed:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Optional
 
 from neva_recipes.config import ConvTemplate, LanguageConfig, PlainTable
 from neva_recipes.families.keys import Keys, problems_of, read_values
@@ -29,8 +29,14 @@ class LanguageFamily:
         head: The output layer, whose tensor has another prefix than those of the body.
         layer: The weights of one layer.
         core: What a layer is made of, as fields of Core's TransformerConfig; an activation by its name in
-            torch.nn.functional.
+            torch.nn.functional, or `gelu_tanh`.
         conv_template: The conversation template that its chat models are trained with; `None` if they differ.
+        prefix: What the names of the body begin with in the class with an output layer.
+        layers: What the names of the layers begin with below that; the number of the layer and a dot follow.
+        positions: Whether attention rotates queries and keys, or embeddings of the positions are learned.
+        longest: The key of its config.json that says how many positions there are.
+        exported_as: The family whose class computes the same, if transformers has none of its own. A model is exported
+            as one of that family, whose parameters have the same names in Core.
     """
 
     name: str
@@ -42,6 +48,16 @@ class LanguageFamily:
     layer: tuple[Weight, ...]
     core: Mapping[str, Any]
     conv_template: ConvTemplate | None = None
+    prefix: str = "model."
+    layers: str = "layers."
+    positions: Literal["rotary", "learned"] = "rotary"
+    longest: str = "max_position_embeddings"
+    exported_as: Optional["LanguageFamily"] = None
+
+    @property
+    def export(self) -> "LanguageFamily":
+        """The family that a model of this one is exported as."""
+        return self.exported_as or self
 
     @property
     def embedding_tensor(self) -> str:
@@ -71,7 +87,7 @@ class LanguageFamily:
         return self._by_core_name[rest], int(layer)
 
     def read(self, fields: Mapping[str, object], place: str = "") -> PlainTable:
-        """Return a config.json with defaults filled in, and the rotary positions under `rope`.
+        """Return a config.json with defaults filled in, and the rotary positions, if it has any, under `rope`.
 
         Args:
             fields: The configuration.
@@ -81,11 +97,17 @@ class LanguageFamily:
             ValueError: A value has the wrong type or is out of range; the message names it.
         """
         text = read_values(fields, self.keys, place)
-        if text["num_key_value_heads"] is None:
-            text["num_key_value_heads"] = text["num_attention_heads"]
-        if text["head_dim"] is None:
-            text["head_dim"] = text["hidden_size"] // text["num_attention_heads"]
-        return text | {"rope": read_rope(text, place)}
+        theirs = {ours: key for key, ours in self.fields.items()}
+        hidden, heads = text[theirs["hidden_size"]], text[theirs["num_attention_heads"]]
+        # What transformers takes for null.
+        for ours, value in (
+            ("num_query_groups", heads),
+            ("kv_channels", hidden // heads),
+            ("ffn_hidden_size", 4 * hidden),
+        ):
+            if ours in theirs and text[theirs[ours]] is None:
+                text[theirs[ours]] = value
+        return text | {"rope": read_rope(text, place)} if self.positions == "rotary" else text
 
     def problems(self, fields: Mapping[str, object], keys: Keys | None = None, place: str = "") -> Iterator[str]:
         """Yield what is not supported in a config.json.
@@ -96,7 +118,8 @@ class LanguageFamily:
             place: Prefix of its keys in messages: the name of its group and a dot.
         """
         yield from problems_of(fields, keys or self.keys, place)
-        yield from rope_problems(fields, self.read(fields, place)["rope"], place)
+        if self.positions == "rotary":
+            yield from rope_problems(fields, self.read(fields, place)["rope"], place)
 
     def config(self, text: Mapping[str, Any], **others: Any) -> LanguageConfig:
         """Return the language model that a config.json describes.
@@ -113,16 +136,20 @@ class LanguageFamily:
         Args:
             text: The configuration, as `read` returns it.
         """
-        rope = text["rope"]
-        return {
-            **{ours: text[theirs] for theirs, ours in self.fields.items()},
+        sizes = {ours: text[theirs] for theirs, ours in self.fields.items()}
+        told = {
+            "num_query_groups": sizes["num_attention_heads"],
+            **sizes,
             "family": self.name,
             "vocab_size": text["vocab_size"],
-            "max_position_embeddings": text["max_position_embeddings"],
-            "rotary_base": float(rope["rope_theta"]),
-            "rope_scaling_factor": rope.get("factor") if rope["rope_type"] == "llama3" else None,
+            "max_position_embeddings": text[self.longest],
             "share_embeddings_and_output_weights": bool(text["tie_word_embeddings"]),
         }
+        if self.positions == "rotary":
+            rope = text["rope"]
+            told["rotary_base"] = float(rope["rope_theta"])
+            told["rope_scaling_factor"] = rope.get("factor") if rope["rope_type"] == "llama3" else None
+        return told
 
     def config_json(self, language: LanguageConfig, rows: int) -> PlainTable:
         """Return what a config.json says of a language model, without the defaults of transformers' class.
@@ -131,12 +158,14 @@ class LanguageFamily:
             language: The language model.
             rows: Rows of its vocabulary.
         """
-        sizes = {theirs: getattr(language, ours) for theirs, ours in self.fields.items()}
         return {
-            **(sizes | {"head_dim": language.head_size}),
+            **{
+                theirs: language.head_size if ours == "kv_channels" else getattr(language, ours)
+                for theirs, ours in self.fields.items()
+            },
             "vocab_size": rows,
-            "max_position_embeddings": language.max_position_embeddings,
-            "rope_parameters": rope_parameters(language),
+            self.longest: language.max_position_embeddings,
+            **({"rope_parameters": rope_parameters(language)} if self.positions == "rotary" else {}),
             "tie_word_embeddings": language.share_embeddings_and_output_weights,
         }
 
@@ -166,7 +195,7 @@ class LanguageFamily:
     @property
     def mlp_inputs(self) -> int:
         """Number of matrices that the input of the feed-forward part is multiplied with: 2 for SwiGLU, otherwise 1."""
-        return len(self._by_core_name["mlp.linear_fc1.weight"].tensors)
+        return len(self._by_core_name["mlp.linear_fc1.weight"].parts)
 
     def layer_tensors(self, tensor: int) -> int:
         """Return in how many tensors a checkpoint holds a layer; each rank writes its share as one.
@@ -174,26 +203,36 @@ class LanguageFamily:
         Args:
             tensor: Number of tensor-parallel ranks.
         """
-        # Every rank has all of a whole weight, and one of them writes it. Tensors in a stack are cut apart.
+        # Every rank has all of a whole weight, and one of them writes it. The parts of a stack are cut apart.
         return sum(
-            {Layout.WHOLE: 1, Layout.STACKED: len(weight.tensors) * tensor}.get(weight.layout, tensor)
+            {Layout.WHOLE: 1, Layout.STACKED: len(weight.parts) * tensor}.get(weight.layout, tensor)
             for weight in self.layer
         )
 
+    def start_parameters(self, language: LanguageConfig) -> int:
+        """Return how many weights there are before the layers, besides the word embedding: learned positions."""
+        return sum(_count(self._outside(before=True), language, 1))
+
     def end_parameters(self, language: LanguageConfig) -> int:
         """Return how many weights there are after the layers, besides the output layer: the final norm."""
-        return sum(_count(self.body[1:], language, 1))
+        return sum(_count(self._outside(before=False), language, 1))
+
+    def _outside(self, *, before: bool) -> list[Weight]:
+        return [weight for weight in self.body[1:] if weight.core.startswith("embedding.") == before]
 
 
 def sizes_of(language: LanguageConfig) -> dict[str, int]:
     """Return the sizes of a language model by the names of the dimensions of its tensors."""
+    queries, keys = language.num_attention_heads * language.head_size, language.num_query_groups * language.head_size
     return {
         "hidden": language.hidden_size,
         "ffn": language.ffn_hidden_size,
-        "queries": language.num_attention_heads * language.head_size,
-        "keys": language.num_query_groups * language.head_size,
+        "queries": queries,
+        "keys": keys,
+        "groups": queries + 2 * keys,
         "head": language.head_size,
         "vocabulary": language.vocab_size,
+        "positions": language.max_position_embeddings,
     }
 
 

@@ -12,9 +12,12 @@ from typing import TypeVar
 
 from neva_recipes.config import LanguageConfig, RecipeError, VisionConfig, suggest
 from neva_recipes.families.clip import CLIP
+from neva_recipes.families.gpt2 import GPT2
+from neva_recipes.families.internlm2 import INTERNLM2
 from neva_recipes.families.language import LanguageFamily
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.mistral import MISTRAL
+from neva_recipes.families.phi3 import PHI3
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.siglip import SIGLIP
@@ -33,7 +36,7 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "neva_recipes.families"
 
-_LANGUAGE = {family.name: family for family in (LLAMA, QWEN2, QWEN3, MISTRAL)}
+_LANGUAGE = {family.name: family for family in (LLAMA, QWEN2, QWEN3, MISTRAL, INTERNLM2, PHI3, GPT2)}
 _VISION = {family.name: family for family in (CLIP, SIGLIP)}
 
 _Family = TypeVar("_Family", LanguageFamily, VisionFamily)

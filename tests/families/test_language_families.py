@@ -37,7 +37,7 @@ FAMILIES = sorted(set(LANGUAGES) - {"llama"})
 
 
 def recipe_of(family, shape):
-    window = {"model.language.sliding_window": WINDOWS.get(shape)} if family == "mistral" else {}
+    window = {"model.language.sliding_window": WINDOWS.get(shape)} if family in ("mistral", "phi3") else {}
     return text_recipe({**SIZES, "model.language.family": family, **window, **SHAPES[shape]})
 
 

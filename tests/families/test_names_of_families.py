@@ -12,7 +12,7 @@ from neva_recipes.plan import plan
 from neva_recipes.plan.huggingface.configuration import read_configuration
 from tests.families.packages import install
 
-BUILT_IN = "llama, qwen2, qwen3, mistral"
+BUILT_IN = "llama, qwen2, qwen3, mistral, internlm2, phi3, gpt2"
 LANGUAGE = build(llava.finetune("tiny")).model.language
 VISION = build(llava.finetune("tiny")).model.vision
 

@@ -12,6 +12,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     MistralConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
     SiglipVisionConfig,
@@ -87,12 +88,18 @@ def text_recipe(changes=None):
     return changed(dataclasses.replace(recipe, model=model, data=data), changes or {})
 
 
-LANGUAGES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "mistral": MistralConfig}
-"""transformers' configuration of each family of language models."""
+LANGUAGES = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "mistral": MistralConfig,
+    "phi3": Phi3Config,
+}
+"""transformers' configuration of each family of language models that takes the sizes by the names of Llama's."""
 
 
 def text_config(language, vocabulary=None):
-    own = {"sliding_window": language.sliding_window} if language.family == "mistral" else {}
+    own = {"sliding_window": language.sliding_window} if language.family in ("mistral", "phi3") else {}
     return LANGUAGES[language.family](
         **own,
         vocab_size=vocabulary or language.vocab_size,
@@ -107,6 +114,7 @@ def text_config(language, vocabulary=None):
         rope_theta=language.rotary_base,
         tie_word_embeddings=language.share_embeddings_and_output_weights,
         attention_dropout=language.attention_dropout,
+        pad_token_id=None,
     )
 
 

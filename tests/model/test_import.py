@@ -12,7 +12,7 @@ from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pr
 from neva_model.model import build_model
 from neva_recipes.config import CheckpointError
 from neva_recipes.families.llama import LLAMA
-from neva_recipes.plan.huggingface.names import LANGUAGE_SPELLINGS, core_weight
+from neva_recipes.plan.huggingface.names import core_weight, language_spellings
 
 PARTS = ("language", "vision", "projector")
 
@@ -297,7 +297,7 @@ def test_directories_without_the_part_are_named(tmp_path):
 
 
 def test_transformer_engine_keeps_norms_under_other_names():
-    spelling = LANGUAGE_SPELLINGS[0]
+    spelling = language_spellings(LLAMA)[0]
     for engine, plain in (
         ("self_attention.linear_qkv.layer_norm_weight", "input_layernorm.weight"),
         ("mlp.linear_fc1.layer_norm_weight", "pre_mlp_layernorm.weight"),

@@ -12,9 +12,11 @@ from transformers import (
     AutoConfig,
     CLIPConfig,
     CLIPVisionConfig,
+    GPT2Config,
     LlamaConfig,
     LlavaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
     SiglipConfig,
@@ -25,8 +27,10 @@ from neva_recipes import gpt
 from neva_recipes.config import CheckpointError, ModelConfig, build
 from neva_recipes.families import keys
 from neva_recipes.families.clip import CLIP
+from neva_recipes.families.gpt2 import GPT2
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.mistral import MISTRAL
+from neva_recipes.families.phi3 import PHI3
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.siglip import SIGLIP
@@ -53,10 +57,14 @@ TOWER = {
     "patch_size": 14,
 }
 
+GPT2_TEXT = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 100}
+
 DIRECTORIES = {
     "llama": LlamaConfig(**TEXT).to_dict(),
     "llama short": LlamaConfig(**TEXT).to_diff_dict(),
     "llama of transformers 4": {"model_type": "llama", "rope_theta": 10000.0, "rope_scaling": None, **TEXT},
+    "phi3": Phi3Config(**TEXT, pad_token_id=None).to_dict(),
+    "phi3 short": Phi3Config(**TEXT, pad_token_id=None).to_diff_dict(),
     "qwen2": Qwen2Config(**TEXT).to_dict(),
     "qwen2 short": Qwen2Config(**TEXT).to_diff_dict(),
     "qwen3": Qwen3Config(**TEXT).to_dict(),
@@ -184,6 +192,8 @@ def test_published_llava_has_rows_that_words_do_without(tmp_path):
         (Qwen2Config, QWEN2.keys),
         (Qwen3Config, QWEN3.keys),
         (MistralConfig, MISTRAL.keys),
+        (Phi3Config, PHI3.keys),
+        (GPT2Config, GPT2.keys),
         (CLIPVisionConfig, CLIP.keys),
         (SiglipVisionConfig, SIGLIP.keys),
         (LlavaConfig, llava_keys.LLAVA),
@@ -260,10 +270,36 @@ SLIDING = ["full_attention", "sliding_attention"]
         ("mistral", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
         ("mistral", {"num_local_experts": 8}, "num_local_experts is 8, which is not understood"),
         ("qwen2", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config (gptq): the weights are"),
+        ("phi3", {"partial_rotary_factor": 0.75}, "partial_rotary_factor is 0.75, only 1.0 is supported"),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}},
+            "rope_scaling: rope_type is longrope, only default and llama3 are supported",
+        ),
+        ("phi3", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
+        ("phi3", {"attention_bias": True}, "attention_bias is True, only False is supported"),
+        ("phi3", {"num_local_experts": 16}, "num_local_experts is 16, which is not understood"),
+        ("phi3", {"auto_map": {"AutoModelForCausalLM": "m.Phi3SmallForCausalLM"}}, "auto_map has AutoModelForCausalLM"),
+        ("internlm2", {"bias": True}, "bias is True, only False is supported"),
+        (
+            "internlm2",
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            "rope_scaling: rope_type is dynamic, only default and llama3 are supported",
+        ),
+        ("internlm2", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
+        ("internlm2", {"architectures": ["InternLM2ForReward"]}, "architectures is InternLM2ForReward, expected"),
+        ("internlm2", {"auto_map": {"AutoModel": "modeling.InternLM3Model"}}, "auto_map has AutoModel: the model is"),
+        ("internlm2", {"head_dim": 64}, "head_dim is 64, which is not understood"),
+        ("gpt2", {"activation_function": "relu"}, "activation_function is relu, only gelu_new is supported"),
+        ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights is False, only True is supported"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, only False is"),
+        ("gpt2", {"add_cross_attention": True}, "add_cross_attention is True, only False is supported"),
+        ("gpt2", {"rope_theta": 1e6}, "rope_theta is 1000000.0, which is not understood"),
+        ("gpt2", {"auto_map": {"AutoModelForCausalLM": "modeling.GPT2LMHeadModel"}}, "auto_map has AutoModelForCaus"),
     ],
 )
 def test_what_a_family_does_not_do_is_named(tmp_path, place, family, change, told):
-    fields = {"model_type": family, **TEXT, **change}
+    fields = {"model_type": family, **(GPT2_TEXT if family == "gpt2" else TEXT), **change}
     if place:
         fields = {"model_type": "llava", "text_config": fields, "vision_config": TOWER}
     (problem,) = read(tmp_path, fields).problems_with("language")

@@ -44,6 +44,10 @@ CASES: dict[str, dict[str, object]] = {
     "qwen2": {"model.language.family": "qwen2"},
     "qwen3": {"model.language.family": "qwen3"},
     "mistral": {"model.language.family": "mistral"},
+    "phi3": {"model.language.family": "phi3"},
+    "internlm2, MLP again": {"model.language.family": "internlm2", **MLP},
+    "gpt2": {"model.language.family": "gpt2", "model.language.num_query_groups": 4},
+    "gpt2, full recompute": {"model.language.family": "gpt2", "model.language.num_query_groups": 4, **FULL},
 }
 
 

@@ -56,14 +56,17 @@ def test_every_rank_holds_what_core_builds() -> None:
 
 
 def test_stages_add_up_to_the_model() -> None:
-    """Over tensor-parallel ranks, everything but norms, tower and projector is cut; nothing is lost or held twice."""
+    """Over tensor ranks, all but norms, positions, tower and projector is cut; nothing is lost or held twice."""
     for recipe in random_recipes(SEED + 1, 200):
         language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
         stages = layout_of(recipe).stages
         held = sum(stage_parameters(recipe, stage)[0].total for stage in stages)
-        norms = (2 * language.num_layers + 1) * language.hidden_size
-        norms += 2 * language.num_layers * language.head_size * (language.family == "qwen3")
-        whole = (held - norms) * tensor + norms
+        same = (2 * language.num_layers + 1) * language.hidden_size
+        same += 2 * language.num_layers * language.head_size * (language.family == "qwen3")
+        if language.family == "gpt2":  # biases of norms and of what writes to the residual stream, and positions
+            same = 2 * same + 2 * language.num_layers * language.hidden_size
+            same += language.max_position_embeddings * language.hidden_size
+        whole = (held - same) * tensor + same
         padding = language.padded_vocab_size(tensor) - language.vocab_size
         copies = 1 if language.share_embeddings_and_output_weights and len(stages) == 1 else 2
         tied_again = language.share_embeddings_and_output_weights and len(stages) > 1

@@ -23,6 +23,7 @@ from neva_model.model import NevaModel, global_parameters
 from neva_model.model.vision import tower_config
 from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
 from neva_recipes.families import image_length, language_family
+from neva_recipes.plan.huggingface import LLAVA_SPELLING, language_spellings
 from neva_recipes.storage.exports import (
     cannot_be_written,
     require_new_directory,
@@ -93,19 +94,33 @@ def _check_projector(model: ModelConfig) -> None:
 
 @torch.no_grad()
 def _tensors(model: NevaModel, recipe: Recipe, exported: ExportedTokenizer) -> Tensors:
-    language: Tensors = {}
+    family = language_family(recipe.model.language).export
+    spelling = language_spellings(family)[0] if recipe.model.vision is None else LLAVA_SPELLING
+    tensors: Tensors = {}
     for name, parameter in global_parameters(model.language):
-        language |= split_parameter(name, parameter.cpu(), recipe.model.language)
-    family = language_family(recipe.model.language)
-    for name in (f"model.{family.embedding_tensor}", family.head_tensor):
-        if name in language:
-            language[name] = _with_all_rows(language[name], exported.rows)
+        tensors |= split_parameter(name, parameter.cpu(), recipe.model.language, spelling)
+    embedding, head = f"{spelling.body}{family.embedding_tensor}", f"{spelling.head}{family.head_tensor}"
+    if head not in tensors and not _is_tied(recipe.model):
+        tensors[head] = tensors[embedding].clone()
+    for name in (embedding, head):
+        if name in tensors:
+            tensors[name] = _with_all_rows(tensors[name], exported.rows)
     if model.vision is None or model.projector is None:
-        return language
-    tensors = {f"language_model.{name}": weight for name, weight in language.items()}
+        return tensors
     # The names in published LLaVA directories, which every release of transformers and vLLM reads.
     tensors |= {f"vision_tower.vision_model.{name}": weight.cpu() for name, weight in model.vision.state_dict().items()}
     return tensors | _projector_tensors(model.projector)
+
+
+def _is_tied(model: ModelConfig) -> bool:
+    """Return whether an exported model has one matrix for embeddings and output layer; otherwise the second is a copy.
+
+    The LLaVA of transformers takes the embeddings from a tensor of the name that Llama's has, or fails.
+    """
+    language = model.language
+    family = language_family(language).export
+    can_be = model.vision is None or family.embedding_tensor == "embed_tokens.weight"
+    return language.share_embeddings_and_output_weights and can_be
 
 
 def _with_all_rows(weight: torch.Tensor, rows: int) -> torch.Tensor:
@@ -151,21 +166,22 @@ def _write_configuration(recipe: Recipe, exported: ExportedTokenizer, dtype: tor
         "pad_token_id": exported.pad_id,
     }
     language, vision = recipe.model.language, recipe.model.vision
-    rows = max(language.vocab_size, exported.rows)
+    rows, is_tied = max(language.vocab_size, exported.rows), _is_tied(recipe.model)
+    text = _language_config(language, rows, {**tokens, "tie_word_embeddings": is_tied})
     if vision is None:
-        config: Any = _language_config(language, rows, tokens)
-        config.architectures = [language_family(language).keys.architectures[0]]
+        config: Any = text
+        config.architectures = [language_family(language).export.keys.architectures[0]]
     else:
         assert exported.image_token_id is not None and recipe.model.projector is not None
         config = LlavaConfig(
-            text_config=_language_config(language, rows, tokens),
+            text_config=text,
             vision_config=tower_config(vision),
             image_token_index=exported.image_token_id,
             image_seq_length=image_length(vision),
             projector_hidden_act="gelu" if recipe.model.projector.num_layers > 1 else "linear",
             vision_feature_layer=vision.vision_select_layer,
             vision_feature_select_strategy=feature_select_strategy(vision),
-            tie_word_embeddings=language.share_embeddings_and_output_weights,
+            tie_word_embeddings=is_tied,
             pad_token_id=exported.pad_id,
         )
         config.architectures = ["LlavaForConditionalGeneration"]
@@ -174,14 +190,15 @@ def _write_configuration(recipe: Recipe, exported: ExportedTokenizer, dtype: tor
     GenerationConfig(**{**tokens, "eos_token_id": exported.stop_ids or None}).save_pretrained(directory)
 
 
-def _language_config(language: LanguageConfig, rows: int, tokens: dict[str, object]) -> PretrainedConfig:
+def _language_config(language: LanguageConfig, rows: int, others: PlainTable) -> PretrainedConfig:
     """Return transformers' configuration of a recipe's language model.
 
     Args:
         language: The language model.
         rows: Rows of its vocabulary.
-        tokens: Ids of the tokens that begin, end and pad a sequence.
+        others: Keys that the recipe's language model does not decide alone.
     """
-    family = language_family(language)
-    config: PretrainedConfig = AutoConfig.for_model(family.model_type, **family.config_json(language, rows), **tokens)
+    family = language_family(language).export
+    fields = family.config_json(language, rows) | others
+    config: PretrainedConfig = AutoConfig.for_model(family.model_type, **fields)
     return config

@@ -1,12 +1,15 @@
 """Converts weights of a language model between Hugging Face's tensors and Core's, which are fused and cut."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from neva_model.checkpoints.huggingface.files import WeightFiles
 from neva_recipes.config import LanguageConfig
-from neva_recipes.families import Layout, language_family
+from neva_recipes.families import Layout, Weight, language_family
+from neva_recipes.families.language import sizes_of
+from neva_recipes.families.tensors import Part
 from neva_recipes.plan.huggingface import LanguageSpelling, core_weight
 
 __all__ = ["LanguageReader", "split_parameter"]
@@ -45,25 +48,31 @@ class LanguageReader:
             CheckpointError: The file of a tensor is damaged.
         """
         weight, names = core_weight(language_family(self.language), name, self.spelling)
+        parts = [(names[tensor], part) for tensor, part in zip(_numbers(weight), weight.parts, strict=True)]
         match weight.layout:
             case Layout.WHOLE:
                 return self.files.read(names[0])
             case Layout.STACKED:
-                return torch.cat([self._rows(part) for part in names])
+                return torch.cat([self._rows(weight, *part, self.rank, self.size) for part in parts])
             case Layout.COLUMNS:
-                return self._columns(names[0])
+                return self._columns(weight, names[0])
             case Layout.GROUPS:
-                return self._read_groups(names)
+                return self._read_groups(weight, parts)
             case Layout.VOCABULARY:
                 return self._read_vocabulary(names[0])
 
-    def _read_groups(self, names: tuple[str, ...]) -> torch.Tensor:
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return sizes_of(self.language)
+
+    def _read_groups(self, weight: Weight, parts: list[tuple[str, Part]]) -> torch.Tensor:
         groups = self.language.num_query_groups
         if groups % self.size == 0:
-            return _interleave([self._rows(name) for name in names], groups // self.size)
+            own = [self._rows(weight, *part, self.rank, self.size) for part in parts]
+            return _interleave(own, groups // self.size)
         # With more ranks than groups, a rank's rows may begin inside a group.
-        parts = [self.files.read(name) for name in names]
-        return _interleave(parts, groups).chunk(self.size)[self.rank]
+        whole = [self._rows(weight, *part, 0, 1) for part in parts]
+        return _interleave(whole, groups).chunk(self.size)[self.rank]
 
     @property
     def grown(self) -> range:
@@ -86,13 +95,33 @@ class LanguageReader:
             shard[new] = known.float().mean(dim=0).to(shard.dtype)
         return shard
 
-    def _rows(self, name: str) -> torch.Tensor:
-        share = self.files.shape(name)[0] // self.size
-        return self.files.read(name, rows=slice(self.rank * share, (self.rank + 1) * share))
+    def _rows(self, weight: Weight, name: str, part: Part, index: int, number: int) -> torch.Tensor:
+        """Return one of so many equal pieces of a part, as rows of Core's parameter.
 
-    def _columns(self, name: str) -> torch.Tensor:
-        share = self.files.shape(name)[1] // self.size
-        return self.files.read(name, columns=slice(self.rank * share, (self.rank + 1) * share))
+        Args:
+            weight: The parameter.
+            name: The directory's name of the tensor that holds the part.
+            part: The part.
+            index: Which piece.
+            number: How many pieces there are.
+        """
+        first, rows = part.place(self._sizes)
+        share = rows // number
+        piece = slice(first + index * share, first + (index + 1) * share)
+        if weight.transposed:
+            return self.files.read(name, columns=piece).t()
+        return self.files.read(name, rows=piece)
+
+    def _columns(self, weight: Weight, name: str) -> torch.Tensor:
+        share = self.files.shape(name)[0 if weight.transposed else 1] // self.size
+        piece = slice(self.rank * share, (self.rank + 1) * share)
+        return self.files.read(name, rows=piece).t() if weight.transposed else self.files.read(name, columns=piece)
+
+
+def _numbers(weight: Weight) -> list[int]:
+    """Return for each part of a parameter which of its tensors holds it."""
+    tensors = list(weight.tensors)
+    return [tensors.index(part.tensor) for part in weight.parts]
 
 
 def _interleave(parts: list[torch.Tensor], groups: int) -> torch.Tensor:
@@ -103,11 +132,13 @@ def _interleave(parts: list[torch.Tensor], groups: int) -> torch.Tensor:
         groups: Number of groups in them.
     """
     rest = parts[0].shape[1:]
-    return torch.cat([part.view(groups, -1, *rest) for part in parts], dim=1).reshape(-1, *rest)
+    return torch.cat([part.reshape(groups, -1, *rest) for part in parts], dim=1).reshape(-1, *rest)
 
 
-def split_parameter(name: str, weight: torch.Tensor, language: LanguageConfig) -> dict[str, torch.Tensor]:
-    """Return the Hugging Face tensors of one whole parameter of Core, named as the family's class names them.
+def split_parameter(
+    name: str, weight: torch.Tensor, language: LanguageConfig, spelling: LanguageSpelling
+) -> dict[str, torch.Tensor]:
+    """Return the Hugging Face tensors of one whole parameter of Core, as the family that it is exported as has them.
 
     Padding rows of the vocabulary are left out.
 
@@ -115,17 +146,28 @@ def split_parameter(name: str, weight: torch.Tensor, language: LanguageConfig) -
         name: Core's name, with layers counted over the whole model.
         weight: The parameter of a model on one tensor-parallel rank.
         language: The recipe's language model.
+        spelling: How the tensors are to be named.
     """
-    declared, names = core_weight(language_family(language), name, LanguageSpelling("model.", ""))
+    family = language_family(language).export
+    declared, names = core_weight(family, name, spelling)
+    pieces: dict[int, list[torch.Tensor]] = {}
+    for tensor, rows in zip(_numbers(declared), _split(declared, weight, language), strict=True):
+        pieces.setdefault(tensor, []).append(rows)
+    whole = {names[tensor]: torch.cat(rows) if len(rows) > 1 else rows[0] for tensor, rows in pieces.items()}
+    return {name: tensor.t() for name, tensor in whole.items()} if declared.transposed else whole
+
+
+def _split(declared: Weight, weight: torch.Tensor, language: LanguageConfig) -> list[torch.Tensor]:
+    """Return the parts of one whole parameter of Core, each with all of its rows."""
     match declared.layout:
         case Layout.GROUPS:
             queries = language.num_attention_heads // language.num_query_groups
             per_group = weight.view(language.num_query_groups, queries + 2, language.head_size, *weight.shape[1:])
-            parts = per_group.split([queries, 1, 1], dim=1)
-            return {part: tensor.flatten(0, 2) for part, tensor in zip(names, parts, strict=True)}
+            return [part.flatten(0, 2) for part in per_group.split([queries, 1, 1], dim=1)]
         case Layout.STACKED:
-            return dict(zip(names, weight.chunk(len(names)), strict=True))
+            sizes = sizes_of(language)
+            return list(weight.split([sizes[part.rows] for part in declared.parts]))
         case Layout.VOCABULARY:
-            return {names[0]: weight[: language.vocab_size]}
+            return [weight[: language.vocab_size]]
         case Layout.WHOLE | Layout.COLUMNS:
-            return {names[0]: weight}
+            return [weight]

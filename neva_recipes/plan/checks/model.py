@@ -1,9 +1,10 @@
 """Rules on the language model, and on which parts of a model exist and are trained."""
 
+import dataclasses
 from collections.abc import Iterator
 from itertools import islice
 
-from neva_recipes.config import RANDOM, LlavaDataConfig, Recipe
+from neva_recipes.config import RANDOM, LanguageConfig, LlavaDataConfig, Recipe
 from neva_recipes.families import language_family
 from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new
 from neva_recipes.plan.cost.parameters import is_small, padding_parameters, total_parameters
@@ -74,12 +75,38 @@ def head_size(recipe: Recipe) -> Iterator[Found]:
     ways: tuple[Way, ...] = multiples(_HEAD_SIZE, size, _KERNEL) if size <= 256 else ([{_HEAD_SIZE: 256}],)
     if language.kv_channels is not None and hidden % (_KERNEL * heads) == 0:
         ways = ([{_HEAD_SIZE: None}], *ways)
-    if size % 2:
+    if size % 2 and language_family(language).positions == "rotary":
         message = f"a head of {size} numbers cannot take rotary positions, which turn pairs"
         yield found(error("head-size-odd", message, recipe, *paths), *ways)
     elif (size % _KERNEL or size > 256) and recipe.trainer.accelerator != "cpu":
         message = f"fused attention on GPUs takes heads of a multiple of 8 up to 256, {size} falls back to a slow one"
         yield found(warning("head-size", message, recipe, *paths), *ways)
+
+
+def learned_positions(recipe: Recipe) -> Iterator[Found]:
+    """Fields of rotary positions are left alone where the family learns an embedding of each position."""
+    language = recipe.model.language
+    if language_family(language).positions == "rotary":
+        return
+    for field in dataclasses.fields(LanguageConfig):
+        if field.name.startswith(("rope", "rotary")) and getattr(language, field.name) != field.default:
+            path = f"model.language.{field.name}"
+            message = f"positions of family={language.family} are learned, so nothing is rotated"
+            yield found(error("learned-positions", message, recipe, path), [{path: field.default}])
+
+
+def heads_of_family(recipe: Recipe) -> Iterator[Found]:
+    """Heads are as the family's config.json can say them; otherwise no directory could hold the model."""
+    language = recipe.model.language
+    said, heads = language_family(language).export.fields.values(), language.num_attention_heads
+    if "num_query_groups" not in said and language.num_query_groups != heads:
+        message = f"every query head of family={language.family} has a key/value head of its own"
+        yield found(error("family-heads", message, recipe, _HEADS, _GROUPS), [{_GROUPS: heads}])
+    if "kv_channels" not in said and language.head_size * heads != language.hidden_size:
+        if language.kv_channels is None:
+            return  # `hidden-heads` reports it
+        message = f"heads of family={language.family} are hidden_size / num_attention_heads wide"
+        yield found(error("family-heads", message, recipe, _HIDDEN, _HEADS, _HEAD_SIZE), [{_HEAD_SIZE: None}])
 
 
 def rope_scaling(recipe: Recipe) -> Iterator[Found]:
@@ -100,7 +127,7 @@ def sliding_window(recipe: Recipe) -> Iterator[Found]:
 
 
 def sequence_positions(recipe: Recipe) -> Iterator[Found]:
-    """No sequence is longer than the rotary positions were trained for."""
+    """No sequence is longer than the positions that were trained."""
     length, longest = recipe.data.sequence_length, recipe.model.language.max_position_embeddings
     if length > longest:
         yield found(
@@ -231,6 +258,8 @@ model_rules: tuple[Rule, ...] = (
     hidden_heads,
     query_groups,
     head_size,
+    heads_of_family,
+    learned_positions,
     rope_scaling,
     sliding_window,
     sequence_positions,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from neva_recipes.config import PlainTable, Recipe
+from neva_recipes.families import language_family
 from neva_recipes.plan.checks._rules import Found, Rule, around, found
 from neva_recipes.plan.core_release import installed_core
 from neva_recipes.plan.cost.sizes import layers_per_stage
@@ -92,6 +93,25 @@ def selective_recompute(recipe: Recipe) -> Iterator[Found]:
         )
 
 
+def recomputed_bias(recipe: Recipe) -> Iterator[Found]:
+    """The feed-forward part cannot be recomputed where its output has a bias.
+
+    Core returns that weight out of the recomputed part, which makes it a result of the recomputation: the backward pass
+    then recomputes without end.
+    """
+    language, modules = recipe.model.language, recipe.model.recompute_modules or []
+    is_on = recipe.model.recompute_granularity == "selective" and "mlp" in modules
+    if is_on and language_family(language).core.get("add_bias_linear"):
+        message = f"the feed-forward part of family={language.family} has biases, with which Core cannot recompute it"
+        full = {_GRANULARITY: "full", _METHOD: "uniform", _NUMBER: 1, _MODULES: None}
+        others = [module for module in modules if module != "mlp"]
+        yield found(
+            error("recompute-bias", message, recipe, _MODULES, "model.language.family"),
+            [full],
+            [{_MODULES: others}] if others else [{_GRANULARITY: None, _MODULES: None}],
+        )
+
+
 def recomputed_norms(recipe: Recipe) -> Iterator[Found]:
     """Norms can be recomputed only in layers whose norms are separate modules."""
     modules = recipe.model.recompute_modules or []
@@ -128,6 +148,7 @@ recompute_rules: tuple[Rule, ...] = (
     full_recompute,
     recomputed_layers,
     selective_recompute,
+    recomputed_bias,
     recomputed_norms,
     recomputed_attention,
 )

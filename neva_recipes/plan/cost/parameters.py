@@ -51,7 +51,8 @@ def count_parameters(recipe: Recipe) -> tuple[PartParameters, ...]:
     embedding = language.vocab_size * language.hidden_size
     total = vocabulary_tables(language) * embedding
     family = language_family(language)
-    total += language.num_layers * sum(family.layer_parameters(language)) + family.end_parameters(language)
+    total += language.num_layers * sum(family.layer_parameters(language))
+    total += family.start_parameters(language) + family.end_parameters(language)
     return (_frozen_or_not("language", total, language.freeze), *_seeing_parts(recipe))
 
 
@@ -80,8 +81,8 @@ def padding_parameters(recipe: Recipe) -> int:
 def stage_parameters(recipe: Recipe, stage: Stage) -> tuple[PartParameters, ...]:
     """Return the weights on each GPU of a pipeline stage, including the padding of the vocabulary.
 
-    Every tensor-parallel rank holds all of the norms, the vision tower and the projector. If embeddings and output
-    layer share their weights, a last stage that is not the first holds a copy of them.
+    Every tensor-parallel rank holds all of the norms, learned positions, the vision tower and the projector. If
+    embeddings and output layer share their weights, a last stage that is not the first holds a copy of them.
 
     Args:
         recipe: A recipe whose sizes divide by its tensor-parallel size.
@@ -92,7 +93,7 @@ def stage_parameters(recipe: Recipe, stage: Stage) -> tuple[PartParameters, ...]
     total = stage.num_layers * sum(family.layer_parameters(language, tensor))
     embedding = language.padded_vocab_size(tensor) // tensor * language.hidden_size
     if stage.has_embedding:
-        total += embedding
+        total += embedding + family.start_parameters(language)
     if stage.has_output:
         is_shared = language.share_embeddings_and_output_weights and stage.has_embedding
         total += (0 if is_shared else embedding) + family.end_parameters(language)

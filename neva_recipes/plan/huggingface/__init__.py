@@ -8,12 +8,19 @@ from neva_recipes.plan.huggingface.comparison import Mismatch, compare_part
 from neva_recipes.plan.huggingface.configuration import Configuration
 from neva_recipes.plan.huggingface.directory import Directory, is_huggingface, kept_directory, open_directory
 from neva_recipes.plan.huggingface.json_files import read_image_processor, read_object
-from neva_recipes.plan.huggingface.names import LanguageSpelling, core_weight, projector_names
+from neva_recipes.plan.huggingface.names import (
+    LLAVA_SPELLING,
+    LanguageSpelling,
+    core_weight,
+    language_spellings,
+    projector_names,
+)
 from neva_recipes.plan.huggingface.parts import language_fields, tower_fields, tower_fields_of
 from neva_recipes.plan.huggingface.tower import tower_directory
 from neva_recipes.plan.huggingface.vocabulary import VocabularyRows, vocabulary_rows
 
 __all__ = [
+    "LLAVA_SPELLING",
     "Configuration",
     "Directory",
     "LanguageSpelling",
@@ -24,6 +31,7 @@ __all__ = [
     "is_huggingface",
     "language_fields",
     "kept_directory",
+    "language_spellings",
     "open_directory",
     "projector_names",
     "read_image_processor",

@@ -96,19 +96,18 @@ def _compare_language(
     if language.family != family.name:
         yield Mismatch(f"model_type is {family.model_type}", "model.language.family", family.name)
         return
-    rope = text["rope"]
-    held = {ours: getattr(language, ours) for ours in family.fields.values()} | {"kv_channels": language.head_size}
+    there = family.config(text)
+    said = {ours: theirs for theirs, ours in family.fields.items()}
+    # A family whose config.json does not say them has these all the same.
+    for ours, what in (("num_query_groups", "the number of key/value heads"), ("kv_channels", "the width of a head")):
+        said.setdefault(ours, what)
+    held = {ours: (getattr(there, ours), getattr(language, ours)) for ours in said}
+    held["kv_channels"] = there.head_size, language.head_size
     pairs = [
-        *((theirs, text[theirs], ours, held[ours]) for theirs, ours in family.fields.items()),
-        ("rope_theta", rope["rope_theta"], "rotary_base", language.rotary_base),
+        *((theirs, held[ours][0], ours, held[ours][1]) for ours, theirs in said.items()),
+        *(_rotary_pairs(text["rope"], language) if family.positions == "rotary" else ()),
         (
-            "rope factor",
-            rope.get("factor") if rope["rope_type"] == "llama3" else None,
-            "rope_scaling_factor",
-            language.rope_scaling_factor,
-        ),
-        (
-            "tie_word_embeddings is True, but lm_head.weight is not embed_tokens.weight, so that it"
+            f"tie_word_embeddings is True, but {family.head_tensor} is not {family.embedding_tensor}, so that it"
             if untied
             else "tie_word_embeddings",
             text["tie_word_embeddings"],
@@ -116,10 +115,17 @@ def _compare_language(
             language.share_embeddings_and_output_weights,
         ),
     ]
-    if language.max_position_embeddings > text["max_position_embeddings"]:
-        longest = text["max_position_embeddings"]
-        pairs.append(("max_position_embeddings", longest, "max_position_embeddings", language.max_position_embeddings))
+    longest, positions = there.max_position_embeddings, language.max_position_embeddings
+    # A model may use fewer positions than were trained, but a table of them has as many rows as it has.
+    if positions > longest or family.positions == "learned":
+        pairs.append((family.longest, longest, "max_position_embeddings", positions))
     yield from _differing("model.language", pairs)
+
+
+def _rotary_pairs(rope: Mapping[str, Any], language: LanguageConfig) -> Iterator[tuple[str, object, str, object]]:
+    yield "rope_theta", rope["rope_theta"], "rotary_base", language.rotary_base
+    factor = rope.get("factor") if rope["rope_type"] == "llama3" else None
+    yield "rope factor", factor, "rope_scaling_factor", language.rope_scaling_factor
 
 
 def _compare_vision(family: VisionFamily, tower: Mapping[str, object], vision: VisionConfig) -> Iterator[Mismatch]:

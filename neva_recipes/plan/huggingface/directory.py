@@ -126,10 +126,14 @@ class Directory:
 
     def missing(self, part: str) -> str | None:
         """Return which tensors of a part are missing, for a message; `None` if none are."""
-        spelling = getattr(self, f"{part}_spelling")
+        spelling, told = getattr(self, f"{part}_spelling"), self.configuration
         if spelling is None:
+            family = told.family if told is not None else None
+            embedding = (
+                f"{family.prefix}{family.embedding_tensor}" if family is not None else "model.embed_tokens.weight"
+            )
             anchor, what = {
-                "language": ("model.embed_tokens.weight", "language model"),
+                "language": (embedding, "language model"),
                 "vision": ("vision_model.embeddings.patch_embedding.weight", "vision tower"),
                 "projector": ("multi_modal_projector.linear_1.weight", "projector"),
             }[part]
@@ -148,22 +152,22 @@ class Directory:
     def _expected(self, part: str) -> Iterator[tuple[str, Shape]]:
         """Yield the names and shapes of a part's tensors."""
         configuration, spelling = self.configuration, getattr(self, f"{part}_spelling")
-        text = configuration.text if configuration is not None else None
+        language = configuration.language if configuration is not None else None
         if spelling is None:
             return
         if part == "vision" and self._tower is not None:
             yield from names.vision_tensors(spelling, *self._tower)
-        elif part == "language" and configuration is not None and configuration.language is not None:
+        elif part == "language" and configuration is not None and language is not None:
             assert configuration.family is not None
-            yield from names.language_tensors(spelling, configuration.family, configuration.language)
+            yield from names.language_tensors(spelling, configuration.family, language)
         elif part == "projector":
             features, hidden = self.projector_widths
             if configuration is not None and configuration.projector_width is not None:
                 features = configuration.projector_width
             elif self.tower is not None:
                 features = self.tower["hidden_size"]
-            if text is not None:
-                hidden = text["hidden_size"]
+            if language is not None:
+                hidden = language.hidden_size
             layers = 2 if spelling.endswith("multi_modal_projector.") else self.projector_layers
             yield from names.projector_tensors(spelling, layers, features, hidden)
 

@@ -14,7 +14,7 @@ from neva_recipes.families.tensors import Shape, Weight
 from neva_recipes.families.vision import VisionFamily
 
 __all__ = [
-    "LANGUAGE_SPELLINGS",
+    "LLAVA_SPELLING",
     "TOWER_LAYERS",
     "LanguageSpelling",
     "core_weight",
@@ -22,6 +22,7 @@ __all__ = [
     "find_projector_spelling",
     "find_vision_spelling",
     "is_idle",
+    "language_spellings",
     "language_tensors",
     "projector_layers",
     "projector_names",
@@ -42,12 +43,19 @@ class LanguageSpelling(NamedTuple):
     head: str
 
 
-LANGUAGE_SPELLINGS = (
-    LanguageSpelling("model.", ""),  # LlamaForCausalLM, and the original LLaVA
-    LanguageSpelling("language_model.model.", "language_model."),  # LlavaForConditionalGeneration, saved
-    LanguageSpelling("model.language_model.", ""),  # LlavaForConditionalGeneration, in memory
-    LanguageSpelling("", ""),  # LlamaModel
-)
+LLAVA_SPELLING = LanguageSpelling("language_model.model.", "language_model.")
+"""That of a saved LlavaForConditionalGeneration, whatever its language model."""
+
+
+def language_spellings(family: LanguageFamily) -> tuple[LanguageSpelling, ...]:
+    """Return the spellings of a family's tensors, that of its class with an output layer first."""
+    return (
+        LanguageSpelling(family.prefix, ""),  # LlamaForCausalLM, and the original LLaVA
+        LLAVA_SPELLING,
+        LanguageSpelling("model.language_model.", ""),  # LlavaForConditionalGeneration, in memory
+        LanguageSpelling("", ""),  # LlamaModel
+    )
+
 
 _VISION_SPELLINGS = (
     "",  # CLIPVisionModel and SiglipVisionModel of transformers 5
@@ -80,12 +88,12 @@ def core_weight(family: LanguageFamily, name: str, spelling: LanguageSpelling) -
     """
     weight, layer = family.weight(name)
     prefix = spelling.head if weight is family.head else spelling.body
-    prefix += "" if layer is None else _layer_prefix(layer)
+    prefix += "" if layer is None else _layer_prefix(family, layer)
     return weight, tuple(f"{prefix}{tensor}" for tensor in weight.tensors)
 
 
-def _layer_prefix(layer: int) -> str:
-    return f"layers.{layer}."
+def _layer_prefix(family: LanguageFamily, layer: int) -> str:
+    return f"{family.layers}{layer}."
 
 
 def projector_names(spelling: str, number: int, layers: int) -> tuple[str, str]:
@@ -106,7 +114,8 @@ def projector_names(spelling: str, number: int, layers: int) -> tuple[str, str]:
 
 def find_language_spelling(names: Container[str], family: LanguageFamily) -> LanguageSpelling | None:
     """Return the spelling of the language model in a directory; `None` if there is no language model."""
-    return next((one for one in LANGUAGE_SPELLINGS if f"{one.body}{family.embedding_tensor}" in names), None)
+    spellings = language_spellings(family)
+    return next((one for one in spellings if f"{one.body}{family.embedding_tensor}" in names), None)
 
 
 def find_vision_spelling(names: Container[str]) -> str | None:
@@ -145,7 +154,7 @@ def language_tensors(
     yield from _prefixed(spelling.head, family.head.shapes(sizes))
     layer = {name: shape for weight in family.layer for name, shape in weight.shapes(sizes).items()}
     for number in range(language.num_layers):
-        yield from _prefixed(f"{spelling.body}{_layer_prefix(number)}", layer)
+        yield from _prefixed(f"{spelling.body}{_layer_prefix(family, number)}", layer)
 
 
 def vision_tensors(spelling: str, family: VisionFamily, tower: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
@@ -182,7 +191,7 @@ def projector_tensors(spelling: str, layers: int, features: int, hidden: int) ->
 
 _IDLE = re.compile(
     # Computed when the model is built, but formerly saved with the weights.
-    r"(.*\.)?rotary_emb\.inv_freq|(.*\.)?embeddings\.position_ids"
+    r"(.*\.)?rotary_emb\.inv_freq|(.*\.)?embeddings\.position_ids|(.*\.)?attn\.(masked_)?bias"
     # Parts with which CLIP and SigLIP compare images and texts; patch features do not need them.
     r"|text_model\..*|(text|visual)_projection\.weight|logit_(scale|bias)"
     r"|(.*\.)?vision_model\.head\..*|head\.(probe|attention\..*|layernorm\..*|mlp\..*)"

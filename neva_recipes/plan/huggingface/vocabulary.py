@@ -43,8 +43,8 @@ class VocabularyRows:
 
 def vocabulary_rows(configuration: Configuration) -> VocabularyRows | None:
     """Return the rows of a directory's embedding; `None` if it has no language model."""
-    if configuration.text is None:
+    if configuration.language is None:
         return None
-    rows = configuration.text["vocab_size"]
+    rows = configuration.language.vocab_size
     image = configuration.image_token_index
     return VocabularyRows(rows, rows if image is None else min(image, rows))
