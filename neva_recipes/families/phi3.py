@@ -4,11 +4,12 @@ import dataclasses
 
 from neva_recipes.families.keys import ONE_WAY, Keys, Read
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.tensors import Axis
 from neva_recipes.families.values import COUNT, FLAG, LAYERS, NUMBER, OBJECT
 
 __all__ = ["PHI3"]
 
-_OWN = {
+_OWN: dict[str, dict[str, tuple[Axis, ...]]] = {
     "self_attention.linear_qkv.weight": {"self_attn.qkv_proj.weight": (("queries", "keys", "keys"), "hidden")},
     "mlp.linear_fc1.weight": {"mlp.gate_up_proj.weight": (("ffn", "ffn"), "hidden")},
 }
