@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from neva_recipes.config import LanguageConfig, RecipeError, VisionConfig, suggest
-from neva_recipes.families.clip import CLIP
 from neva_recipes.families.gpt2 import GPT2
 from neva_recipes.families.internlm2 import INTERNLM2
 from neva_recipes.families.language import LanguageFamily
@@ -20,7 +19,8 @@ from neva_recipes.families.mistral import MISTRAL
 from neva_recipes.families.phi3 import PHI3
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
-from neva_recipes.families.siglip import SIGLIP
+from neva_recipes.families.towers.clip import CLIP
+from neva_recipes.families.towers.siglip import SIGLIP
 from neva_recipes.families.vision import VisionFamily
 from neva_recipes.user_code import PackageObject, package_objects
 

@@ -17,7 +17,7 @@ from tests.model.model_cases import llava_recipe
 TOWER = """
     import dataclasses
 
-    from neva_recipes.families.clip import CLIP
+    from neva_recipes.families.towers.clip import CLIP
 
     TOWER = dataclasses.replace(
         CLIP,

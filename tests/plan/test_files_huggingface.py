@@ -26,14 +26,14 @@ from transformers import (
 from neva_recipes import gpt
 from neva_recipes.config import CheckpointError, ModelConfig, build
 from neva_recipes.families import keys
-from neva_recipes.families.clip import CLIP
 from neva_recipes.families.gpt2 import GPT2
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.mistral import MISTRAL
 from neva_recipes.families.phi3 import PHI3
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
-from neva_recipes.families.siglip import SIGLIP
+from neva_recipes.families.towers.clip import CLIP
+from neva_recipes.families.towers.siglip import SIGLIP
 from neva_recipes.plan.cost.parameters import total_parameters
 from neva_recipes.plan.huggingface import llava_keys, vocabulary_rows
 from neva_recipes.plan.huggingface.configuration import read_configuration

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from neva_recipes.config import CheckpointError, LanguageConfig, PlainTable
 from neva_recipes.families import LanguageFamily, VisionFamily, families, language_families, vision_families
-from neva_recipes.families.clip import CLIP
 from neva_recipes.families.keys import Keys, problems_of, read_values
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.towers.clip import CLIP
 from neva_recipes.families.values import bare
 from neva_recipes.plan.huggingface.json_files import read_object
 from neva_recipes.plan.huggingface.llava_keys import LLAVA, ORIGINAL_LLAVA, WHOLE_CLIP

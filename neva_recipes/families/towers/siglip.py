@@ -1,6 +1,6 @@
 """The vision towers of SigLIP (transformers: SiglipVisionConfig)."""
 
-from neva_recipes.families.clip import FIELDS, LAYER, NORM_AFTER
+from neva_recipes.families.towers.clip import FIELDS, LAYER, NORM_AFTER
 from neva_recipes.families.vision import VisionFamily, tower_keys
 
 __all__ = ["SIGLIP"]

@@ -1,0 +1,1 @@
+"""The families of vision towers, each declared in a file."""
