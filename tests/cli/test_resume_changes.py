@@ -104,6 +104,27 @@ def test_what_the_checkpoint_refuses_leaves_everything(finished, nemo_run, chang
     assert "succeeded" in nemo_run("status", check=0).stdout
 
 
+def test_an_earlier_checkpoint_is_named_where_it_helps_and_only_there(finished, nemo_run):
+    def answer(*words):
+        return nemo_run("resume", "digits", *words, check=2).stderr.partition("set it higher, or ")[2]
+
+    run, newest = shlex.quote(str(finished.path)), finished.path / "checkpoints" / "step-00000010"
+    anew = f"start a new run: nemo-run rerun {run} optim.adam_beta2=0.95\n"
+    assert answer("optim.adam_beta2=0.95") == answer("optim.adam_beta2=0.95", "--from", "step-10") == anew
+    earlier = newest.with_name("step-00000004")
+    shutil.copytree(newest, earlier)
+    record = json.loads((earlier / "checkpoint.json").read_text()) | {"step": 4, "consumed_samples": 512}
+    (earlier / "checkpoint.json").write_text(json.dumps(record))
+    way = f"nemo-run resume {run} --from step-4 optim.adam_beta2=0.95"
+    for more in ([], ["--from", "step-10"]):
+        assert answer("optim.adam_beta2=0.95", *more) == f"go on from an earlier checkpoint: {way}\n"
+    nemo_run(*shlex.split(way)[1:], "--dry-run", check=0)
+    # It would have nothing left to train either, or is damaged.
+    assert answer("trainer.max_steps=4") == f"start a new run: nemo-run rerun {run} trainer.max_steps=4\n"
+    (earlier / "checkpoint.json").unlink()
+    assert answer("optim.adam_beta2=0.95") == anew
+
+
 def test_a_tokenizer_file_with_other_ids_is_refused_by_a_look_too(finished, nemo_run):
     write_tokenizer(Path("tokens"))
     checkpoint = finished.path / "checkpoints" / "step-00000010"

@@ -55,7 +55,7 @@ def test_the_grid_is_every_combination():
     assert [tuple(point.values()) for point in made] == list(itertools.product("123", "xy"))
 
 
-def test_a_failed_point_does_not_stop_the_others_and_resume_runs_it_alone(runs_dir, starts):
+def test_a_failed_point_does_not_stop_the_others_and_resume_runs_it_alone(runs_dir, starts, capsys):
     (runs_dir / "fail 2").touch()
     pipeline = sweep("lr", points(optim__lr=["1e-5", "2e-5", "4e-5"]))
     run = run_pipeline(pipeline, LocalExecutor(), runs_dir, detach=True)
@@ -73,8 +73,17 @@ def test_a_failed_point_does_not_stop_the_others_and_resume_runs_it_alone(runs_d
     point = find_run(f"{run.name}/2", runs_dir)
     recipe = load_recipe(point.path / "recipe.yaml")
     set_field(recipe, "optim.lr", "3e-5")
+    assert run.status().state == "failed"
     point.resume(recipe, detach=True)
     assert point.wait() == 0
+    # The sweep is what its points are, in every place that tells of it.
+    status = run.status()
+    assert (status.state, status.exit_code, status.reason, run.wait()) == ("succeeded", 0, None, 0)
+    for name in ([], [run.name]):
+        capsys.readouterr()
+        assert main(["status", *name, "--runs-dir", str(runs_dir)]) == 0
+        shown = capsys.readouterr().out.replace(str(runs_dir), "")
+        assert "succeeded" in shown and "failed" not in shown
     run.resume(detach=True)
     assert run.wait() == 0
     assert starts() == ["1", "2", "3", "2"]

@@ -1,13 +1,15 @@
 """The notes shown before a run goes on with a changed recipe."""
 
-from collections.abc import Mapping
+import contextlib
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neva_recipes.config import CheckpointError, Recipe, format_value
+from neva_recipes.config import CheckpointError, Recipe, RecipeError, format_value
 from neva_recipes.plan.cost.schedule import learning_rate, run_steps
 from neva_recipes.plan.origins.checkpoints import read_saved_recipe
 from neva_recipes.plan.resuming.changes import FieldChange, changed_fields, require_resumable
-from neva_recipes.run_directory.names import INFORMATION_FILE
+from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints, listed_step
 from neva_recipes.storage.checkpoints import read_record, require_files
 
 __all__ = ["notes_on", "resume_notes"]
@@ -52,10 +54,24 @@ def notes_on(checkpoint: Path, recipe: Recipe, *, has_succeeded: bool = False) -
         changed = ", ".join(change.path for change in changes)
         raise CheckpointError(
             f"{changed}: changed, but nothing is left to train: {told['step']} steps are done, and "
-            f"trainer.max_steps={steps} asks for no more: set it higher, or go on from an earlier checkpoint "
-            "(resume RUN --from STEP)"
+            f"trainer.max_steps={steps} asks for no more: set it higher, or {_other_way(checkpoint, recipe, changes)}"
         )
     return resume_notes(saved, recipe, step=told["step"], metrics=told["metrics"])
+
+
+def _other_way(checkpoint: Path, recipe: Recipe, changes: Sequence[FieldChange]) -> str:
+    """Return how to train with a changed recipe for which nothing is left: from before a checkpoint, or anew."""
+    run = shlex.quote(str(checkpoint.parents[1]))
+    if any(change.is_group for change in changes):  # no value on the command line makes a group
+        return "start a new run with yours"
+    settings = " ".join(f"{change.path}={shlex.quote(format_value(change.new))}" for change in changes)
+    found = list_checkpoints(checkpoint.parent)
+    for earlier in reversed(found[: found.index(checkpoint)] if checkpoint in found else []):
+        with contextlib.suppress(CheckpointError, RecipeError):
+            notes_on(earlier, recipe, has_succeeded=True)
+            step = f"step-{listed_step(earlier)}"
+            return f"go on from an earlier checkpoint: nemo-run resume {run} --from {step} {settings}"
+    return f"start a new run: nemo-run rerun {run} {settings}"
 
 
 def resume_notes(
