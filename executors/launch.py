@@ -63,7 +63,7 @@ def plan_job(
     """
     executor = executor or LocalExecutor()
     recipe = settle(recipe, runs_dir)
-    planned = plan(recipe, executor, gpu=gpu)
+    planned = plan(recipe, executor, gpu=gpu, runs_dir=runs_dir)
     require_possible(planned)
     return job_of(recipe, planned, executor, name=name, runs_dir=runs_dir)
 

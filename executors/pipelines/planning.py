@@ -200,7 +200,8 @@ def plan_pipeline(
         raise RunError(f"parallel={parallel}: expected at least 1")
     moment = datetime.now().astimezone()
     directory = local_path(runs_dir, "runs_dir").resolve() / f"{chosen}-{moment:%Y%m%d-%H%M%S}"
-    stages = tuple(_told_apart(_plan_stages(pipeline, directory, Planner(executor), Settler(runs_dir))))
+    planner = Planner(executor, runs_dir=runs_dir)
+    stages = tuple(_told_apart(_plan_stages(pipeline, directory, planner, Settler(runs_dir))))
     specs = tuple(StageSpec(entry.stage.name, entry.after, dict(entry.stage.settings)) for entry in stages)
     job = Job(
         name=chosen,

@@ -24,6 +24,7 @@ from neva_recipes.plan import Planner
 from neva_recipes.plan.cost.schedule import run_steps
 from neva_recipes.plan.resuming import plan_going_on
 from neva_recipes.run_directory.layout import RECIPE_FILE
+from neva_recipes.run_directory.stages import pipeline_of
 
 __all__ = ["FinishedLength", "finished_length", "job_again"]
 
@@ -95,7 +96,8 @@ def job_again(
         return dataclasses.replace(job, env=executor.job_environment(job.layout)), None
     old = load_recipe(recipe_file)
     recipe = old if changed is None else changed
-    planned = (planner or Planner(executor)).plan(recipe)
+    runs_dir = (pipeline_of(run_dir) or run_dir).parent
+    planned = (planner or Planner(executor, runs_dir=runs_dir)).plan(recipe)
     planned = plan_going_on(planned) if goes_on else planned
     require_possible(planned)
     absolute = with_absolute_inputs(recipe)

@@ -77,7 +77,7 @@ def inspect_recipe(
         RunError: The name cannot be used.
     """
     recipe, place = executors.settle(recipe, runs_dir), executor or executors.LocalExecutor()
-    planned = plan(recipe, place, gpu=gpu)
+    planned = plan(recipe, place, gpu=gpu, runs_dir=runs_dir)
     if space := executors.disk_finding([planned], Path(runs_dir).absolute()):
         planned = replace(planned, findings=(*planned.findings, space))
     inspection = Inspection(recipe, planned, None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from neva_recipes.config import Draft, Recipe, RunError, build
@@ -112,18 +113,25 @@ class Plan:
         return tuple(finding for finding in found if self.gpu_counts or finding.about != "memory")
 
 
-def plan(recipe: Draft[Recipe] | Recipe, executor: Place | None = None, *, gpu: str | None = None) -> Plan:
+def plan(
+    recipe: Draft[Recipe] | Recipe,
+    executor: Place | None = None,
+    *,
+    gpu: str | None = None,
+    runs_dir: str | Path | None = None,
+) -> Plan:
     """Return the plan of a recipe. It reads the files that the recipe names, but starts and writes nothing.
 
     Args:
         recipe: What to train.
         executor: The executor to ask whether it can run the recipe; `None` asks none.
         gpu: Name of a GPU type, such as `h100-80g`; `None` means the executor's, or h100-80g if that is unknown.
+        runs_dir: Folder in which runs were looked for by name, for messages; `None` if in none.
 
     Raises:
         RecipeError: A field holds a value of the wrong type or out of range, or the GPU type is unknown.
     """
-    return Planner(executor, gpu=gpu).plan(recipe)
+    return Planner(executor, gpu=gpu, runs_dir=runs_dir).plan(recipe)
 
 
 class Planner:
@@ -132,19 +140,22 @@ class Planner:
     Args:
         executor: The executor to ask whether it can run the recipes; `None` asks none.
         gpu: Name of a GPU type, such as `h100-80g`; `None` means the executor's, or h100-80g if that is unknown.
+        runs_dir: Folder in which runs were looked for by name, for messages; `None` if in none.
 
     Raises:
         RecipeError: The GPU type is unknown.
     """
 
-    def __init__(self, executor: Place | None = None, *, gpu: str | None = None) -> None:
+    def __init__(
+        self, executor: Place | None = None, *, gpu: str | None = None, runs_dir: str | Path | None = None
+    ) -> None:
         self._executor = executor
         known = executor.planned_gpu() if gpu is None and executor is not None else gpu
         self._card, self._assumed = find_gpu(known), known is None
         types = [] if known is None else gpus_named(known)
         self._smaller = types[-1] if len(types) > 1 else None
         self._machine = executor.cpu_machine() if executor is not None else None
-        self._files = FileRules()
+        self._files = FileRules(runs_dir)
         self._samples: dict[str, tuple[SampleLengths, str]] = {}
         self._lengths: dict[tuple[str, int], Lengths] = {}
 

@@ -214,7 +214,9 @@ def test_nothing_like_it_is_left_to_the_plan(runs_dir):
         for finding in inspect_recipe(starting_from("zzz"), runs_dir=runs_dir).notes
         if "model.language.from_pretrained" in finding.fields
     ]
-    assert "model.language.from_pretrained=zzz: no such run, file or folder" in finding.line()
+    assert f"model.language.from_pretrained=zzz: no such run in {runs_dir}, file or folder" in finding.line()
+    missing = executors.plan_job(starting_from("zzz"), runs_dir="my runs").missing
+    assert any(line.endswith("from_pretrained=zzz: no such run in my runs, file or folder") for line in missing)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Weights of another size than the recipe's: the size that has them is offered, and no change that they cannot take."""
 
+import re
+
 import pytest
 
 from neva_recipes.config import build
@@ -44,14 +46,36 @@ def test_the_sizes_are_those_of_the_recipes(name):
 def test_a_tiny_projector_in_a_large_recipe():
     take = "take size=tiny of llava.finetune, which has these sizes"
     named = f"{PROJECTOR}=stage-1"
-    assert told("llava.finetune", named) == [("shape-mismatch", take), *[("projector-mismatch", take)] * 2]
-    # By the one change that is named everything is right.
-    assert told("llava.finetune tiny", named) == []
+    assert told("llava.finetune", named) == [
+        ("shape-mismatch", take),
+        ("projector-mismatch", f"{take}, with {VISION}=stage-1"),
+        ("projector-mismatch", f"{take}, with {LANGUAGE_FIELD}=stage-1"),
+    ]
     # A recipe that has no such size is asked for another projector: its own weights cannot take other widths.
     ((code, way), *_) = told("neva.finetune", named)
     assert code == "shape-mismatch"
     beside = "meta-llama/Llama-2-7b-chat-hf and openai/clip-vit-large-patch14"
     assert way == f"take a projector that was trained beside {beside}"
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "",
+        "trainer.seed=7",
+        f"trainer.seed=7 {LANGUAGE_FIELD}=text model.language.vocab_size=300",
+        "trainer.seed=7 model.language.freeze=false",
+    ],
+)
+def test_what_a_tiny_projector_asks_for_is_whole(stage, folder):
+    write_run(folder, "stage-7", make("llava.pretrain tiny", stage + ALWAYS))
+    named = f"{PROJECTOR}=stage-7"
+    ways = [way for _, way in told("llava.finetune", named)]
+    typed = dict.fromkeys(word for way in ways for word in re.findall(r"[\w.]+=[^ ,]+", way))
+    size, *others = typed
+    assert size == "size=tiny" and len(others) == 2
+    vocabulary = "model.language.vocab_size=300" if f"{LANGUAGE_FIELD}=text" in others else ""  # settled by a launch
+    assert told("llava.finetune tiny", f"{named} {' '.join(others)} {vocabulary}") == []
 
 
 def test_a_tiny_language_model_in_a_large_recipe(folder):

@@ -68,8 +68,8 @@ def diff_command(argv: Sequence[str]) -> int:
     old, new = (open_recipe(name, overrides, **place) for name, overrides in sides)
     changes = recipe_changes(old, new)
     plans = (
-        plan(old, _place_of(sides[0][0], **place), gpu=arguments.gpu),
-        plan(new, _place_of(sides[1][0], **place), gpu=arguments.gpu),
+        plan(old, _place_of(sides[0][0], **place), gpu=arguments.gpu, runs_dir=arguments.runs_dir),
+        plan(new, _place_of(sides[1][0], **place), gpu=arguments.gpu, runs_dir=arguments.runs_dir),
     )
     titles = _title(*sides[0]), _title(*sides[1])
     results = [_results(name, overrides, **place) for name, overrides in sides]

@@ -48,11 +48,15 @@ class FileRules:
     A name that can only be on the Hugging Face hub is not checked; the worker does that. A name whose first half is a
     local folder is taken for a path.
 
+    Args:
+        runs_dir: Folder in which runs were looked for by name, for messages; `None` if in none.
+
     Attributes:
         rules: The rules.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runs_dir: str | Path | None = None) -> None:
+        self._runs_dir = runs_dir
         self._opened = Opened()
         self._data: dict[str, list[Finding]] = {}
         self.rules: tuple[Rule, ...] = (
@@ -63,7 +67,7 @@ class FileRules:
             self._validation_rule,
             self._samples_rule,
             check_repeats,
-            _names,
+            self._names_rule,
             self._sources_rule,
             self._projector_rule,
             self._left_projector_rule,
@@ -93,6 +97,9 @@ class FileRules:
         if named not in self._data:
             self._data[named] = list(_data_files(recipe))
         return map(_with_ways, self._data[named])
+
+    def _names_rule(self, recipe: Recipe) -> Iterator[Found]:
+        return _names(recipe, self._runs_dir)
 
     def _sources_rule(self, recipe: Recipe) -> Iterator[Found]:
         return check_sources(recipe, self._opened)
@@ -153,7 +160,7 @@ def _data_files(recipe: Recipe) -> Iterator[Finding]:
         yield from _missing(recipe, field, Path.is_dir, "folder", advice, [recipe.data.image_folder], 0)
 
 
-def _names(recipe: Recipe) -> Iterator[Found]:
+def _names(recipe: Recipe, runs_dir: str | Path | None) -> Iterator[Found]:
     if recipe.data.tokenizer is None and recipe.model.language.source is None:
         yield found(
             error(
@@ -170,7 +177,8 @@ def _names(recipe: Recipe) -> Iterator[Found]:
             continue
         if not _HUB_NAME.fullmatch(name):
             may_be_run = field != "data.tokenizer" and "/" not in name
-            kinds = "run, file or folder" if may_be_run else "file or folder"
+            place = "" if runs_dir is None else f" in {runs_dir}"
+            kinds = f"run{place}, file or folder" if may_be_run else "file or folder"
             yield from _not_there(recipe, field, f"no such {kinds}")
         elif path_is(Path(name).parent, Path.is_dir):
             advice = "its first part is a folder here, so it is not looked for on the Hugging Face hub"

@@ -64,7 +64,8 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
     if ours.drawn_by is None and theirs.drawn_by is not None:
         # Don't advise to replace trained weights by random ones.
         what = f"the random {name} of its run"
-        yield found(_warning(recipe, what, field, advice=size or _repeated(recipe, part, source, trained, opened)))
+        advice = _in_size(size, field, source, opened) if size else _repeated(recipe, part, source, trained, opened)
+        yield found(_warning(recipe, what, field, advice=advice))
         return
     sources, differences = [source], dict[str, Any]()
     if ours.drawn_by is not None and theirs.drawn_by is not None:
@@ -79,13 +80,19 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
         what = f"the {name} of {there.source}"
         sources.insert(0, there.source)
     if size:
-        yield found(_warning(recipe, what, field, *differences, advice=size))
+        yield found(_warning(recipe, what, field, *differences, advice=_in_size(size, field, sources[0], opened)))
         return
     # The path of a future run cannot be named yet.
     advice = f"take {field} from the same stage" if source in opened.coming else ""
     yield found(
         _warning(recipe, what, field, *differences, advice=advice), [{field: each, **shape} for each in sources]
     )
+
+
+def _in_size(size: str, field: str, source: str, opened: Opened) -> str:
+    """Return the advice to take another size, with the part that the projector was trained beside."""
+    own = f"{field} from the same stage" if source in opened.coming else f"{field}={shlex.quote(source)}"
+    return f"{size}, with {own}"
 
 
 def _repeated(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Opened) -> str:

@@ -69,8 +69,8 @@ def _other_way(checkpoint: Path, recipe: Recipe, changes: Sequence[FieldChange])
     for earlier in reversed(found[: found.index(checkpoint)] if checkpoint in found else []):
         with contextlib.suppress(CheckpointError, RecipeError):
             notes_on(earlier, recipe, has_succeeded=True)
-            step = f"step-{listed_step(earlier)}"
-            return f"go on from an earlier checkpoint: nemo-run resume {run} --from {step} {settings}"
+            command = f"nemo-run resume {run} --from step-{listed_step(earlier)} {settings}"
+            return f"go on from an earlier checkpoint: {command}"
     return f"start a new run: nemo-run rerun {run} {settings}"
 
 
