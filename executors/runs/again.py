@@ -96,8 +96,7 @@ def job_again(
         return dataclasses.replace(job, env=executor.job_environment(job.layout)), None
     old = load_recipe(recipe_file)
     recipe = old if changed is None else changed
-    runs_dir = (pipeline_of(run_dir) or run_dir).parent
-    planned = (planner or Planner(executor, runs_dir=runs_dir)).plan(recipe)
+    planned = (planner or Planner(executor, runs_dir=(pipeline_of(run_dir) or run_dir).parent)).plan(recipe)
     planned = plan_going_on(planned) if goes_on else planned
     require_possible(planned)
     absolute = with_absolute_inputs(recipe)
