@@ -12,6 +12,7 @@ from neva_recipes.config import (
     RecipeError,
     build,
     format_value,
+    items_of,
     iterate_fields,
     load_recipe,
     recipe_from_yaml,
@@ -120,6 +121,9 @@ def test_every_field_can_be_set_from_its_command_line_spelling(recipe):
         # An optional text field cannot hold the word none: that is how it is cleared.
         assume(not (isinstance(field.value, str) and field.value.lower() in ("none", "null")))
         set_field(fresh, field.path, format_value(field.value))
+    for name in ("data_path", "validation_data_path"):  # one path, and a list of it, mean the same
+        for draft in (fresh, recipe):
+            setattr(draft.data, name, items_of(getattr(draft.data, name)))
     assert build(fresh) == build(recipe)
 
 

@@ -19,6 +19,7 @@ from neva_recipes.config import (
     build,
     config,
     describe_type,
+    field_types,
     format_value,
     parse_value,
     recipe_from_yaml,
@@ -88,6 +89,11 @@ def test_places_of_a_tuple():
 )
 def test_lists(text, items):
     assert parse_value(list[str], text, "x") == items
+
+
+def test_no_paths_are_not_the_name_of_one():
+    annotation = field_types(LlavaDataConfig)["data_path"]
+    assert parse_value(annotation, "[]", "x") == []
 
 
 @pytest.mark.parametrize("text", ['export A="1,2"', "a,b'c", r'"\d,1"'])

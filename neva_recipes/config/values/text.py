@@ -30,6 +30,7 @@ _QUOTED = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)')\s*(?:,|$)""", re.D
 """A quoted item of a list: in double quotes with the escapes of JSON, in single quotes without escapes."""
 
 _LISTS: dict[Any, Callable[[list[Any]], Any]] = {list: list, tuple: tuple, set: set, frozenset: frozenset}
+_EMPTY_LIST = "[]"
 _UNREADABLE = object()
 
 
@@ -61,6 +62,8 @@ def parse_value(annotation: object, text: str, path: str, *, may_be_empty: bool 
         raise RecipeError(f"{path}={text}: is a table, set what is in it by name: {path}.NAME=VALUE")
     if is_list(annotation) and not path_is(expand_path(text)):  # the name of a file can end in a comma
         _require_whole_list(text, path)
+        if text == _EMPTY_LIST:  # a text only where no list is taken
+            members = tuple(sorted(members, key=lambda member: not is_list(member)))
     for member in members:
         value = _read(member, text, path)
         if value is not _UNREADABLE:
@@ -222,7 +225,7 @@ def format_value(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple | set | frozenset):
-        return ",".join(map(_format_item, value)) or "[]"
+        return ",".join(map(_format_item, value)) or _EMPTY_LIST
     if isinstance(value, dict):
         shown = {name: MASK if is_secret(name, str(item)) else str(item) for name, item in value.items()}
         return ",".join(f"{name}={item}" for name, item in shown.items()) or "{}"
