@@ -97,7 +97,7 @@ def test_a_resume_looks_for_what_it_is_given(folder, capfd):
 def test_names_of_the_hub_and_the_home_folder_are_left_to_whom_they_concern(folder):
     recipe = llava.finetune("tiny")
     recipe.data.data_path, recipe.data.tokenizer = "~/chats.json", "owner/name"
-    recipe.model.vision.from_pretrained = "openai/clip-vit-large-patch14"
+    recipe.model.vision.from_pretrained = "owner/tower"
     job = executors.plan_job(recipe)
     assert job.missing == ()
     (folder / "planned.yaml").write_text(job.recipe_yaml)
