@@ -7,6 +7,7 @@ from megatron.core.inference.contexts import StaticInferenceContext
 
 from neva_model.inference.options import Sampling
 from neva_model.model import NevaModel
+from neva_recipes.families.rope import cache_lasts_until
 from neva_recipes.prompts.questions import require_room
 
 __all__ = ["check_length", "choose_tokens", "complete", "generate", "image_features_of", "sequence_limit"]
@@ -14,7 +15,7 @@ __all__ = ["check_length", "choose_tokens", "complete", "generate", "image_featu
 
 def sequence_limit(model: NevaModel) -> int:
     """Return the longest sequence that the model's positions allow: prompt, image tokens and answer together."""
-    return model.model_config.language.max_position_embeddings
+    return model.model_config.language.longest_sequence
 
 
 def check_length(model: NevaModel, length: int) -> None:
@@ -78,19 +79,27 @@ def generate(
     device = next(model.parameters()).device
     generator, stops, ended = _generator(sampling.seed, device), frozenset(stop_token_ids), [False] * batch
     steps = min(sampling.max_new_tokens, sequence_limit(model) - length)
-    context = StaticInferenceContext(batch, length + steps)
-    current = tokens.to(device)
+    context, whole = StaticInferenceContext(batch, length + steps), tokens.to(device)
     if image_features is None and images is not None and len(images) > 0:
         image_features = image_features_of(model, images)
     for _ in range(steps):
-        logits = _next_logits(model, current, image_features, context)
+        if _is_outgrown(model, context, whole.shape[1]):
+            context = StaticInferenceContext(batch, length + steps)
+        cached = context.sequence_len_offset
+        logits = _next_logits(model, whole[:, cached:], None if cached else image_features, context)
         chosen = choose_tokens(logits, sampling, generator)
         step = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]
         yield step
         ended = [done or token in stops for done, token in zip(ended, step, strict=True)]
         if all(ended):
             return
-        current, image_features = chosen[:, None], None
+        whole = torch.cat([whole, chosen[:, None]], dim=1)
+
+
+def _is_outgrown(model: NevaModel, context: StaticInferenceContext, length: int) -> bool:
+    """Return whether the keys in a cache cannot serve a sequence of this length."""
+    longest = cache_lasts_until(model.model_config.language)
+    return longest is not None and 0 < context.sequence_len_offset <= longest < length
 
 
 def _generator(seed: int | None, device: torch.device) -> torch.Generator:

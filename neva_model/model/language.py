@@ -6,6 +6,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.layers import block_spec
+from neva_model.model.rotary import Rotary
 from neva_recipes.config import LanguageConfig
 from neva_recipes.families import language_family
 from neva_recipes.prompts.encoding import IGNORE_INDEX
@@ -47,14 +48,13 @@ class LanguageModel(GPTModel):
             pre_process=pre_process,
             post_process=post_process,
             position_embedding_type="rope" if family.positions == "rotary" else "learned_absolute",
-            rotary_base=language.rotary_base,
-            rope_scaling=language.rope_scaling_factor is not None,
-            rope_scaling_factor=language.rope_scaling_factor or 1.0,
             share_embeddings_and_output_weights=language.share_embeddings_and_output_weights,
             # Image features are inserted into the embeddings of the whole sequence before it is divided.
             scatter_embedding_sequence_parallel=False,
             vp_stage=virtual_stage,
         )
+        if family.positions == "rotary":
+            self.rotary_pos_emb = Rotary(config, language)
         self.unpadded_vocab_size = language.vocab_size
         self.family = family
 
@@ -79,6 +79,8 @@ class LanguageModel(GPTModel):
             inference_context: Key/value cache.
             **kwargs: Further arguments of Core's.
         """
+        if self.family.positions == "rotary":
+            self.rotary_pos_emb.take_positions(position_ids, inference_context)
         output = super().forward(
             input_ids,
             position_ids,

@@ -6,6 +6,7 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.layers import has_transformer_engine
+from neva_model.model.rotary import set_attention_factor
 from neva_recipes.config import LanguageConfig, ModelConfig, ParallelConfig, Recipe, RecipeError
 from neva_recipes.families import language_family
 
@@ -23,7 +24,7 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
     """
     language, parallel = recipe.model.language, recipe.parallel
     dtype = torch.bfloat16 if recipe.precision.precision == "bf16" else torch.float32
-    return TransformerConfig(
+    config = TransformerConfig(
         num_layers=language.num_layers,
         hidden_size=language.hidden_size,
         ffn_hidden_size=language.ffn_hidden_size,
@@ -55,6 +56,8 @@ def transformer_config(recipe: Recipe) -> TransformerConfig:
         **_kernels(dtype),
         **_fp8(recipe),
     )
+    set_attention_factor(config, language)
+    return config
 
 
 def model_parallel_sizes(parallel: ParallelConfig) -> dict[str, int | None]:

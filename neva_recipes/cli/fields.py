@@ -13,11 +13,14 @@ from neva_recipes.cli.arguments import wrap
 from neva_recipes.config import (
     ConfigNode,
     Draft,
+    Field,
     Recipe,
+    config,
     describe_type,
     field_types,
     format_value,
     iterate_fields,
+    made_by_its_fields,
     node_types,
 )
 from neva_recipes.registry import RecipeParameter
@@ -69,13 +72,22 @@ def describe_parameters(parameters: tuple[RecipeParameter, ...]) -> Iterator[str
 def describe_fields(recipe: Draft[ConfigNode]) -> Iterator[str]:
     """Yield the lines that list every settable field with its value in this recipe, its meaning and its type."""
     group = None
-    for field in iterate_fields(recipe):
+    for field in _with_groups_to_make(recipe):
         if field.owner is not group:
             group = field.owner
             yield ""
             yield wrap(f"{field.path.rpartition('.')[0] or 'recipe'}: {inspect.getdoc(field.owner)}")
         meaning = field_meanings(field.owner)[field.path.rpartition(".")[2]]
         yield from describe_field(f"{field.path}={shlex.quote(format_value(field.value))}", meaning, field.annotation)
+
+
+def _with_groups_to_make(recipe: Draft[ConfigNode]) -> Iterator[Field]:
+    """Yield every field of a recipe, and those of a group that is not there but comes with its first field."""
+    for field in iterate_fields(recipe):
+        yield field
+        group = made_by_its_fields(field.annotation)
+        if group is not None and field.value is None:
+            yield from iterate_fields(config(group), f"{field.path}.")
 
 
 def describe_field(setting: str, meaning: str, annotation: object) -> Iterator[str]:

@@ -36,6 +36,7 @@ from neva_recipes.config.model import (
     LlavaModelConfig,
     ModelConfig,
     ProjectorConfig,
+    RopeConfig,
     VisionConfig,
 )
 from neva_recipes.config.overlay import lay_over
@@ -64,6 +65,7 @@ from neva_recipes.config.tree import (
     config,
     drafted_classes,
     iterate_fields,
+    made_by_its_fields,
     makes_drafts,
     owned,
     set_field,
@@ -154,6 +156,7 @@ __all__ = [
     "PositiveFloat",
     "PrecisionConfig",
     "ProjectorConfig",
+    "RopeConfig",
     "Range",
     "Recipe",
     "NoSuchFieldError",
@@ -182,6 +185,7 @@ __all__ = [
     "is_placeholder",
     "items_of",
     "iterate_fields",
+    "made_by_its_fields",
     "lay_over",
     "listed_paths",
     "load_recipe",

@@ -2,10 +2,26 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from neva_recipes.config.values.node import ConfigNode, Matches, Positive, PositiveFloat, Range, config_dataclass
+from neva_recipes.config.values.node import (
+    ConfigNode,
+    Matches,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Range,
+    config_dataclass,
+)
 from neva_recipes.config.values.paths import OptionalPathField
 
-__all__ = ["RANDOM", "LanguageConfig", "LlavaModelConfig", "ModelConfig", "ProjectorConfig", "VisionConfig"]
+__all__ = [
+    "RANDOM",
+    "LanguageConfig",
+    "LlavaModelConfig",
+    "ModelConfig",
+    "ProjectorConfig",
+    "RopeConfig",
+    "VisionConfig",
+]
 
 RANDOM = "random"
 """Value of `from_pretrained` that asks for random weights; a folder of that name is `./random`."""
@@ -24,6 +40,42 @@ class _Part(ConfigNode):
     def source(self) -> str | None:
         """Where the weights come from; `None` means random weights, whether the recipe says so or not."""
         return None if self.from_pretrained == RANDOM else self.from_pretrained
+
+
+@config_dataclass
+class RopeConfig(ConfigNode):
+    """How rotary positions are stretched; the names and their meaning are those of rope_parameters in a config.json."""
+
+    is_made_by_its_fields = True
+
+    kind: Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
+    """The kind (Hugging Face: rope_type); it decides which of the other fields count."""
+    factor: PositiveFloat | None = None
+    """How far positions are stretched; with longrope None means max_position_embeddings over the original length."""
+    original_max_position_embeddings: Positive | None = None
+    """llama3, yarn, longrope: the length before the stretching; None means max_position_embeddings."""
+    attention_factor: PositiveFloat | None = None
+    """yarn, longrope: factor on cosine and sine; None computes it from the factor."""
+    beta_fast: PositiveFloat | None = None
+    """yarn: turns within the original length from which on a frequency stays as it is; None means 32."""
+    beta_slow: PositiveFloat | None = None
+    """yarn: turns within the original length up to which a frequency is divided by the factor; None means 1."""
+    mscale: NonNegativeFloat | None = None
+    """yarn: with mscale_all_dim, another way to compute the attention factor."""
+    mscale_all_dim: NonNegativeFloat | None = None
+    """yarn: see mscale."""
+    truncate: bool | None = None
+    """yarn: whether the range between beta_fast and beta_slow is widened to whole numbers; None means true."""
+    short_factor: list[PositiveFloat] | None = None
+    """longrope: a divisor for each frequency, for sequences up to the original length."""
+    long_factor: list[PositiveFloat] | None = None
+    """longrope: the divisors for longer sequences."""
+    low_freq_factor: PositiveFloat | None = None
+    """llama3: turns within the original length up to which a frequency is divided by the factor."""
+    high_freq_factor: PositiveFloat | None = None
+    """llama3: turns within the original length from which on a frequency stays as it is."""
+    partial_rotary_factor: Annotated[float, Range(above=0, maximum=1)] = 1.0
+    """Share of a head that is rotated, its first numbers; less than 1 only where the family can."""
 
 
 @config_dataclass
@@ -49,11 +101,12 @@ class LanguageConfig(_Part):
     make_vocab_size_divisible_by: Positive = 128
     """The embedding is padded to a multiple of this times tensor_model_parallel_size."""
     max_position_embeddings: Positive
-    """Longest sequence the positions were trained for; with learned positions, their number."""
+    """Longest sequence the positions were trained for; linear, dynamic and yarn stretch it. If they are learned, their
+    number."""
     rotary_base: PositiveFloat = 10000.0
     """Base of the rotary frequencies (Hugging Face: rope_theta); not for learned positions."""
     rope_scaling_factor: PositiveFloat | None = None
-    """Llama-3.1 frequency scaling factor; None means no scaling."""
+    """Llama-3.1 frequency scaling factor, short for rope.kind=llama3 with its numbers; None means no scaling."""
     layernorm_epsilon: PositiveFloat = 1e-5
     """Epsilon of the norms."""
     share_embeddings_and_output_weights: bool = False
@@ -71,11 +124,25 @@ class LanguageConfig(_Part):
     from_pretrained: OptionalPathField = None  # type: ignore[assignment]
     """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; None means random,
     random that this is meant."""
+    rope: RopeConfig | None = None
+    """How the rotary positions are stretched; None means not at all, or by rope_scaling_factor."""
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.kv_channels or self.hidden_size // self.num_attention_heads
+
+    @property
+    def longest_sequence(self) -> int:
+        """Longest sequence that the rotary positions reach.
+
+        Configurations give the length before stretching for linear and dynamic, and either length for yarn, so the
+        rule is that of vLLM, which serves them.
+        """
+        if self.rope is None or self.rope.factor is None or self.rope.kind not in ("linear", "dynamic", "yarn"):
+            return self.max_position_embeddings
+        original = self.rope.kind == "yarn" and self.rope.original_max_position_embeddings
+        return max(self.max_position_embeddings, int((original or self.max_position_embeddings) * self.rope.factor))
 
     def padded_vocab_size(self, tensor_model_parallel_size: int) -> int:
         """Rows of the embedding: vocab_size rounded up so that every tensor-parallel rank holds the same number."""

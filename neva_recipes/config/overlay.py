@@ -10,7 +10,7 @@ from neva_recipes.config._history import value_from
 from neva_recipes.config.errors import RecipeError
 from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.serialization import CLASS_KEY, read_yaml, read_yaml_text
-from neva_recipes.config.tree import Draft, DraftNode
+from neva_recipes.config.tree import Draft, DraftNode, config, made_by_its_fields
 from neva_recipes.config.values.nearness import suggest
 from neva_recipes.config.values.node import check_value, field_types, node_types
 
@@ -63,6 +63,11 @@ class _Overlay:
         child = node.__arguments__.get(key)
         if isinstance(child, fdl.Buildable) and value is not None:
             self.apply(child, value, f"{where}.")
+            return
+        if isinstance(value, dict) and (made := made_by_its_fields(annotation)):
+            child = config(made)
+            self.apply(child, value, f"{where}.")
+            setattr(node, key, child)
             return
         if isinstance(value, dict) and node_types(annotation):
             raise self._error(where, " is none in this recipe, so it has no fields")

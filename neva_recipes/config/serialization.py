@@ -210,7 +210,12 @@ def _first_line(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
 
 
-_LATER_FIELDS = {("OptimConfig", "lr_decay_steps"), ("LanguageConfig", "family"), ("LanguageConfig", "sliding_window")}
+_LATER_FIELDS = {
+    ("OptimConfig", "lr_decay_steps"),
+    ("LanguageConfig", "family"),
+    ("LanguageConfig", "sliding_window"),
+    ("LanguageConfig", "rope"),
+}
 """Fields that recipes saved by earlier versions lack; with the defaults such a recipe keeps its meaning."""
 
 

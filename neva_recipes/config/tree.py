@@ -35,6 +35,7 @@ __all__ = [
     "build",
     "config",
     "iterate_fields",
+    "made_by_its_fields",
     "makes_drafts",
     "owned",
     "set_field",
@@ -230,6 +231,12 @@ def _has_default(cls: Any, name: str) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
+def made_by_its_fields(annotation: object) -> type[ConfigNode] | None:
+    """Return the group that comes into being in a field that is `None` when one of its fields is set, if any does."""
+    classes = [cls for cls in node_types(annotation) if issubclass(cls, ConfigNode)]
+    return next((cls for cls in classes if cls.is_made_by_its_fields), None)
+
+
 def iterate_fields(recipe: Draft[ConfigNode], prefix: str = "") -> Iterator[Field]:
     """Yield every settable field of a recipe, depth first in the order of definition; a group yields its fields."""
     node: fdl.Buildable[ConfigNode] = recipe
@@ -259,6 +266,7 @@ def set_field(recipe: Draft[ConfigNode], path: str, text: str) -> None:
     path, adds = path.removesuffix("+"), path.endswith("+")
     shown = _shown(recipe, path)
     *groups, name = path.split(".")
+    made: tuple[DraftNode, str, DraftNode] | None = None
     for depth, group in enumerate(groups):
         child = node.__arguments__.get(group)
         if not isinstance(child, fdl.Buildable):
@@ -273,9 +281,13 @@ def set_field(recipe: Draft[ConfigNode], path: str, text: str) -> None:
                 key = ".".join([*groups[depth + 1 :], name])
                 setattr(node, group, check_value(types[group], {**(child or {}), key: item}, here))
                 return
-            if child is None and node_types(types[group]):
+            if child is None and (cls := made_by_its_fields(types[group])):
+                child = config(cls)
+                made = node, group, child
+            elif child is None and node_types(types[group]):
                 raise RecipeError(f"{shown}: {here} is none in this recipe, so it has no fields")
-            raise RecipeError(f"{shown}: {here} is a field, not a group of fields")
+            else:
+                raise RecipeError(f"{shown}: {here} is a field, not a group of fields")
         node = child
     types = field_types(fdl.get_callable(node))
     if name not in types:
@@ -284,6 +296,8 @@ def set_field(recipe: Draft[ConfigNode], path: str, text: str) -> None:
         raise RecipeError(f"{shown}+={text}: is no list: write {shown}={text}")
     value = parse_value(types[name], text, shown)
     setattr(node, name, [*items_of(node.__arguments__.get(name)), *items_of(value)] if adds else value)
+    if made is not None:
+        setattr(*made)
 
 
 def _shown(recipe: DraftNode, path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Optional
 
 from neva_recipes.config import ConvTemplate, LanguageConfig, PlainTable
 from neva_recipes.families.keys import Keys, problems_of, read_values
-from neva_recipes.families.rope import read_rope, rope_parameters, rope_problems
+from neva_recipes.families.rope import ANY_ROPE, RopeOfFamily, read_rope, rope_config_json, rope_fields, rope_problems
 from neva_recipes.families.tensors import LAYER_PREFIX, Layout, Shape, Weight
 
 __all__ = ["LanguageFamily", "sizes_of"]
@@ -37,6 +37,7 @@ class LanguageFamily:
         longest: The key of its config.json that says how many positions there are.
         exported_as: The family whose class computes the same, if transformers has none of its own. A model is exported
             as one of that family, whose parameters have the same names in Core.
+        rope: What its class can do with rotary positions.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LanguageFamily:
     positions: Literal["rotary", "learned"] = "rotary"
     longest: str = "max_position_embeddings"
     exported_as: Optional["LanguageFamily"] = None
+    rope: RopeOfFamily = ANY_ROPE
 
     @property
     def export(self) -> "LanguageFamily":
@@ -107,7 +109,7 @@ class LanguageFamily:
         ):
             if ours in theirs and text[theirs[ours]] is None:
                 text[theirs[ours]] = value
-        return text | {"rope": read_rope(text, place)} if self.positions == "rotary" else text
+        return text | {"rope": read_rope(text, self.rope, place)} if self.positions == "rotary" else text
 
     def problems(self, fields: Mapping[str, object], keys: Keys | None = None, place: str = "") -> Iterator[str]:
         """Yield what is not supported in a config.json.
@@ -119,7 +121,7 @@ class LanguageFamily:
         """
         yield from problems_of(fields, keys or self.keys, place)
         if self.positions == "rotary":
-            yield from rope_problems(fields, self.read(fields, place)["rope"], place)
+            yield from rope_problems(fields, self.config(self.read(fields, place)), self.rope, place)
 
     def config(self, text: Mapping[str, Any], **others: Any) -> LanguageConfig:
         """Return the language model that a config.json describes.
@@ -146,9 +148,7 @@ class LanguageFamily:
             "share_embeddings_and_output_weights": bool(text["tie_word_embeddings"]),
         }
         if self.positions == "rotary":
-            rope = text["rope"]
-            told["rotary_base"] = float(rope["rope_theta"])
-            told["rope_scaling_factor"] = rope.get("factor") if rope["rope_type"] == "llama3" else None
+            told |= rope_fields(text["rope"])
         return told
 
     def config_json(self, language: LanguageConfig, rows: int) -> PlainTable:
@@ -165,7 +165,7 @@ class LanguageFamily:
             },
             "vocab_size": rows,
             self.longest: language.max_position_embeddings,
-            **({"rope_parameters": rope_parameters(language)} if self.positions == "rotary" else {}),
+            **(rope_config_json(language, self.keys) if self.positions == "rotary" else {}),
             "tie_word_embeddings": language.share_embeddings_and_output_weights,
         }
 

@@ -4,8 +4,9 @@ import dataclasses
 
 from neva_recipes.families.keys import ONE_WAY, Keys, Read
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.rope import RopeOfFamily
 from neva_recipes.families.tensors import Axis
-from neva_recipes.families.values import COUNT, FLAG, LAYERS, NUMBER, OBJECT
+from neva_recipes.families.values import COUNT, FLAG, LAYERS, NUMBER, OBJECT, SHARE
 
 __all__ = ["PHI3"]
 
@@ -35,18 +36,21 @@ PHI3 = dataclasses.replace(
             "rope_theta": Read(NUMBER),
             "rope_scaling": Read(OBJECT),
             "rope_parameters": Read(OBJECT),
+            "original_max_position_embeddings": Read(COUNT, 4096),
+            "partial_rotary_factor": Read(SHARE, 1.0),
         },
         fixed={
             **ONE_WAY,
             "hidden_act": "silu",
             "attention_bias": False,
-            "partial_rotary_factor": 1.0,
         },
-        # It only serves longrope.
-        idle=frozenset({"original_max_position_embeddings"}),
         architectures=("Phi3ForCausalLM", "Phi3Model"),
         # Microsoft's directories carry the code that became transformers' own class.
         has_own_code=True,
+    ),
+    # The kinds had other names before; transformers renames them.
+    rope=RopeOfFamily(
+        {"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"}, rotates_parts=True
     ),
     fields={**LLAMA.fields, "sliding_window": "sliding_window"},
     layer=tuple(dataclasses.replace(weight, tensors=_OWN.get(weight.core, weight.tensors)) for weight in LLAMA.layer),

@@ -14,10 +14,13 @@ __all__ = [
     "LAYER",
     "LAYERS",
     "NUMBER",
+    "NUMBERS",
     "OBJECT",
+    "SHARE",
     "SIDE",
     "WORD",
     "WORDS",
+    "ZERO_OR_MORE",
     "Kind",
     "bare",
     "shown",
@@ -73,6 +76,14 @@ INDEX = Kind(f"a whole number from 0 to {_LARGEST}", lambda value: _is_whole(val
 LAYER = Kind(f"a whole number from {-_MOST_LAYERS} to {_MOST_LAYERS}", _is_layer)
 SIDE = Kind(f"a whole number from 1 to {_LARGEST}, or a list of the same one", _is_side)
 NUMBER = Kind(f"a number above 0, at most {_LARGEST_NUMBER:g}", _is_number)
+ZERO_OR_MORE = Kind(
+    f"a number from 0 to {_LARGEST_NUMBER:g}", lambda value: _is_number(value) or (value == 0 and _is_number(value + 1))
+)
+SHARE = Kind("a number above 0, at most 1", lambda value: _is_number(value) and value <= 1)
+NUMBERS = Kind(
+    f"a list of numbers above 0, at most {_LARGEST_NUMBER:g}",
+    lambda value: isinstance(value, list) and all(map(_is_number, value)),
+)
 FLAG = Kind("true or false", lambda value: value is None or isinstance(value, bool))
 WORD = Kind("a string", lambda value: isinstance(value, str))
 WORDS = Kind("a list of strings", _is_list_of_words)

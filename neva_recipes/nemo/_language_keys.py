@@ -82,7 +82,7 @@ def _positions(value: object, nemo: Configuration) -> Outcome:
 def _interpolation(value: object, _: Configuration) -> Outcome:
     if value is None or number(value) == 1:
         return same("positions are not stretched")
-    return cannot("positions are stretched as in Llama 3.1 (model.language.rope_scaling_factor) or not at all")
+    return cannot(f"set model.language.rope.kind=linear and model.language.rope.factor={number(value):g}")
 
 
 def _llama_3_positions(value: object, _: Configuration) -> Outcome:
@@ -194,7 +194,7 @@ LANGUAGE_RULES: tuple[Rule, ...] = (
     decides(
         "model.seq_len_interpolation_factor",
         "always `null`",
-        "positions are not stretched evenly",
+        "else set `model.language.rope.kind=linear`, with this `factor`",
         _interpolation,
     ),
     decides(

@@ -74,6 +74,17 @@ def test_the_directory_decides_the_shape_and_the_recipe_the_rest(models, nemo_ru
     assert model["projector"] == before["projector"]
 
 
+def test_positions_come_as_a_group(models, nemo_run):
+    file = models / "a llama" / "config.json"
+    yarn = {"rope_type": "yarn", "rope_theta": 5e5, "factor": 2.0, "original_max_position_embeddings": 320}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_parameters": yarn}))
+    words = ["llava.pretrain", "size=tiny", "model.language=a llama", "model.language.rope.beta_slow=2"]
+    rope = fields(nemo_run, *words)["language"]["rope"]
+    told = {"kind": "yarn", "factor": 2.0, "original_max_position_embeddings": 320, "beta_slow": 2.0}
+    assert {name: value for name, value in rope.items() if value is not None} == told | {"partial_rotary_factor": 1.0}
+    assert build(parts.from_huggingface(str(models / "a llama"))).rope.kind == "yarn"
+
+
 def test_both_parts_of_a_llava(models, nemo_run):
     model = fields(nemo_run, "llava.finetune", "size=tiny", "model.language=llava", "model.vision=llava")
     assert LANGUAGE.items() <= model["language"].items() and TOWER.items() <= model["vision"].items()
@@ -97,7 +108,7 @@ def test_python_gives_the_same_without_torch(models):
         ("model.language=clip", "model.language=clip: holds a CLIPVisionModel, no language model"),
         ("model.vision=a llama", "model.vision=a llama: holds a LlamaForCausalLM, no vision tower"),
         ("model.vision=empty", "model.vision=empty: empty/config.json: is missing"),
-        ("model.language=scaled", "rope_type is unheard, only default and llama3 are supported"),
+        ("model.language=scaled", "rope_type is unheard, only default, linear, dynamic, llama3, yarn and longrope"),
         ("model.projector=llava", "model.projector=llava: is a group of fields, set one of them"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from neva_model.startup import prepare_process
+from neva_recipes.config import RopeConfig
 
 TENSOR = {"tensor_model_parallel_size": 2}
 PIPELINE = {"pipeline_model_parallel_size": 2}
@@ -32,6 +33,11 @@ LAYOUTS = {
     "CP2 PP2": {**CONTEXT, **PIPELINE},
     "CP2 PP2 VP2": {**CONTEXT, **INTERLEAVED},
 }
+STRETCHED = {
+    "yarn": {"factor": 4.0},
+    "longrope": {"short_factor": [1.0, 1.2, 1.4, 1.6], "long_factor": [1.0, 2.0, 4.0, 8.0]},
+}
+"""Kinds of rotary positions, for rows of 8, 16 and 24 tokens."""
 
 
 def cases(directory):
@@ -52,6 +58,8 @@ def cases(directory):
     yield "qwen2", {"model.language.family": "qwen2"}
     yield "qwen3", {"model.language.family": "qwen3"}
     yield "mistral", {"model.language.family": "mistral", "model.language.sliding_window": 6}
+    for kind, numbers in STRETCHED.items():
+        yield kind, {"model.language.rope": RopeConfig(kind=kind, original_max_position_embeddings=16, **numbers)}
     yield "from a run", {f"model.{part}.from_pretrained": f"{directory}/run" for part in ("language", "projector")}
 
 

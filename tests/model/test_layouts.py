@@ -15,7 +15,8 @@ from tests.inference.tiny_models import save_run
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
-CASES = ["finetune", "pretrain", "all trained", "imported", "from a run", "bf16", "qwen2", "qwen3", "mistral"]
+CASES = ["finetune", "pretrain", "all trained", "imported", "from a run", "bf16"]
+CASES += ["qwen2", "qwen3", "mistral", "yarn", "longrope"]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,8 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             "mistral": {"language", "projector"},
             "qwen2": {"language", "projector"},
             "qwen3": {"language", "projector"},
+            "yarn": {"language", "projector"},
+            "longrope": {"language", "projector"},
             "bf16": {"language", "projector", "vision"},
         }[case]
     )

@@ -46,6 +46,28 @@ def find(name, overrides="", gpu=None):
 
 
 @pytest.mark.parametrize(
+    ("rope", "longest"),
+    [
+        ("", 512),
+        ("kind=default", 512),
+        ("kind=linear factor=2", 1024),
+        ("kind=dynamic factor=2.5", 1280),
+        ("kind=yarn factor=2", 1024),
+        ("kind=yarn factor=2 original_max_position_embeddings=128", 512),
+        ("kind=yarn factor=8 original_max_position_embeddings=128", 1024),
+        ("kind=llama3 factor=8 low_freq_factor=1 high_freq_factor=4 original_max_position_embeddings=64", 512),
+        (f"kind=longrope short_factor={'1,' * 15}1 long_factor={'2,' * 15}2 original_max_position_embeddings=64", 512),
+    ],
+)
+def test_a_sequence_is_as_long_as_positions_reach(rope, longest):
+    """The tiny model has 512 positions; what stretches them is vLLM's rule."""
+    words = " ".join(f"model.language.rope.{word}" for word in rope.split())
+    for length, codes in ((longest, []), (longest + 1, ["sequence-positions"])):
+        found = find("gpt.pretrain tiny", f"{words} data.sequence_length={length}".strip())
+        assert [finding.code for finding in found if finding.severity == "error"] == codes
+
+
+@pytest.mark.parametrize(
     ("code", "severity", "name", "overrides", "gpu"), WRONG_FIELDS, ids=lambda value: str(value)[:60]
 )
 def test_a_broken_rule_is_found(code, severity, name, overrides, gpu):

@@ -32,6 +32,7 @@ from neva_recipes.families.mistral import MISTRAL
 from neva_recipes.families.phi3 import PHI3
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
+from neva_recipes.families.rope import resolved_rope, rope_parameters
 from neva_recipes.families.towers.clip import CLIP
 from neva_recipes.families.towers.siglip import SIGLIP
 from neva_recipes.plan.cost.parameters import total_parameters
@@ -91,12 +92,25 @@ CHANGES = st.dictionaries(
     max_size=2,
 )
 LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+PART = "partial_rotary_factor"
+ROPE_KEYS = {"original_max_position_embeddings", "attention_factor", "beta_fast", "short_factor", "long_factor"}
 OTHERS = st.fixed_dictionaries(
     {},
     optional={
         "vision_feature_select_strategy": st.sampled_from(["default", "full"]),
         "rope_theta": st.sampled_from([10000.0, 500000.0]),
-        "rope_scaling": st.sampled_from([None, {**LLAMA_3, "original_max_position_embeddings": 8192}]),
+        "rope_scaling": st.sampled_from(
+            [
+                None,
+                {**LLAMA_3, "original_max_position_embeddings": 8192},
+                {**LLAMA_3, "original_max_position_embeddings": 128},
+                {"rope_type": "linear", "factor": 2.0},
+                {"rope_type": "dynamic", "factor": 4},
+                {"rope_type": "yarn", "factor": 4.0},
+                {"rope_type": "yarn", "factor": 4.0, "beta_fast": 16, "truncate": False, "mscale_all_dim": 0},
+                {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8},
+            ]
+        ),
     },
 )
 
@@ -106,7 +120,7 @@ def read(folder, fields):
     return read_configuration(folder)
 
 
-def assert_same_text(ours, theirs):
+def assert_same_text(ours, theirs, language):
     for key in [*TEXT, "num_key_value_heads"]:
         assert ours[key] == getattr(theirs, key), key
     assert ours["head_dim"] == getattr(theirs, "head_dim", theirs.hidden_size // theirs.num_attention_heads)
@@ -114,6 +128,11 @@ def assert_same_text(ours, theirs):
     rope = theirs.rope_parameters
     assert (ours["rope"]["rope_type"], ours["rope"]["rope_theta"]) == (rope["rope_type"], rope["rope_theta"])
     assert ours["rope"].get("factor") == rope.get("factor")
+    for key in ROPE_KEYS & rope.keys():
+        assert rope[key] == ours["rope"][key], key
+    assert resolved_rope(language).kind == rope["rope_type"]
+    told = {key: value for key, value in rope.items() if value is not None and (key, value) != (PART, 1)}
+    assert told == rope_parameters(language)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -134,7 +153,7 @@ def test_it_is_read_as_transformers_reads_it(tmp_path, kind, changes, others, ne
         return
     if ours.text is not None:
         text = theirs.text_config if kind.startswith("llava") else theirs
-        assert_same_text(ours.text, text)
+        assert_same_text(ours.text, text, ours.language)
         assert ours.text["tie_word_embeddings"] == theirs.tie_word_embeddings
         assert vocabulary_rows(ours).rows == text.vocab_size
     if ours.vision is not None:
@@ -225,10 +244,28 @@ REFUSED = {
     "final_logit_softcapping is 30.0": {"final_logit_softcapping": 30.0},
     "embedding_multiplier is 12": {"embedding_multiplier": 12},
     "partial_rotary_factor is 0.5": {"partial_rotary_factor": 0.5},
-    "rope_type is yarn": {"rope_scaling": {"type": "yarn", "factor": 4.0}},
-    "rope_type is linear": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
-    "high_freq_factor is 2.0": {
-        "rope_scaling": {**LLAMA_3, "high_freq_factor": 2.0, "original_max_position_embeddings": 8192}
+    "rope_type is proportional, only default, linear, dynamic, llama3, yarn and longrope": {
+        "rope_parameters": {"rope_type": "proportional", "rope_theta": 10000.0}
+    },
+    "rope_type is su": {"rope_scaling": {"type": "su", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}},
+    "mrope_section is [2, 3, 3]": {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
+    "factor is missing, which yarn needs": {"rope_parameters": {"rope_type": "yarn", "factor": None}},
+    "factor is missing, which linear needs": {"rope_scaling": {"type": "linear"}},
+    "low_freq_factor is missing, which llama3 needs": {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+    "long_factor is missing, which longrope needs": {
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 8, "factor": 4.0}
+    },
+    "short_factor has 7 numbers, expected one for each of 8 frequencies": {
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 7, "long_factor": [1.0] * 8}
+    },
+    "high_freq_factor is 1, expected more than low_freq_factor, 1": {
+        "rope_scaling": {**LLAMA_3, "high_freq_factor": 1.0}
+    },
+    "beta_fast is 0.5, expected at least beta_slow, 1": {
+        "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 0.5}
+    },
+    "the family llama rotates whole heads": {
+        "rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}
     },
 }
 
@@ -259,8 +296,8 @@ SLIDING = ["full_attention", "sliding_attention"]
         ("qwen2", {"architectures": ["Qwen2ForReward"]}, "architectures is Qwen2ForReward, expected Qwen2ForCausalLM"),
         (
             "qwen2",
-            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
-            "rope_parameters: rope_type is yarn, only default and llama3 are supported",
+            {"rope_parameters": {"rope_type": "su", "factor": 4.0}},
+            "rope_parameters: rope_type is su, only default, linear, dynamic, llama3, yarn and longrope are supported",
         ),
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, only False is supported"),
         ("qwen3", {"attention_bias": True}, "attention_bias is True, only False is supported"),
@@ -270,11 +307,15 @@ SLIDING = ["full_attention", "sliding_attention"]
         ("mistral", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
         ("mistral", {"num_local_experts": 8}, "num_local_experts is 8, which is not understood"),
         ("qwen2", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config (gptq): the weights are"),
-        ("phi3", {"partial_rotary_factor": 0.75}, "partial_rotary_factor is 0.75, only 1.0 is supported"),
         (
             "phi3",
-            {"rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}},
-            "rope_scaling: rope_type is longrope, only default and llama3 are supported",
+            {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope_scaling: rope_type is linear, only default and longrope are supported",
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "su", "long_factor": [1.0] * 8, "short_factor": [1.0] * 9}},
+            "rope_scaling: short_factor has 9 numbers, expected one for each of 8 frequencies",
         ),
         ("phi3", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
         ("phi3", {"attention_bias": True}, "attention_bias is True, only False is supported"),

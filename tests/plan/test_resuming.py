@@ -34,7 +34,7 @@ def paths(cls: type[ConfigNode] = Recipe, prefix: str = "") -> Iterator[str]:
             yield from paths(node, f"{prefix}{field.name}.")
 
 
-GROUPS = {"model.vision", "model.projector", "data.class"}
+GROUPS = {"model.vision", "model.projector", "model.language.rope", "data.class"}
 """What can be there or not, or be of another kind."""
 
 
@@ -53,14 +53,15 @@ def recipe(*changes: str, text: bool = False) -> Recipe:
 
 @pytest.mark.parametrize("path", sorted(REFUSED))
 def test_what_is_refused(path: str) -> None:
-    saved = recipe()
+    stretched = ("model.language.rope.kind=yarn",) if f"{path}.".startswith("model.language.rope.") else ()
+    saved = recipe(*stretched)
     if path == "data.class":
         other = recipe(text=True)
         other = dataclasses.replace(saved, data=other.data)
     elif path in GROUPS:
         other = recipe(f"{path}=none")
     else:
-        other = recipe(f"{path}={OTHER_VALUES[path]}")
+        other = recipe(*stretched, f"{path}={OTHER_VALUES[path]}")
     assert [change.path for change in changed_fields(saved, other)] == [path]
     with pytest.raises(CheckpointError, match=rf"{CHECKPOINT}: {path} is .* there and .* in the recipe: .*") as raised:
         require_resumable(CHECKPOINT, saved, other, 16, None)
@@ -86,6 +87,13 @@ OTHER_VALUES = {
     "model.language.max_position_embeddings": "4096",
     "model.language.rotary_base": "5e5",
     "model.language.rope_scaling_factor": "8",
+    "model.language.rope.kind": "linear",
+    **{f"model.language.rope.{name}": "2" for name in ("factor", "attention_factor", "beta_fast", "beta_slow")},
+    **{f"model.language.rope.{name}": "0.7" for name in ("mscale", "mscale_all_dim", "partial_rotary_factor")},
+    **{f"model.language.rope.{name}": "2" for name in ("low_freq_factor", "high_freq_factor")},
+    **{f"model.language.rope.{name}": "1,2.5" for name in ("short_factor", "long_factor")},
+    "model.language.rope.original_max_position_embeddings": "64",
+    "model.language.rope.truncate": "false",
     "model.language.layernorm_epsilon": "1e-6",
     "model.language.sliding_window": "64",
     "model.language.share_embeddings_and_output_weights": "true",

@@ -19,6 +19,8 @@ def make(name: str, overrides: str = "") -> fdl.Buildable[Recipe]:
 
 FINETUNE, TINY, TEXT, TINY_TEXT = "llava.finetune", "llava.finetune tiny", "gpt.pretrain", "gpt.pretrain tiny"
 
+ROPE = "model.language.rope."
+LINEAR, DYNAMIC = f"{ROPE}kind=linear {ROPE}", f"{ROPE}kind=dynamic {ROPE}factor=2 "
 LANGUAGE, VISION, PARALLEL = "model.language.", "model.vision.", "parallel."
 TENSOR, PIPELINE = "parallel.tensor_model_parallel_size=", "parallel.pipeline_model_parallel_size="
 CONTEXT, VIRTUAL = "parallel.context_parallel_size=", "parallel.virtual_pipeline_model_parallel_size="
@@ -48,6 +50,12 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("learned-positions", "error", TINY_TEXT, LANGUAGE + "family=gpt2 " + LANGUAGE + "rotary_base=5000", None),
     ("learned-positions", "error", TINY_TEXT, LANGUAGE + "family=gpt2 " + LANGUAGE + "rope_scaling_factor=8", None),
     ("rope-scaling", "warning", TEXT, LANGUAGE + "rope_scaling_factor=1", None),
+    ("rope-scaling", "warning", TEXT, LINEAR + "factor=0.5", None),
+    ("rope-parameters", "error", TEXT, ROPE + "kind=yarn", None),
+    ("rope-parameters", "error", TEXT, LINEAR + "factor=2 " + ROPE + "beta_fast=32", None),
+    ("rope-parameters", "error", TEXT, ROPE + "kind=default " + ROPE + "partial_rotary_factor=0.5", None),
+    ("rope-parameters", "error", TEXT, LINEAR + "factor=2 " + LANGUAGE + "rope_scaling_factor=8", None),
+    ("rope-length", "warning", TINY, DYNAMIC + "data.sequence_length=1024 data.micro_batch_size=2", None),
     ("sequence-positions", "error", FINETUNE, "data.sequence_length=8192", None),
     ("random-and-frozen", "warning", "llava.pretrain", LANGUAGE + "from_pretrained=none", None),
     ("random-and-frozen", "warning", FINETUNE, "model.vision.from_pretrained=none", None),

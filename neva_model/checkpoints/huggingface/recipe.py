@@ -109,7 +109,7 @@ def _recipe(
         share_embeddings_and_output_weights=there.share_embeddings_and_output_weights and not opened.has_own_output,
         from_pretrained=source,
     )
-    shared: PlainTable = {"tokenizer": source, "sequence_length": min(2048, language.max_position_embeddings)}
+    shared: PlainTable = {"tokenizer": source, "sequence_length": min(2048, language.longest_sequence)}
     vision = projector = None
     data: LlavaDataConfig | TextDataConfig = TextDataConfig(**shared)
     marks = False

@@ -29,7 +29,8 @@ def collate(samples: Sequence[Sample], *, pad_to_multiple_of: int, image_size: i
         image_size: Side of the images, in pixels; the shape of the empty tensor if no sample has an image.
     """
     lengths = torch.tensor([len(sample.tokens) for sample in samples])
-    length = -(-int(lengths.max()) // pad_to_multiple_of) * pad_to_multiple_of
+    longest = int(lengths.max())
+    length = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
     tokens = torch.zeros(len(samples), length, dtype=torch.int64)
     labels = torch.full_like(tokens, IGNORE_INDEX)
     for row, sample in enumerate(samples):
@@ -39,7 +40,8 @@ def collate(samples: Sequence[Sample], *, pad_to_multiple_of: int, image_size: i
     return {
         "tokens": tokens,
         "labels": labels,
-        "position_ids": torch.arange(length).repeat(len(samples), 1),
+        # Angles may depend on the largest position (dynamic, longrope), and must not on padding for a layout.
+        "position_ids": torch.arange(length).clamp(max=longest - 1).repeat(len(samples), 1),
         "images": torch.stack(images) if images else torch.zeros(0, 3, image_size, image_size),
         "num_tokens": lengths.sum(),
     }

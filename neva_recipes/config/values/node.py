@@ -156,9 +156,12 @@ class ConfigNode:
 
     Attributes:
         root: Text before the fields of this class in messages, if it is not part of a recipe: `executor`.
+        is_made_by_its_fields: Whether setting a field of the group makes the group where it is `None`. Otherwise there
+            is no such field in that recipe.
     """
 
     root = ""
+    is_made_by_its_fields = False
 
     def __post_init__(self) -> None:
         cls: Any = type(self)

@@ -13,6 +13,7 @@ from neva_recipes.plan.checks.parallel import division_rules, parallel_rules
 from neva_recipes.plan.checks.pipeline import pipeline_rules
 from neva_recipes.plan.checks.precision import gpu_rules, precision_rules
 from neva_recipes.plan.checks.recompute import recompute_rules
+from neva_recipes.plan.checks.rope import rope_rules
 from neva_recipes.plan.checks.training import training_rules
 from neva_recipes.plan.checks.vision import vision_rules
 from neva_recipes.plan.checks.waste import waste_rules
@@ -34,6 +35,7 @@ __all__ = [
 
 _RULES: tuple[Rule, ...] = (
     *model_rules,
+    *rope_rules,
     *vision_rules,
     *data_rules,
     *parallel_rules,

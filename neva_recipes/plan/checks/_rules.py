@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from neva_recipes.config import LanguageConfig, PlainTable, Recipe, RecipeError, VisionConfig
+from neva_recipes.config import (
+    LanguageConfig,
+    PlainTable,
+    Recipe,
+    RecipeError,
+    VisionConfig,
+    field_types,
+    made_by_its_fields,
+)
 from neva_recipes.plan.findings import Finding, Remedy
 
 __all__ = ["Found", "Rule", "Way", "around", "found", "multiples", "of_new", "run_rules", "tensor_sizes", "with_values"]
@@ -89,7 +97,10 @@ def _with_values(node: Any, values: PlainTable) -> Any:
             nested.setdefault(name, {})[rest] = value
         else:
             direct[name] = value
-    direct |= {name: _with_values(getattr(node, name), inner) for name, inner in nested.items()}
+    owner: Any = type(node)
+    for name, inner in nested.items():
+        child, made = getattr(node, name), made_by_its_fields(field_types(owner)[name])
+        direct[name] = made(**inner) if child is None and made else _with_values(child, inner)
     return dataclasses.replace(node, **direct)
 
 

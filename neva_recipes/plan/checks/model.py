@@ -109,15 +109,6 @@ def heads_of_family(recipe: Recipe) -> Iterator[Found]:
         yield found(error("family-heads", message, recipe, _HIDDEN, _HEADS, _HEAD_SIZE), [{_HEAD_SIZE: None}])
 
 
-def rope_scaling(recipe: Recipe) -> Iterator[Found]:
-    """Frequency scaling stretches positions."""
-    factor = recipe.model.language.rope_scaling_factor
-    if factor is not None and factor <= 1:
-        what = "does nothing" if factor == 1 else "squeezes positions together instead of stretching them"
-        path = "model.language.rope_scaling_factor"
-        yield found(warning("rope-scaling", f"a factor of {factor:g} {what}", recipe, path), [{path: None}])
-
-
 def sliding_window(recipe: Recipe) -> Iterator[Found]:
     """Some families have a window."""
     language, path = recipe.model.language, "model.language.sliding_window"
@@ -128,7 +119,7 @@ def sliding_window(recipe: Recipe) -> Iterator[Found]:
 
 def sequence_positions(recipe: Recipe) -> Iterator[Found]:
     """No sequence is longer than the positions that were trained."""
-    length, longest = recipe.data.sequence_length, recipe.model.language.max_position_embeddings
+    length, longest = recipe.data.sequence_length, recipe.model.language.longest_sequence
     if length > longest:
         yield found(
             error(
@@ -260,7 +251,6 @@ model_rules: tuple[Rule, ...] = (
     head_size,
     heads_of_family,
     learned_positions,
-    rope_scaling,
     sliding_window,
     sequence_positions,
     random_weights,

@@ -81,7 +81,7 @@ def _ways(recipe: Recipe, samples: tuple[SampleLength, ...]) -> Iterator[Remedy]
     """Yield longer sequences; for a new model, with more positions if needed."""
     language = recipe.model.language
     for length in _longer(samples):
-        if length <= language.max_position_embeddings:
+        if length <= language.longest_sequence:
             yield {_LENGTH: length}
         elif language.source is None:
             yield {_LENGTH: length, _POSITIONS: length}
@@ -90,9 +90,9 @@ def _ways(recipe: Recipe, samples: tuple[SampleLength, ...]) -> Iterator[Remedy]
 def _advice(recipe: Recipe, samples: tuple[SampleLength, ...]) -> str:
     """Return what to do if a pretrained model has too few positions for these samples."""
     language = recipe.model.language
-    if language.source is None or _longer(samples)[0] <= language.max_position_embeddings:
+    if language.source is None or _longer(samples)[0] <= language.longest_sequence:
         return ""
-    return f"shorten the samples: the model has {language.max_position_embeddings} positions"
+    return f"shorten the samples: the model has {language.longest_sequence} positions"
 
 
 def _longer(samples: tuple[SampleLength, ...]) -> list[int]:

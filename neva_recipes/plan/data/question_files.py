@@ -151,5 +151,5 @@ def _answerer(recipe: Recipe, template: Template) -> _Answerer:
         template,
         known_tokenizer(recipe),
         image_length(vision) if vision is not None else None,
-        recipe.model.language.max_position_embeddings,
+        recipe.model.language.longest_sequence,
     )

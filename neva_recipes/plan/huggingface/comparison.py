@@ -1,11 +1,14 @@
 """A Hugging Face directory compared with the model of a recipe."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from neva_recipes.config import LanguageConfig, ModelConfig, VisionConfig
 from neva_recipes.families import LanguageFamily, VisionFamily, vision_family
+from neva_recipes.families.rope import depends_on_longest, resolved_rope
+from neva_recipes.families.values import bare
 from neva_recipes.plan.huggingface.configuration import Configuration
 from neva_recipes.plan.huggingface.directory import Directory
 
@@ -105,7 +108,7 @@ def _compare_language(
     held["kv_channels"] = there.head_size, language.head_size
     pairs = [
         *((theirs, held[ours][0], ours, held[ours][1]) for ours, theirs in said.items()),
-        *(_rotary_pairs(text["rope"], language) if family.positions == "rotary" else ()),
+        ("rope_theta", there.rotary_base, "rotary_base", language.rotary_base),
         (
             f"tie_word_embeddings is True, but {family.head_tensor} is not {family.embedding_tensor}, so that it"
             if untied
@@ -117,15 +120,27 @@ def _compare_language(
     ]
     longest, positions = there.max_position_embeddings, language.max_position_embeddings
     # A model may use fewer positions than were trained, but a table of them has as many rows as it has.
-    if positions > longest or family.positions == "learned":
+    if positions > longest or family.positions == "learned" or depends_on_longest(there):
         pairs.append((family.longest, longest, "max_position_embeddings", positions))
     yield from _differing("model.language", pairs)
+    yield from _compare_rope(there, language)
 
 
-def _rotary_pairs(rope: Mapping[str, Any], language: LanguageConfig) -> Iterator[tuple[str, object, str, object]]:
-    yield "rope_theta", rope["rope_theta"], "rotary_base", language.rotary_base
-    factor = rope.get("factor") if rope["rope_type"] == "llama3" else None
-    yield "rope factor", factor, "rope_scaling_factor", language.rope_scaling_factor
+def _compare_rope(there: LanguageConfig, language: LanguageConfig) -> Iterator[Mismatch]:
+    """Yield how rotary positions differ, in the words in which the directory would be written as a recipe."""
+    if resolved_rope(there) == resolved_rope(language):
+        return
+    factors = ("rope factor", there.rope_scaling_factor, "rope_scaling_factor", language.rope_scaling_factor)
+    yield from _differing("model.language", [factors])
+    if there.rope is None:
+        if language.rope is not None:
+            yield Mismatch(f"rope_type is {resolved_rope(there).kind}", "model.language.rope")
+        return
+    for field in dataclasses.fields(there.rope):
+        value, held = getattr(there.rope, field.name), getattr(language.rope, field.name, field.default)
+        if value != held:
+            name = "rope_type" if field.name == "kind" else f"rope {field.name}"
+            yield Mismatch(f"{name} is {bare(value)}", f"model.language.rope.{field.name}", value)
 
 
 def _compare_vision(family: VisionFamily, tower: Mapping[str, object], vision: VisionConfig) -> Iterator[Mismatch]:

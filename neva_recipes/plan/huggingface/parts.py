@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neva_recipes.config import CheckpointError, PlainTable, expand_path
+from neva_recipes.config import CheckpointError, PlainTable, RopeConfig, config, expand_path
 from neva_recipes.families import VisionFamily
 from neva_recipes.plan.huggingface.configuration import Configuration, read_configuration
 from neva_recipes.plan.huggingface.directory import Directory, open_directory
@@ -18,7 +18,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def language_fields(source: str) -> PlainTable:
-    """Return the fields of `LanguageConfig` that a directory decides, its weights included.
+    """Return the fields of a draft of `LanguageConfig` that a directory decides, its weights included.
 
     Args:
         source: A Hugging Face directory, or a name on the hub, of which only config.json is fetched.
@@ -32,6 +32,8 @@ def language_fields(source: str) -> PlainTable:
     fields = configuration.family.told(configuration.text)
     if opened is not None and opened.has_own_output:
         fields["share_embeddings_and_output_weights"] = False
+    if fields.get("rope") is not None:
+        fields["rope"] = config(RopeConfig, **vars(fields["rope"]))
     return {**fields, "from_pretrained": source}
 
 

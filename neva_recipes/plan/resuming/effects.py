@@ -1,10 +1,10 @@
 """For every field of a recipe, the effect of a new value on a run that goes on from a checkpoint."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from neva_recipes.config import Recipe
+from neva_recipes.config import Recipe, RopeConfig
 
 __all__ = ["EFFECTIVE", "Effect", "REFUSED", "UNUSED", "effect_of"]
 
@@ -38,6 +38,8 @@ REFUSED: Mapping[str, str] = {
     "model.language.max_position_embeddings": _MEANING,
     "model.language.rotary_base": _MEANING,
     "model.language.rope_scaling_factor": _MEANING,
+    "model.language.rope": _MEANING,
+    **{f"model.language.rope.{field.name}": _MEANING for field in fields(RopeConfig)},
     "model.language.layernorm_epsilon": _MEANING,
     "model.language.sliding_window": _MEANING,
     "model.language.share_embeddings_and_output_weights": _SHAPE,
