@@ -4,6 +4,7 @@ import dataclasses
 
 from neva_recipes.families.keys import ONE_WAY, Keys, Read
 from neva_recipes.families.llama import LLAMA
+from neva_recipes.families.rope import RopeOfFamily
 from neva_recipes.families.tensors import Layout, Weight
 from neva_recipes.families.values import COUNT, FLAG, LAYERS, NUMBER, OBJECT
 
@@ -58,6 +59,7 @@ INTERNLM2 = dataclasses.replace(
         ),
         Weight("mlp.linear_fc2.weight", {"feed_forward.w2.weight": ("hidden", "ffn")}, Layout.COLUMNS),
     ),
+    rope=RopeOfFamily({kind: kind for kind in ("default", "linear", "dynamic")}),
     exported_as=LLAMA,
 )
 """The family of InternLM2."""

@@ -324,8 +324,8 @@ SLIDING = ["full_attention", "sliding_attention"]
         ("internlm2", {"bias": True}, "bias is True, only False is supported"),
         (
             "internlm2",
-            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
-            "rope_scaling: rope_type is dynamic, only default and llama3 are supported",
+            {"rope_scaling": {"type": "yarn", "factor": 2.0}},
+            "rope_scaling: rope_type is yarn, only default, linear and dynamic are supported",
         ),
         ("internlm2", {"hidden_act": "gelu"}, "hidden_act is gelu, only silu is supported"),
         ("internlm2", {"architectures": ["InternLM2ForReward"]}, "architectures is InternLM2ForReward, expected"),
