@@ -187,6 +187,8 @@ def test_published_configurations_are_read_without_a_complaint(tmp_path, name):
         ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
         ("Qwen/Qwen3-0.6B", 596_049_920),
         ("mistralai/Mistral-7B-v0.1", 7_241_732_096),
+        ("microsoft/Phi-3-mini-4k-instruct", 3_821_079_552),
+        ("openai-community/gpt2", 124_439_808),
         ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
     ],
 )

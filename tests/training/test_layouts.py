@@ -106,7 +106,10 @@ def test_layouts_equal_one_process(
 
 OF_FAMILIES = {
     "mistral": {"model__language__sliding_window": 12},
-    "gpt2": {"model__language__num_query_groups": 4},
+    "gpt2": {
+        "model__language__num_query_groups": 4,
+        "model__language__share_embeddings_and_output_weights": True,
+    },
 }
 """Fields that only some families have, or have otherwise."""
 
