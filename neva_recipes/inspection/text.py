@@ -85,7 +85,8 @@ def _row(row: Row, paint: _Paint) -> Iterator[str]:
         for line in lines:
             yield paint(line, *codes)
         for line in fold(source, _WIDTH - _SOURCE_COLUMN):
-            yield paint(f"{'':<{_SOURCE_COLUMN}}{line}", *codes)
+            # The name of a file is not broken, and may be longer than its column.
+            yield paint(f"{'':<{max(0, min(_SOURCE_COLUMN, _WIDTH - len(line)))}}{line}", *codes)
 
 
 def _plan_blocks(plan: Plan, paint: _Paint) -> Iterator[tuple[str, Iterable[str]]]:

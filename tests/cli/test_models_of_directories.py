@@ -174,7 +174,11 @@ def test_a_name_on_the_hub_is_described_by_its_config_json(models, nemo_run):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.config, server.asked = (models / "a llama/config.json").read_bytes(), []
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(models / "home")}
+    hub = {
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(models / "home"),
+    }
     words = ["gpt.pretrain", "size=tiny", "model.language=lab/small"]
     language = fields(nemo_run, *words, env=hub)["language"]
     assert {**LANGUAGE, "from_pretrained": "lab/small"}.items() <= language.items()
