@@ -23,6 +23,15 @@ for number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 
 
+_SLOWEST = ("training", "slurm", "end_to_end", "plan", "model", "cli", "docker", "executors", "inference", "nemo_run")
+"""Folders that take minutes, which are begun first, so that none of them is left to one process at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    folders = {name: number for number, name in enumerate(_SLOWEST)}
+    items.sort(key=lambda item: folders.get(item.nodeid.split("/")[1], len(folders)))
+
+
 class _ByFolder(LoadScopeScheduling):
     """One process of pytest-xdist runs a folder: its tests share clusters, engines and trained models."""
 
@@ -36,6 +45,7 @@ def pytest_make_parametrize_id(val, argname):
 
 
 def pytest_xdist_make_scheduler(config, log):
+    config.option.loadscopereorder = False  # it would begin with the folders of many tests, however short these are
     return _ByFolder(config, log)
 
 
