@@ -61,5 +61,6 @@ INTERNLM2 = dataclasses.replace(
     ),
     rope=RopeOfFamily({kind: kind for kind in ("default", "linear", "dynamic")}),
     exported_as=LLAMA,
+    conv_template="chatml",
 )
 """The family of InternLM2."""

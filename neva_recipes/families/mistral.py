@@ -26,5 +26,6 @@ MISTRAL = dataclasses.replace(
         architectures=("MistralForCausalLM", "MistralModel"),
     ),
     fields={**LLAMA.fields, "sliding_window": "sliding_window"},
+    conv_template="mistral_instruct",
 )
 """The family of Mistral."""

@@ -41,5 +41,6 @@ QWEN2 = dataclasses.replace(
         ),
     ),
     core={**LLAMA.core, "add_qkv_bias": True},
+    conv_template="chatml",
 )
 """The family of Qwen 2."""

@@ -26,5 +26,6 @@ QWEN3 = dataclasses.replace(
         Weight("self_attention.k_layernorm.weight", {"self_attn.k_norm.weight": ("head",)}),
     ),
     core={**LLAMA.core, "qk_layernorm": True},
+    conv_template="chatml",
 )
 """The family of Qwen 3."""

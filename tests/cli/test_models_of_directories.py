@@ -9,7 +9,16 @@ import sys
 import threading
 
 import pytest
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaConfig
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from neva_recipes import parts
 from neva_recipes.config import CheckpointError, build
@@ -147,6 +156,17 @@ def test_the_template_of_a_family_comes_with_it(models, nemo_run, tmp_path):
         recipe = json.loads(done.stdout)["recipe"]
         assert recipe["model"]["language"]["family"] == "lab"
         assert recipe["data"]["conv_template"] == template
+
+
+@pytest.mark.parametrize(
+    ("config", "template"), [(Qwen2Config, "chatml"), (Qwen3Config, "chatml"), (MistralConfig, "mistral_instruct")]
+)
+def test_families_with_one_template(config, template, folder, nemo_run):
+    config(**{name: value for name, value in LLAMA.items() if name != "head_dim"}).save_pretrained(folder / "model")
+    words = ["llava.finetune", "size=tiny", "model.language=model", "--dry-run", "--format", "json"]
+    recipe = json.loads(nemo_run(*words).stdout)["recipe"]
+    assert recipe["model"]["language"]["family"] == config.model_type
+    assert recipe["data"]["conv_template"] == template
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
