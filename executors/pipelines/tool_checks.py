@@ -28,6 +28,7 @@ from neva_recipes.plan import Finding, Planner
 from neva_recipes.plan.data.file_states import files_here
 from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.data.question_files import check_questions, have_images_beside, question_template
+from neva_recipes.plan.huggingface import why_not_exportable
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON
 from neva_recipes.plan.trained.sought_samples import DataFile
 from neva_recipes.run_directory.stages import TOOL_FILE
@@ -63,7 +64,7 @@ def checked_tool(tool: Tool, recipe: Recipe | None, names: Collection[str], plan
     """
     chosen = _chosen_fields(tool, recipe)
     whole = dataclasses.replace(tool, **chosen)
-    problems = tuple(_question_problems(whole, recipe)) if isinstance(whole, Evaluate) else ()
+    problems = tuple(_problems(whole, recipe))
     missing = tuple(_missing_paths(whole, {*names, *chosen}))
     return CheckedTool(chosen, problems, missing, tuple(_warnings(whole, recipe, planner)))
 
@@ -129,6 +130,14 @@ def _missing_paths(tool: Tool, names: Collection[str]) -> Iterator[Finding]:
             if not path_is(expand_path(path)):
                 message = f"no such file or folder{suggest_files(path)}"
                 yield Finding("file-missing", "error", message, {name: path}, about="files")
+
+
+def _problems(tool: Tool, recipe: Recipe | None) -> Iterator[str]:
+    """Yield what keeps a tool from doing its work anywhere, one line each."""
+    if isinstance(tool, Evaluate):
+        yield from _question_problems(tool, recipe)
+    elif isinstance(tool, Export) and recipe is not None and (problem := why_not_exportable(recipe)):
+        yield problem
 
 
 def _question_problems(tool: Evaluate, recipe: Recipe | None) -> Iterator[str]:

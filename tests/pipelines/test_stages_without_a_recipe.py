@@ -5,8 +5,9 @@ import json
 import pytest
 
 import executors
+from neva_recipes import llava
 from neva_recipes.cli.main import main
-from neva_recipes.config import UserError, config
+from neva_recipes.config import UserError, config, set_field
 from tests.pipelines.recipes import make_recipe
 
 
@@ -89,3 +90,33 @@ def test_what_would_be_missed_after_the_training(runs_dir, tmp_path, tool, field
         executors.run_pipeline(executors.Pipeline("p", first >> last), None, runs_dir)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
     assert not [*runs_dir.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "remedy"),
+    [
+        (
+            ["model.vision.vision_model_type=siglip", "data.image_aspect_ratio=pad"],
+            "data.image_aspect_ratio=pad with model.vision.vision_model_type=siglip: transformers has no image "
+            "processor that does this, and data.image_aspect_ratio=square can be exported",
+            "data.image_aspect_ratio=square",
+        ),
+        (
+            ["model.projector.mm_projector_type=mlp3x_gelu"],
+            "model.projector.mm_projector_type=mlp3x_gelu: transformers' LLaVA has two layers, so only linear and "
+            "mlp2x_gelu can be exported",
+            "model.projector.mm_projector_type=linear",
+        ),
+    ],
+)
+def test_an_export_that_cannot_be_written_is_told_before_the_training(tmp_path, words, problem, remedy):
+    def told(*words):
+        pipeline = llava.pipeline("tiny")
+        for stage in pipeline.stages[:2]:
+            for word in words:
+                set_field(stage.work, *word.split("="))
+        planned = executors.plan_pipeline(pipeline, runs_dir=tmp_path)
+        return [line for line in planned.problems if line.startswith("export: ")]
+
+    assert told(*words) == [f"export: {problem}"]
+    assert told(*words, remedy) == told() == []

@@ -13,7 +13,7 @@ from executors import State, write_state
 from neva_recipes import gpt, llava
 from neva_recipes.cli.main import main
 from neva_recipes.cli.report.finish import next_lines
-from neva_recipes.config import recipe_to_yaml
+from neva_recipes.config import recipe_to_yaml, set_field
 from neva_recipes.storage.digests import digest_of
 from neva_recipes.table import display_width
 from tests.results.written_runs import write_metrics
@@ -374,9 +374,12 @@ def test_what_to_do_next(make_run, folder):
     assert next_lines(run) == []
 
 
-def test_what_fits_a_text_model_and_captions(make_run):
+def test_what_fits_a_text_model_captions_and_what_cannot_be_exported(make_run):
     path = make_run("a")
+    deep = llava.pretrain("tiny")
+    set_field(deep, "model.projector.mm_projector_type", "mlp3x_gelu")
     for recipe, expected in (
+        (deep, ["chat a --image FILE", "plot a"]),
         (gpt.pretrain("tiny"), ["chat a", "export a DIR", "plot a"]),
         (llava.pretrain("tiny"), ["chat a --image FILE", "export a DIR", "plot a"]),
     ):

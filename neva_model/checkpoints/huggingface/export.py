@@ -23,7 +23,7 @@ from neva_model.model import NevaModel, global_parameters
 from neva_model.model.vision import tower_config
 from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
 from neva_recipes.families import image_length, language_family
-from neva_recipes.plan.huggingface import LLAVA_SPELLING, language_spellings
+from neva_recipes.plan.huggingface import LLAVA_SPELLING, language_spellings, why_not_exportable
 from neva_recipes.storage.exports import (
     cannot_be_written,
     require_new_directory,
@@ -61,11 +61,13 @@ def export_huggingface(
         checkpoint: The checkpoint of the model, which the directory will name; `None` if there is none.
 
     Raises:
-        CheckpointError: The directory exists or cannot be written, or transformers has no class for the model.
+        CheckpointError: The directory exists or cannot be written, or transformers has nothing that does what the model
+            does.
         DataError: The tokenizer or the image processor cannot be loaded or does not fit.
     """
     require_new_directory(directory)
-    _check_projector(recipe.model)
+    if problem := why_not_exportable(recipe):
+        raise CheckpointError(problem)
     dtype = dtype or model.config.params_dtype
     exported = load_export_tokenizer(recipe, tokenizer)
     unfinished = unfinished_export(directory)
@@ -82,14 +84,6 @@ def export_huggingface(
         raise cannot_be_written(directory, error) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _check_projector(model: ModelConfig) -> None:
-    if model.projector is not None and model.projector.num_layers > 2:
-        raise CheckpointError(
-            f"model.projector.mm_projector_type={model.projector.mm_projector_type}: transformers' LLaVA has two "
-            "layers, so only linear and mlp2x_gelu can be exported"
-        )
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from transformers import LlavaImageProcessorPil, LlavaProcessor
 from neva_model.checkpoints.huggingface.chat_template import IMAGE_TOKEN, chat_template
 from neva_model.data.images.reading import ImageProcessor
 from neva_model.tokenizers import Tokenizer, load_tokenizer
-from neva_recipes.config import CheckpointError, LlavaDataConfig, Recipe, VisionConfig
+from neva_recipes.config import LlavaDataConfig, Recipe, VisionConfig
 from neva_recipes.families import vision_family
 from neva_recipes.prompts.templates import Template, get_template
 from neva_recipes.prompts.vocabulary import next_id
@@ -107,10 +107,5 @@ def _image_processor(vision: VisionConfig, *, pad: bool) -> Any:
     processor = ImageProcessor(vision, "square").hf
     if not pad:
         return processor
-    if not vision_family(vision).crops:
-        raise CheckpointError(
-            f"data.image_aspect_ratio=pad with model.vision.vision_model_type={vision.vision_model_type}: "
-            "transformers has no image processor that does this"
-        )
     fields = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
     return LlavaImageProcessorPil(do_pad=True, **{field: getattr(processor, field) for field in fields})

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neva_recipes.config import UserError, load_recipe
+from neva_recipes.config import Recipe, UserError, build, load_recipe
+from neva_recipes.plan.huggingface import why_not_exportable
 from neva_recipes.run_directory.layout import CHECKPOINTS, METRICS, RECIPE_FILE, metrics_file
 from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, trained_steps
 from neva_recipes.run_directory.names import list_checkpoints, listed_step
@@ -75,12 +76,14 @@ def _model_lines(run: "Run", name: str, exports: Sequence[Path] = ()) -> list[st
     """
     if run.newest_checkpoint() is None or not (run.path / RECIPE_FILE).is_file():
         return []
-    recipe = load_recipe(run.path / RECIPE_FILE)
+    recipe: Recipe = build(load_recipe(run.path / RECIPE_FILE))
     lines = [f"nemo-run chat {name}{' --image FILE' if recipe.model.vision is not None else ''}"]
     # Captions and plain text are not questions.
     if getattr(recipe.data, "conv_template", "plain") != "plain":
         lines.append(f"nemo-run evaluate {name} --data FILE")
-    return lines if exports else [*lines, f"nemo-run export {name} DIR"]
+    if not exports and why_not_exportable(recipe) is None:
+        lines.append(f"nemo-run export {name} DIR")
+    return lines
 
 
 def _of_pipeline(run: "Run") -> list[str]:

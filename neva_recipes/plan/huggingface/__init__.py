@@ -7,6 +7,7 @@ first problem.
 from neva_recipes.plan.huggingface.comparison import Mismatch, compare_part
 from neva_recipes.plan.huggingface.configuration import Configuration
 from neva_recipes.plan.huggingface.directory import Directory, is_huggingface, kept_directory, open_directory
+from neva_recipes.plan.huggingface.exportable import why_not_exportable
 from neva_recipes.plan.huggingface.json_files import read_image_processor, read_object
 from neva_recipes.plan.huggingface.names import (
     LLAVA_SPELLING,
@@ -40,4 +41,5 @@ __all__ = [
     "tower_fields",
     "tower_fields_of",
     "vocabulary_rows",
+    "why_not_exportable",
 ]
