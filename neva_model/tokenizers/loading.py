@@ -10,7 +10,7 @@ from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer, LlamaTokenizer
 
 from neva_model.tokenizers.tokenizer import Tokenizer
-from neva_recipes.config import DataError, Recipe, tokenizer_name
+from neva_recipes.config import DataError, Recipe, pointer_in_place, tokenizer_name
 from neva_recipes.plan.tokenizers.sentencepiece_models import (
     require_encodable,
     require_model_file,
@@ -113,7 +113,8 @@ def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
         processor.LoadFromSerializedProto(path.read_bytes())
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"tokenizer {path} is not a SentencePiece model: {reason}") from None
+        problem = pointer_in_place(path) or f"is not a SentencePiece model: {reason}"
+        raise DataError(f"tokenizer {path} {problem}") from None
     return processor
 
 

@@ -1,6 +1,7 @@
 """Strict command lines: no abbreviated flags, nothing unknown ignored."""
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -105,6 +106,7 @@ class StrictParser(argparse.ArgumentParser):
             **options: As in argparse.
         """
         self.flags: list[str] = []
+        self._of_one_value: list[argparse.Action] = []
         self._takes_fields = takes_fields
         self._parameters = parameters
         super().__init__(prog, formatter_class=_Formatter, allow_abbrev=False, **options)
@@ -113,7 +115,10 @@ class StrictParser(argparse.ArgumentParser):
         """Add an argument, as in argparse."""
         if options.get("help") is not argparse.SUPPRESS:
             self.flags.extend(name for name in names if name.startswith("-"))
-        return super().add_argument(*names, **options)
+        action = super().add_argument(*names, **options)
+        if "action" not in options and action.option_strings:
+            self._of_one_value.append(action)
+        return action
 
     def arguments(self) -> Iterator[argparse.Action]:
         """Yield every argument of the command."""
@@ -123,7 +128,7 @@ class StrictParser(argparse.ArgumentParser):
         """Return the arguments.
 
         Raises:
-            UsageError: A flag or argument is unknown, missing, or has a wrong value.
+            UsageError: A flag or argument is unknown, missing, has a wrong value, or two values where it takes one.
             HelpShown: There was a --help, and it has been printed.
             ParserShown: The arguments are `PARSER_WANTED`.
         """
@@ -137,7 +142,24 @@ class StrictParser(argparse.ArgumentParser):
             # A flag precedes the words left over after it, which are probably its value.
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
             self._refuse(word, argv[list(argv).index(word) + 1 :] if word in argv else (), arguments)
+        self._refuse_two_values(argv)
         return arguments
+
+    def _refuse_two_values(self, argv: Sequence[str]) -> None:
+        """Raise `UsageError` if a flag of one value has two; argparse would take the last without a word.
+
+        Args:
+            argv: Words that have been parsed, so a word that begins with the name of a flag is this flag.
+        """
+        words = list(itertools.takewhile(lambda word: word != "--", argv))
+        for action in self._of_one_value:
+            values = {
+                word.partition("=")[2] if "=" in word else behind
+                for word, behind in itertools.pairwise([*words, ""])
+                if word.partition("=")[0] in action.option_strings
+            }
+            if len(values) > 1:
+                raise UsageError(f"{action.option_strings[0]} is given twice: it takes one value")
 
     def _refuse(self, word: str, behind: Sequence[str], arguments: argparse.Namespace) -> NoReturn:
         if not word.startswith("-"):

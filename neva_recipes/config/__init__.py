@@ -40,6 +40,7 @@ from neva_recipes.config.model import (
     VisionConfig,
 )
 from neva_recipes.config.overlay import lay_over
+from neva_recipes.config.pointers import POINTER, is_pointer, pointer_in_place
 from neva_recipes.config.recipe import LlavaRecipe, Recipe
 from neva_recipes.config.serialization import (
     PlainTable,
@@ -124,6 +125,9 @@ __all__ = [
     "HerePaths",
     "COMMAND_LINE",
     "CheckpointConfig",
+    "POINTER",
+    "is_pointer",
+    "pointer_in_place",
     "CheckpointError",
     "ConfigNode",
     "ConvTemplate",

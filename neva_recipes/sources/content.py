@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from neva_recipes.config import DataError
+from neva_recipes.config import POINTER, DataError, is_pointer
 from neva_recipes.sources.registry import find_source
 from neva_recipes.sources.source import DataSource, JsonLines
 from neva_recipes.user_code import reporting_mistakes
@@ -163,6 +163,8 @@ def _estimated_size(file: BinaryIO, size: int, made: int) -> int:
 
 
 def _content_of(path: Path, file: io.BufferedReader) -> io.BufferedReader:
+    if is_pointer(file.peek()):
+        raise DataError(f"{path}: {POINTER}")
     source = find_source(path)
     if source is None:
         return _unpacked(path, file)

@@ -86,6 +86,26 @@ def test_dashes_are_no_value(call):
         assert call(*words) == 2
 
 
+def test_a_flag_of_one_value_has_one(folder, capsys):
+    for words, flag in (
+        (["chat", "nowhere", "--image", "a.png", "--image", "b.png"], "--image"),
+        (["status", "--runs-dir=a", "--runs-dir", "b"], "--runs-dir"),
+        (["llava.finetune", "--dry-run", "--name", "a", "optim.lr=1e-4", "--name=b"], "--name"),
+    ):
+        assert main(words) == 2
+        assert capsys.readouterr().err == f"error: {flag} is given twice: it takes one value\n"
+    # The same value twice, a value that names a flag, and words behind -- leave no doubt.
+    dry_run = ["llava.finetune", "--dry-run", "--recipes", "a.py", "--recipes", "b.py"]
+    for words in (
+        ["status", "--runs-dir=a", "--runs-dir", "a"],
+        ["chat", "nowhere", "--prompt=--image=a", "--image=b"],
+        ["chat", "--image=a", "--", "--image=b"],
+        dry_run,
+    ):
+        main(words)
+        assert "is given twice" not in capsys.readouterr().err
+
+
 FIELDS = ["name", "optim.lr", "trainer.max_steps", "data.data_path", "model.language.from_pretrained"]
 FIELDS += ["model.recompute_modules", "model.recompute_modules+", "executor.env.A", "executor.x", "size"]
 

@@ -209,7 +209,11 @@ FAULTS = [
         "image-unusable",
         ["it has more than 178956970 pixels"],
     ),
-    (text("images/1.png", b"version https://git-lfs.github.com/spec/v1"), "image-unusable", ["no known image format"]),
+    (
+        text("images/1.png", b"version https://git-lfs.github.com/spec/v1"),
+        "image-unusable",
+        ["(sample 1): it is a Git LFS pointer: git lfs pull fetches the file"],
+    ),
     (smaller_vocabulary, "vocabulary-size", ["has 258 tokens", "set model.language.vocab_size=258"]),
     (field("data.conv_template", "chatml"), "template-tokens", ["<|im_start|>", "data.conv_template=v1"]),
     (text("tokens/tokenizer.json", b"{"), "tokenizer-unusable", ["tokens/tokenizer.json: cannot be read"]),

@@ -11,7 +11,7 @@ import transformers
 from PIL import Image
 
 from neva_model.data.images._grey import grey_as_8_bits, require_upper_bytes
-from neva_recipes.config import DataError, VisionConfig
+from neva_recipes.config import DataError, VisionConfig, pointer_in_place
 from neva_recipes.families import vision_family
 from neva_recipes.prompts.pictures import FORMATS, MAX_PIXELS, missing_image
 
@@ -54,6 +54,8 @@ def decode_image(path: Path) -> Image.Image:
     except DataError:
         raise
     except _DECODER_ERRORS as error:
+        if problem := pointer_in_place(path):
+            raise DataError(f"image file {path} {problem}") from None
         reason = " ".join(f"{error}".split()) or type(error).__name__
         raise DataError(f"image file {path} cannot be decoded: {reason}") from None
 

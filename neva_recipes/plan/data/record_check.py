@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from neva_recipes.config import DataError, path_is
+from neva_recipes.config import POINTER, DataError, is_pointer, path_is
 from neva_recipes.plan.data.file_states import FileState, file_state
 from neva_recipes.plan.data.walk import Walk
 from neva_recipes.plan.trained.sought_samples import KeyedSample, keyed_sample
@@ -324,6 +324,8 @@ class _Images:
         if not begin:
             return "is empty"
         self.turned += is_turned(begin)
+        if is_pointer(begin):
+            return POINTER
         return None if _IMAGE.match(begin) else "is of no known image format"
 
 

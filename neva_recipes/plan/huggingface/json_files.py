@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from neva_recipes.config import CheckpointError, PlainTable
+from neva_recipes.config import CheckpointError, PlainTable, pointer_in_place
 
 __all__ = ["LONGEST_JSON", "parse_object", "read_image_processor", "read_object"]
 
@@ -60,7 +60,8 @@ def read_object(path: Path, what: str) -> PlainTable:
         if isinstance(error, CheckpointError):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{path}: cannot be read as {what}: {reason}") from None
+        problem = pointer_in_place(path) or f"cannot be read as {what}: {reason}"
+        raise CheckpointError(f"{path}: {problem}") from None
 
 
 def read_image_processor(directory: Path) -> tuple[str, PlainTable] | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from neva_recipes.config import CheckpointError
+from neva_recipes.config import CheckpointError, pointer_in_place
 from neva_recipes.families.values import shown
 from neva_recipes.plan.huggingface.json_files import LONGEST_JSON, parse_object, read_object
 
@@ -60,7 +60,8 @@ def read_tensors(directory: Path) -> dict[str, StoredTensor]:
             found = _safetensors(file) if file.suffix == ".safetensors" else _pytorch(file)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{file}: is damaged or incomplete ({reason}); fetch it again") from None
+            damaged = f"is damaged or incomplete ({reason}); fetch it again"
+            raise CheckpointError(f"{file}: {pointer_in_place(file) or damaged}") from None
         twice = next((name for name in found if name in tensors), None)
         if twice is not None:
             raise CheckpointError(f"{file}: holds {twice}, which {tensors[twice].file.name} holds too")

@@ -6,7 +6,16 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from neva_recipes.config import DataError, PlainTable, Recipe, RecipeError, expand_path, path_is, tokenizer_name
+from neva_recipes.config import (
+    DataError,
+    PlainTable,
+    Recipe,
+    RecipeError,
+    expand_path,
+    path_is,
+    pointer_in_place,
+    tokenizer_name,
+)
 from neva_recipes.families.values import shown
 from neva_recipes.plan.tokenizers.sentencepiece_models import require_encodable, require_model_file
 from neva_recipes.prompts.plain_text import PlainTextEncoder, PrefixScheme
@@ -265,7 +274,8 @@ def _read(path: Path, parse: Callable[[str], object]) -> Any:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())[:160]}") from None
+        problem = pointer_in_place(path) or f"cannot be read: {' '.join(str(error).split())[:160]}"
+        raise DataError(f"{path}: {problem}") from None
 
 
 def _read_json(path: Path, settings: dict[str, object]) -> _Source:
@@ -312,7 +322,8 @@ def _read_sentencepiece(path: Path, settings: dict[str, object], *, is_bare: boo
     try:
         model.ParseFromString(path.read_bytes())
     except (OSError, DecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a SentencePiece model: {error}") from None
+        problem = pointer_in_place(path) or f"cannot be read as a SentencePiece model: {error}"
+        raise DataError(f"{path}: {problem}") from None
     if not model.pieces:
         raise DataError(f"{path}: cannot be read as a SentencePiece model: it has no pieces")
     if is_bare or _is_llama(settings):
