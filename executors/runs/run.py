@@ -227,12 +227,15 @@ class Run:
             time.sleep(POLL_SECONDS)
         return code
 
-    def resume_notes(self, recipe: Draft[Recipe] | None = None, go_on_from: str | None = None) -> list[str]:
+    def resume_notes(
+        self, recipe: Draft[Recipe] | None = None, go_on_from: str | None = None, typed: Sequence[str] = ()
+    ) -> list[str]:
         """Return lines about what would change if the run went on with a recipe.
 
         Args:
             recipe: The changed recipe; `None` for that of the run directory.
             go_on_from: As for `resume`.
+            typed: The words that changed the recipe, if any were typed; a command that is advised has them.
 
         Raises:
             UserError: The recipe is not valid or does not fit the checkpoint, or the checkpoint cannot be used.
@@ -242,15 +245,15 @@ class Run:
             return []
         own: Recipe = build(with_absolute_inputs(load_recipe(self.path / RECIPE_FILE)))
         wanted = own if recipe is None else build(with_absolute_inputs(self._with_named_runs(recipe)))
-        notes = self._notes_on(checkpoint, wanted)
+        notes = self._notes_on(checkpoint, wanted, typed)
         with contextlib.suppress(RunError, OSError):
             notes += changed_data(self.saved_plan(), own, wanted, (self.path / PLAN_FILE).stat().st_mtime)
         return notes
 
-    def _notes_on(self, checkpoint: Path, recipe: Recipe) -> list[str]:
+    def _notes_on(self, checkpoint: Path, recipe: Recipe, typed: Sequence[str] = ()) -> list[str]:
         """Return what `notes_on` returns; raises "in use" if the checkpoint fails because the run is in use."""
         try:
-            return notes_on(checkpoint, recipe, has_succeeded=self._standing.state().state == "succeeded")
+            return notes_on(checkpoint, recipe, typed, has_succeeded=self._standing.state().state == "succeeded")
         except CheckpointError:
             os.close(take_lock(self.path, self._standing))  # raises if the run is in use
             raise
@@ -268,11 +271,9 @@ class Run:
         if checkpoint is None or self._standing.state().state != "succeeded":
             return None
         wanted = load_recipe(self.path / RECIPE_FILE) if recipe is None else self._with_named_runs(recipe)
-        length = finished_length(build(with_absolute_inputs(wanted)), listed_step(checkpoint))
-        if length is None:
+        if (length := finished_length(build(with_absolute_inputs(wanted)), listed_step(checkpoint))) is None:
             return None
-        changes = self.resume_notes(recipe)  # refuses a recipe that differs, unless its length is in passes
-        if changes and not length.is_certain:
+        if self.resume_notes(recipe) and not length.is_certain:  # refuses one that differs, unless in its passes
             return None
         return f"run {run_title(self.path)} is finished: {length.done}; to train longer, set {length.longer}"
 

@@ -86,7 +86,7 @@ def _load(checkpoint: Path, tokenizer: str | None) -> LoadedModel:
             raise DataError(
                 f"{error}; data.tokenizer of {checkpoint} names it: --tokenizer PATH says where it is"
             ) from None
-        check_same_vocabulary(checkpoint, information, saved, words)
+        check_same_vocabulary(checkpoint, information, saved, words, by_flag=True)
     initialize_single_process()
     recipe = _on_one_process(saved)
     model = build_model(recipe, pre_process=True, post_process=True)

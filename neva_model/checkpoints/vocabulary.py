@@ -11,7 +11,12 @@ __all__ = ["check_same_vocabulary"]
 
 
 def check_same_vocabulary(
-    checkpoint: Path, information: CheckpointInformation, recipe: Recipe, tokenizer: Tokenizer
+    checkpoint: Path,
+    information: CheckpointInformation,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    *,
+    by_flag: bool = False,
 ) -> None:
     """Raise `CheckpointError` if a checkpoint's embeddings were trained with a vocabulary other than the tokenizer's.
 
@@ -20,7 +25,8 @@ def check_same_vocabulary(
         information: The checkpoint's information.
         recipe: The recipe that will use it.
         tokenizer: The recipe's tokenizer.
+        by_flag: Whether the command takes a tokenizer by its flag `--tokenizer`, and no fields.
     """
     digests = information.vocabulary_digest, tokenizer.vocabulary_digest()
     if problem := other_vocabulary(*digests, saved_recipe(checkpoint), recipe):
-        raise CheckpointError(f"{checkpoint}: {problem.line()}")
+        raise CheckpointError(f"{checkpoint}: {problem.line(by_flag=by_flag)}")

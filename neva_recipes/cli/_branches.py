@@ -1,5 +1,6 @@
 """Parts of a model that one word fills from a Hugging Face directory: `model.language=DIR_OR_HUB_NAME`."""
 
+import shlex
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from neva_recipes.config import (
     RecipeError,
     UserError,
     VisionConfig,
+    expand_path,
+    path_is,
+    recipe_of_run,
     set_field,
 )
 
@@ -57,7 +61,13 @@ def fill_branch(recipe: Draft[ConfigNode], path: str, text: str, others: Collect
     try:
         fields = language_fields(text) if path == "model.language" else tower_fields(text)
     except UserError as error:
-        raise RecipeError(f"{path}={text}: {str(error).removeprefix(f'{text}: ')}") from None
+        problem = str(error).removeprefix(f"{text}: ")
+        of_a_run = f"{path}.from_pretrained={shlex.quote(text)}"
+        if _is_run(text):
+            problem = f"is a run, expected a Hugging Face directory: set {of_a_run}"
+        elif "/" not in text and not path_is(expand_path(text)):
+            problem += f"; if it is a run, set {of_a_run}"
+        raise RecipeError(f"{path}={text}: {problem}") from None
     part: Any = getattr(recipe.model, path.rpartition(".")[2])  # type: ignore[attr-defined]
     for name, value in fields.items():
         if name != "from_pretrained":
@@ -69,3 +79,13 @@ def fill_branch(recipe: Draft[ConfigNode], path: str, text: str, others: Collect
     template = language_family(fdl.build(part)).conv_template
     if template is not None and data.conv_template != "plain":
         data.conv_template = template
+
+
+def _is_run(text: str) -> bool:
+    """Return whether a path is that of a run or a checkpoint, and no Hugging Face directory inside of one."""
+    if path_is(expand_path(text) / "config.json"):
+        return False
+    try:
+        return recipe_of_run(text) is not None
+    except RecipeError:
+        return False

@@ -1,7 +1,7 @@
 """Show what a resume would do: `nemo-run resume RUN --dry-run`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neva_recipes.cli.arguments import UsageError
@@ -19,7 +19,9 @@ __all__ = ["show_resume", "show_stages"]
 _STAND_IN = "run"
 
 
-def show_resume(run: "Run", recipe: Draft[Recipe], executor: "Executor", go_on_from: str | None) -> int:
+def show_resume(
+    run: "Run", recipe: Draft[Recipe], executor: "Executor", go_on_from: str | None, typed: Sequence[str]
+) -> int:
     """Print the recipe and checkpoint that a run would go on with, and return the exit code: 2 if it would not start.
 
     Args:
@@ -27,6 +29,7 @@ def show_resume(run: "Run", recipe: Draft[Recipe], executor: "Executor", go_on_f
         recipe: Its recipe, with the fields changed.
         executor: The executor of the resumed run.
         go_on_from: An earlier checkpoint; `None` means the newest.
+        typed: The words that changed the fields.
 
     Raises:
         UserError: The run is in use, or the checkpoint cannot be used or does not allow such a recipe.
@@ -36,7 +39,7 @@ def show_resume(run: "Run", recipe: Draft[Recipe], executor: "Executor", go_on_f
 
     run.require_free()
     title = run_title(run.path)
-    notes = run.resume_notes(recipe, go_on_from)
+    notes = run.resume_notes(recipe, go_on_from, typed)
     checkpoint = run.newest_checkpoint()
     # The run exists: what a new one may be called does not matter.
     inspection = inspect_recipe(recipe, executor, name=_STAND_IN, runs_dir=run.path.parent)

@@ -20,8 +20,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from neva_recipes import parts
-from neva_recipes.config import CheckpointError, build
+from neva_recipes import llava, parts
+from neva_recipes.config import CheckpointError, build, recipe_to_yaml
 from tests.families.packages import install
 
 LLAMA = {
@@ -118,11 +118,15 @@ def test_python_gives_the_same_without_torch(models):
         ("model.vision=a llama", "model.vision=a llama: holds a LlamaForCausalLM, no vision tower"),
         ("model.vision=empty", "model.vision=empty: empty/config.json: is missing"),
         ("model.language=scaled", "rope_type is unheard, only default, linear, dynamic, llama3, yarn and longrope"),
+        ("model.language=some", "looks like owner/name); if it is a run, set model.language.from_pretrained=some"),
+        ("model.vision=a run", "is a run, expected a Hugging Face directory: set model.vision.from_pretrained='a run'"),
         ("model.projector=llava", "model.projector=llava: is a group of fields, set one of them"),
     ],
 )
 def test_one_line_says_why_not(models, nemo_run, word, error):
     (models / "empty").mkdir()
+    (models / "a run").mkdir()
+    (models / "a run/recipe.yaml").write_text(recipe_to_yaml(llava.pretrain("tiny")))
     shutil.copytree(models / "a llama", models / "scaled")
     config = json.loads((models / "scaled/config.json").read_text())
     config["rope_parameters"] = {"rope_type": "unheard", "rope_theta": 1e4}

@@ -32,7 +32,8 @@ from neva_recipes.run_directory import processes
 from neva_recipes.run_directory.attempt import keep_before, let_go
 from neva_recipes.run_directory.lock import acquire_lock
 from neva_recipes.run_directory.names import list_checkpoints
-from tests.plan.test_files import SPECIALS, write_tokenizer
+from tests.plan.model_directories import write_model
+from tests.plan.test_files import LANGUAGE, SPECIALS, write_tokenizer
 from tests.plan.test_projector import write_run
 
 
@@ -102,6 +103,27 @@ def test_what_the_checkpoint_refuses_leaves_everything(finished, nemo_run, chang
     assert said in error and len(error.splitlines()) <= 1 + len(change.split())
     assert contents(finished) == before
     assert "succeeded" in nemo_run("status", check=0).stdout
+
+
+def test_the_new_run_that_is_advised_has_all_that_was_typed(finished, nemo_run):
+    write_model(Path("my model"), {**LANGUAGE, "vocab_size": 700})
+    words = ["trainer.max_steps=19", "model.language=my model", "optim.lr=1e-4"]
+    advised = nemo_run("resume", "digits", *words, check=2).stderr.rpartition(", or start a new run: nemo-run ")[2]
+    assert shlex.split(advised) == ["rerun", str(finished.path), *words]
+    nemo_run(*shlex.split(advised), "--dry-run", check=0)
+
+
+def test_a_tokenizer_that_was_read_where_the_language_model_is_no_longer(finished, nemo_run):
+    recipe = load_recipe(finished.path / "recipe.yaml")
+    recipe.data.tokenizer, recipe.model.language.from_pretrained = None, "/gone/model"
+    for folder in (finished.path, finished.path / "checkpoints" / "step-00000010"):
+        (folder / "recipe.yaml").write_text(recipe_to_yaml(recipe))
+    words = ["resume", "digits", "trainer.max_steps=20"]
+    assert nemo_run(*words, check=2).stderr.splitlines()[-1] == (
+        "error: model.language.from_pretrained=/gone/model: no such file or folder, and the run reads its tokenizer "
+        "there; set data.tokenizer=PATH"
+    )
+    assert "file-missing" not in nemo_run(*words, "data.tokenizer=owner/name", "--dry-run", check=0).stderr
 
 
 def test_an_earlier_checkpoint_is_named_where_it_helps_and_only_there(finished, nemo_run):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 
 import pytest
@@ -13,6 +14,7 @@ from neva_model.inference import chat
 from neva_recipes.config import UserError
 from tests.inference import tiny_models
 from tests.inference.test_evaluation import conversation, write_data
+from tests.plan.test_files import write_tokenizer
 
 
 @pytest.fixture
@@ -116,6 +118,19 @@ def test_a_tokenizer_that_has_moved(run, llava_directory, data, pictures, tmp_pa
         )
         assert call(f"--tokenizer={moved}") == 0
     assert json.loads((tmp_path / "exported" / "tokenizer_config.json").read_text())
+
+
+def test_another_tokenizer_is_refused_with_the_flag_that_these_commands_take(run, llava_directory, tmp_path):
+    path = run(tokenizer=str(llava_directory))
+    write_tokenizer(tmp_path / "other")
+    for call in (chat.main, export.main):
+        words = ["--prompt=What?"] if call is chat.main else [str(tmp_path / "exported")]
+        with pytest.raises(UserError) as caught:
+            call([str(path), *words, f"--tokenizer={tmp_path}/other"])
+        assert str(caught.value) == (
+            f"{path}/checkpoints/step-00000007: was trained with another vocabulary than that of {tmp_path}/other: "
+            f"give --tokenizer {shlex.quote(str(llava_directory))}"
+        )
 
 
 def test_a_directory_has_its_own_tokenizer(llava_directory):

@@ -9,6 +9,7 @@ from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.tokenizers import load_recipe_tokenizer, load_tokenizer
 from neva_recipes.config import CheckpointError, build, recipe_to_yaml
 from neva_recipes.plan.data.files import check_files
+from neva_recipes.plan.origins.checkpoints import OtherVocabulary
 from tests.plan.test_files import SPECIALS, field, world, write_tokenizer
 
 __all__ = ["world"]
@@ -67,3 +68,14 @@ def test_a_tokenizer_that_the_language_model_was_not_trained_with(with_language_
         f"set {field_set}={str(value).lower()}" if remedy else "it has changed since: put back the one of the training"
     )
     assert str(raised.value) == f"{checkpoint}: {finding.message}: {todo}"
+
+
+def test_a_tokenizer_of_the_training_that_is_gone_is_not_named_as_the_remedy():
+    def line(tokenizer, **how):
+        return OtherVocabulary("other words", {"data.tokenizer": tokenizer}).line(**how)
+
+    assert line("owner/name") == "other words: set data.tokenizer=owner/name"
+    assert (
+        line("/gone/tok") == "other words: set data.tokenizer=PATH, where that of the training is now; it was /gone/tok"
+    )
+    assert line("/gone/tok", by_flag=True).startswith("other words: give --tokenizer PATH, where that of the training")

@@ -75,6 +75,14 @@ def test_what_is_refused(path: str) -> None:
         )
 
 
+def test_a_new_run_is_advised_with_all_changes() -> None:
+    saved, other = recipe(), recipe("model.language.num_layers=3", "optim.lr=0.5", "trainer.max_steps=20")
+    with pytest.raises(CheckpointError) as raised:
+        require_resumable(CHECKPOINT, saved, other, 16, None)
+    words = {"model.language.num_layers=3", "optim.lr=0.5", "trainer.max_steps=20"}
+    assert set(str(raised.value).rpartition("nemo-run rerun /runs/one ")[2].split()) == words
+
+
 OTHER_VALUES = {
     "model.language.family": "other",
     "model.language.num_layers": "3",

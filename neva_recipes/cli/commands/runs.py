@@ -153,8 +153,8 @@ def resume_command(argv: Sequence[str]) -> int:
         return 0
     recipe, executor = changed
     if arguments.dry_run:
-        return show_resume(run, recipe, executor or run.executor(), arguments.go_on_from)
-    notes = run.resume_notes(recipe, arguments.go_on_from)
+        return show_resume(run, recipe, executor or run.executor(), arguments.go_on_from, arguments.overrides)
+    notes = run.resume_notes(recipe, arguments.go_on_from, arguments.overrides)
     if arguments.go_on_from is None and (line := run.finished_line(recipe)) is not None:
         tell("note", line)
         return 0

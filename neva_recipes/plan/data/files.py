@@ -23,6 +23,7 @@ from neva_recipes.plan.data.passes_check import check_single_pass
 from neva_recipes.plan.findings import Finding, error, field_value
 from neva_recipes.plan.origins.checkpoints import PARTS
 from neva_recipes.plan.origins.left_projector import check_left_projector
+from neva_recipes.plan.origins.own_tokenizer import has_other_tokens
 from neva_recipes.plan.origins.projector import check_projector
 from neva_recipes.plan.origins.sources import Opened, check_sources
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, recipe_tokenizer
@@ -211,7 +212,9 @@ def _tokenizer(recipe: Recipe, opened: Opened) -> Iterator[Found]:
     size = "model.language.vocab_size"
     if tokenizer.vocab_size > recipe.model.language.vocab_size:
         counted = ", those of use_im_start_end counted" if tokenizer.adds_image_tokens else ""
-        larger = [tokenizer.vocab_size, *opened.vocabularies(recipe, tokenizer.vocab_size)]
+        # With the tokens of another tokenizer no size gives the rows of the embedding their words.
+        sizes = [tokenizer.vocab_size, *opened.vocabularies(recipe, tokenizer.vocab_size)]
+        larger = [] if has_other_tokens(recipe) else sizes
         yield found(
             error(
                 "vocabulary-size",

@@ -84,10 +84,21 @@ class OtherVocabulary(NamedTuple):
     message: str
     remedy: PlainTable
 
-    def line(self) -> str:
-        """Return the message and the remedy as one line."""
-        ways = [f"{field}={shlex.quote(format_value(value))}" for field, value in self.remedy.items()]
-        return f"{self.message}: {f'set {ways[0]}' if ways else CHANGED_SINCE}"
+    def line(self, *, by_flag: bool = False) -> str:
+        """Return the message and the remedy as one line.
+
+        Args:
+            by_flag: Whether the command takes a tokenizer by its flag `--tokenizer`, and no fields.
+        """
+        todo = CHANGED_SINCE
+        for field, value in self.remedy.items():
+            setting = "give --tokenizer " if by_flag else f"set {field}="
+            path = expand_path(value) if field == "data.tokenizer" else None
+            if path is not None and path.is_absolute() and not path_is(path):  # else it is a name on the hub
+                todo = f"{setting}PATH, where that of the training is now; it was {value}"
+            else:
+                todo = f"{setting}{shlex.quote(format_value(value))}"
+        return f"{self.message}: {todo}"
 
 
 def other_vocabulary(there: str | None, here: str | None, saved: Recipe, recipe: Recipe) -> OtherVocabulary | None:

@@ -36,6 +36,7 @@ from neva_recipes.plan.origins.checkpoints import (
     read_saved_recipe,
 )
 from neva_recipes.plan.origins.other_size import other_size
+from neva_recipes.plan.origins.own_tokenizer import check_own_tokenizer, has_other_tokens
 from neva_recipes.plan.origins.unfinished import UnfinishedRun, unfinished_run
 from neva_recipes.plan.tokenizers.tokenizer import known_tokenizer, known_vocabulary
 from neva_recipes.plan.trained.trainings import recipes_of_run
@@ -207,6 +208,7 @@ def _huggingface(recipe: Recipe, part: str, field: str, directory: Directory, to
             yield found(error("shape-mismatch", message, recipe, field, *settings))
     elif part == "language" and directory.configuration is not None:
         yield from _vocabulary(recipe, directory.configuration, field, tokens)
+        yield from check_own_tokenizer(recipe, directory.configuration, directory.path)
     if part == "vision" and recipe.model.vision is not None:
         yield from _image_processor(recipe, recipe.model.vision, field, directory.path)
 
@@ -217,11 +219,13 @@ def _vocabulary(recipe: Recipe, configuration: Configuration, field: str, tokens
         return
     words = f", {there.text} of them for words" if there.text < there.rows else ""
     given = f", and the tokenizer {tokens} tokens" if tokens is not None else ""
+    message = f"the embedding there has {there.rows} rows{words}{given}"
+    if has_other_tokens(recipe):  # no size gives the rows their words
+        advice = "use the model's own tokenizer"
+        yield found(error("vocabulary-size", message, recipe, field, path, "data.tokenizer", advice=advice))
+        return
     sizes = [there.nearest(tokens, use_im_start_end=marks), there.rows]
-    yield found(
-        error("vocabulary-size", f"the embedding there has {there.rows} rows{words}{given}", recipe, field, path),
-        [{path: size} for size in sizes],
-    )
+    yield found(error("vocabulary-size", message, recipe, field, path), [{path: size} for size in sizes])
 
 
 def _image_processor(recipe: Recipe, vision: VisionConfig, field: str, path: Path) -> Iterator[Found]:

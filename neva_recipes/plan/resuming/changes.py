@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from neva_recipes.plan.origins.checkpoints import other_vocabulary
 from neva_recipes.plan.resuming.effects import Effect, effect_of
 from neva_recipes.plan.tokenizers.tokenizer import known_vocabulary
 
-__all__ = ["FieldChange", "changed_fields", "require_resumable"]
+__all__ = ["FieldChange", "changed_fields", "require_resumable", "words_for"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,19 @@ def _kind(node: ConfigNode | None) -> str | None:
     return None if node is None else type(node).__name__
 
 
+def words_for(changes: Sequence[FieldChange], typed: Sequence[str]) -> str:
+    """Return the words that make changes on a command line: those that were typed, else one for each field."""
+    words = typed or [f"{change.path}={format_value(change.new)}" for change in changes if not change.is_group]
+    return " ".join(f"{path}{equals}{shlex.quote(value)}" for path, equals, value in (w.partition("=") for w in words))
+
+
 def require_resumable(
-    checkpoint: Path, saved: Recipe, recipe: Recipe, consumed_samples: int, vocabulary: str | None
+    checkpoint: Path,
+    saved: Recipe,
+    recipe: Recipe,
+    consumed_samples: int,
+    vocabulary: str | None,
+    typed: Sequence[str] = (),
 ) -> None:
     """Raise `CheckpointError` for the first reason why a recipe cannot go on from a checkpoint.
 
@@ -80,9 +91,11 @@ def require_resumable(
         recipe: The recipe that will go on from it.
         consumed_samples: Samples that the checkpoint was trained on.
         vocabulary: Digest of the vocabulary that the checkpoint was trained with; `None` if unknown.
+        typed: The words that changed the recipe, if any were typed.
     """
     run = shlex.quote(str(checkpoint.parents[1]))
-    for change in changed_fields(saved, recipe):
+    changes = changed_fields(saved, recipe)
+    for change in changes:
         if change.effect.kind == "refused":
             old, new = format_value(change.old), format_value(change.new)
             # No value on the command line makes a group, or changes its kind.
@@ -90,7 +103,7 @@ def require_resumable(
                 "go on with the recipe of the run, or start a new run with yours"
                 if change.is_group
                 else f"go on with {change.path}={shlex.quote(old)}, or start a new run: nemo-run rerun {run} "
-                f"{change.path}={shlex.quote(new)}"
+                f"{words_for(changes, typed)}"
             )
             raise CheckpointError(
                 f"{checkpoint}: {change.path} is {old} there and {new} in the recipe: {change.effect.why}; {ways}"

@@ -3,6 +3,7 @@
 import dataclasses
 
 from neva_recipes.config import Recipe
+from neva_recipes.plan.findings import Finding
 from neva_recipes.plan.origins.checkpoints import PARTS
 from neva_recipes.plan.plan import Plan
 
@@ -20,10 +21,22 @@ def plan_going_on(plan: Plan) -> Plan:
     """
     unread = _unread_sources(plan.recipe)
     kept = [each for each in plan.findings if each.code in _STILL_TRUE or unread.isdisjoint(each.fields)]
-    return dataclasses.replace(plan, findings=tuple(kept))
+    return dataclasses.replace(plan, findings=tuple(map(_about_tokenizer, kept)))
 
 
 def _unread_sources(recipe: Recipe) -> frozenset[str]:
     """Return the fields whose files a run with a checkpoint does not read again: those of its initial weights."""
     parts = [part for part in PARTS if part != "language" or recipe.data.tokenizer is not None]
     return frozenset(f"model.{part}.from_pretrained" for part in parts)
+
+
+def _about_tokenizer(finding: Finding) -> Finding:
+    """Return a finding; if the source of the language model is missing, it tells what is still read there."""
+    if finding.code != "file-missing" or "model.language.from_pretrained" not in finding.fields:
+        return finding
+    setting = "set data.tokenizer=PATH"
+    return dataclasses.replace(
+        finding,
+        message=f"{finding.message}, and the run reads its tokenizer there",
+        advice=f"{finding.advice}, or {setting}" if finding.advice else setting,
+    )

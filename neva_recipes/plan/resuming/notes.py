@@ -8,7 +8,7 @@ from pathlib import Path
 from neva_recipes.config import CheckpointError, Recipe, RecipeError, format_value
 from neva_recipes.plan.cost.schedule import learning_rate, run_steps
 from neva_recipes.plan.origins.checkpoints import read_saved_recipe
-from neva_recipes.plan.resuming.changes import FieldChange, changed_fields, require_resumable
+from neva_recipes.plan.resuming.changes import FieldChange, changed_fields, require_resumable, words_for
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints, listed_step
 from neva_recipes.storage.checkpoints import read_record, require_files
 
@@ -27,12 +27,13 @@ _SAME = 1e-9
 """Relative difference up to which two learning rates are the same."""
 
 
-def notes_on(checkpoint: Path, recipe: Recipe, *, has_succeeded: bool = False) -> list[str]:
+def notes_on(checkpoint: Path, recipe: Recipe, typed: Sequence[str] = (), *, has_succeeded: bool = False) -> list[str]:
     """Return lines about what changes when a recipe goes on from a checkpoint.
 
     Args:
         checkpoint: The checkpoint.
         recipe: The recipe that will go on from it.
+        typed: The words that changed the recipe, if any were typed.
         has_succeeded: Whether the run of the checkpoint has finished its training.
 
     Raises:
@@ -46,25 +47,26 @@ def notes_on(checkpoint: Path, recipe: Recipe, *, has_succeeded: bool = False) -
     if missing := [name for name in ("step", "consumed_samples", "metrics") if name not in told]:
         raise CheckpointError(f"{checkpoint / INFORMATION_FILE}: does not hold {', '.join(missing)}: not a run's own")
     saved = read_saved_recipe(checkpoint)
-    require_resumable(checkpoint, saved, recipe, told["consumed_samples"], told.get("vocabulary_digest"))
+    require_resumable(checkpoint, saved, recipe, told["consumed_samples"], told.get("vocabulary_digest"), typed)
     steps = run_steps(recipe, None)
     changes = changed_fields(saved, recipe) if steps is not None and told["step"] >= steps else []
     # A run that failed in its last validation may go on with a change that mends it, but not with a shorter length.
     if changes and (has_succeeded or any(change.path in _LENGTH for change in changes)):
         changed = ", ".join(change.path for change in changes)
+        other_way = _other_way(checkpoint, recipe, changes, typed)
         raise CheckpointError(
             f"{changed}: changed, but nothing is left to train: {told['step']} steps are done, and "
-            f"trainer.max_steps={steps} asks for no more: set it higher, or {_other_way(checkpoint, recipe, changes)}"
+            f"trainer.max_steps={steps} asks for no more: set it higher, or {other_way}"
         )
     return resume_notes(saved, recipe, step=told["step"], metrics=told["metrics"])
 
 
-def _other_way(checkpoint: Path, recipe: Recipe, changes: Sequence[FieldChange]) -> str:
+def _other_way(checkpoint: Path, recipe: Recipe, changes: Sequence[FieldChange], typed: Sequence[str]) -> str:
     """Return how to train with a changed recipe for which nothing is left: from before a checkpoint, or anew."""
     run = shlex.quote(str(checkpoint.parents[1]))
     if any(change.is_group for change in changes):  # no value on the command line makes a group
         return "start a new run with yours"
-    settings = " ".join(f"{change.path}={shlex.quote(format_value(change.new))}" for change in changes)
+    settings = words_for(changes, typed)
     found = list_checkpoints(checkpoint.parent)
     for earlier in reversed(found[: found.index(checkpoint)] if checkpoint in found else []):
         with contextlib.suppress(CheckpointError, RecipeError):

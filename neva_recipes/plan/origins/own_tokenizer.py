@@ -1,0 +1,73 @@
+"""The tokenizer in the Hugging Face directory of a language model, beside the one that the recipe names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from neva_recipes.config import CheckpointError, DataError, Recipe, expand_path, path_is
+from neva_recipes.plan.checks import Found, found
+from neva_recipes.plan.findings import warning
+from neva_recipes.plan.huggingface import Configuration, is_huggingface, kept_directory, vocabulary_rows
+from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, kept_tokenizer, known_tokenizer
+
+__all__ = ["check_own_tokenizer", "has_other_tokens"]
+
+
+def check_own_tokenizer(recipe: Recipe, configuration: Configuration, path: Path) -> Iterator[Found]:
+    """Yield a warning if ids of the recipe's tokenizer mean other tokens than in the one beside the weights.
+
+    Args:
+        recipe: The recipe.
+        configuration: The configuration of the language model.
+        path: Its directory.
+    """
+    shared, differing = _compared(recipe, configuration, path)
+    own = _own(path)
+    if not differing or own is None:
+        return
+    message = f"the tokenizer there has other tokens for {differing} of the {shared} ids that both have"
+    tokenizer, fields = {"data.tokenizer": recipe.model.language.source}, ("model.language.from_pretrained",)
+    rows = vocabulary_rows(configuration)
+    assert rows is not None
+    size = {"model.language.vocab_size": rows.nearest(own.vocab_size, use_im_start_end=recipe.model.use_im_start_end)}
+    yield found(
+        warning("other-vocabulary", message, recipe, *fields, "data.tokenizer"),
+        [tokenizer, tokenizer | size],
+    )
+
+
+def has_other_tokens(recipe: Recipe) -> bool:
+    """Return whether the language model comes from a directory with a tokenizer of its own that has other tokens.
+
+    A tokenizer that has more tokens at the end is not another one, nor is one that cannot be read here.
+    """
+    source = recipe.model.language.source
+    path = expand_path(source) if source is not None else None
+    if path is None or not path_is(path, Path.is_dir) or not is_huggingface(path):
+        return False
+    try:
+        configuration = kept_directory(path).configuration
+    except CheckpointError:
+        return False
+    return configuration is not None and _compared(recipe, configuration, path)[1] > 0
+
+
+def _compared(recipe: Recipe, configuration: Configuration, path: Path) -> tuple[int, int]:
+    """Return how many ids of words both tokenizers have, and how many of them mean another token."""
+    rows = vocabulary_rows(configuration)
+    own = _own(path) if recipe.data.tokenizer is not None and rows is not None else None
+    here = known_tokenizer(recipe) if own is not None else None
+    if own is None or here is None or rows is None:
+        return 0, 0
+    there, ours = ({number: token for token, number in each.tokens.items()} for each in (own, here))
+    # The rows behind those of words only serve transformers.
+    shared = [number for number in there.keys() & ours.keys() if number < rows.text]
+    # A special token that takes the place of an unused one is no other word.
+    renamed = ours.keys() & {here.tokens[token] for token in here.specials if token not in own.tokens}
+    return len(shared), sum(there[number] != ours[number] and number not in renamed for number in shared)
+
+
+def _own(path: Path) -> LocalTokenizer | None:
+    try:
+        return kept_tokenizer(path, use_im_start_end=False)
+    except DataError:
+        return None
