@@ -19,7 +19,7 @@ from neva_recipes.config import DataError, PlainTable, how_many
 from neva_recipes.prompts.conversation import NothingToLearn
 from neva_recipes.prompts.identity import conversation_keys, key_of
 from neva_recipes.prompts.missing_pictures import missing_named_image
-from neva_recipes.prompts.pictures import too_many_pixels, turned_text
+from neva_recipes.prompts.pictures import header_problem, several_text, turned_text
 from neva_recipes.prompts.samples import count_words, image_name, names_image, read_sample
 from neva_recipes.prompts.templates import Template
 from neva_recipes.sources.records import scan_samples
@@ -126,7 +126,7 @@ def check_record(record: dict[str, object], rules: SampleRules) -> None:
     if image is None:
         return
     path = require_image(rules.image_folder, image)
-    if problem := too_many_pixels(path):
+    if problem := header_problem(path):
         raise DataError(f"image file {path} {problem}")
     read_image(path)
 
@@ -166,6 +166,8 @@ def _write_index(path: Path, file: Path, rules: SampleRules, target: Path) -> No
         print(f"note: {path}: {looked}; a damaged one among the others shows when it is met", flush=True)
     if names.turned:
         print(f"note: {path}: {turned_text(names.turned, names.looked_into)}", flush=True)
+    if names.several:
+        print(f"note: {path}: {several_text(names.several, names.looked_into)}", flush=True)
     with target.open("wb") as index:
         np.save(index, entries)
         np.array(keys, dtype=_KEY).tofile(index)

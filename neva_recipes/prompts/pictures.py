@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neva_recipes.config import how_many
-from neva_recipes.prompts._picture_headers import BEGIN, header_size, is_turned
+from neva_recipes.prompts._picture_headers import BEGIN, header_size, is_animated, is_turned
 
 __all__ = [
     "BEGIN",
+    "FLOATING",
     "FORMATS",
     "MAX_PIXELS",
     "Look",
@@ -18,7 +19,8 @@ __all__ = [
     "is_turned",
     "look_into",
     "missing_image",
-    "too_many_pixels",
+    "several_text",
+    "header_problem",
     "turned_text",
 ]
 
@@ -33,6 +35,9 @@ of pixels in a few hundred bytes."""
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Only pixel formats; for others Pillow would start a PostScript interpreter."""
+
+FLOATING = "has floating-point pixels, which have no fixed range"
+"""Why an image of Pillow's mode F cannot be used."""
 
 
 def missing_image(path: Path, folder: str | None = None) -> str | None:
@@ -66,18 +71,21 @@ class Look(NamedTuple):
     """What the header of an image file shows.
 
     Attributes:
-        problem: That it has too many pixels; `None` if not, or if the header cannot be read.
+        problem: Why it cannot be used: too many pixels, or of no fixed range; `None` if it can, or if the header cannot
+            be read.
         is_read: Whether the file was opened; a JPEG file that is too small to have too many pixels is not.
         is_turned: Whether it is known to have an EXIF rotation.
+        has_several: Whether it is known to have several pages or frames.
     """
 
     problem: str | None
     is_read: bool = False
     is_turned: bool = False
+    has_several: bool = False
 
 
-def too_many_pixels(path: Path) -> str | None:
-    """Return that an image has too many pixels, by its header; `None` if not, or if the header cannot be read."""
+def header_problem(path: Path) -> str | None:
+    """Return why an image cannot be used, by its header; `None` if it can, or if the header cannot be read."""
     return look_into(path).problem
 
 
@@ -87,24 +95,27 @@ def look_into(path: Path) -> Look:
         if _is_jpeg(path) and not can_be_too_large(path, path.stat().st_size):
             return Look(None)
         with path.open("rb") as file:
-            turned = is_turned(file.peek(BEGIN))  # reads no more than the size takes anyway
+            begin = file.peek(BEGIN)  # reads no more than the size takes anyway
             size = header_size(file)
     except (OSError, ValueError):
         return Look(None)
-    problem = _too_many(*size) if size is not None else _too_many_by_pillow(path)
-    return Look(problem, is_read=True, is_turned=turned)
+    if size is None:
+        return _look_by_pillow(path, turned=is_turned(begin))
+    return Look(_too_many(*size), is_read=True, is_turned=is_turned(begin), has_several=is_animated(begin))
 
 
-def _too_many_by_pillow(path: Path) -> str | None:
+def _look_by_pillow(path: Path, *, turned: bool) -> Look:
     image_module = _pillow()
     try:
         with image_module.open(path, formats=FORMATS) as image:
-            width, height = image.size
+            problem = FLOATING if image.mode == "F" else _too_many(*image.size)
+            # Behind the picture of a camera's MPO file are smaller ones of the same.
+            several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
     except image_module.DecompressionBombError:
-        return f"has more than {2 * MAX_PIXELS} pixels, expected at most {MAX_PIXELS}"
+        problem, several = f"has more than {2 * MAX_PIXELS} pixels, expected at most {MAX_PIXELS}", False
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
-        return None  # decoding gives a better message for a damaged header
-    return _too_many(width, height)
+        problem, several = None, False  # decoding gives a better message for a damaged header
+    return Look(problem, is_read=True, is_turned=turned, has_several=several)
 
 
 @cache
@@ -138,4 +149,13 @@ def turned_text(turned: int, looked_at: int) -> str:
     return (
         f"{turned:,} of {how_many(looked_at, 'image')} looked at {have} an EXIF rotation, which is not applied: rotate "
         "the files if they look turned (mogrify -auto-orient FILES with ImageMagick, or exiftran -ai FILES)"
+    )
+
+
+def several_text(several: int, looked_at: int) -> str:
+    """Return as text that `several` of the images looked at have several pages or frames, and what to do."""
+    have = "has" if several == 1 else "have"
+    return (
+        f"{several:,} of {how_many(looked_at, 'image')} looked at {have} several pages or frames, of which the first "
+        "is used: write those that matter to files of their own"
     )

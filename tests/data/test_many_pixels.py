@@ -14,7 +14,7 @@ from PIL import Image
 from neva_model.data import get_template
 from neva_model.data.index import BAD, SampleIndex, SampleRules
 from neva_recipes.config import DataError
-from neva_recipes.prompts.pictures import MAX_PIXELS, can_be_too_large, too_many_pixels
+from neva_recipes.prompts.pictures import MAX_PIXELS, Look, can_be_too_large, header_problem
 from neva_recipes.storage.digests import digest_of
 from tests.data.test_checks import check, reported  # noqa: F401 a fixture
 from tests.data.test_loader import write_samples
@@ -104,8 +104,8 @@ def test_a_jpeg_too_small_for_so_many_is_not_opened(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg()[:-1000])
     assert can_be_too_large(path, MAX_PIXELS // 512) and not can_be_too_large(path, MAX_PIXELS // 512 - 1)
-    assert too_many_pixels(path) is None
-    assert too_many_pixels(path.rename(tmp_path / "a.png")) is not None
+    assert header_problem(path) is None
+    assert header_problem(path.rename(tmp_path / "a.png")) is not None
 
 
 @given(
@@ -130,11 +130,11 @@ def test_sizes_are_those_that_pillow_sees(tmp_path_factory, kind, size, mode, op
     path.write_bytes(data)
     limit = size[0] * size[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neva_recipes.prompts.pictures._too_many_by_pillow", lambda path: pytest.fail("asks Pillow"))
+        patch.setattr("neva_recipes.prompts.pictures._look_by_pillow", lambda path, turned: pytest.fail("asks Pillow"))
         patch.setattr("neva_recipes.prompts.pictures.MAX_PIXELS", limit - 1)
-        assert too_many_pixels(path) == f"has {size[0]}x{size[1]} pixels, expected at most {limit - 1}"
+        assert header_problem(path) == f"has {size[0]}x{size[1]} pixels, expected at most {limit - 1}"
         patch.setattr("neva_recipes.prompts.pictures.MAX_PIXELS", limit)
-        assert too_many_pixels(path) is None
+        assert header_problem(path) is None
     with Image.open(path) as image:
         assert image.size == size
 
@@ -149,11 +149,11 @@ SIZED = re.compile(rb"\xff\xd8.*\xff[\xc0-\xcf].{7}|\x89PNG\r\n\x1a\n.{4}IHDR.{8
 def test_other_bytes_have_no_size(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "bytes.img"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neva_recipes.prompts.pictures._too_many_by_pillow", lambda _: None)
+        patch.setattr("neva_recipes.prompts.pictures._look_by_pillow", lambda path, turned: Look(None))
         patch.setattr("neva_recipes.prompts.pictures.MAX_PIXELS", -1)
         for begin in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"):
             path.write_bytes(begin + data)
-            assert too_many_pixels(path) is None or SIZED.match(begin + data)
+            assert header_problem(path) is None or SIZED.match(begin + data)
 
 
 OLDER_VERSIONS = {

@@ -121,6 +121,16 @@ def test_a_photo_with_an_exif_rotation_brings_a_note(llava_directory, capsys, mo
         assert told.count("note: 1 of 1 image looked at has an EXIF rotation, which is not applied") == 2 * notes
 
 
+def test_a_file_of_several_frames_brings_a_note(llava_directory, capsys, monkeypatch, tmp_path):
+    frames = [Image.new("RGB", (40, 20), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "one.gif")
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    for given, notes in (("one.gif", 0), ("two.gif", 1)):
+        monkeypatch.setattr("builtins.input", lambda _: "/exit")
+        chat.main([str(llava_directory), f"--image={tmp_path / given}"])
+        assert capsys.readouterr().err.count("note: 1 of 1 image looked at has several pages or frames") == notes
+
+
 def test_a_mistake_in_a_pipe_ends_the_command(llava_directory, capsys, monkeypatch):
     lines = iter(["/image nowhere.png", "What?"])
     monkeypatch.setattr("builtins.input", lambda _: next(lines))

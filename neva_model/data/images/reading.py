@@ -13,7 +13,7 @@ from PIL import Image
 from neva_model.data.images._grey import grey_as_8_bits, require_upper_bytes
 from neva_recipes.config import DataError, VisionConfig, pointer_in_place
 from neva_recipes.families import vision_family
-from neva_recipes.prompts.pictures import FORMATS, MAX_PIXELS, missing_image
+from neva_recipes.prompts.pictures import FLOATING, FORMATS, MAX_PIXELS, missing_image
 
 __all__ = ["ImageProcessor", "decode_image", "read_image"]
 
@@ -62,7 +62,7 @@ def decode_image(path: Path) -> Image.Image:
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range")
+        raise DataError(f"image file {path} {FLOATING}")
     if image.mode == "I" or image.mode.startswith("I;16"):
         return grey_as_8_bits(image, path).convert("RGB")
     if image.format in ("PNG", "TIFF", "PPM"):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neva_model.data.images.decoding import decode_images
-from neva_recipes.prompts.pictures import Look, look_into, missing_image, too_many_pixels
+from neva_recipes.prompts.pictures import Look, header_problem, look_into, missing_image
 
 __all__ = ["ImageNames"]
 
@@ -43,13 +43,14 @@ class ImageNames:
     Attributes:
         looked_into: Number of files that `unusable` has opened, without those that the listing of a folder lacks.
         turned: Number of those with an EXIF rotation.
+        several: Number of those with several pages or frames.
         whole: Number of files that `unusable` has found, none of them with too many pixels.
         decoded: Number of those that it has decoded.
     """
 
     def __init__(self) -> None:
         """Start without names."""
-        self.looked_into = self.turned = self.whole = self.decoded = 0
+        self.looked_into = self.turned = self.several = self.whole = self.decoded = 0
         self._folders: dict[str, tuple[array[int], array[int]]] = {}
 
     def add(self, position: int, name: str) -> None:
@@ -62,7 +63,7 @@ class ImageNames:
         found[1].append(hash(base))
 
     def unusable(self, root: Path, name_of: Callable[[int], str], tell: Callable[[str], None]) -> list[int]:
-        """Return the positions of samples whose image is missing under `root`, has too many pixels, or is damaged.
+        """Return the positions of samples whose image is missing under `root` or cannot be used.
 
         Names are compared by 64-bit hashes: among a million, a missing one is overlooked with odds of 1 to 10^7.
 
@@ -116,6 +117,7 @@ class ImageNames:
         """Count the looks into some files of a folder; return the positions of those with too many pixels."""
         self.looked_into += sum(look.is_read for look in looks)
         self.turned += sum(look.is_turned for look in looks)
+        self.several += sum(look.has_several for look in looks)
         hashes = {hash(name) for name, look in zip(names, looks, strict=True) if look.problem is not None}
         return self._positions(folder, hashes, among=True) if hashes else []
 
@@ -151,4 +153,4 @@ def _counted(results: Iterable[_Result], tell: Callable[[str], None], what: str,
 
 
 def _is_unusable(path: Path) -> bool:
-    return (missing_image(path) or too_many_pixels(path)) is not None
+    return (missing_image(path) or header_problem(path)) is not None

@@ -18,7 +18,7 @@ from neva_recipes.plan.trained.sought_samples import KeyedSample, keyed_sample
 from neva_recipes.prompts.conversation import Conversation, NothingToLearn
 from neva_recipes.prompts.identity import text_words
 from neva_recipes.prompts.missing_pictures import Lost, lost_image
-from neva_recipes.prompts.pictures import BEGIN, can_be_too_large, is_turned, too_many_pixels
+from neva_recipes.prompts.pictures import BEGIN, can_be_too_large, is_turned, look_into
 from neva_recipes.prompts.samples import field_of_image, names_image, read_sample
 from neva_recipes.prompts.templates import Template
 from neva_recipes.sources.content import is_made
@@ -71,6 +71,7 @@ class CheckedRecords:
         unusable: Names of the images that exist but cannot be used, each with its sample, and the reason.
         looked_into: Number of images whose first bytes were read.
         turned: Number of those with an EXIF rotation.
+        several: Number of those with several pages or frames.
         samples: Number of records without an image, and with one; records whose image was not looked for don't count.
         usable: Number of usable records of each kind, as far as is known.
         image_field: A field that holds the name of an image, but is not the one that training reads; `None` if none.
@@ -91,6 +92,7 @@ class CheckedRecords:
     unusable: tuple[tuple[str, str], ...]
     looked_into: int
     turned: int
+    several: int
     samples: tuple[int, int]
     usable: tuple[int, int]
     image_field: str | None
@@ -253,7 +255,7 @@ def _check(
     return CheckedRecords(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
         silent[0] if silent else "", images.looked_for, tuple(images.missing), images.lost, tuple(images.unusable),
-        images.looked_into, images.turned,
+        images.looked_into, images.turned, images.several,
         (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
     )  # fmt: skip
 
@@ -267,6 +269,7 @@ class _Images:
         lost: Why the first of them is missing; `None` if unknown.
         unusable: Images that exist but cannot be used, each with the first sample that names it, and the reason.
         turned: Number of images with an EXIF rotation, among those that were looked into.
+        several: Number of images with several pages or frames, among the same.
     """
 
     def __init__(self, folder: Path, deadline: float, beside: Path) -> None:
@@ -275,6 +278,7 @@ class _Images:
         self.lost: Lost | None = None
         self.unusable: list[tuple[str, str]] = []
         self.turned = 0
+        self.several = 0
         self._folder = folder
         self._beside = beside
         self._has_folder = path_is(folder, Path.is_dir)
@@ -308,7 +312,11 @@ class _Images:
         is_large = can_be_too_large(name, size)
         if name not in self._problems and (len(self._problems) < _BEGINS_READ or is_large):
             file = self._folder / name
-            problem = self._look_into(file) or (too_many_pixels(file) if is_large else None)
+            problem = self._look_into(file)
+            if problem is None and is_large:
+                look = look_into(file)
+                problem = look.problem
+                self.several += look.has_several
             self._problems[name] = problem
             if problem is not None:
                 self.unusable.append((f"{name} ({place})", f"it {problem}"))
