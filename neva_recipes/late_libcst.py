@@ -5,6 +5,7 @@ stand-in, which takes the place of libcst until an attribute of it is first used
 """
 
 import importlib
+import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
@@ -15,8 +16,11 @@ _LIBCST = "libcst"
 
 
 def import_fiddle() -> None:
-    """Import Fiddle; libcst is imported when a lambda is given to `auto_config`, or by whoever else imports it."""
-    if {"fiddle", _LIBCST} & sys.modules.keys():
+    """Import Fiddle; libcst is imported when a lambda is given to `auto_config`, or by whoever else imports it.
+
+    Where Fiddle is not installed, whoever needs it says so.
+    """
+    if {"fiddle", _LIBCST} & sys.modules.keys() or importlib.util.find_spec("fiddle") is None:
         return
     stand_in = sys.modules[_LIBCST] = _StandIn(_LIBCST)
     try:

@@ -47,7 +47,7 @@ def test_asking_and_measuring_from_another_folder(world, finished, tmp_path):
     assert lines[0]["answer"].startswith(said.stdout.strip())
     report = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
     assert report["questions"] == 12 and report["data"] == str(questions)
-    what, *table = measured.stdout.splitlines()
+    what, *table, answers_line = measured.stdout.splitlines()
     assert what.startswith(f"evaluating {finished}/checkpoints/step-")
-    assert max(map(len, table)) == 80
+    assert max(map(len, table)) == 80 and answers_line == f"answers: {answers}"
     assert not list(world.folder.parent.rglob("canary")) and not list(tmp_path.rglob("canary"))
