@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neva_recipes.config import Recipe, UserError, build, load_recipe
-from neva_recipes.plan.huggingface import why_not_exportable
 from neva_recipes.run_directory.layout import CHECKPOINTS, METRICS, RECIPE_FILE, metrics_file
 from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, trained_steps
 from neva_recipes.run_directory.names import list_checkpoints, listed_step
@@ -76,6 +75,8 @@ def _model_lines(run: "Run", name: str, exports: Sequence[Path] = ()) -> list[st
     """
     if run.newest_checkpoint() is None or not (run.path / RECIPE_FILE).is_file():
         return []
+    from neva_recipes.plan.huggingface import why_not_exportable  # help and list import this module, and no plan
+
     recipe: Recipe = build(load_recipe(run.path / RECIPE_FILE))
     lines = [f"nemo-run chat {name}{' --image FILE' if recipe.model.vision is not None else ''}"]
     # Captions and plain text are not questions.
