@@ -20,7 +20,7 @@ __all__ = [
     "write_text",
 ]
 
-_CORRECT = "correct: equal to the reference letter for letter, white space around it apart"
+_CORRECT = "correct: the same as the reference, white space at its ends apart"
 """What `is_right` says."""
 
 _FIGURES = 28

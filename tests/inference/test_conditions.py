@@ -91,9 +91,9 @@ def test_a_stage_of_a_pipeline_keeps_its_own_report(run, data, pictures, tmp_pat
     (tmp_path / "pipe" / "pipeline.json").write_text("{}")
     evaluation.main([str(path), f"--data={data}", f"--image-folder={pictures}", f"--output={stage}/predictions.jsonl"])
     assert (stage / "evaluation.json").read_text() == (path / "evaluation.json").read_text()
-    what, *table = capsys.readouterr().out.splitlines()
-    assert what.startswith("evaluating ")
-    assert {len(f"[evaluate] {line}") for line in table} == {80}
+    what, *table, correct, answers = capsys.readouterr().out.splitlines()
+    assert what.startswith("evaluating ") and answers == f"answers: {stage}/predictions.jsonl"
+    assert {len(f"[evaluate] {line}") for line in table} == {80} and len(f"[evaluate] {correct}") <= 80
     # Whoever names a file of answers gets that file.
     (tmp_path / "answers").mkdir()
     evaluation.main([str(path), f"--data={data}", f"--image-folder={pictures}", f"--output={tmp_path}/answers/a.jsonl"])

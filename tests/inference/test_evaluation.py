@@ -82,7 +82,7 @@ def test_answers_are_those_of_transformers_whatever_the_batches(
     printed = capsys.readouterr()
     assert re.search(rf"^all +{sum(right)} +{len(right)} +0\.\d{{4}}$", printed.out, re.MULTILINE)
     assert printed.out.splitlines()[-2:] == [
-        "correct: equal to the reference letter for letter, white space around it apart",
+        "correct: the same as the reference, white space at its ends apart",
         f"answers: {output}",
     ]
     assert printed.err.splitlines()[-1].startswith(f"{len(right)} of {len(right)} questions answered, ")
@@ -285,7 +285,7 @@ def test_the_table_has_80_columns_and_folds_rare_questions():
     by_text |= {f"Rare {number:02}": Score(1, number % 2) for number in range(20)}
     table = format_table(Score(1223, 1111), by_text, 80)
     *lines, meaning = table.splitlines()
-    assert meaning == "correct: equal to the reference letter for letter, white space around it apart"
+    assert meaning == "correct: the same as the reference, white space at its ends apart"
     assert {len(line) for line in lines} == {80}
     assert len(lines) == 1 + 20 + 2
     assert lines[:3] == [

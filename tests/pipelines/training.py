@@ -31,7 +31,7 @@ PATIENCE = 600.0
 
 
 def write_inputs(world):
-    """Write what the stages train on, and return the overrides that name it; pictures for stage 2 are broken.
+    """Write what the stages train on, and return the overrides that name it; one picture for stage 2 is broken.
 
     That is seen only when they are decoded: everything else would be refused before anything starts.
     """
@@ -46,12 +46,10 @@ def write_inputs(world):
         for sample in world.samples
         if "image" in sample
     ]
+    broken = next(n for n, sample in enumerate(world.samples) if n >= 8 and "image" in sample)
     world.write(
         BROKEN,
-        [
-            sample | ({"image": picture.name} if n >= 8 and "image" in sample else {})
-            for n, sample in enumerate(world.samples)
-        ],
+        [sample | ({"image": picture.name} if n == broken else {}) for n, sample in enumerate(world.samples)],
     )
     shared = [word for word in world.tiny() if not word.startswith("data.data_path=")]
     return [
