@@ -28,7 +28,7 @@ def start_pipeline(planned: PipelineJob, *, detach: bool = False, quiet: bool = 
         RecipeError: A stage cannot run.
         RunError: The directory cannot be written, or the pipeline cannot be started.
     """
-    if problems := planned.problems + planned.not_here:
+    if problems := planned.refusals:
         more = f" (and {len(problems) - 1} more: --dry-run lists them)" if len(problems) > 1 else ""
         raise RecipeError(f"{problems[0]}{more}")
     jobs = planned.stage_jobs(planned.job.run_dir)

@@ -92,13 +92,21 @@ class PipelineJob:
 
     @property
     def not_here(self) -> tuple[str, ...]:
-        """Errors that prevent only a start from here, in the form of `problems`; those about this machine come first.
+        """Errors that prevent only a start from here, in the form of `problems`; those about this machine come first."""
+        return self._not_here(about_machine=True) + self._not_here(about_machine=False)
 
-        Fetching files would not help without a GPU.
-        """
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """All errors, in the form of `problems`; those about this machine first: nothing helps without a GPU."""
+        return self._not_here(about_machine=True) + self.problems + self._not_here(about_machine=False)
+
+    def _not_here(self, *, about_machine: bool) -> tuple[str, ...]:
         found = [(entry.stage, error) for entry in self.stages for error in entry.not_here]
-        found.sort(key=lambda of_stage: of_stage[1].about != "machine")
-        return tuple(f"{_label(stage)}: {error.line(_typed(stage))}" for stage, error in found)
+        return tuple(
+            f"{_label(stage)}: {error.line(_typed(stage))}"
+            for stage, error in found
+            if (error.about == "machine") == about_machine
+        )
 
     @property
     def refused_here(self) -> tuple[str, ...]:

@@ -51,12 +51,13 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         write_image(tmp_path / f"{number}.png", number)
+    # A byte behind the end of a picture is not decoded.
+    content = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "0.png").write_bytes(content + b"0")
     (tmp_path / "copies").mkdir()
     for number in range(3):
         shutil.copy(tmp_path / f"{number}.png", tmp_path / "copies" / f"{number + 5}.png")
-    content = bytearray((tmp_path / "0.png").read_bytes())
-    content[-20] ^= 1
-    (tmp_path / "copies/other.png").write_bytes(content)
+    (tmp_path / "copies/other.png").write_bytes(content + b"1")
     write(tmp_path / "train.json", [*(sample(number) for number in range(40)), talk(100, 101, 102)])
     return tmp_path
 
