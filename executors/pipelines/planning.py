@@ -92,7 +92,7 @@ class PipelineJob:
 
     @property
     def not_here(self) -> tuple[str, ...]:
-        """Errors that prevent only a start from here, in the form of `problems`; those about this machine come first."""
+        """Errors that prevent only a start from here, in the form of `problems`; those about this machine first."""
         return self._not_here(about_machine=True) + self._not_here(about_machine=False)
 
     @property
