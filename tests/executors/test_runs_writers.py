@@ -308,7 +308,9 @@ def test_old_data_of_ended_runs_can_go(place, runs_dir):
     }
     assert all(leftover.size >= 5000 for leftover in found)
 
-    old.resume(detach=True)  # between the look and the removal
+    longer = load_recipe(old.path / "recipe.yaml")
+    longer.trainer.max_steps = 100
+    old.resume(longer, detach=True)  # between the look and the removal
     removed = [leftover.run.name for leftover, reason in executors.remove_leftovers(found) if reason is None]
     assert sorted(removed) == sorted([best.name] * 2 + [damaged.name] * 2 + [pipeline.name] + [two.name] * 2)
     assert executors.find_leftovers(runs_dir, timedelta(days=30)) == []
