@@ -83,6 +83,10 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=_WIDTH, max_help_position=26)
 
 
+_NAMES_ONE_THING = {"image"}
+"""Flags of which two values are a mistake: whoever gives two images wants both seen."""
+
+
 class StrictParser(argparse.ArgumentParser):
     """An argument parser that raises `UsageError` with the nearest flags.
 
@@ -116,7 +120,8 @@ class StrictParser(argparse.ArgumentParser):
         if options.get("help") is not argparse.SUPPRESS:
             self.flags.extend(name for name in names if name.startswith("-"))
         action = super().add_argument(*names, **options)
-        if "action" not in options and action.option_strings:
+        # An alias or a script may set a default place, which a later word replaces, as in most commands.
+        if "action" not in options and action.option_strings and action.dest in _NAMES_ONE_THING:
             self._of_one_value.append(action)
         return action
 

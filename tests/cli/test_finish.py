@@ -44,8 +44,9 @@ AGAIN = f"{ABOVE}, and nemo-run logs mine --tail 5 shows them"
         (TOLD, "", ABOVE),
         (TOLD, "2>&1 | cat", ABOVE),
         (TOLD, ">both.txt 2>&1; cat both.txt", ABOVE),
-        (TOLD, "| cat", AGAIN),
-        (TOLD, "| grep step", AGAIN),
+        # What the other end of a pipe prints must not come between the lines of the command.
+        (TOLD, "| cat >out.txt; cat out.txt", AGAIN),
+        (TOLD, "| grep step >out.txt; cat out.txt", AGAIN),
         (TOLD, ">out.txt", WHOLE),
         (TOLD, "2>err.txt; cat err.txt", WHOLE),
         (TOLD, "2>err.txt | cat; cat err.txt", WHOLE),
