@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -131,5 +132,12 @@ def test_untrained_weights_are_above_guessing_and_nothing_is_wrong(make_run, dev
 
 
 def test_nothing_is_imported_that_trains(bad):
-    assert executors.Run(bad).results().above_guessing is not None
-    assert "megatron" not in sys.modules
+    """In a process of its own: other tests of the same process may have imported anything."""
+    code = (
+        "import sys, pathlib, executors\n"
+        "print(executors.Run(pathlib.Path(sys.argv[1])).results().above_guessing is not None, *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, bad], capture_output=True, text=True, check=True)
+    is_told, *modules = done.stdout.split()
+    assert is_told == "True"
+    assert not {"torch", "megatron", "transformers"} & set(modules)
