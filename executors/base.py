@@ -28,7 +28,7 @@ from neva_recipes.run_directory.state import State
 from neva_recipes.secrets import is_secret, secret_in, secret_names
 from neva_recipes.table import folded_command
 
-__all__ = ["SupervisorEntry", "WORKER_ARGV", "Executor", "Job", "RefusedError"]
+__all__ = ["WORKER_ARGV", "Executor", "Job", "RefusedError", "SupervisorEntry"]
 
 _ONE_PROCESS = Layout(
     num_nodes=1,

@@ -16,10 +16,10 @@ from neva_recipes.config import PlainTable, RunError, input_paths, recipe_from_y
 from neva_recipes.secrets import is_secret
 
 __all__ = [
-    "Container",
     "DIRECTORY_LABEL",
     "HOST_LABEL",
     "TRIAL_LABEL",
+    "Container",
     "bytes_of",
     "container_name",
     "container_of",

@@ -30,10 +30,10 @@ from neva_recipes.config.values.text import is_list, items_of, parse_value
 __all__ = [
     "Draft",
     "DraftNode",
-    "drafted_classes",
     "Field",
     "build",
     "config",
+    "drafted_classes",
     "iterate_fields",
     "made_by_its_fields",
     "makes_drafts",

@@ -27,9 +27,9 @@ from neva_recipes.user_code import PackageObject, package_objects
 __all__ = [
     "ENTRY_POINT_GROUP",
     "families",
+    "image_length",
     "language_families",
     "language_family",
-    "image_length",
     "vision_families",
     "vision_family",
 ]

@@ -16,11 +16,11 @@ __all__ = [
     "Look",
     "can_be_too_large",
     "file_is_turned",
+    "header_problem",
     "is_turned",
     "look_into",
     "missing_image",
     "several_text",
-    "header_problem",
     "turned_text",
 ]
 

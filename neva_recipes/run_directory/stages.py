@@ -9,9 +9,9 @@ __all__ = [
     "STAGES",
     "TOOL_FILE",
     "pipeline_of",
+    "run_title",
     "stage_directories",
     "stage_directory",
-    "run_title",
     "stage_name",
 ]
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -62,6 +63,14 @@ def test_every_damaged_picture_is_found(pictures, capfd):
     assert bad == [3, 9, 15, 21, 27, 33]
     assert set(index.states.tolist()) == {BAD, FINE}
     assert capfd.readouterr().out == ""
+
+
+def test_the_names_of_a_folder_are_compared_once_for_all_that_are_damaged(pictures, monkeypatch):
+    compared, compare = [], np.isin
+    monkeypatch.setattr(np, "isin", lambda *given: compared.append(given) or compare(*given))
+    assert states(pictures)[0] == [3, 9, 15, 21, 27, 33]
+    # Of each of the two folders once for what its listing lacks, and once for what is damaged.
+    assert len(compared) <= 4
 
 
 def test_they_are_decoded_once_for_the_same_data(pictures):

@@ -1,5 +1,7 @@
 """A missing file is answered with a file of nearly the same spelling, never with one of another purpose."""
 
+from pathlib import Path
+
 import pytest
 
 from neva_recipes.plan.data.near_files import suggest_files
@@ -70,3 +72,23 @@ def test_the_nearest_two_are_named_the_nearest_first(tmp_path, monkeypatch):
     for name in ("chat.txt", "chats.jsonl", "chats.json", "other.json"):
         (tmp_path / name).touch()
     assert suggest_files("chat.json") == " (did you mean chats.json, chats.jsonl?)"
+
+
+def test_only_files_of_near_names_are_looked_at(tmp_path, monkeypatch):
+    for name in ("train.jsonl", "trains", *(f"picture {number}.png" for number in range(20))):
+        (tmp_path / name).touch()
+    looked_at, look = set(), Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: looked_at.add(path.name) or look(path, **how))
+    assert suggest_files(str(tmp_path / "trian.jsonl"), only_files=True) == f" (did you mean {tmp_path}/train.jsonl?)"
+    assert "train.jsonl" in looked_at and looked_at <= {"train.jsonl", "trains"}
+
+
+def test_what_cannot_be_looked_at_may_be_meant(tmp_path, monkeypatch):
+    """A folder without search permission can be listed, and nothing in it can be looked at."""
+    (tmp_path / "images").touch()
+
+    def refuse(path, **how):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert suggest_files(str(tmp_path / "image"), only_files=True) == f" (did you mean {tmp_path}/images?)"

@@ -1,11 +1,13 @@
 """A Hugging Face language model goes with the tokenizer beside it, or one with more tokens at the end."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from neva_recipes.config import build
 from neva_recipes.plan.data.files import check_files
+from neva_recipes.plan.tokenizers.tokenizer import kept_tokenizer
 from tests.plan.model_directories import write_model
 from tests.plan.test_files import LANGUAGE, SPECIALS, rewrite, world, write_tokenizer
 
@@ -59,6 +61,24 @@ def test_a_tokenizer_with_other_tokens_is_warned_of(with_own_tokenizer):
     assert found(recipe) == []
     recipe.data.tokenizer = None
     assert found(recipe) == []
+
+
+def test_two_tokenizers_are_compared_once(with_own_tokenizer):
+    folder, recipe = with_own_tokenizer
+    swap(folder / "swapped", "a", "b")
+    recipe.data.tokenizer = "swapped"
+    named, walks = kept_tokenizer(Path("swapped"), use_im_start_end=False), []
+
+    class Walked(dict):
+        def items(self):
+            walks.append(self)
+            return super().items()
+
+    named.tokens = Walked(named.tokens)
+    for size in (260, 258):
+        recipe.model.language.vocab_size = size
+        assert "other-vocabulary" in [code for _, code, _ in found(recipe)]
+    assert len(walks) == 1
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,19 @@ def test_of_text_a_shorter_sequence_makes_more_samples(tmp_path):
             assert code not in findings(with_values(recipe, remedy)), remedy
 
 
+def test_every_file_of_text_begins_a_row(tmp_path):
+    batch = {"data__global_batch_size": "52", "data__micro_batch_size": "4"}
+    recipe = of_text(tmp_path, 100, trainer__max_steps="10", **batch)
+    names = [str(tmp_path / f"{number}.txt") for number in range(3)]
+    for name in names:
+        Path(name).write_text(Path(recipe.data.data_path).read_text())
+    recipe = with_values(recipe, {"data.data_path": names})
+    # 2,200 tokens each: five rows of 512, the last of them short, and 18 of 128, which are 54 for a batch of 52.
+    assert "of the 15 that there are" in findings(recipe)["batch-repeats"].message
+    assert {LENGTH: 128} in findings(recipe)["batch-repeats"].remedies
+    assert plan(with_values(recipe, {LENGTH: 128}), gpu="h100-80g").lengths.samples == 54
+
+
 def test_no_sequence_is_offered_that_is_too_short_to_learn_from(tmp_path):
     found = findings(of_text(tmp_path, 30, trainer__max_steps="500"))
     assert found.keys() == set(CODES)

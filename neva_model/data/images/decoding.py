@@ -4,7 +4,7 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,15 +34,16 @@ class Decoded:
     damaged: list[int] = field(default_factory=list)
 
 
-def decode_images(paths: Sequence[Callable[[], Path]], tell: Callable[[str], None]) -> Decoded:
+def decode_images(total: int, path_of: Callable[[int], Path], tell: Callable[[str], None]) -> Decoded:
     """Decode images in an order that spreads over all of them, until all are decoded or the time is over.
 
     Args:
-        paths: Returns the path of each image.
+        total: How many images there are.
+        path_of: Returns the path of an image by its number, from 0.
         tell: Called again and again with how far it has got.
     """
     end = time.monotonic() + _SECONDS
-    order = random.Random(0).sample(range(len(paths)), len(paths))
+    order = random.Random(0).sample(range(total), total)
     blocks = [order[start : start + _TOGETHER] for start in range(0, len(order), _TOGETHER)]
 
     def decode(block: list[int]) -> Decoded:
@@ -52,17 +53,17 @@ def decode_images(paths: Sequence[Callable[[], Path]], tell: Callable[[str], Non
                 break
             seen.number += 1
             try:
-                decode_image(paths[which]())
+                decode_image(path_of(which))
             except DataError:
                 seen.damaged.append(which)
         return seen
 
-    total = Decoded()
+    decoded = Decoded()
     # A filter of each thread would come off in the order in which the threads end, and change those of the others.
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore")
         for seen in pool.map(decode, blocks):
-            total.number += seen.number
-            total.damaged += seen.damaged
-            tell(f"{total.number:,} images decoded")
-    return total
+            decoded.number += seen.number
+            decoded.damaged += seen.damaged
+            tell(f"{decoded.number:,} images decoded")
+    return decoded

@@ -9,7 +9,6 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -107,11 +106,21 @@ class ImageNames:
         self, files: list["_File"], root: Path, name_of: Callable[[int], str], tell: Callable[[str], None]
     ) -> Iterator[int]:
         """Yield the positions of samples whose image cannot be decoded, among those that there is time for."""
-        seen = decode_images([partial(_path_of, file, root, name_of) for file in files], tell)
-        self.whole, self.decoded = len(files), seen.number
-        for which in seen.damaged:
+
+        def path_of(which: int) -> Path:
             folder, name = files[which]
-            yield from [name] if isinstance(name, int) else self._positions(folder or "", {hash(name)}, among=True)
+            return root / name_of(name) if isinstance(name, int) else root / (folder or "") / name
+
+        seen = decode_images(len(files), path_of, tell)
+        self.whole, self.decoded = len(files), seen.number
+        hashes: dict[str, set[int]] = {}
+        for folder, name in (files[which] for which in seen.damaged):
+            if isinstance(name, int):
+                yield name
+            else:
+                hashes.setdefault(folder or "", set()).add(hash(name))
+        for folder, damaged in hashes.items():
+            yield from self._positions(folder, damaged, among=True)
 
     def _too_large(self, folder: str, names: list[str], looks: list[Look]) -> list[int]:
         """Count the looks into some files of a folder; return the positions of those with too many pixels."""
@@ -138,11 +147,6 @@ class ImageNames:
         is_found: NDArray[Any] = np.isin(np.array(own), np.fromiter(hashes, dtype=np.int64))
         chosen: list[int] = np.array(positions)[is_found == among].tolist()
         return chosen
-
-
-def _path_of(file: _File, root: Path, name_of: Callable[[int], str]) -> Path:
-    folder, name = file
-    return root / name_of(name) if isinstance(name, int) else root / (folder or "") / name
 
 
 def _counted(results: Iterable[_Result], tell: Callable[[str], None], what: str, each: int = 1) -> Iterator[_Result]:

@@ -1,6 +1,8 @@
 """The lengths of a recipe's samples: from its data file if there is one, otherwise assumed."""
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from neva_recipes.plan.data.sampling import sample_file
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, known_tokenizer
 from neva_recipes.sources.json_lines import is_json_lines
 
-__all__ = ["Lengths", "SampleLengths", "lengths_of", "sample_lengths", "sequence_lengths"]
+__all__ = ["Lengths", "SampleLengths", "lengths_of", "rows_of", "sample_lengths", "sequence_lengths"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class SampleLengths:
         total: Samples of the whole file; `None` if unknown.
         source: How this is known, as text.
         measured: Whether it comes from the data file.
-        text_tokens: About how many tokens the whole files have, of which text makes rows of any length; `None` for
+        text_tokens: About how many tokens each file has, of which text makes rows of any length; empty for
             conversations, or if unknown.
     """
 
@@ -61,7 +63,7 @@ class SampleLengths:
     total: int | None
     source: str
     measured: bool
-    text_tokens: float | None = None
+    text_tokens: tuple[float, ...] = ()
 
 
 def sequence_lengths(recipe: Recipe) -> Lengths:
@@ -112,6 +114,11 @@ def sample_lengths(recipe: Recipe, *, can_read: bool = True) -> SampleLengths:
     return SampleLengths((), None, "full sequences", False)
 
 
+def rows_of(text_tokens: Iterable[float], sequence_length: int) -> int:
+    """Return how many rows text makes; every file begins a row, and its first token is not predicted."""
+    return sum(max(1, math.ceil(int(tokens - 1) / sequence_length)) for tokens in text_tokens)
+
+
 def _conversations(recipe: Recipe, paths: list[Path]) -> SampleLengths:
     found = measured_prompts(recipe, "data.data_path")
     if found is None or not found.samples:
@@ -127,20 +134,19 @@ def _conversations(recipe: Recipe, paths: list[Path]) -> SampleLengths:
 
 def _texts(recipe: Recipe, paths: list[Path]) -> SampleLengths:
     tokenizer = known_tokenizer(recipe)
-    rows, looked_at, whole = 0, 0, 0.0
+    looked_at, whole = 0, list[float]()
     found = [sample_file(path, max(1, SAMPLE // len(paths)), lines=True, files=len(paths)) for path in paths]
     for path, sample in zip(paths, found, strict=True):
         texts = [_text(record, is_json_lines(path)) for record in sample.records]
         documents = [text for text in texts if text is not None and text.strip()]
         if not documents:
             raise DataError(f"{path}: no text found")
-        tokens = sum(_text_tokens(text, tokenizer) for text in documents) * sample.total / len(sample.records)
-        rows += max(1, -(-int(tokens - 1) // recipe.data.sequence_length))
+        whole.append(sum(_text_tokens(text, tokenizer) for text in documents) * sample.total / len(sample.records))
         looked_at += len(documents)
-        whole += tokens
     begin = _of_begin(paths, any(sample.from_begin for sample in found))
     source = f"full sequences; their number from {how_many(looked_at, 'document')} of {_named(paths)}{begin}"
-    return SampleLengths((), rows, f"{source}{_counted(exact=tokenizer is not None)}", True, whole)
+    rows = rows_of(whole, recipe.data.sequence_length)
+    return SampleLengths((), rows, f"{source}{_counted(exact=tokenizer is not None)}", True, tuple(whole))
 
 
 def _named(paths: list[Path]) -> str:

@@ -40,14 +40,19 @@ def suggest_files(name: str, taken: Collection[str] = (), *, only_files: bool = 
         entries = [entry for entry in path.parent.iterdir() if entry not in others]
     except (OSError, ValueError):
         return ""
-    near = [entry.name for entry in entries if _is_near(path.name, entry) and not (only_files and entry.is_dir())]
+    near = [entry.name for entry in entries if _may_be_meant(path.name, entry, only_files=only_files)]
     meant = [shlex.quote(str(Path(name).parent / entry)) for entry in near_words(path.name, near, _MOST, 0)]
     return f" (did you mean {', '.join(meant)}?)" if meant else ""
 
 
-def _is_near(typed: str, entry: Path) -> bool:
-    has_ending = path_is(entry, Path.is_file)
-    words, known = _words(typed, has_ending), _words(entry.name, has_ending)
+def _may_be_meant(typed: str, entry: Path, *, only_files: bool) -> bool:
+    # A folder may have a million entries, and each look at one takes a message on a network file system.
+    near = [has_ending for has_ending in (True, False) if _is_near(typed, entry.name, has_ending)]
+    return bool(near) and path_is(entry, Path.is_file) in near and not (only_files and path_is(entry, Path.is_dir))
+
+
+def _is_near(typed: str, name: str, has_ending: bool) -> bool:
+    words, known = _words(typed, has_ending), _words(name, has_ending)
     if "".join(words) == "".join(known):
         return bool(words)
     different = [pair for pair in zip(words, known, strict=False) if pair[0] != pair[1]]

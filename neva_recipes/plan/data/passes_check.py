@@ -7,7 +7,7 @@ from neva_recipes.config import DataError, Recipe, how_many
 from neva_recipes.plan.checks import Found, Rule, found, rules_for, run_rules
 from neva_recipes.plan.cost.schedule import run_passes, short_pass
 from neva_recipes.plan.cost.sizes import data_parallel_size
-from neva_recipes.plan.data.lengths import SampleLengths
+from neva_recipes.plan.data.lengths import SampleLengths, rows_of
 from neva_recipes.plan.data.prompt_lengths import measured_prompts
 from neva_recipes.plan.findings import Finding, Remedy, error, warning
 
@@ -40,11 +40,9 @@ def check_passes(recipe: Recipe, samples: SampleLengths) -> list[Finding]:
     length, total, tokens = recipe.data.sequence_length, samples.total, samples.text_tokens
 
     def total_of(changed: Recipe) -> int:
-        if tokens is None or changed.data.sequence_length == length:
-            return total
-        return max(1, int(tokens - 1) // changed.data.sequence_length)
+        return rows_of(tokens, changed.data.sequence_length) if tokens else total
 
-    shorter = [] if tokens is None else [{_LENGTH: 1 << power} for power in range(length.bit_length() - 1, 5, -1)]
+    shorter = [{_LENGTH: 1 << power} for power in range(length.bit_length() - 1, 5, -1)] if tokens else []
     shorter = [way for way in shorter if way[_LENGTH] < length]
     rules: tuple[Rule, ...] = (
         lambda changed: _passes(changed, total_of(changed), shorter),

@@ -1,12 +1,20 @@
 """The tokenizer in the Hugging Face directory of a language model, beside the one that the recipe names."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from neva_recipes.config import CheckpointError, DataError, Recipe, expand_path, path_is
 from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.findings import warning
-from neva_recipes.plan.huggingface import Configuration, is_huggingface, kept_directory, vocabulary_rows
+from neva_recipes.plan.huggingface import (
+    Configuration,
+    VocabularyRows,
+    is_huggingface,
+    kept_directory,
+    vocabulary_rows,
+)
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, kept_tokenizer, known_tokenizer
 
 __all__ = ["check_own_tokenizer", "has_other_tokens"]
@@ -20,15 +28,14 @@ def check_own_tokenizer(recipe: Recipe, configuration: Configuration, path: Path
         configuration: The configuration of the language model.
         path: Its directory.
     """
-    shared, differing = _compared(recipe, configuration, path)
-    own = _own(path)
-    if not differing or own is None:
+    compared = _compared(recipe, configuration, path)
+    if compared is None or not compared.differing:
         return
-    message = f"the tokenizer there has other tokens for {differing} of the {shared} ids that both have"
+    count = f"{compared.differing} of the {compared.shared} ids that both have"
+    message = f"the tokenizer there has other tokens for {count}"
     tokenizer, fields = {"data.tokenizer": recipe.model.language.source}, ("model.language.from_pretrained",)
-    rows = vocabulary_rows(configuration)
-    assert rows is not None
-    size = {"model.language.vocab_size": rows.nearest(own.vocab_size, use_im_start_end=recipe.model.use_im_start_end)}
+    marks = recipe.model.use_im_start_end
+    size = {"model.language.vocab_size": compared.rows.nearest(compared.own.vocab_size, use_im_start_end=marks)}
     yield found(
         warning("other-vocabulary", message, recipe, *fields, "data.tokenizer"),
         [tokenizer, tokenizer | size],
@@ -48,19 +55,42 @@ def has_other_tokens(recipe: Recipe) -> bool:
         configuration = kept_directory(path).configuration
     except CheckpointError:
         return False
-    return configuration is not None and _compared(recipe, configuration, path)[1] > 0
+    compared = _compared(recipe, configuration, path) if configuration is not None else None
+    return compared is not None and compared.differing > 0
 
 
-def _compared(recipe: Recipe, configuration: Configuration, path: Path) -> tuple[int, int]:
-    """Return how many ids of words both tokenizers have, and how many of them mean another token."""
+class _Compared(NamedTuple):
+    """A recipe's tokenizer, compared with the one beside the weights.
+
+    Attributes:
+        rows: The rows of the embedding there.
+        own: The tokenizer there.
+        shared: How many ids of words both tokenizers have.
+        differing: How many of these mean another token.
+    """
+
+    rows: VocabularyRows
+    own: LocalTokenizer
+    shared: int
+    differing: int
+
+
+def _compared(recipe: Recipe, configuration: Configuration, path: Path) -> _Compared | None:
+    """Return how the two tokenizers compare; `None` if the recipe names none or one of them cannot be read here."""
     rows = vocabulary_rows(configuration)
     own = _own(path) if recipe.data.tokenizer is not None and rows is not None else None
     here = known_tokenizer(recipe) if own is not None else None
     if own is None or here is None or rows is None:
-        return 0, 0
+        return None
+    return _Compared(rows, own, *_counted(own, here, rows.text))
+
+
+@lru_cache(maxsize=16)
+def _counted(own: LocalTokenizer, here: LocalTokenizer, words: int) -> tuple[int, int]:
+    """Return how many ids below `words` both tokenizers have, and how many of them mean another token."""
     there, ours = ({number: token for token, number in each.tokens.items()} for each in (own, here))
     # The rows behind those of words only serve transformers.
-    shared = [number for number in there.keys() & ours.keys() if number < rows.text]
+    shared = [number for number in there.keys() & ours.keys() if number < words]
     # A special token that takes the place of an unused one is no other word.
     renamed = ours.keys() & {here.tokens[token] for token in here.specials if token not in own.tokens}
     return len(shared), sum(there[number] != ours[number] and number not in renamed for number in shared)

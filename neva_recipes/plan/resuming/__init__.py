@@ -8,10 +8,10 @@ from neva_recipes.plan.resuming.notes import notes_on, resume_notes
 
 __all__ = [
     "EFFECTIVE",
-    "Effect",
-    "FieldChange",
     "REFUSED",
     "UNUSED",
+    "Effect",
+    "FieldChange",
     "changed_data",
     "changed_fields",
     "effect_of",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from neva_recipes.config import Recipe, RopeConfig
 
-__all__ = ["EFFECTIVE", "Effect", "REFUSED", "UNUSED", "effect_of"]
+__all__ = ["EFFECTIVE", "REFUSED", "UNUSED", "Effect", "effect_of"]
 
 
 @dataclass(frozen=True)
