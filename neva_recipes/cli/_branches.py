@@ -15,15 +15,16 @@ from neva_recipes.config import (
     UserError,
     VisionConfig,
     expand_path,
+    is_none_word,
     path_is,
     recipe_of_run,
     set_field,
+    stands_in_a_file,
 )
 
 __all__ = ["branches_of", "fill_branch"]
 
 _CLASSES = {"model.language": LanguageConfig, "model.vision": VisionConfig}
-_NOTHING = {"", "none", "null"}
 
 
 def branches_of(recipe: Draft[ConfigNode], overrides: Mapping[str, str]) -> dict[str, str]:
@@ -33,7 +34,8 @@ def branches_of(recipe: Draft[ConfigNode], overrides: Mapping[str, str]) -> dict
         path: text
         for path, text in overrides.items()
         if path in _CLASSES
-        and text.strip().lower() not in _NOTHING
+        and text.strip()
+        and not is_none_word(text)
         and isinstance(node := getattr(model, path.rpartition(".")[2], None), fdl.Buildable)
         and fdl.get_callable(node) is _CLASSES[path]
     }
@@ -43,7 +45,7 @@ def fill_branch(recipe: Draft[ConfigNode], path: str, text: str, others: Collect
     """Set the fields of a part that a directory decides, and leave the others, such as `freeze`, as they are.
 
     With a language model comes the conversation template of its family, if the family has one and the recipe trains on
-    conversations, not on captions (`plain`).
+    conversations, not on captions (`plain`). A template that a file of values names is meant, and stays.
 
     Args:
         recipe: The recipe to change.
@@ -77,7 +79,7 @@ def fill_branch(recipe: Draft[ConfigNode], path: str, text: str, others: Collect
     if path != "model.language" or fdl.get_callable(data) is not LlavaDataConfig or "data.conv_template" in others:
         return
     template = language_family(fdl.build(part)).conv_template
-    if template is not None and data.conv_template != "plain":
+    if template is not None and data.conv_template != "plain" and not stands_in_a_file(data, "conv_template"):
         data.conv_template = template
 
 

@@ -1,7 +1,6 @@
 """Strict command lines: no abbreviated flags, nothing unknown ignored."""
 
 import argparse
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -83,10 +82,6 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=_WIDTH, max_help_position=26)
 
 
-_NAMES_ONE_THING = {"image"}
-"""Flags of which two values are a mistake: whoever gives two images wants both seen."""
-
-
 class StrictParser(argparse.ArgumentParser):
     """An argument parser that raises `UsageError` with the nearest flags.
 
@@ -110,7 +105,6 @@ class StrictParser(argparse.ArgumentParser):
             **options: As in argparse.
         """
         self.flags: list[str] = []
-        self._of_one_value: list[argparse.Action] = []
         self._takes_fields = takes_fields
         self._parameters = parameters
         super().__init__(prog, formatter_class=_Formatter, allow_abbrev=False, **options)
@@ -119,11 +113,7 @@ class StrictParser(argparse.ArgumentParser):
         """Add an argument, as in argparse."""
         if options.get("help") is not argparse.SUPPRESS:
             self.flags.extend(name for name in names if name.startswith("-"))
-        action = super().add_argument(*names, **options)
-        # An alias or a script may set a default place, which a later word replaces, as in most commands.
-        if "action" not in options and action.option_strings and action.dest in _NAMES_ONE_THING:
-            self._of_one_value.append(action)
-        return action
+        return super().add_argument(*names, **options)
 
     def arguments(self) -> Iterator[argparse.Action]:
         """Yield every argument of the command."""
@@ -133,7 +123,7 @@ class StrictParser(argparse.ArgumentParser):
         """Return the arguments.
 
         Raises:
-            UsageError: A flag or argument is unknown, missing, has a wrong value, or two values where it takes one.
+            UsageError: A flag or argument is unknown, missing, or has a wrong value.
             HelpShown: There was a --help, and it has been printed.
             ParserShown: The arguments are `PARSER_WANTED`.
         """
@@ -147,24 +137,7 @@ class StrictParser(argparse.ArgumentParser):
             # A flag precedes the words left over after it, which are probably its value.
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
             self._refuse(word, argv[list(argv).index(word) + 1 :] if word in argv else (), arguments)
-        self._refuse_two_values(argv)
         return arguments
-
-    def _refuse_two_values(self, argv: Sequence[str]) -> None:
-        """Raise `UsageError` if a flag of one value has two; argparse would take the last without a word.
-
-        Args:
-            argv: Words that have been parsed, so a word that begins with the name of a flag is this flag.
-        """
-        words = list(itertools.takewhile(lambda word: word != "--", argv))
-        for action in self._of_one_value:
-            values = {
-                word.partition("=")[2] if "=" in word else behind
-                for word, behind in itertools.pairwise([*words, ""])
-                if word.partition("=")[0] in action.option_strings
-            }
-            if len(values) > 1:
-                raise UsageError(f"{action.option_strings[0]} is given twice: it takes one value")
 
     def _refuse(self, word: str, behind: Sequence[str], arguments: argparse.Namespace) -> NoReturn:
         if not word.startswith("-"):

@@ -5,12 +5,14 @@ The launcher and the worker share this package. It never imports torch.
 
 from neva_recipes.config._history import (
     COMMAND_LINE,
+    DEFAULT_OF,
     DERIVED,
     PLACEHOLDER,
     is_placeholder,
     replace_value,
     replaced_values,
     showable,
+    stands_in_a_file,
     value_from,
 )
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
@@ -85,6 +87,7 @@ from neva_recipes.config.values.node import (
     config_dataclass,
     describe_type,
     field_types,
+    is_none_word,
     members_of,
     node_types,
     table_type,
@@ -117,6 +120,7 @@ from neva_recipes.config.values.text import (
 
 __all__ = [
     "COMMAND_LINE",
+    "DEFAULT_OF",
     "DERIVED",
     "PLACEHOLDER",
     "POINTER",
@@ -181,6 +185,7 @@ __all__ = [
     "input_paths",
     "is_here_path",
     "is_list",
+    "is_none_word",
     "is_placeholder",
     "is_pointer",
     "items_of",
@@ -209,6 +214,7 @@ __all__ = [
     "replaced_values",
     "set_field",
     "showable",
+    "stands_in_a_file",
     "suggest",
     "table_type",
     "tokenizer_name",

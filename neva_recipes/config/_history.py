@@ -16,12 +16,14 @@ from neva_recipes.secrets import mask, secret_values
 
 __all__ = [
     "COMMAND_LINE",
+    "DEFAULT_OF",
     "DERIVED",
     "PLACEHOLDER",
     "is_placeholder",
     "replace_value",
     "replaced_values",
     "showable",
+    "stands_in_a_file",
     "value_from",
 ]
 
@@ -34,6 +36,9 @@ PLACEHOLDER = "placeholder"
 DERIVED = "from "
 """Start of the source of a value that was derived from another field or a run."""
 
+DEFAULT_OF = "default of "
+"""Start of the source of a value that nobody has set, with the class whose default it is."""
+
 # The callers of these files are the sources that people want to know.
 for _file in ("neva_recipes/config/tree.py", "neva_recipes/config/inputs.py", "neva_recipes/_assembly.py"):
     history.add_exclude_location(_file)
@@ -44,7 +49,7 @@ def value_from(place: str, line: int = 0) -> Iterator[None]:
     """Record `place` as the source of every field that is set within the context.
 
     Args:
-        place: `COMMAND_LINE`, `default of CLASS`, or the path of a file.
+        place: `COMMAND_LINE`, `DEFAULT_OF` and a class, or the path of a file.
         line: Line of that file; 0 if there is none.
     """
     location = history.Location(place, line, None)
@@ -56,6 +61,18 @@ def is_placeholder(node: fdl.Buildable[Any], name: str) -> bool:
     """Return whether a field holds a preliminary value that nobody has chosen; any other value was given, and stays."""
     entries = _values_given(node, name)
     return bool(entries) and entries[-1].location.filename == PLACEHOLDER
+
+
+def stands_in_a_file(node: fdl.Buildable[Any], name: str) -> bool:
+    """Return whether a field has the value that a file of values gives it, rather than Python code or a default."""
+    entries = _values_given(node, name)
+    if not entries:
+        return False
+    location = entries[-1].location
+    is_file = location.filename not in (COMMAND_LINE, PLACEHOLDER) and not location.filename.startswith(
+        (DEFAULT_OF, DERIVED)
+    )
+    return is_file and location.function_name is None
 
 
 def replace_value(node: fdl.Buildable[Any], name: str, value: object, meaning: str) -> None:

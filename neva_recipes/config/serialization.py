@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import fiddle as fdl
 import yaml
 
-from neva_recipes.config._history import value_from
+from neva_recipes.config._history import DEFAULT_OF, value_from
 from neva_recipes.config.errors import RecipeError, reading_problem
 from neva_recipes.config.recipe import Recipe
 from neva_recipes.config.tree import Draft, DraftNode, build
@@ -231,7 +231,7 @@ def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str
     for name, annotation in types.items():
         where = f"{path}.{name}" if path else name
         if name not in plain and (cls.__name__, name) in _LATER_FIELDS:
-            with value_from(f"default of {cls.__name__}"):
+            with value_from(f"{DEFAULT_OF}{cls.__name__}"):
                 setattr(node, name, cls.__dataclass_fields__[name].default)
             continue
         if name not in plain:

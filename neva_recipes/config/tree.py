@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 import fiddle as fdl
 
-from neva_recipes.config._history import value_from
+from neva_recipes.config._history import DEFAULT_OF, value_from
 from neva_recipes.config.errors import NoSuchFieldError, RecipeError
 from neva_recipes.config.values.nearness import near_words, suggest
 from neva_recipes.config.values.node import (
@@ -119,7 +119,7 @@ def config(cls: Callable[P, T], *unnamed: P.args, **values: P.kwargs) -> Draft[T
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
     }
     node: T = fdl.Config(cls, **values)
-    with value_from(f"default of {cls.__name__}"):
+    with value_from(f"{DEFAULT_OF}{cls.__name__}"):
         for name, default in defaults.items():
             if name not in values:
                 setattr(node, name, default)

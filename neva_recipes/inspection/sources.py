@@ -7,7 +7,16 @@ from typing import Any, Literal
 import fiddle as fdl
 from fiddle import history
 
-from neva_recipes.config import COMMAND_LINE, DERIVED, PLACEHOLDER, DraftNode, format_value, showable
+from neva_recipes.config import (
+    COMMAND_LINE,
+    DEFAULT_OF,
+    DERIVED,
+    PLACEHOLDER,
+    DraftNode,
+    format_value,
+    showable,
+    stands_in_a_file,
+)
 
 __all__ = ["Source", "source_of"]
 
@@ -76,9 +85,9 @@ def source_of(node: DraftNode, name: str) -> Source:
         return Source("placeholder")
     if location.filename.startswith(DERIVED):
         return Source("derived", meaning=location.filename.removeprefix(DERIVED))
-    if location.filename.startswith("default of "):
+    if location.filename.startswith(DEFAULT_OF):
         return Source("default")
-    kind: Literal["python", "file"] = "file" if location.function_name is None else "python"
+    kind: Literal["python", "file"] = "file" if stands_in_a_file(node, name) else "python"
     return Source(kind, location.filename, location.line_number or None, location.function_name)
 
 

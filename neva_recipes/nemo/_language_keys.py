@@ -1,6 +1,5 @@
 """Keys of the `model` section on the language model: its shape, its weights, its tokenizer."""
 
-import re
 from pathlib import Path
 
 from neva_recipes.nemo._trainer_keys import NO_NEMO_MODEL
@@ -22,6 +21,7 @@ from neva_recipes.nemo.rules import (
     same,
     text,
 )
+from neva_recipes.plan.huggingface import is_hub_name
 
 __all__ = ["LANGUAGE_RULES", "weights"]
 
@@ -36,7 +36,6 @@ _VOCABULARIES = {
 _NO_NEMO_WEIGHTS = (
     "NeMo's checkpoints are not read: make a Hugging Face directory with its converters (docs/nemo.md) and set {path}"
 )
-_HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
 
 def weights(value: object, path: str) -> Outcome:
@@ -44,8 +43,8 @@ def weights(value: object, path: str) -> Outcome:
     if not value:
         return same(f"none: random weights until {path} names some")
     name = text(value)
-    is_hub_name = _HUB_NAME.fullmatch(name) is not None and not name.endswith((".nemo", ".ckpt"))
-    if is_hub_name or _is_hugging_face(name):
+    is_on_hub = is_hub_name(name) and not name.endswith((".nemo", ".ckpt"))
+    if is_on_hub or _is_hugging_face(name):
         return carried({path: name})
     return cannot(_NO_NEMO_WEIGHTS.format(path=path))
 

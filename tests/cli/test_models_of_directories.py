@@ -113,6 +113,8 @@ def test_python_gives_the_same_without_torch(models):
     ("word", "error"),
     [
         ("model.language=nowhere", "model.language=nowhere: no such directory (a name on the Hugging Face hub looks"),
+        ("model.language=./nowhere", "model.language=./nowhere: no such directory (a name on the Hugging Face hub"),
+        ("model.language=clip/nothing", "model.language=clip/nothing: no such directory (a name on the Hugging Face"),
         ("model.language=clip/config.json", "model.language=clip/config.json: is a file, expected the directory"),
         ("model.language=clip", "model.language=clip: holds a CLIPVisionModel, no language model"),
         ("model.vision=a llama", "model.vision=a llama: holds a LlamaForCausalLM, no vision tower"),
@@ -171,6 +173,15 @@ def test_families_with_one_template(config, template, folder, nemo_run):
     recipe = json.loads(nemo_run(*words).stdout)["recipe"]
     assert recipe["model"]["language"]["family"] == config.model_type
     assert recipe["data"]["conv_template"] == template
+
+
+def test_a_template_that_a_file_names_stays(folder, nemo_run):
+    (folder / "mine.yaml").write_text(recipe_to_yaml(llava.finetune("tiny")))
+    Qwen2Config(**{name: value for name, value in LLAMA.items() if name != "head_dim"}).save_pretrained(folder / "model")
+    words = ["mine.yaml", "model.language=model", "--dry-run", "--format", "json"]
+    recipe = json.loads(nemo_run(*words).stdout)["recipe"]
+    assert recipe["model"]["language"]["family"] == "qwen2"
+    assert recipe["data"]["conv_template"] == "v1"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

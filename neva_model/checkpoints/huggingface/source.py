@@ -6,8 +6,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
 from neva_recipes.config import CheckpointError
-from neva_recipes.plan.huggingface import is_huggingface
-from neva_recipes.plan.huggingface.parts import HUB_NAME
+from neva_recipes.plan.huggingface import could_be_on_hub, is_huggingface
 
 __all__ = ["find_directory", "is_huggingface_directory"]
 
@@ -33,7 +32,7 @@ def find_directory(source: str) -> Path | None:
         raise CheckpointError(f"{source}: is a file, expected the directory that it lies in")
     if path.exists():
         return path if is_huggingface_directory(path) else None
-    if source.startswith((".", "/", "~")) or not HUB_NAME.fullmatch(source):
+    if not could_be_on_hub(source):
         raise CheckpointError(f"{source}: no such directory (a name on the Hugging Face hub looks like owner/name)")
     try:
         directory = Path(snapshot_download(source, allow_patterns=[*_DESCRIPTIONS, "*.safetensors"]))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neva_recipes.cli._chosen import choose_run
-from neva_recipes.cli.arguments import StrictParser, add_runs_dir, number, path_argument, whole_number
+from neva_recipes.cli.arguments import StrictParser, UsageError, add_runs_dir, number, path_argument, whole_number
 from neva_recipes.config import RunError, expand_path, path_is
 from neva_recipes.interruption import tell_of_interruption, uninterrupted
 from neva_recipes.plan.origins.unfinished import unfinished_note
@@ -32,7 +32,9 @@ def chat_command(argv: Sequence[str]) -> int:
     """Talk to a trained model: `nemo-run chat RUN [--image FILE]`."""
     parser = StrictParser("nemo-run chat", description="Talk with a trained model, about an image or without one.")
     _add_model(parser)
-    parser.add_argument("--image", metavar="FILE", type=path_argument, help="image to talk about")
+    images = parser.add_argument(
+        "--image", metavar="FILE", type=path_argument, action="append", help="image to talk about"
+    )
     parser.add_argument("--prompt", metavar="TEXT", help="ask this, print the answer, and end")
     parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
     parser.add_argument("--temperature", metavar="T", type=number, help="0 takes the likeliest token (0)")
@@ -40,7 +42,13 @@ def chat_command(argv: Sequence[str]) -> int:
     parser.add_argument("--top-k", metavar="K", type=whole_number, help="sample among this many likeliest tokens")
     parser.add_argument("--max-new-tokens", metavar="N", type=whole_number, help="longest answer, in tokens (512)")
     parser.add_argument("--seed", metavar="N", type=whole_number, help="seed of the sampling")
-    return _call("neva_model.inference.chat", parser.parse(argv))
+    arguments = parser.parse(argv)
+    # Whoever gives two images wants both seen; of other flags the last one counts, as in most commands.
+    if arguments.image is not None:
+        if len(arguments.image) > 1:
+            raise UsageError(f"{images.option_strings[0]} is given twice: chat talks about one image")
+        (arguments.image,) = arguments.image
+    return _call("neva_model.inference.chat", arguments)
 
 
 def evaluate_command(argv: Sequence[str]) -> int:

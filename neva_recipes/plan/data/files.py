@@ -1,7 +1,6 @@
 """The files that a recipe names: whether they exist, can be read and fit the recipe."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from neva_recipes.plan.data.data_files import check_data_files, check_images, re
 from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.data.passes_check import check_single_pass
 from neva_recipes.plan.findings import Finding, error, field_value
+from neva_recipes.plan.huggingface import could_be_on_hub, is_hub_name
 from neva_recipes.plan.origins.checkpoints import PARTS
 from neva_recipes.plan.origins.left_projector import check_left_projector
 from neva_recipes.plan.origins.own_tokenizer import has_other_tokens
@@ -39,8 +39,6 @@ _WILDCARDS = frozenset("*?")
 
 _FEW = 4
 """The most files matching a pattern that are named one by one."""
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class FileRules:
@@ -176,12 +174,12 @@ def _names(recipe: Recipe, runs_dir: str | Path | None) -> Iterator[Found]:
         name = field_value(recipe, field if field == "data.tokenizer" else field.replace("from_pretrained", "source"))
         if name is None or path_is(expand_path(name)):
             continue
-        if not _HUB_NAME.fullmatch(name):
+        if not is_hub_name(name):
             may_be_run = field != "data.tokenizer" and "/" not in name
             place = "" if runs_dir is None else f" in {runs_dir}"
             kinds = f"run{place}, file or folder" if may_be_run else "file or folder"
             yield from _not_there(recipe, field, f"no such {kinds}")
-        elif path_is(Path(name).parent, Path.is_dir):
+        elif not could_be_on_hub(name):
             advice = "its first part is a folder here, so it is not looked for on the Hugging Face hub"
             yield from _not_there(recipe, field, "no such file or folder", advice)
 

@@ -1,6 +1,5 @@
 """The fields of a recipe that a Hugging Face directory decides, for a language model and for a vision tower."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,10 @@ from neva_recipes.config import CheckpointError, PlainTable, RopeConfig, config,
 from neva_recipes.families import VisionFamily
 from neva_recipes.plan.huggingface.configuration import Configuration, read_configuration
 from neva_recipes.plan.huggingface.directory import Directory, open_directory
+from neva_recipes.plan.huggingface.hub import could_be_on_hub
 from neva_recipes.plan.huggingface.tensors import has_weight_files
 
-__all__ = ["HUB_NAME", "language_fields", "tower_fields", "tower_fields_of"]
-
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-"""A name on the Hugging Face hub: owner and model."""
+__all__ = ["language_fields", "tower_fields", "tower_fields_of"]
 
 
 def language_fields(source: str) -> PlainTable:
@@ -66,7 +63,7 @@ def tower_fields_of(family: VisionFamily, tower: Mapping[str, Any]) -> PlainTabl
 def _open(source: str, part: str) -> tuple[Path, Configuration, Directory | None]:
     """Return where a configuration stands, what it says, and the directory if its weights are there."""
     path = expand_path(source)
-    if not path.exists() and HUB_NAME.fullmatch(source):
+    if not path.exists() and could_be_on_hub(source):
         path = _fetched(source)
     if not path.is_dir():
         what = "is a file, expected the directory that it lies in" if path.exists() else "no such directory"
