@@ -95,7 +95,7 @@ class OptimConfig(ConfigNode):
     warmup_steps: NonNegative | None = None
     """Steps of linear warm-up from zero; None means warmup_ratio decides."""
     warmup_ratio: Fraction | None = 0.03
-    """Share of the schedule spent warming up, rounded up; used when warmup_steps is none."""
+    """Share of the schedule spent warming up, rounded up; used when warmup_steps is None."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay; not applied to biases and norms."""
     adam_beta1: Fraction = 0.9
@@ -121,7 +121,7 @@ class TrainerConfig(ConfigNode):
     max_steps: Positive | None = None
     """Optimizer steps; None means max_epochs decides."""
     max_epochs: Positive | None = None
-    """Passes over the data, counted in steps rounded up; used when max_steps is none."""
+    """Passes over the data, counted in steps rounded up; used when max_steps is None."""
     val_check_interval: Positive | None = None
     """Steps between validations; None validates at the end only."""
     limit_val_batches: Positive | None = None

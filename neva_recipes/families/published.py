@@ -15,7 +15,7 @@ __all__ = [
     "NevaSize",
     "TowerShape",
     "hub_shape",
-    "sizes_of",
+    "recipe_sizes",
 ]
 
 LlamaSize = Literal["7b", "13b", "tiny"]
@@ -125,7 +125,7 @@ def hub_shape(name: str) -> Mapping[str, Any] | None:
     return next(({**CLIP_LARGE, "image_size": side} for side, tower in CLIP_VIT_LARGE.items() if tower == name), None)
 
 
-def sizes_of(recipe_name: str) -> dict[str, dict[str, Any]]:
+def recipe_sizes(recipe_name: str) -> dict[str, dict[str, Any]]:
     """Return the fields that each size of a built-in recipe decides, by dotted path; empty for another recipe.
 
     Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neva_recipes.config import PlainTable
+from neva_recipes.families.published import CLIP_LARGE, CLIP_VIT_LARGE
 from neva_recipes.nemo._language_keys import weights
 from neva_recipes.nemo.rules import (
     Configuration,
@@ -30,14 +31,6 @@ __all__ = ["VISION_RULES"]
 
 _ENCODER = "model.mm_cfg.vision_encoder"
 
-_CLIP_LARGE = {
-    "vision_model_type": "clip",
-    "num_layers": 24,
-    "hidden_size": 1024,
-    "ffn_hidden_size": 4096,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-}
 _SIGLIP_LARGE = {
     "vision_model_type": "siglip",
     "num_layers": 27,
@@ -50,8 +43,10 @@ _SIGLIP_LARGE = {
 }
 
 _TOWERS: dict[str, PlainTable] = {
-    "openai/clip-vit-large-patch14": {**_CLIP_LARGE, "image_size": 224},
-    "openai/clip-vit-large-patch14-336": {**_CLIP_LARGE, "image_size": 336},
+    **{
+        tower: {"vision_model_type": "clip", "patch_size": 14, **CLIP_LARGE, "image_size": side}
+        for side, tower in CLIP_VIT_LARGE.items()
+    },
     "google/siglip-so400m-patch14-384": {**_SIGLIP_LARGE, "image_size": 384},
 }
 """Shapes of published towers."""

@@ -177,7 +177,9 @@ def test_families_with_one_template(config, template, folder, nemo_run):
 
 def test_a_template_that_a_file_names_stays(folder, nemo_run):
     (folder / "mine.yaml").write_text(recipe_to_yaml(llava.finetune("tiny")))
-    Qwen2Config(**{name: value for name, value in LLAMA.items() if name != "head_dim"}).save_pretrained(folder / "model")
+    Qwen2Config(**{name: value for name, value in LLAMA.items() if name != "head_dim"}).save_pretrained(
+        folder / "model"
+    )
     words = ["mine.yaml", "model.language=model", "--dry-run", "--format", "json"]
     recipe = json.loads(nemo_run(*words).stdout)["recipe"]
     assert recipe["model"]["language"]["family"] == "qwen2"

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from neva_recipes.config import build
-from neva_recipes.families.published import sizes_of
+from neva_recipes.families.published import recipe_sizes
 from neva_recipes.plan import plan
 from neva_recipes.plan.checks import with_values
 from neva_recipes.plan.data.files import FileRules
@@ -36,7 +36,7 @@ def told(name, overrides=""):
 
 @pytest.mark.parametrize("name", ["gpt.pretrain", "llava.pretrain", "llava.finetune", "neva.pretrain", "neva.finetune"])
 def test_the_sizes_are_those_of_the_recipes(name):
-    sizes = sizes_of(name)
+    sizes = recipe_sizes(name)
     assert list(sizes)[-2:] == ["7b", "13b"] and ("tiny" in sizes) == (not name.startswith("neva."))
     for size, fields in sizes.items():
         recipe = build(make(f"{name} {size}"))

@@ -1,7 +1,7 @@
 """The size in which a built-in recipe has the sizes of weights that it is given."""
 
 from neva_recipes.config import PlainTable, Recipe
-from neva_recipes.families.published import sizes_of
+from neva_recipes.families.published import recipe_sizes
 from neva_recipes.plan.findings import field_value
 
 __all__ = ["other_size"]
@@ -17,7 +17,7 @@ def other_size(recipe: Recipe, sizes: PlainTable) -> str:
         recipe: The recipe.
         sizes: Values of the weights in which the recipe differs, by dotted path.
     """
-    offered = sizes_of(recipe.name)
+    offered = recipe_sizes(recipe.name)
     alike = {
         size: sum(field_value(recipe, path) == value for path, value in fields.items())
         for size, fields in offered.items()
