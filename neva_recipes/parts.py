@@ -52,7 +52,9 @@ def llama(size: LlamaSize, from_pretrained: str | None = None) -> Draft[Language
 
 def clip_vit_large(image_size: Literal[224, 336]) -> Draft[VisionConfig]:
     """Return OpenAI's CLIP ViT-L/14: 24 layers of width 1024, 256 (224 pixels) or 576 (336 pixels) patch tokens."""
-    return config(VisionConfig, **{**CLIP_LARGE, "image_size": image_size}, from_pretrained=CLIP_VIT_LARGE[image_size])
+    tower = config(VisionConfig, **CLIP_LARGE, from_pretrained=CLIP_VIT_LARGE[image_size])
+    tower.image_size = image_size
+    return tower
 
 
 def clip_tiny() -> Draft[VisionConfig]:
