@@ -19,7 +19,7 @@ from neva_recipes.config import (
     value_from,
 )
 from neva_recipes.families.llama import LLAMA
-from neva_recipes.families.published import CLIP_LARGE, CLIP_TINY, CLIP_VIT_LARGE, LLAMA_SHAPES, LlamaSize
+from neva_recipes.families.published import CLIP_TINY, CLIP_VIT_LARGE, LLAMA_SHAPES, LlamaSize
 
 __all__ = [
     "LlamaSize",
@@ -52,9 +52,8 @@ def llama(size: LlamaSize, from_pretrained: str | None = None) -> Draft[Language
 
 def clip_vit_large(image_size: Literal[224, 336]) -> Draft[VisionConfig]:
     """Return OpenAI's CLIP ViT-L/14: 24 layers of width 1024, 256 (224 pixels) or 576 (336 pixels) patch tokens."""
-    tower = config(VisionConfig, **CLIP_LARGE, from_pretrained=CLIP_VIT_LARGE[image_size])
-    tower.image_size = image_size
-    return tower
+    # Its other sizes are the defaults of the class, and shown as such.
+    return config(VisionConfig, image_size=image_size, from_pretrained=CLIP_VIT_LARGE[image_size])
 
 
 def clip_tiny() -> Draft[VisionConfig]:
