@@ -27,7 +27,7 @@ from neva_recipes.pipeline import Evaluate, Export, StageOutput, Tool, Work
 from neva_recipes.plan import Finding, Planner
 from neva_recipes.plan.data.file_states import files_here
 from neva_recipes.plan.data.near_files import suggest_files
-from neva_recipes.plan.data.question_files import check_questions, have_images_beside, question_template
+from neva_recipes.plan.data.question_files import check_questions, have_images_beside, odd_images, question_template
 from neva_recipes.plan.huggingface import why_not_exportable
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON
 from neva_recipes.plan.trained.sought_samples import DataFile
@@ -153,7 +153,7 @@ def _question_problems(tool: Evaluate, recipe: Recipe | None) -> Iterator[str]:
 
 
 def _warnings(tool: Tool, recipe: Recipe | None, planner: Planner) -> Iterator[PlanWarning]:
-    """Yield the warnings about a tool: questions that the model was trained on.
+    """Yield the warnings about a tool: questions that the model was trained on, images that are used in part.
 
     Args:
         tool: The tool, with the fields chosen for it.
@@ -162,6 +162,9 @@ def _warnings(tool: Tool, recipe: Recipe | None, planner: Planner) -> Iterator[P
     """
     if isinstance(tool, Evaluate):
         yield from (PlanWarning(("questions-trained-on", "data"), line) for line in _trained_on(tool, recipe, planner))
+        folder = expand_path(tool.image_folder) if tool.image_folder is not None else None
+        odd = odd_images(files_here(listed_paths(tool.data)), folder, recipe, tool.conv_template)
+        yield from (PlanWarning((code, "data"), line) for code, line in odd)
 
 
 def _trained_on(tool: Evaluate, recipe: Recipe | None, planner: Planner) -> Iterator[str]:

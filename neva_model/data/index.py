@@ -19,7 +19,7 @@ from neva_recipes.config import DataError, PlainTable, how_many
 from neva_recipes.prompts.conversation import NothingToLearn
 from neva_recipes.prompts.identity import conversation_keys, key_of
 from neva_recipes.prompts.missing_pictures import missing_named_image
-from neva_recipes.prompts.pictures import header_problem, several_text, turned_text
+from neva_recipes.prompts.pictures import header_problem, looks_texts
 from neva_recipes.prompts.samples import count_words, image_name, names_image, read_sample
 from neva_recipes.prompts.templates import Template
 from neva_recipes.sources.records import scan_samples
@@ -164,10 +164,8 @@ def _write_index(path: Path, file: Path, rules: SampleRules, target: Path) -> No
     if names.decoded < names.whole:
         looked = f"decoded {names.decoded:,} of {how_many(names.whole, 'image')} in the time for it"
         print(f"note: {path}: {looked}; a damaged one among the others shows when it is met", flush=True)
-    if names.turned:
-        print(f"note: {path}: {turned_text(names.turned, names.looked_into)}", flush=True)
-    if names.several:
-        print(f"note: {path}: {several_text(names.several, names.looked_into)}", flush=True)
+    for said in looks_texts(names.turned, names.several, names.looked_into).values():
+        print(f"note: {path}: {said}", flush=True)
     with target.open("wb") as index:
         np.save(index, entries)
         np.array(keys, dtype=_KEY).tofile(index)

@@ -31,6 +31,7 @@ from neva_recipes.plan.trained.repeats import repeats_text
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON, shared_text
 from neva_recipes.plan.trained.sought_samples import DataFile
 from neva_recipes.plan.trained.trainings import recipes_of_run
+from neva_recipes.prompts.pictures import look_into, looks_texts
 from neva_recipes.run_directory.layout import CHECKPOINTS, EVALUATION_FILE, EVALUATIONS, PREDICTIONS_FILE
 from neva_recipes.run_directory.stages import stage_name
 from neva_recipes.sources.content import open_content
@@ -130,6 +131,7 @@ def _read(opened: "OpenModel", data: Sequence[Path], options: argparse.Namespace
     assert opened.template is not None, "questions need one"
     files = [DataFile(path, opened.template, folder or path.parent) for path in data]
     _tell_of_repeats(questions)
+    _tell_of_images(questions)
     known = _trained_questions(questions, trained_samples(recipes, files, opened.source))
     digests, template = digests_of(data), opened.template.name
     report = {
@@ -149,6 +151,15 @@ def _tell_of_repeats(questions: Sequence["Question"]) -> None:
     asked = [(tuple(one.prompt.tokens), one.reference, one.image and one.image.absolute()) for one in questions]
     if said := repeats_text(asked, "question"):
         tell("note", f"{said}: each of them counts")
+
+
+def _tell_of_images(questions: Sequence["Question"]) -> None:
+    """Print a note if images are not used as their files show them."""
+    images = {question.image for question in questions if question.image is not None}
+    looks = [look for look in map(look_into, images) if look.is_read]
+    turned, several = sum(look.is_turned for look in looks), sum(look.has_several for look in looks)
+    for said in looks_texts(turned, several, len(looks)).values():
+        tell("note", said)
 
 
 def _data_text(data: Sequence[Path]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from neva_model.inference.options import Sampling, conv_template_named
 from neva_model.startup import prepare_command
 from neva_recipes.config import UserError, expand_path
-from neva_recipes.prompts.pictures import file_is_turned, look_into, several_text, turned_text
+from neva_recipes.prompts.pictures import file_is_turned, look_into, looks_texts
 from neva_recipes.terminal import tell
 
 if TYPE_CHECKING:
@@ -77,10 +77,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _show_image(session: "Session", path: Path) -> None:
     session.show_image(path)
-    if file_is_turned(path):
-        tell("note", turned_text(1, 1))
-    if look_into(path).has_several:
-        tell("note", several_text(1, 1))
+    for said in looks_texts(file_is_turned(path), look_into(path).has_several, 1).values():
+        tell("note", said)
 
 
 def _answer(session: "Session", question: str) -> None:

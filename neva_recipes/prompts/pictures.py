@@ -19,9 +19,8 @@ __all__ = [
     "header_problem",
     "is_turned",
     "look_into",
+    "looks_texts",
     "missing_image",
-    "several_text",
-    "turned_text",
 ]
 
 MAX_PIXELS = 89_478_485
@@ -143,19 +142,27 @@ def file_is_turned(path: Path) -> bool:
         return False
 
 
-def turned_text(turned: int, looked_at: int) -> str:
-    """Return as text that `turned` of the images looked at have an EXIF rotation, and what to do."""
-    have = "has" if turned == 1 else "have"
-    return (
-        f"{turned:,} of {how_many(looked_at, 'image')} looked at {have} an EXIF rotation, which is not applied: rotate "
-        "the files if they look turned (mogrify -auto-orient FILES with ImageMagick, or exiftran -ai FILES)"
-    )
+def looks_texts(turned: int, several: int, looked_at: int) -> dict[str, str]:
+    """Return what is said of images that are not used as their files show them, by the code of its rule.
+
+    Args:
+        turned: How many of the images looked at have an EXIF rotation.
+        several: How many of them have several pages or frames.
+        looked_at: How many images were looked at.
+    """
+    found = {}
+    if turned:
+        found["images-turned"] = (
+            f"{_how_many_have(turned, looked_at)} an EXIF rotation, which is not applied: rotate the files if they "
+            "look turned (mogrify -auto-orient FILES with ImageMagick, or exiftran -ai FILES)"
+        )
+    if several:
+        found["images-several"] = (
+            f"{_how_many_have(several, looked_at)} several pages or frames, of which the first is used: write those "
+            "that matter to files of their own"
+        )
+    return found
 
 
-def several_text(several: int, looked_at: int) -> str:
-    """Return as text that `several` of the images looked at have several pages or frames, and what to do."""
-    have = "has" if several == 1 else "have"
-    return (
-        f"{several:,} of {how_many(looked_at, 'image')} looked at {have} several pages or frames, of which the first "
-        "is used: write those that matter to files of their own"
-    )
+def _how_many_have(some: int, looked_at: int) -> str:
+    return f"{some:,} of {how_many(looked_at, 'image')} looked at {'has' if some == 1 else 'have'}"

@@ -9,6 +9,7 @@ import signal
 import zlib
 
 import pytest
+from PIL import Image
 
 from neva_model import evaluation
 from neva_model.data import Turn
@@ -110,6 +111,23 @@ def test_questions_that_are_asked_twice_are_told(answered, llava_directory, pict
         told = capsys.readouterr().err
         assert told.count("are copies of other questions") == notes
     assert f"note: {count} of the {2 * count} questions are copies of other questions, with the same words" in told
+
+
+def test_images_that_are_not_used_as_they_show_themselves_are_told(llava_directory, tmp_path, capsys):
+    frames = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "one.gif")
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((640, 480), 100).save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    turns = conversation(("What?", "this"), ("And that?", "that"))
+    several, turned = "1 of 3 images looked at has several pages", "1 of 3 images looked at has an EXIF rotation"
+    for names, notes in ((["one.gif", "two.gif", "turned.jpg"], 1), (["one.gif"], 0)):
+        data = write_data(tmp_path / "data.json", [{"image": name, "conversations": turns} for name in names * 2])
+        evaluation.main([str(llava_directory), f"--data={data}"])
+        told = capsys.readouterr().err
+        assert (told.count(f"note: {several}"), told.count(f"note: {turned}")) == (notes, notes)
+        assert told.count("looked at") == 2 * notes
 
 
 def test_reports_are_kept_by_checkpoint_and_data(answered, llava_run, pictures, tmp_path, capsys):

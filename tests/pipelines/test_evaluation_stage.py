@@ -6,6 +6,7 @@ import operator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from executors import Evaluate, Export, Pipeline, Stage, plan_pipeline
 from executors.pipelines.changed_tool import changed_tool
@@ -109,6 +110,18 @@ def test_a_resume_with_other_questions_looks_at_them_as_the_launch_does(changed,
     assert change(data="beside.json", image_folder=".") == (f"--image-folder={tmp_path}", ())
     with pytest.raises(RecipeError, match=r"evaluate: data=.*: 1 of 1 images looked for are not in "):
         change(data="held_out.json")  # a folder that was given stays
+
+
+def test_images_of_several_frames_are_told(changed, tmp_path):
+    write, change = changed
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path, recipe.data.image_folder = "train.json", "pictures"
+    write(recipe)
+    frames = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue")]
+    frames[0].save("others/b.png", save_all=True, append_images=frames[1:])
+    _, (warning,) = change(data="beside.json")
+    assert warning.rule == ("images-several", "data")
+    assert warning.line.startswith(f"data={tmp_path}/beside.json: 1 of 1 image looked at has several pages or frames")
 
 
 def test_a_resume_asks_an_export_that_is_not_written_yet_as_its_run(changed):

@@ -11,7 +11,7 @@ from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.data.file_states import FileState, file_state, named_files, shares_of
 from neva_recipes.plan.data.record_check import CheckedDocuments, CheckedRecords, check_documents, check_records
 from neva_recipes.plan.findings import Finding, error, field_value, finding, warning
-from neva_recipes.prompts.pictures import several_text, turned_text
+from neva_recipes.prompts.pictures import looks_texts
 from neva_recipes.prompts.samples import SKIPS_SUCH, kinds_lost
 from neva_recipes.prompts.templates import get_template
 from neva_recipes.sources.content import open_part
@@ -195,12 +195,8 @@ def _check_samples(
 
 def _check_looks(recipe: Recipe, field: str, checked: CheckedRecords) -> Iterator[Finding]:
     """Yield warnings about images that are not used as their files show them."""
-    if checked.turned:
-        message = turned_text(checked.turned, checked.looked_into)
-        yield warning("images-turned", message, recipe, field, "data.image_folder")
-    if checked.several:
-        message = several_text(checked.several, checked.looked_into)
-        yield warning("images-several", message, recipe, field, "data.image_folder")
+    for code, message in looks_texts(checked.turned, checked.several, checked.looked_into).items():
+        yield warning(code, message, recipe, field, "data.image_folder")
 
 
 def _place_advice(recipe: Recipe, data: LlavaDataConfig, path: Path, checked: CheckedRecords) -> str:

@@ -1,6 +1,6 @@
 """Checks of the question files of an evaluation: their form, their images, and whether they suit the model."""
 
-import dataclasses
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ from neva_recipes.plan.data.record_check import check_records
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, known_tokenizer
 from neva_recipes.prompts.conversation import Conversation, Turn
 from neva_recipes.prompts.encoding import check_template, encode_pieces
-from neva_recipes.prompts.pictures import missing_image
+from neva_recipes.prompts.pictures import looks_texts, missing_image
 from neva_recipes.prompts.questions import histories, require_room, require_sight
 from neva_recipes.prompts.samples import image_name
 from neva_recipes.prompts.templates import Piece, Slot, Template, get_template
 from neva_recipes.sources.records import scan_samples
 
-__all__ = ["check_questions", "have_images_beside", "question_template"]
+__all__ = ["check_questions", "have_images_beside", "odd_images", "question_template"]
 
 _MARKS = 2
 """The most tokens around an image."""
@@ -94,15 +94,9 @@ def check_questions(
     if recipe is not None and not isinstance(recipe.data, LlavaDataConfig) and asked in (None, "plain"):
         yield f"conv_template={format_value(asked)}: {recipe.name} is trained on plain text: name another template"
     template = question_template(recipe, asked)
-    answerer = None if recipe is None else _answerer(recipe, template)
-    if answerer is not None and answerer.tokenizer is not None:
-        try:
-            check_template(template, answerer.tokenizer)
-        except DataError as error:
-            # The plan of a training reports on its own template.
-            if asked is not None:
-                yield f"conv_template={asked}: {error}"
-            answerer = dataclasses.replace(answerer, tokenizer=None)
+    answerer, problem = _answerer(recipe, template)
+    if problem is not None and asked is not None:  # the plan of a training reports on its own template
+        yield f"conv_template={asked}: {problem}"
     for path, share in shares_of(paths).items():
         folder = image_folder or path.parent
         try:
@@ -121,6 +115,22 @@ def check_questions(
             yield f"data={path}: {checked.missing_images(folder)}{remedy}"
         if checked.unusable:
             yield f"data={path}: {checked.unusable_images()}"
+
+
+def odd_images(
+    paths: list[Path], image_folder: Path | None, recipe: Recipe | None, asked: ConvTemplate | None
+) -> Iterator[tuple[str, str]]:
+    """Yield a line, after the code of its rule, if images of a file are not used as they show themselves.
+
+    The arguments are those of `check_questions`, whose look at the files serves both.
+    """
+    template = question_template(recipe, asked)
+    answerer, _ = _answerer(recipe, template)
+    for path, share in shares_of(paths).items():
+        with contextlib.suppress(DataError):  # check_questions reports it
+            checked = check_records(path, template, image_folder or path.parent, share, answerer)
+            for code, said in looks_texts(checked.turned, checked.several, checked.looked_into).items():
+                yield code, f"data={path}: {said}"
 
 
 def question_template(recipe: Recipe | None, asked: ConvTemplate | None) -> Template:
@@ -144,12 +154,16 @@ def _first_images(paths: Iterable[Path]) -> Iterator[tuple[Path, str | None]]:
             yield path, None  # reading the whole file reports it
 
 
-def _answerer(recipe: Recipe, template: Template) -> _Answerer:
-    vision = recipe.model.vision
-    return _Answerer(
-        recipe.name,
-        template,
-        known_tokenizer(recipe),
-        image_length(vision) if vision is not None else None,
-        recipe.model.language.longest_sequence,
-    )
+def _answerer(recipe: Recipe | None, template: Template) -> tuple[_Answerer | None, DataError | None]:
+    """Return what is known of the model of a recipe, and why its tokenizer cannot be used with the template."""
+    if recipe is None:
+        return None, None
+    vision, tokenizer, problem = recipe.model.vision, known_tokenizer(recipe), None
+    if tokenizer is not None:
+        try:
+            check_template(template, tokenizer)
+        except DataError as error:
+            tokenizer, problem = None, error
+    positions = recipe.model.language.longest_sequence
+    tokens_per_image = image_length(vision) if vision is not None else None
+    return _Answerer(recipe.name, template, tokenizer, tokens_per_image, positions), problem
