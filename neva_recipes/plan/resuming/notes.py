@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neva_recipes.config import CheckpointError, Recipe, RecipeError, format_value
+from neva_recipes.config import CheckpointError, PlainTable, Recipe, RecipeError, format_value
 from neva_recipes.plan.cost.schedule import learning_rate, run_steps
 from neva_recipes.plan.origins.checkpoints import read_saved_recipe
 from neva_recipes.plan.resuming.changes import FieldChange, changed_fields, require_resumable, words_for
@@ -42,18 +42,13 @@ def notes_on(checkpoint: Path, recipe: Recipe, typed: Sequence[str] = (), *, has
             changed: its recipe would then describe a training that never happened.
         RecipeError: The recipe in the checkpoint cannot be read.
     """
-    require_files(checkpoint)
-    told = read_record(checkpoint)
-    if missing := [name for name in ("step", "consumed_samples", "metrics") if name not in told]:
-        raise CheckpointError(f"{checkpoint / INFORMATION_FILE}: does not hold {', '.join(missing)}: not a run's own")
-    saved = read_saved_recipe(checkpoint)
-    require_resumable(checkpoint, saved, recipe, told["consumed_samples"], told.get("vocabulary_digest"), typed)
+    saved, told = _read_for(checkpoint, recipe, typed)
     steps = run_steps(recipe, None)
     changes = changed_fields(saved, recipe) if steps is not None and told["step"] >= steps else []
     # A run that failed in its last validation may go on with a change that mends it, but not with a shorter length.
-    if changes and (has_succeeded or any(change.path in _LENGTH for change in changes)):
+    if steps is not None and changes and (has_succeeded or any(change.path in _LENGTH for change in changes)):
         changed = ", ".join(change.path for change in changes)
-        other_way = _other_way(checkpoint, recipe, changes, typed)
+        other_way = _other_way(checkpoint, recipe, changes, typed, steps)
         raise CheckpointError(
             f"{changed}: changed, but nothing is left to train: {told['step']} steps are done, and "
             f"trainer.max_steps={steps} asks for no more: set it higher, or {other_way}"
@@ -61,16 +56,38 @@ def notes_on(checkpoint: Path, recipe: Recipe, typed: Sequence[str] = (), *, has
     return resume_notes(saved, recipe, step=told["step"], metrics=told["metrics"])
 
 
-def _other_way(checkpoint: Path, recipe: Recipe, changes: Sequence[FieldChange], typed: Sequence[str]) -> str:
-    """Return how to train with a changed recipe for which nothing is left: from before a checkpoint, or anew."""
+def _read_for(checkpoint: Path, recipe: Recipe, typed: Sequence[str]) -> tuple[Recipe, PlainTable]:
+    """Return the recipe and the record of a checkpoint that a recipe can go on from; raises as `notes_on` does."""
+    require_files(checkpoint)
+    told = read_record(checkpoint)
+    if missing := [name for name in ("step", "consumed_samples", "metrics") if name not in told]:
+        raise CheckpointError(f"{checkpoint / INFORMATION_FILE}: does not hold {', '.join(missing)}: not a run's own")
+    saved = read_saved_recipe(checkpoint)
+    require_resumable(checkpoint, saved, recipe, told["consumed_samples"], told.get("vocabulary_digest"), typed)
+    return saved, told
+
+
+def _other_way(
+    checkpoint: Path, recipe: Recipe, changes: Sequence[FieldChange], typed: Sequence[str], steps: int
+) -> str:
+    """Return how to train with a changed recipe for which nothing is left: from before a checkpoint, or anew.
+
+    Args:
+        checkpoint: The checkpoint.
+        recipe: The changed recipe.
+        changes: What has changed in it.
+        typed: The words that changed it, if any were typed.
+        steps: The steps of the changed recipe.
+    """
     run = shlex.quote(str(checkpoint.parents[1]))
     if any(change.is_group for change in changes):  # no value on the command line makes a group
         return "start a new run with yours"
     settings = words_for(changes, typed)
     found = list_checkpoints(checkpoint.parent)
-    for earlier in reversed(found[: found.index(checkpoint)] if checkpoint in found else []):
+    before = found[: found.index(checkpoint)] if checkpoint in found else []
+    for earlier in reversed([each for each in before if listed_step(each) < steps]):
         with contextlib.suppress(CheckpointError, RecipeError):
-            notes_on(earlier, recipe, has_succeeded=True)
+            _read_for(earlier, recipe, typed)
             command = f"nemo-run resume {run} --from step-{listed_step(earlier)} {settings}"
             return f"go on from an earlier checkpoint: {command}"
     return f"start a new run: nemo-run rerun {run} {settings}"
