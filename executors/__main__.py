@@ -1,7 +1,6 @@
 """`python -m executors RUN_DIR`: start the job of a written run directory in the foreground, as its launch.sh does."""
 
 import sys
-from pathlib import Path
 
 from executors.runs.run import Run
 from neva_recipes.config import UserError
@@ -13,7 +12,7 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m executors RUN_DIR", file=sys.stderr)
         return EXIT_MISTAKE
-    run = Run(Path(sys.argv[1]).absolute())
+    run = Run(sys.argv[1])
     try:
         run.resume()
         return run.wait()

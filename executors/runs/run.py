@@ -48,12 +48,12 @@ class Run:
     """One run, given by its directory; works from any process on the machine.
 
     Args:
-        path: Absolute path of the run directory.
+        path: Path of the run directory; the attribute of this name is absolute.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._standing = Standing(path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self._standing = Standing(self.path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -287,10 +287,10 @@ class Run:
         after: "Sequence[Run] | None" = None,
         go_on_from: str | None = None,
         notes: Sequence[str] = (),
-    ) -> None:
+    ) -> bool:
         """Start the run again in the same directory; the worker goes on from the newest complete checkpoint.
 
-        A run that is finished is not started: a note says so.
+        A run that is finished is not started: a note says so, and `False` is returned.
 
         Args:
             recipe: A changed recipe, which becomes recipe.yaml, while the old one is kept as recipe.N.yaml; `None` for
@@ -309,16 +309,17 @@ class Run:
         """
         if go_on_from is None and (line := self.finished_line(recipe)) is not None:
             tell("note", line)
-            return
+            return False
         with self.prepared(recipe, executor=executor, after=after, go_on_from=go_on_from) as (job, lock):
             if job.plan is not None and not quiet:
-                there = len(list_checkpoints(self.path / CHECKPOINTS))
-                tell_of_little_space([job.plan], self.path, there=there, is_new=False)
+                kept = list_checkpoints(self.path / CHECKPOINTS)
+                tell_of_little_space([job.plan], self.path, there=len(kept), is_new=False)
             for line in notes:
                 tell("note", line)
             waiting = job.executor.after([run.supervisor() for run in after or ()])
             # The dependency is not stored, because the next start has another one or none.
             start(dataclasses.replace(job, executor=waiting or job.executor), lock, detach=detach, quiet=quiet)
+        return True
 
     @contextlib.contextmanager
     def prepared(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from neva_recipes.cli.arguments import UsageError
 from neva_recipes.cli.dry_run import close, show
 from neva_recipes.config import Draft, Recipe
-from neva_recipes.run_directory.names import step_of
 from neva_recipes.run_directory.stages import run_title
 from neva_recipes.terminal import print_text, tell
 
@@ -50,8 +49,8 @@ def show_resume(
         job = dataclasses.replace(job, name=run.record()["name"], run_dir=run.path)
     if checkpoint is None:
         begin = f"{title} has no checkpoint: it would begin anew"
-    elif plan.recipe.trainer.max_steps == step_of(checkpoint) and go_on_from is None:
-        begin = f"{title}: nothing is left to train, all {plan.recipe.trainer.max_steps} steps are done"
+    elif go_on_from is None and (line := run.finished_line(recipe)) is not None:
+        begin = line
     else:
         steps = "" if plan.recipe.trainer.max_steps is None else f" of {plan.recipe.trainer.max_steps} steps"
         begin = f"{title} would go on from {go_on_from or checkpoint.name}{steps}"

@@ -27,6 +27,7 @@ from neva_recipes.config import (
     with_absolute_inputs,
 )
 from neva_recipes.plan import plan
+from neva_recipes.plan.resuming import notes
 from neva_recipes.plan.serialization import plan_to_json
 from neva_recipes.run_directory import processes
 from neva_recipes.run_directory.attempt import keep_before, let_go
@@ -147,6 +148,25 @@ def test_an_earlier_checkpoint_is_named_where_it_helps_and_only_there(finished, 
     assert answer("optim.adam_beta2=0.95") == anew
 
 
+def test_each_of_many_checkpoints_is_read_once_at_most(finished, monkeypatch):
+    checkpoint, recipe = finished.path / "checkpoints" / "step-00000010", load_recipe(finished.path / "recipe.yaml")
+    told = json.loads((checkpoint / "checkpoint.json").read_text())
+    for step in [*range(4, 10), *range(11, 45)]:
+        shutil.copytree(checkpoint, checkpoint.with_name(f"step-{step:08}"))
+        record = told | {"step": step, "consumed_samples": 128 * step}
+        (checkpoint.with_name(f"step-{step:08}") / "checkpoint.json").write_text(json.dumps(record))
+    read, really = [], notes.read_record
+    monkeypatch.setattr(notes, "read_record", lambda path: read.append(path.name) or really(path))
+    # One of 30 steps has 14 checkpoints behind its end; what asks for fewer steps than the first has no way back.
+    back, anew = "go on from an earlier checkpoint: .* --from step-29 ", "start a new run: nemo-run rerun"
+    for steps, seen, way in ((30, [44, 29], back), (3, [44], anew)):
+        recipe.trainer.max_steps, recipe.optim.adam_beta2 = steps, 0.95
+        with pytest.raises(CheckpointError, match=way):
+            finished.resume_notes(recipe)
+        assert read == [f"step-{step:08}" for step in seen]
+        read.clear()
+
+
 def test_a_tokenizer_file_with_other_ids_is_refused_by_a_look_too(finished, nemo_run):
     write_tokenizer(Path("tokens"))
     checkpoint = finished.path / "checkpoints" / "step-00000010"
@@ -190,11 +210,18 @@ def test_a_run_that_failed_in_its_last_validation_goes_on_with_what_mends_that(f
     assert any("trainer.limit_val_batches" in line for line in finished.resume_notes(recipe))
 
 
-def test_a_look_at_a_resume_of_a_finished_run_says_that_nothing_is_left(finished, capfd):
-    assert main(["resume", "digits", "--dry-run"]) == 0
-    error = capfd.readouterr().err
-    assert f"note: {finished.name}: nothing is left to train, all 10 steps are done" in error
-    assert "would go on" not in error
+def test_a_look_at_a_resume_of_a_finished_run_says_what_the_resume_says(finished, capfd):
+    recipe = load_recipe(finished.path / "recipe.yaml")
+    for length in ("trainer.max_steps", "trainer.max_epochs"):
+        assert main(["resume", "digits"]) == 0
+        (line,) = capfd.readouterr().err.splitlines()
+        assert f"is finished: 1{'0 of 10 steps are' if length.endswith('steps') else ' pass over the data'}" in line
+        assert main(["resume", "digits", "--dry-run"]) == 0
+        error = capfd.readouterr().err
+        assert line in error.splitlines() and "would go on" not in error
+        recipe.trainer.max_steps, recipe.trainer.max_epochs = None, 1
+        for folder in (finished.path, finished.path / "checkpoints" / "step-00000010"):
+            (folder / "recipe.yaml").write_text(recipe_to_yaml(with_absolute_inputs(recipe)))
 
 
 def test_a_finished_run_is_not_started_again(finished, nemo_run):
@@ -204,7 +231,7 @@ def test_a_finished_run_is_not_started_again(finished, nemo_run):
     )
     for words in ([], ["--detach"], ["trainer.max_steps=10"]):
         assert nemo_run("resume", "digits", *words, check=0).stderr == line
-    finished.resume()
+    assert finished.resume() is False
     assert (contents(finished), finished.status().attempt, finished.wait()) == (before, 1, 0)
     changed = load_recipe(finished.path / "recipe.yaml")
     changed.optim.adam_beta2 = 0.95
@@ -217,6 +244,8 @@ def test_a_finished_run_is_not_started_again(finished, nemo_run):
             assert job.plan is not None
     write_state(finished.path, State(state="cancelled", exit_code=130))
     assert finished.finished_line() is None
+    assert finished.resume(detach=True) is True
+    assert finished.wait() == 0
 
 
 def test_a_run_of_whole_passes_is_finished_too_unless_its_data_has_changed(finished):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path, PurePosixPath
 
 import fiddle as fdl
 import pytest
@@ -61,6 +62,15 @@ def runs(runs_dir):
 def test_what_a_word_stands_for(runs_dir, runs, word, found):
     assert [run.path for run in executors.find_runs(word, runs_dir)] == [runs[name] for name in found]
     assert executors.find_run(word, runs_dir).path == runs[found[-1]]
+
+
+@pytest.mark.parametrize("kind", [str, Path, PurePosixPath])
+def test_a_run_by_its_path_in_any_form(runs_dir, runs, kind, monkeypatch):
+    monkeypatch.chdir(runs_dir)
+    run = executors.Run(kind("text-20250101-000000"))
+    monkeypatch.chdir("/")
+    assert run.path == runs["old"] and run.name == "text-20250101-000000"
+    assert run.status().state == "succeeded" and run.saved_plan() is None and run.newest_checkpoint() is None
 
 
 def test_a_pattern_in_another_folder(runs_dir, runs, tmp_path):

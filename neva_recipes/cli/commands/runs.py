@@ -155,10 +155,7 @@ def resume_command(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         return show_resume(run, recipe, executor or run.executor(), arguments.go_on_from, arguments.overrides)
     notes = run.resume_notes(recipe, arguments.go_on_from, arguments.overrides)
-    if arguments.go_on_from is None and (line := run.finished_line(recipe)) is not None:
-        tell("note", line)
-        return 0
-    run.resume(
+    has_started = run.resume(
         recipe,
         detach=arguments.detach,
         quiet=arguments.quiet,
@@ -166,7 +163,7 @@ def resume_command(argv: Sequence[str]) -> int:
         go_on_from=arguments.go_on_from,
         notes=notes,
     )
-    return finish(run, arguments.detach)
+    return finish(run, arguments.detach) if has_started else 0
 
 
 def rerun_command(argv: Sequence[str]) -> int:
