@@ -11,7 +11,7 @@ from pathlib import Path
 from executors.base import Job
 from executors.process.folding import FOLDING_SECONDS, LineFolder
 from executors.process.logs import LogReader
-from executors.runs.standing import ENDED, POLL_SECONDS, Standing
+from executors.runs.standing import ENDED, POLL_SECONDS, Standing, ask_together
 from executors.warnings import tell_warnings, warnings_of
 from neva_recipes.config import RunError, how_many
 from neva_recipes.run_directory.layout import CHECKPOINTS, joined_log
@@ -22,7 +22,7 @@ from neva_recipes.run_directory.stages import run_title, stage_directories
 from neva_recipes.run_directory.state import State, read_state, write_state
 from neva_recipes.terminal import OutputLost, print_line, print_log
 
-__all__ = ["start"]
+__all__ = ["start", "unsaved_steps"]
 
 
 def start(job: Job, lock: int, *, detach: bool, quiet: bool) -> None:
@@ -116,7 +116,7 @@ def _waiting(name: str, state: State) -> str:
 
 def _interrupt(standing: Standing, run_dir: Path, *, is_first: bool) -> None:
     """Stop a run, with a checkpoint if it has something to save, at once if it was asked before; print what happens."""
-    again, unsaved = "press Ctrl-C again to kill it at once", _unsaved_steps(run_dir) if is_first else 0
+    again, unsaved = "press Ctrl-C again to kill it at once", unsaved_steps(run_dir) if is_first else 0
     steps = how_many(unsaved, "step")
     if unsaved:
         with contextlib.suppress(RunError):  # its executor cannot ask it, or the run has just ended by itself
@@ -133,19 +133,29 @@ def _interrupt(standing: Standing, run_dir: Path, *, is_first: bool) -> None:
         print_line(f"cancelling run {run_title(run_dir)}{loss}; {again}", sys.stderr)
 
 
-def _unsaved_steps(run_dir: Path) -> int:
-    """Return how many steps a run has trained since its newest checkpoint; of a pipeline, all running stages."""
+def unsaved_steps(run_dir: Path) -> int:
+    """Return how many steps a run has trained since its newest checkpoint; of a pipeline, all running stages.
+
+    A run or a stage that cannot be read counts as one without steps to save.
+    """
+    standings = {path: Standing(path) for path in stage_directories(run_dir) or [run_dir]}
+    ask_together(standings.values())
     unsaved = 0
-    for path in stage_directories(run_dir) or [run_dir]:
-        checkpoints = list_checkpoints(path / CHECKPOINTS)
-        state = Standing(path).state()
-        if state.state != "running" or state.started is None:
-            continue
-        # What an earlier attempt has trained without a checkpoint is lost already.
-        if has_trained_since(path, datetime.fromisoformat(state.started)):
-            saved = listed_step(checkpoints[-1]) if checkpoints else 0
-            unsaved += max(0, (trained_steps(path) or 0) - saved)
+    for path, standing in standings.items():
+        with contextlib.suppress(RunError):  # the other stages can be saved all the same
+            unsaved += _unsaved_since_start(path, standing.state())
     return unsaved
+
+
+def _unsaved_since_start(run_dir: Path, state: State) -> int:
+    if state.state != "running" or state.started is None:
+        return 0
+    # What an earlier attempt has trained without a checkpoint is lost already.
+    if not has_trained_since(run_dir, datetime.fromisoformat(state.started)):
+        return 0
+    checkpoints = list_checkpoints(run_dir / CHECKPOINTS)
+    saved = listed_step(checkpoints[-1]) if checkpoints else 0
+    return max(0, (trained_steps(run_dir) or 0) - saved)
 
 
 class _Screen:

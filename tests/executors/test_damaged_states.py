@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import executors
+from executors.runs.foreground import unsaved_steps
 from neva_recipes.cli.main import main
 from neva_recipes.config import RunError
 from neva_recipes.run_directory import processes
@@ -57,6 +58,26 @@ def test_each_is_lost_and_tells_why(runs_dir):
         with pytest.raises(RunError, match=r"^run r\d+ has already ended: lost: state\.json is damaged: .* expected "):
             run.cancel()
         run.place()
+
+
+def test_unsaved_steps_of_a_pipeline_whose_stages_are_asked_together(runs_dir, tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text(
+        f"#!/bin/sh\necho asked >>'{tmp_path}/asked'\nprintf '7|RUNNING|None|N/A\\n8|RUNNING|None|N/A\\n'\n"
+    )
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    pipeline = plant(runs_dir, "pipe", "slurm", State(state="running", supervisor=JOB))
+    started = "2025-01-01T00:00:00+00:00"
+    for number, job in enumerate(("7", "8", "9")):
+        state = State(state="running", started=started, supervisor={"slurm_job_id": job})
+        stage = plant(pipeline / "stages", str(number), "slurm", state)
+        (stage / "metrics").mkdir()
+        (stage / "metrics" / "step.txt").write_text(f"{10 * (number + 1):<19}\n")
+    (pipeline / "stages" / "1" / "checkpoints" / "step-00000015").mkdir(parents=True)
+    (pipeline / "stages" / "1" / "checkpoints" / "step-00000015" / "checkpoint.json").write_text("{}")
+    (pipeline / "stages" / "2" / "job.json").write_text("{")
+    assert unsaved_steps(pipeline) == 10 + 20 - 15
+    assert (tmp_path / "asked").read_text().split() == ["asked"]
 
 
 def test_whole_ones_are_what_the_place_says(runs_dir, tmp_path, monkeypatch):
