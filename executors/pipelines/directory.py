@@ -13,7 +13,7 @@ from pathlib import Path
 
 from executors.pipelines.spec import is_pipeline, read_spec
 from executors.runs.asked import evaluation_lines
-from executors.runs.results import AboveGuessing, Evaluation, read_above_guessing, read_evaluations
+from executors.runs.results import Evaluation, read_above_guessing, read_evaluations
 from executors.runs.run import Run
 from executors.runs.standing import RunStatus
 from executors.runs.together import ask_together
@@ -59,7 +59,6 @@ class StageStatus:
         loss: Last training loss; `None` if there is none.
         validation_loss: Last validation loss; `None` if there is none.
         evaluations: Results of an evaluation; empty before its end, and for a stage that trains.
-        above_guessing: Its loss, if the model has got worse than guessing.
     """
 
     name: str
@@ -70,7 +69,6 @@ class StageStatus:
     loss: float | None
     validation_loss: float | None
     evaluations: tuple[Evaluation, ...] = ()
-    above_guessing: AboveGuessing | None = None
 
     @property
     def is_lost(self) -> bool:
@@ -125,10 +123,7 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         settings = present_settings(run, stage.settings)
         # The run of a trained model holds later evaluations of it too, which are not results of this stage.
         evaluations = () if (run.path / RECIPE_FILE).exists() else tuple(read_evaluations(run.path))
-        above = read_above_guessing(run.path, metrics)
-        found[stage.name] = StageStatus(
-            stage.name, settings, state, run, status, loss, validation_loss, evaluations, above
-        )
+        found[stage.name] = StageStatus(stage.name, settings, state, run, status, loss, validation_loss, evaluations)
     return list(found.values())
 
 
@@ -194,8 +189,8 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
     lines = [*lines, *(f"{stage.name}: {line}" for stage in stages for line in evaluation_lines(stage.evaluations))]
     worse: dict[str, list[str]] = {}
     for stage in stages:
-        if stage.above_guessing is not None:
-            worse.setdefault(stage.above_guessing.text, []).append(stage.name)
+        if stage.loss is not None and (above := read_above_guessing(stage.run.path, stage.run.metrics())) is not None:
+            worse.setdefault(above.text, []).append(stage.name)
     lines += [f"warning: {_few(names)}: {text}" for text, names in worse.items()]
     # The reasons of queued jobs differ in text although they all wait for the cluster, so only a few are shown.
     quiet = [stage.name for stage in stages if stage.state == "queued"][_TOLD:]
