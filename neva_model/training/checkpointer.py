@@ -91,7 +91,6 @@ class Checkpointer(Checkpoint):
         self._saved_time = time.monotonic()
         self._validates = False
         self._deletes_next = False
-        self._keeps_best = config.monitor is None and config.save_top_k not in (0, -1)
         self._unusable: set[Path] = set()
         self.is_stopped = False
 
@@ -190,7 +189,7 @@ class Checkpointer(Checkpoint):
 
     def _is_best(self, trainer: pl.Trainer) -> bool:
         """Return whether to keep the step because its validation loss is the lowest; called on one rank."""
-        if not self._keeps_best:
+        if not self._config.keeps_best:
             return False
         losses = _own_losses(self._usable())
         best = best_step(losses)
@@ -237,10 +236,10 @@ class Checkpointer(Checkpoint):
             return  # its validation loss is not known yet
         monitor = self._config.monitor or ""
         passing = {step for step, (_, information) in found.items() if information.on_request}
-        best = best_step(_own_losses(found)) if self._keeps_best else None
+        best = best_step(_own_losses(found)) if self._config.keeps_best else None
         values: dict[int, float] = {}
         for step, (_, information) in found.items():
-            if information.for_best and self._keeps_best:
+            if information.for_best and self._config.keeps_best:
                 passing |= {step} - {best}
             elif step not in passing:
                 values[step] = information.metrics.get(monitor, math.nan)

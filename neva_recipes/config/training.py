@@ -157,6 +157,11 @@ class CheckpointConfig(ConfigNode):
     mode: Literal["min", "max"] = "min"
     """Whether a small or a large value of monitor is better."""
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoint of the lowest val_loss is kept besides those that are ranked by step."""
+        return self.monitor is None and self.save_top_k > 0
+
 
 @config_dataclass
 class LoggingConfig(ConfigNode):

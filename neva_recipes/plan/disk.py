@@ -85,7 +85,7 @@ def _kept(recipe: Recipe, steps: int | None) -> int | None:
     kept = config.save_top_k
     # Without a monitor the newest checkpoints are kept anyway.
     kept += config.save_last and (config.monitor is not None or not config.save_top_k)
-    best = config.monitor is None and config.save_top_k > 0 and validates
+    best = config.keeps_best and validates
     if not config.save_top_k and not config.save_last and written != 0:
         return 1  # it is written, and deleted with the next step
     return (kept if written is None else min(kept, written)) + best

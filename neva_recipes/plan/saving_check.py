@@ -24,7 +24,9 @@ def check_saving(recipe: Recipe, steps: int | None, hours: float | None) -> list
         steps: Steps of the run; `None` if unknown.
         hours: Time of the run on its GPUs; `None` if unknown.
     """
-    if steps is None or (steps < _MOST_STEPS and (hours is None or hours < _MOST_HOURS)):
+    if steps is None or steps < 2:  # a single step has no way on which to save
+        return []
+    if steps < _MOST_STEPS and (hours is None or hours < _MOST_HOURS):
         return []
     return run_rules((partial(_saving, steps=steps),), recipe, rules_for(None))
 
@@ -35,13 +37,12 @@ def _saving(recipe: Recipe, steps: int) -> Iterator[Found]:
         checkpoint.every_n_train_steps is not None and checkpoint.every_n_train_steps < steps
     )
     keeps_nothing = checkpoint.save_top_k == 0 and not checkpoint.save_last  # `nothing-kept` reports it
-    keeps_best = checkpoint.monitor is None and checkpoint.save_top_k not in (0, -1)
     validates = recipe.data.validation_data_path is not None and interval is not None and interval < steps
-    if saves_on_the_way or keeps_nothing or (keeps_best and validates):
+    if saves_on_the_way or keeps_nothing or (checkpoint.keeps_best and validates):
         return
     length = "trainer.max_epochs" if recipe.trainer.max_steps is None else "trainer.max_steps"
     message = f"nothing is saved before the end, after {steps:,} steps: a failure on the way loses all of them"
-    often = [{_EVERY: steps // 10}]
+    often = [{_EVERY: max(1, steps // 10)}]
     if checkpoint.monitor == "val_loss":  # what is saved apart from validations cannot be ranked
         often = [{_EVERY: interval}] if interval is not None and interval < steps else []
     yield found(warning("saved-at-end-only", message, recipe, _EVERY, length), often, [{_MINUTES: 30.0}])

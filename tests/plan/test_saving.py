@@ -2,9 +2,10 @@
 
 import pytest
 
-from neva_recipes.config import build
+from neva_recipes.config import CheckpointConfig, build
 from neva_recipes.plan import plan
 from neva_recipes.plan.checks import with_values
+from neva_recipes.plan.saving_check import check_saving
 from tests.plan.wrong_fields import make
 
 CODE = "saved-at-end-only"
@@ -50,6 +51,22 @@ def test_a_long_run_that_saves_at_its_end_only(name, overrides, steps, remedies)
     assert [dict(remedy) for remedy in finding.remedies] == remedies
     for remedy in remedies:
         assert told(with_values(recipe, remedy)) == []
+
+
+def test_a_run_of_few_steps_that_take_hours_saves_each_of_them():
+    recipe = build(make("gpt.pretrain tiny", f"{ON_CPU}trainer.max_steps=5 {EVERY}=none"))
+    (finding,) = check_saving(recipe, 5, 2.0)
+    assert [dict(remedy) for remedy in finding.remedies] == [{EVERY: 1}, {MINUTES: 30.0}]
+    assert len(check_saving(recipe, 2, 2.0)) == 1
+    assert check_saving(recipe, 1, 2.0) == check_saving(recipe, 0, 2.0) == []  # there is no way to save on
+
+
+@pytest.mark.parametrize(
+    ("monitor", "top", "kept"),
+    [(None, 1, True), (None, 3, True), (None, 0, False), (None, -1, False), ("val_loss", 1, False)],
+)
+def test_the_best_checkpoint_is_kept_besides_those_ranked_by_step(monitor, top, kept):
+    assert CheckpointConfig(monitor=monitor, save_top_k=top).keeps_best is kept
 
 
 @pytest.mark.parametrize(
