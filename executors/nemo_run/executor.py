@@ -69,8 +69,8 @@ class NemoRunExecutor(SupervisedExecutor):
     ] = field(default_factory=dict)
     """Fields of NeMo-Run's executor class, each value as YAML text; `env:NAME` takes it from a variable."""
 
-    python: TherePath = ""
-    """Python of the place that the ranks run with; None for the one that launches."""
+    python: TherePath | None = None
+    """Python that runs the ranks, where it is another one than that of the command: on another machine."""
 
     def check(self, layout: Layout) -> None:
         """Raise `RunError` if NeMo-Run is not installed, or the backend has one node and the job needs several.

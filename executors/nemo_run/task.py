@@ -182,12 +182,12 @@ def _quoted(value: str | list[str] | None) -> str | list[str] | None:
     return [shlex.quote(text) for text in value] if isinstance(value, list) else value and shlex.quote(value)
 
 
-def make_script(executor: Any, python: str, run_dir: Path) -> Any:
+def make_script(executor: Any, python: str | None, run_dir: Path) -> Any:
     """Return the script for NeMo-Run: one rank if NeMo-Run starts torchrun, else torchrun itself.
 
     Args:
         executor: NeMo-Run's executor.
-        python: Python interpreter of the ranks; empty for that of this process.
+        python: Python interpreter of the ranks; `None` for that of this process.
         run_dir: The run directory.
     """
     program = python or sys.executable
