@@ -122,8 +122,7 @@ class Run:
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint, the result of a run that has succeeded; `None` before the first."""
-        found = list_checkpoints(self.path / CHECKPOINTS)
-        return found[-1] if found else None
+        return next(reversed(list_checkpoints(self.path / CHECKPOINTS)), None)
 
     def metrics(self) -> dict[str, Curve]:
         """Return the logged metrics by name, each a curve of steps and values; empty before the first logged step."""
@@ -312,8 +311,8 @@ class Run:
             return False
         with self.prepared(recipe, executor=executor, after=after, go_on_from=go_on_from) as (job, lock):
             if job.plan is not None and not quiet:
-                kept = list_checkpoints(self.path / CHECKPOINTS)
-                tell_of_little_space([job.plan], self.path, there=len(kept), is_new=False)
+                there = len(list_checkpoints(self.path / CHECKPOINTS))
+                tell_of_little_space([job.plan], self.path, there=there, is_new=False)
             for line in notes:
                 tell("note", line)
             waiting = job.executor.after([run.supervisor() for run in after or ()])
