@@ -94,13 +94,16 @@ def look_into(path: Path) -> Look:
         if _is_jpeg(path) and not can_be_too_large(path, path.stat().st_size):
             return Look(None)
         with path.open("rb") as file:
-            begin = file.peek(BEGIN)  # reads no more than the size takes anyway
+            turned = is_turned(file)
+            file.seek(0)
+            several = is_animated(file)
+            file.seek(0)
             size = header_size(file)
     except (OSError, ValueError):
         return Look(None)
     if size is None:
-        return _look_by_pillow(path, turned=is_turned(begin))
-    return Look(_too_many(*size), is_read=True, is_turned=is_turned(begin), has_several=is_animated(begin))
+        return _look_by_pillow(path, turned=turned)
+    return Look(_too_many(*size), is_read=True, is_turned=turned, has_several=several)
 
 
 def _look_by_pillow(path: Path, *, turned: bool) -> Look:
@@ -137,7 +140,7 @@ def file_is_turned(path: Path) -> bool:
     """Return whether a file is a JPEG file with an EXIF rotation; False if it cannot be read."""
     try:
         with path.open("rb") as file:
-            return is_turned(file.read(BEGIN))
+            return is_turned(file)
     except (OSError, ValueError):
         return False
 

@@ -1,6 +1,7 @@
 """EXIF rotations are seen in the first bytes of photos, as Pillow sees them, and plan, worker and chat tell of them."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 from hypothesis import given
@@ -12,7 +13,7 @@ from neva_model.data.index import SampleIndex, SampleRules
 from neva_recipes import llava
 from neva_recipes.config import build
 from neva_recipes.plan.data.files import check_files
-from neva_recipes.prompts.pictures import file_is_turned, is_turned
+from neva_recipes.prompts.pictures import Look, file_is_turned, is_turned, look_into
 
 
 @given(
@@ -32,7 +33,7 @@ def test_an_exif_rotation_is_seen_where_pillow_sees_it(
     path = tmp_path_factory.getbasetemp() / "turned.jpg"
     Image.new("RGB", (40, 20)).save(path, exif=exif, progressive=progressive)
     if cut is not None:
-        assert isinstance(is_turned(path.read_bytes()[:cut]), bool)
+        assert isinstance(is_turned(BytesIO(path.read_bytes()[:cut])), bool)
         return
     with Image.open(path) as image:
         expected = 2 <= image.getexif().get(0x0112, 1) <= 8
@@ -42,9 +43,25 @@ def test_an_exif_rotation_is_seen_where_pillow_sees_it(
 def test_big_endian_exif_and_other_files_and_bytes():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x0f\0\x02\0\0\0\x01a\0\0\0\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
     jfif, segment = b"\xff\xe0\0\x04ab", b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
-    assert is_turned(b"\xff\xd8" + jfif + b"\xff" + segment)
-    assert not is_turned(b"\xff\xd8" + jfif + segment.replace(b"\0\x06", b"\0\x01"))
-    assert not is_turned(b"\x89PNG" + segment) and not file_is_turned(Path("/nowhere/a.jpg"))
+    assert is_turned(BytesIO(b"\xff\xd8" + jfif + b"\xff" + segment))
+    assert not is_turned(BytesIO(b"\xff\xd8" + jfif + segment.replace(b"\0\x06", b"\0\x01")))
+    assert not is_turned(BytesIO(b"\x89PNG" + segment)) and not file_is_turned(Path("/nowhere/a.jpg"))
+
+
+def test_a_rotation_behind_other_segments_and_at_the_end_of_its_own_is_seen(tmp_path):
+    """Behind colour profiles of several segments, and in a table of tags behind what it points to."""
+    table = b"\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    late = b"Exif\0\0MM\0*" + (8 + 9000).to_bytes(4, "big") + bytes(9000) + table
+    profile = b"\xff\xe2" + (60002).to_bytes(2, "big") + bytes(60000)
+    segment = b"\xff\xe1" + (len(late) + 2).to_bytes(2, "big") + late
+    Image.effect_noise((640, 480), 100).save(tmp_path / "plain.jpg", quality=95)
+    plain = (tmp_path / "plain.jpg").read_bytes()
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(plain[:2] + profile * 2 + segment + plain[2:])
+    with Image.open(path) as image:
+        assert image.getexif()[0x0112] == 6 and image.size == (640, 480)
+    assert file_is_turned(path) and look_into(path) == Look(None, is_read=True, is_turned=True)
+    assert not file_is_turned(tmp_path / "plain.jpg")
 
 
 def write_turned(folder, count, turned):

@@ -1,9 +1,10 @@
 """Files of several pages or frames are seen as Pillow sees them; plan and worker tell of them, and of float pixels."""
 
 import json
+import random
 
 import pytest
-from PIL import Image, features
+from PIL import Image, PngImagePlugin, features
 
 from neva_model.data import get_template
 from neva_model.data.images.reading import read_image
@@ -34,6 +35,19 @@ def test_several_frames_are_seen_where_pillow_sees_them(tmp_path, ending, count)
     assert look.has_several == (count > 1) and look.problem is None
     red, green, blue = read_image(path).getpixel((10, 10))
     assert red > 200 and max(green, blue) < 60
+
+
+def test_frames_behind_a_large_colour_profile_are_seen(tmp_path):
+    frames = [Image.new("RGB", (40, 20), colour) for colour in COLOURS]
+    profile = random.Random(0).randbytes(20000)
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], icc_profile=profile)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.n_frames == 3
+    assert look_into(tmp_path / "a.png").has_several
+    note = PngImagePlugin.PngInfo()
+    note.add_text("note", "acTL\0\0\0\3")
+    frames[0].save(tmp_path / "b.png", pnginfo=note)
+    assert not look_into(tmp_path / "b.png").has_several
 
 
 def test_a_still_picture_that_speaks_of_frames_has_one(tmp_path):

@@ -327,11 +327,13 @@ class _Images:
         try:
             with path.open("rb") as file:
                 begin = file.read(BEGIN)
+                file.seek(0)
+                turned = is_turned(file)
         except OSError as problem:
             return f"cannot be read: {problem.strerror}"
         if not begin:
             return "is empty"
-        self.turned += is_turned(begin)
+        self.turned += turned
         if is_pointer(begin):
             return POINTER
         return None if _IMAGE.match(begin) else "is of no known image format"
