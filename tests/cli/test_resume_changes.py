@@ -167,6 +167,26 @@ def test_a_data_file_of_other_content_is_told_of(finished, samples, said):
     assert not any("since the run was planned" in line for line in finished.resume_notes(other))
 
 
+def test_validation_on_what_the_checkpoint_was_trained_on_is_told_of(finished):
+    trained = str(Path(load_recipe(finished.path / "recipe.yaml").data.data_path).absolute())
+    Path("copy.json").write_bytes(Path(trained).read_bytes())
+    Path("other.json").write_text(json.dumps(json.loads(Path(trained).read_text())[:1] * 9))
+
+    def told(data, *validation):
+        changed = load_recipe(finished.path / "recipe.yaml")
+        set_field(changed, "trainer.max_steps", "20")
+        changed.data.data_path, changed.data.validation_data_path = data, list(validation) or None
+        return [line for line in finished.resume_notes(changed) if "was trained on" in line]
+
+    (line,) = told("other.json", "copy.json", "other.json")
+    assert line == (
+        f"data.validation_data_path={Path('copy.json').absolute()}: the checkpoint was trained on this data, or a copy "
+        "of it: val_loss says nothing of new data"
+    )
+    assert told("other.json", trained) and told("other.json", "other.json") == told("other.json") == []
+    assert told(trained, "copy.json") == []  # the plan tells of what the recipe itself trains on
+
+
 def test_a_data_file_in_another_order_is_told_of(finished):
     plan_file, data = finished.path / "plan.json", Path("chats.json")
     recipe = load_recipe(finished.path / "recipe.yaml")

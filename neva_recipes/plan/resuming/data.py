@@ -1,17 +1,16 @@
-"""Finds data files whose samples have changed since a run was planned, by comparison with the plan."""
+"""The data of a run that goes on: files changed since its plan, and validation on what its weights were trained on."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from neva_recipes.config import Recipe, format_value, how_many
+from neva_recipes.config import Recipe, format_value, how_many, listed_paths
 from neva_recipes.plan.data.file_states import named_files
 from neva_recipes.plan.data.fingerprints import fingerprints
 from neva_recipes.plan.data.lengths import sequence_lengths
+from neva_recipes.plan.trained.same_files import TRAINING, VALIDATION, files_trained_on
 
-__all__ = ["changed_data"]
-
-_FIELD = "data.data_path"
+__all__ = ["changed_data", "trained_validation"]
 
 _ORDER = "its samples may come in another order, and then some repeat in this epoch and others are missed"
 
@@ -36,16 +35,34 @@ def changed_data(planned: Mapping[str, Any] | None, before: Recipe, recipe: Reci
     name, counted = format_value(recipe.data.data_path), how_many(then["samples"], "sample")
     if then["samples"] != now.samples:
         counts = f"{counted} then, {now.samples:,} now"
-        return [f"{_FIELD}={name} has changed since the run was planned ({counts}): they come in another order"]
-    is_newer = any(path.stat().st_mtime > planned_at for path in named_files(recipe, _FIELD))
+        return [f"{TRAINING}={name} has changed since the run was planned ({counts}): they come in another order"]
+    is_newer = any(path.stat().st_mtime > planned_at for path in named_files(recipe, TRAINING))
     if is_newer and (then["tokens"], then["images"]) != (now.tokens, now.images):
-        return [f"{_FIELD}={name} has changed since the run was planned: it holds other samples"]
+        return [f"{TRAINING}={name} has changed since the run was planned: it holds other samples"]
     files = (planned or {}).get("data_files", [])
-    if files and files != [dataclasses.asdict(file) for file in fingerprints(recipe, _FIELD)]:
-        return [f"{_FIELD}={name} has changed since the run was planned: {_ORDER}"]
+    if files and files != [dataclasses.asdict(file) for file in fingerprints(recipe, TRAINING)]:
+        return [f"{TRAINING}={name} has changed since the run was planned: {_ORDER}"]
     if is_newer and not (files and all(file["is_whole"] for file in files)):
-        return [f"{_FIELD}={name} was written after the run was planned, and not all of it is compared: {_ORDER}"]
+        return [f"{TRAINING}={name} was written after the run was planned, and not all of it is compared: {_ORDER}"]
     return []
+
+
+def trained_validation(saved: Recipe, recipe: Recipe) -> list[str]:
+    """Return a line if a run that goes on would validate on files that its checkpoint was trained on.
+
+    The plan of the recipe tells of files that it trains on itself.
+
+    Args:
+        saved: The recipe of the checkpoint.
+        recipe: The recipe that goes on.
+    """
+    names = listed_paths(recipe.data.validation_data_path)
+    told = files_trained_on([recipe], names)
+    files = files_trained_on([saved], (name for name in names if name not in told))
+    if not files:
+        return []
+    said = "the checkpoint was trained on this data, or a copy of it: val_loss says nothing of new data"
+    return [f"{VALIDATION}={format_value(files[0] if len(files) == 1 else files)}: {said}"]
 
 
 def _reading(recipe: Recipe) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from neva_recipes.config import CheckpointError, PlainTable, Recipe, RecipeError
 from neva_recipes.plan.cost.schedule import learning_rate, run_steps
 from neva_recipes.plan.origins.checkpoints import read_saved_recipe
 from neva_recipes.plan.resuming.changes import FieldChange, changed_fields, require_resumable, words_for
+from neva_recipes.plan.resuming.data import trained_validation
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints, listed_step
 from neva_recipes.storage.checkpoints import read_record, require_files
 
@@ -53,7 +54,8 @@ def notes_on(checkpoint: Path, recipe: Recipe, typed: Sequence[str] = (), *, has
             f"{changed}: changed, but nothing is left to train: {told['step']} steps are done, and "
             f"trainer.max_steps={steps} asks for no more: set it higher, or {other_way}"
         )
-    return resume_notes(saved, recipe, step=told["step"], metrics=told["metrics"])
+    lines = resume_notes(saved, recipe, step=told["step"], metrics=told["metrics"])
+    return [*lines, *trained_validation(saved, recipe)]
 
 
 def _read_for(checkpoint: Path, recipe: Recipe, typed: Sequence[str]) -> tuple[Recipe, PlainTable]:
