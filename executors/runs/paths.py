@@ -83,7 +83,7 @@ class _Folder:
             return find_run_directories(last, path.parent)
         if is_pattern(wanted):
             raise RunError(f"no run matches {wanted!r} in {self._runs_dir}; nemo-run status lists them")
-        hint = f" (did you mean {', '.join(near)}?)" if (near := self.near(wanted)) else ""
+        hint = f" (did you mean {', '.join(near)}?)" if (near := self.near(wanted) or _near_paths(wanted)) else ""
         raise RunError(f"no run {wanted!r} in {self._runs_dir}{hint}")
 
     def near(self, wanted: str) -> list[str]:
@@ -116,6 +116,14 @@ class _Folder:
             if path_is(folder, Path.is_dir):
                 return None
             raise
+
+
+def _near_paths(wanted: str) -> list[str]:
+    """Return up to three paths of runs that are similar to a wrong one in its last part, the most similar first."""
+    whole, _, last = wanted.rpartition("/")
+    if not whole or not path_is(expand_path(whole), Path.is_dir):
+        return []
+    return [f"{whole}/{name}" for name in near_words(last, _directories(expand_path(whole)), least_ratio=_LEAST_RATIO)]
 
 
 def _stages(owners: list[Path], name: str, stage: str) -> list[Path]:

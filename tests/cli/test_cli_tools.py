@@ -31,13 +31,33 @@ def test_both_sides_know_the_same_arguments(command, folder, capsys):
         (["chat", "a dir", "--temperature", "-1"], "error: --temperature=-1: expected 0"),
         (["chat", "a dir", "--conv-template", "vicuna"], "error: --conv-template=vicuna: expected one of plain, v1"),
         (["chat", "a dir", "--seed", "x"], "error: argument --seed: 'x': expected an integer"),
-        (["evaluate", "a dir", "--data", "x.json", "--batch-size", "0"], "error: --batch-size=0: expected at least 1"),
+        (
+            ["evaluate", "a dir", "--data", "a set.json", "--batch-size", "0"],
+            "error: --batch-size=0: expected at least 1",
+        ),
         (["chat", "no dir", "--prompt", "x"], "error: no run 'no dir' in runs"),
         (["chat", "no/dir", "--prompt", "x"], "error: no run 'no' in runs, and no folder no/dir"),
+        (["chat", "a-dir"], "error: no run 'a-dir' in runs (did you mean 'a dir'?)"),
+        (["chat", "./a_dir"], "error: no run './a_dir' in runs, and no folder ./a_dir (did you mean 'a dir'?)"),
+        (
+            ["chat", "more/otherr-1"],
+            "error: no run 'more/otherr-1' in runs (did you mean more/other-1?), and no folder",
+        ),
+        (["logs", "more/otherr-1"], "error: no run 'more/otherr-1' in runs (did you mean more/other-1?)"),
+        (["evaluate", "a dir", "--data", "a-set.json"], "error: --data=a-set.json: no such file (did you mean 'a set"),
+        (["evaluate", "a dir", "--data", "a set.json,b.json"], "error: --data=b.json: no such file\n"),
+        (["chat", "a dir", "--image", "a-set.json"], "error: --image=a-set.json: no such file (did you mean 'a set"),
+        (
+            ["evaluate", "a dir", "--data", "a set.json", "--image-folder", "a-dir"],
+            "error: --image-folder=a-dir: no such folder (did you mean 'a dir'?)",
+        ),
     ],
 )
 def test_a_mistake_is_told_before_a_model_is_loaded(nemo_run, folder, arguments, answer):
     (folder / "a dir").mkdir()
+    (folder / "a set.json").touch()
+    (folder / "more" / "other-1").mkdir(parents=True)
+    (folder / "more" / "other-1" / "job.json").write_text("{}")
     done = nemo_run(*arguments, check=2)
     assert done.stderr.startswith(answer) and done.stderr.count("\n") == 1
     assert list((folder / "a dir").iterdir()) == []

@@ -10,13 +10,15 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from neva_recipes.cli._chosen import choose_run
 from neva_recipes.cli.arguments import StrictParser, UsageError, add_runs_dir, number, path_argument, whole_number
-from neva_recipes.config import RunError, expand_path, path_is
+from neva_recipes.config import RunError, expand_path, listed_paths, path_is
 from neva_recipes.interruption import tell_of_interruption, uninterrupted
+from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.origins.unfinished import unfinished_note
 from neva_recipes.run_directory.exit_codes import EXIT_CANCELLED
 from neva_recipes.run_directory.stages import TOOL_FILE
@@ -138,11 +140,23 @@ def _call(module: str, arguments: argparse.Namespace) -> int:
     _require_single(word, named[0])
     if note := unfinished_note(Path(named[0])):
         tell("note", note)
+    _require_files(given)
     named += [str(given.pop("directory"))] if "directory" in given else []
     words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
     # A name may begin with a dash.
     code: int = importlib.import_module(module).main([*words, "--", *named])
     return code
+
+
+def _require_files(given: Mapping[str, Any]) -> None:
+    """Raise `RunError` for the first file or folder that the command is to read and that is not there."""
+    for flag in ("data", "image", "image_folder"):
+        named = given.get(flag)
+        what = "folder" if flag == "image_folder" else "file"
+        for path in [] if named is None else listed_paths(str(named)) if flag == "data" else [str(named)]:
+            if not path_is(expand_path(path)):
+                hint = suggest_files(path, only_files=what == "file")
+                raise RunError(f"--{flag.replace('_', '-')}={path}: no such {what}{hint}")
 
 
 def _require_single(word: str, path: str) -> None:
@@ -162,6 +176,7 @@ def model_path(run: str, runs_dir: Path) -> str:
     except RunError as error:
         if path_is(expand_path(run), Path.is_dir):
             return str(expand_path(run).resolve())
-        if "/" in run:
-            raise RunError(f"{error}, and no folder {run}") from None
-        raise
+        folder = f", and no folder {run}" if "/" in run else ""
+        # A run that is near is meant before a folder that is.
+        hint = "" if "did you mean" in str(error) else suggest_files(run)
+        raise RunError(f"{error}{folder}{hint}") from None
