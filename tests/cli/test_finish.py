@@ -1,5 +1,6 @@
 """What the command says at the end of a run that has failed."""
 
+import json
 import shlex
 import sys
 from datetime import datetime
@@ -61,6 +62,33 @@ def test_a_failure_is_told_once(lines, streams, end, folder):
     assert end in shown
     if end is not WHOLE and "grep" not in streams:  # each line that was printed, and the reason once
         assert sorted(shown) == sorted([*TOLD, end])
+
+
+OF_STAGE = "one failed: the disk is full; not run: two"
+TABLE = ["two    not run  -     -     -         -", "one: the disk is full"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason", "end"),
+    [
+        (TABLE, OF_STAGE, ABOVE),
+        (TABLE[:1], OF_STAGE, f"error: run mine failed: {OF_STAGE}"),
+        (TABLE, "killed by signal 9", "error: run mine failed: killed by signal 9"),
+    ],
+)
+def test_the_failure_of_a_stage_is_told_once(lines, reason, end, folder):
+    for name, state in (("one", "failed"), ("two", "created")):
+        stage = folder / "runs" / "mine" / "stages" / name
+        (stage / "metrics").mkdir(parents=True)
+        (stage / "job.json").write_text('{"executor": {"kind": "local"}, "argv": []}')
+        failed = {"exit_code": 2, "reason": "the disk is full"} if state == "failed" else {}
+        write_state(stage, State(state=state, **failed))
+    stages = [{"name": "one", "after": [], "settings": {}}, {"name": "two", "after": ["one"], "settings": {}}]
+    spec = {"schema": 1, "name": "mine", "parallel": 1, "stages": stages}
+    (folder / "runs" / "mine" / "pipeline.json").write_text(json.dumps(spec))
+    (folder / "failed.py").write_text(FAILED.replace("the disk is full", reason))
+    shown = in_terminal(shlex.join([sys.executable, "failed.py", *lines])).replace("\r", "").replace("\n  ", " ")
+    assert shown.splitlines() == [*lines, end]
 
 
 class CancelledRun(Run):

@@ -212,6 +212,20 @@ def _has_succeeded(run_directory: Path) -> bool:
         return False
 
 
+def _ends(run: "Run", reason: str) -> list[str]:
+    """Return the ends of the lines that tell why a run has failed; of a pipeline, they tell it of its stages."""
+    from executors.pipelines.directory import NOT_RUN, stage_statuses
+    from executors.pipelines.spec import is_pipeline
+
+    if not is_pipeline(run.path):
+        return [f"error: {reason}"]
+    failed = [stage for stage in stage_statuses(run.path, goes_on=False) if stage.is_lost and stage.state != NOT_RUN]
+    told = [f": {stage.status.reason}" for stage in failed if stage.status.reason]
+    # A pipeline may also fail by itself, for a reason that is none of its stages'.
+    is_of_stages = told and all(f"{stage.name} {stage.state}" in reason for stage in failed)
+    return told if is_of_stages else [f"error: {reason}"]
+
+
 def _why(run: "Run", reason: str | None) -> str | None:
     """Return the reason, or where it stands if the last lines of the log, which have just been printed, give it.
 
@@ -220,7 +234,8 @@ def _why(run: "Run", reason: str | None) -> str | None:
     is_piped = sys.stderr.isatty() and stat.S_ISFIFO(os.fstat(1).st_mode)
     if reason is None or not (is_piped or streams_are_one()):
         return reason
-    if not any(line.endswith(f"error: {reason}") for line in run.logs(tail=_LAST_LINES)):
+    last = tuple(run.logs(tail=_LAST_LINES))
+    if not all(any(line.endswith(end) for line in last) for end in _ends(run, reason)):
         return reason
     # What reads a pipe may keep the lines from the terminal, as grep does.
     again = f", and nemo-run logs {reference(run)} --tail {_LAST_LINES} shows them" if is_piped else ""
