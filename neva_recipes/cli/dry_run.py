@@ -55,7 +55,9 @@ def close(refused_here: Sequence[str], remark: str = "") -> None:
 
 def _tell_refusal(codes: Sequence[str]) -> None:
     if codes:
-        tell("note", f"a launch from this machine would be refused: {', '.join(codes)}")
+        from neva_recipes.inspection.inspection import refusal
+
+        tell("note", refusal(codes))
 
 
 def _show_text(inspection: "Inspection", notes: Sequence[str]) -> None:

@@ -7,11 +7,12 @@ from neva_recipes.config import DraftNode
 from neva_recipes.inspection import figures
 from neva_recipes.inspection._elements import Element, document, element
 from neva_recipes.inspection._page_style import STYLE
+from neva_recipes.inspection.inspection import refusal
 from neva_recipes.inspection.tree import Row, recipe_rows
 from neva_recipes.plan import Layout, Plan, Stage
 from neva_recipes.plan.cost.memory import STATE
 
-__all__ = ["Part", "finding", "page_of", "plan_parts", "recipe_part", "tile", "tiles"]
+__all__ = ["Part", "closing", "finding", "page_of", "plan_parts", "recipe_part", "tile", "tiles"]
 
 _COLOURS = 8
 """Colours of stages and of kinds of memory, named `c0` to `c7` in the style."""
@@ -77,6 +78,12 @@ def finding(kind: str, title: str, line: str) -> Element:
         line: What was found.
     """
     return element("div", element("b", title), element("div", line), class_=f"finding {kind}")
+
+
+def closing(codes: Sequence[str]) -> Iterator[Element]:
+    """Yield what stands below the findings: that a launch would be refused here, if it would be, for these codes."""
+    if codes:
+        yield element("p", refusal(codes))
 
 
 def plan_parts(plan: Plan) -> Iterator[Part]:

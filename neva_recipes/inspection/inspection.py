@@ -1,5 +1,6 @@
 """All that `--dry-run` knows of a recipe, in whatever format it is then printed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ import executors
 from neva_recipes.config import Draft, Recipe
 from neva_recipes.plan import Finding, Plan, plan
 
-__all__ = ["Inspection", "inspect_recipe"]
+__all__ = ["Inspection", "inspect_recipe", "refusal"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Inspection:
     def refused_here(self) -> tuple[str, ...]:
         """The codes of the findings that are only notes, although a launch from this machine would be refused."""
         return tuple(dict.fromkeys(finding.code for finding in self.notes))
+
+
+def refusal(codes: Sequence[str]) -> str:
+    """Return the sentence that closes a dry run if a launch would be refused here for these findings."""
+    return f"a launch from this machine would be refused: {', '.join(codes)}"
 
 
 def inspect_recipe(

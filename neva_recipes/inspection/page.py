@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from neva_recipes.inspection._elements import Element, element
-from neva_recipes.inspection._page_parts import Part, finding, page_of, plan_parts, recipe_part, tiles
+from neva_recipes.inspection._page_parts import Part, closing, finding, page_of, plan_parts, recipe_part, tiles
 from neva_recipes.inspection.inspection import Inspection
 
 __all__ = ["inspection_to_html"]
@@ -36,6 +36,7 @@ def _findings(inspection: Inspection) -> Iterator[Element]:
             yield finding(kind, f"{kind}: {found.code}", found.line())
     if not any(by_kind.values()):
         yield element("p", "none")
+    yield from closing(inspection.refused_here)
 
 
 def _script(inspection: Inspection) -> Iterator[Element]:

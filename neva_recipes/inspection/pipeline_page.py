@@ -7,7 +7,7 @@ from executors import PipelineJob
 from executors.pipelines.planning import StagePlan
 from neva_recipes.inspection import figures
 from neva_recipes.inspection._elements import Element, element
-from neva_recipes.inspection._page_parts import Part, finding, page_of, plan_parts, recipe_part, tile, tiles
+from neva_recipes.inspection._page_parts import Part, closing, finding, page_of, plan_parts, recipe_part, tile, tiles
 from neva_recipes.inspection.stages import after_text, stage_in_short
 
 __all__ = ["pipeline_to_html"]
@@ -45,6 +45,7 @@ def _findings(planned: PipelineJob) -> Iterator[Element]:
         yield from (finding(kind, kind, line) for line in lines)
     if not any(by_kind.values()):
         yield element("p", "none")
+    yield from closing(planned.refused_here)
 
 
 def _stage(entry: StagePlan) -> Element:

@@ -31,6 +31,8 @@ def test_errors_are_lines_on_stderr_and_the_recipe_can_still_be_read(form, folde
     assert {line.partition(": ")[0] for line in err.splitlines()} <= {"error", "warning", "note"}
     if form == "text":
         assert "Command: none" in out and "  error: " in out
+    if form == "html":
+        assert f"<p>{refused.removeprefix('note: ')}</p>" in out
     if form == "yaml":
         assert recipe_from_yaml(out).parallel.tensor_model_parallel_size == 3
     if form == "json":

@@ -246,6 +246,8 @@ def test_files_of_another_machine_are_notes_in_a_pipeline_too(mine, runs_dir, ca
     assert notes[0].startswith("note: first: trainer.num_nodes=2") and warning.startswith("warning: first: optim.lr")
     assert refused == "note: a launch from this machine would be refused: executor, file-missing"
     assert closing == "note: --dry-run wrote and started nothing"
+    assert main([*words, "--dry-run", "--format", "html"]) == 0
+    assert "<p>a launch from this machine would be refused: file-missing</p>" in capsys.readouterr().out
     # An error stands below all of them, nearest to the prompt, but for what closes the text.
     assert main([*words, "first.model.language.num_attention_heads=3", "--dry-run"]) == 2
     *before, error, refused, closing = capsys.readouterr().err.splitlines()
