@@ -6,7 +6,7 @@ from pathlib import Path
 from neva_recipes.config import RecipeError
 from neva_recipes.plan import Finding, Plan
 
-__all__ = ["ImpossibleError", "require_here", "require_possible"]
+__all__ = ["ImpossibleError", "refused_here", "require_here", "require_possible"]
 
 
 _OF_HERE = frozenset({"files", "machine"})
@@ -47,6 +47,16 @@ def require_here(plan: Plan, but_in: Path | None = None) -> None:
     of_here = [finding for finding in plan.errors if finding.about in _OF_HERE and not _is_due(finding, but_in)]
     of_here.sort(key=lambda finding: finding.about != "machine")  # fetching files would not help without a GPU
     _require(of_here)
+
+
+def refused_here(plan: Plan, but_in: Path | None = None) -> list[Finding]:
+    """Return the errors for which a launch is refused here, although it may be possible elsewhere.
+
+    Args:
+        plan: The plan of the recipe.
+        but_in: As for `require_here`.
+    """
+    return [finding for finding in plan.errors if finding.is_of_here and not _is_due(finding, but_in)]
 
 
 def _is_due(finding: Finding, folder: Path | None) -> bool:

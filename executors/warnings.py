@@ -7,7 +7,7 @@ from typing import Any
 from neva_recipes.plan import Plan
 from neva_recipes.terminal import tell
 
-__all__ = ["PlanWarning", "joined_warnings", "saved_warnings", "tell_warnings", "warnings_of"]
+__all__ = ["PlanWarning", "joined_warnings", "saved_warnings", "stage_lines", "tell_warnings", "warnings_of"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,23 @@ def joined_warnings(by_stage: Sequence[tuple[str, Sequence[PlanWarning]]], *, is
     for key, line in lines.items():
         concerned = list(dict.fromkeys(names[key]))
         yield f"{line} ({len(concerned)} of {len(by_stage)} points)" if is_sweep else f"{', '.join(concerned)}: {line}"
+
+
+def stage_lines(found: Iterable[tuple[str, str]], points: int | None) -> Iterator[str]:
+    """Yield lines that begin with their stage; one that several points of a sweep share once, with their number.
+
+    Args:
+        found: Stage and line.
+        points: Number of points of a sweep; `None` for another pipeline.
+    """
+    concerned: dict[str, list[str]] = {}
+    for stage, line in found:
+        if points is None:
+            yield f"{stage}: {line}"
+        else:
+            concerned.setdefault(line, []).append(stage)
+    for line, stages in concerned.items():
+        yield f"{line} ({len(stages)} of {points} points)" if len(stages) > 1 else f"{stages[0]}: {line}"
 
 
 def tell_warnings(lines: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ from executors.pipelines.spec import PipelineSpec, StageSpec
 from executors.pipelines.tool_checks import checked_tool, used_recipe
 from executors.pipelines.tool_stage import tool_text
 from executors.settling import Settler
-from executors.warnings import PlanWarning, joined_warnings, warnings_of
+from executors.warnings import PlanWarning, joined_warnings, stage_lines, warnings_of
 from neva_recipes.config import (
     Recipe,
     RecipeError,
@@ -87,8 +87,8 @@ class PipelineJob:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Errors that prevent it from running anywhere, one line each, starting with the name of the stage."""
-        return tuple(f"{_label(entry.stage)}: {line}" for entry in self.stages for line in entry.problems)
+        """Errors that prevent it from running anywhere, one line each with its stage, or its number of points."""
+        return self._lines((entry.stage, line) for entry in self.stages for line in entry.problems)
 
     @property
     def not_here(self) -> tuple[str, ...]:
@@ -102,11 +102,17 @@ class PipelineJob:
 
     def _not_here(self, *, about_machine: bool) -> tuple[str, ...]:
         found = [(entry.stage, error) for entry in self.stages for error in entry.not_here]
-        return tuple(
-            f"{_label(stage)}: {error.line(_typed(stage))}"
-            for stage, error in found
-            if (error.about == "machine") == about_machine
+        return self._lines(
+            (stage, error.line(_typed(stage))) for stage, error in found if (error.about == "machine") == about_machine
         )
+
+    def _lines(self, found: Iterable[tuple[Stage, str]]) -> tuple[str, ...]:
+        points = len(self.stages) if self._is_sweep else None
+        return tuple(stage_lines(((_label(stage), line) for stage, line in found), points))
+
+    @property
+    def _is_sweep(self) -> bool:
+        return any(entry.stage.settings for entry in self.stages)
 
     @property
     def refused_here(self) -> tuple[str, ...]:
@@ -116,9 +122,8 @@ class PipelineJob:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Its warnings, one line each, with the stages or the number of points that they concern."""
-        is_sweep = any(entry.stage.settings for entry in self.stages)
         by_stage = [(entry.stage.name, entry.warnings) for entry in self.stages]
-        return tuple(joined_warnings(by_stage, is_sweep=is_sweep))
+        return tuple(joined_warnings(by_stage, is_sweep=self._is_sweep))
 
     def stage_jobs(self, directory: Path) -> tuple[Job, ...]:
         """Return the jobs of all stages.

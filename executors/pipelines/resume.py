@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from executors.disk import require_space, tell_of_little_space
+from executors.findings import refused_here
 from executors.job_record import read_job_record
 from executors.pipelines.changed_tool import ChangedTool, changed_tool
 from executors.pipelines.directory import StageStatus, stage_run, stage_statuses
@@ -20,7 +21,7 @@ from neva_recipes.run_directory.names import list_checkpoints
 from neva_recipes.run_directory.stages import TOOL_FILE, run_title
 from neva_recipes.run_directory.state import UNDER_WAY, write_atomically
 
-__all__ = ["refused_here", "resume_pipeline", "stage_plans", "stages_due"]
+__all__ = ["resume_pipeline", "stage_plans", "stage_refusals", "stages_due"]
 
 _UNDER_WAY_OR_DONE = ("succeeded", *UNDER_WAY)
 
@@ -43,7 +44,7 @@ def resume_pipeline(
         gpu: New type of the GPUs of the remaining stages; `None` keeps the present one.
 
     Raises:
-        RecipeError: A recipe or a change is not valid, or a recipe needs a GPU and this machine has none.
+        RecipeError: A recipe or a change is not valid, or a recipe cannot be started here.
         RunError: The pipeline is in use or cannot be started, or a stage to be changed is in use or has succeeded.
     """
     if (changes or gpu is not None) and not run.has_ended():
@@ -62,7 +63,7 @@ def resume_pipeline(
     find_gpu(gpu)
     due = stages_due(run)
     plans = list(stage_plans(due, gpu))
-    for name, finding in refused_here(plans):
+    for name, finding in stage_refusals(plans):
         raise RecipeError(f"{name}: {finding.line()}")
     require_space([planned for _, planned in plans], run.path, is_new=False)
     for name, tool in changed.items():
@@ -98,10 +99,13 @@ def stages_due(run: Run) -> list[StageStatus]:
     return [stage for stage in stage_statuses(run.path, goes_on=True) if stage.state not in _UNDER_WAY_OR_DONE]
 
 
-def refused_here(plans: Iterable[tuple[StageStatus, Plan]]) -> Iterator[tuple[str, Finding]]:
-    """Yield the errors for which this machine cannot resume stages, with the names of the stages."""
-    for stage, planned in plans:
-        yield from ((stage.name, finding) for finding in planned.errors if finding.about == "machine")
+def stage_refusals(plans: Iterable[tuple[StageStatus, Plan]]) -> list[tuple[str, Finding]]:
+    """Return the errors for which stages cannot be resumed here, with their names; those about this machine first.
+
+    Files that other stages of the pipeline will make may be missing.
+    """
+    found = [(stage.name, error) for stage, planned in plans for error in refused_here(planned, stage.run.path.parent)]
+    return sorted(found, key=lambda entry: entry[1].about != "machine")
 
 
 def stage_plans(stages: list[StageStatus], gpu: str | None) -> Iterator[tuple[StageStatus, Plan]]:

@@ -67,7 +67,8 @@ def show_stages(pipeline: "Run", overrides: Mapping[str, str]) -> int:
     """
     from executors import disk_finding
     from executors.pipelines.directory import stage_statuses, stage_table
-    from executors.pipelines.resume import refused_here, stage_plans, stages_due
+    from executors.pipelines.resume import stage_plans, stage_refusals, stages_due
+    from executors.warnings import stage_lines
 
     for field, text in overrides.items():
         raise UsageError(
@@ -79,11 +80,14 @@ def show_stages(pipeline: "Run", overrides: Mapping[str, str]) -> int:
     open_stages = [stage.name for stage in stages if stage.state != "succeeded"]
     tell("note", f"a resume would go on with {', '.join(open_stages)}" if open_stages else "all of it has succeeded")
     plans = list(stage_plans(stages_due(pipeline), None))
-    refusals = [(f"{name}: ", finding) for name, finding in refused_here(plans)]
+    refusals = stage_refusals(plans)
+    codes = [finding.code for _, finding in refusals]
+    points = len(stages) if any(stage.settings for stage in stages) else None
+    lines = [*stage_lines([(name, finding.line()) for name, finding in refusals], points)]
     space = disk_finding([planned for _, planned in plans], pipeline.path, is_new=False)
     if space is not None and space.severity == "error":
-        refusals.append(("", space))
-    for stage, finding in refusals:
-        tell("note", f"{stage}{finding.line()}")
-    close(list(dict.fromkeys(finding.code for _, finding in refusals)))
+        lines, codes = [*lines, space.line()], [*codes, space.code]
+    for line in lines:
+        tell("note", line)
+    close(list(dict.fromkeys(codes)))
     return 0

@@ -1,6 +1,7 @@
 """Sweeps: what varies, what is refused, and the table at the end."""
 
 import itertools
+import re
 import time
 
 import pytest
@@ -130,6 +131,13 @@ def test_a_dry_run_shows_every_point(runs_dir, tmp_path, monkeypatch, capsys):
     _, missing, refused, _ = captured.err.splitlines()
     assert missing.startswith(f"note: 2 (data.data_path={tmp_path}/long")
     assert refused == "note: a launch from this machine would be refused: file-missing"
+    # What several points lack is told once, and what one of them lacks with its name.
+    words = [f"data.data_path={__file__},gone.txt", "optim.lr=1e-5,2e-5"]
+    assert main(["mine.yaml", *words, "--sweep", "--dry-run"]) == 0
+    _, missing, _, _ = capsys.readouterr().err.splitlines()
+    assert missing == "note: data.data_path=gone.txt: no such file; set it to the one to read (2 of 4 points)"
+    assert main(["mine.yaml", *words, "--sweep"]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [missing.replace("note", "error")]
     assert list(runs_dir.iterdir()) == []
 
 
@@ -154,6 +162,14 @@ def test_a_look_at_a_resume_says_that_this_machine_would_refuse_it(runs_dir, sta
     ]
     assert main(words[:-1]) == 2  # and so it does
     assert capfd.readouterr().err.startswith("error: 2: trainer.accelerator=gpu: this machine has no GPU")
+    recipe.write_text(recipe.read_text().replace("accelerator: gpu", "accelerator: auto"))
+    recipe.write_text(re.sub(r"data_path: .*", "data_path: /gone.txt", recipe.read_text(), count=1))
+    assert main(words) == 0
+    _, missing, refused, _ = capfd.readouterr().err.splitlines()
+    assert missing.startswith("note: 2: data.data_path=/gone.txt: no such file")
+    assert refused == "note: a launch from this machine would be refused: file-missing"
+    assert main(words[:-1]) == 2
+    assert capfd.readouterr().err.startswith("error: 2: data.data_path=/gone.txt: no such file")
     assert starts() == ["1", "2"]
 
 
