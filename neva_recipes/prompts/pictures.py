@@ -146,7 +146,7 @@ def file_is_turned(path: Path) -> bool:
 
 
 def looks_texts(turned: int, several: int, looked_at: int) -> dict[str, str]:
-    """Return what is said of images that are not used as their files show them, by the code of its rule.
+    """Return what is said of images that are not used as their files show them, by `turned` and `several`.
 
     Args:
         turned: How many of the images looked at have an EXIF rotation.
@@ -155,12 +155,12 @@ def looks_texts(turned: int, several: int, looked_at: int) -> dict[str, str]:
     """
     found = {}
     if turned:
-        found["images-turned"] = (
+        found["turned"] = (
             f"{_how_many_have(turned, looked_at)} an EXIF rotation, which is not applied: rotate the files if they "
             "look turned (mogrify -auto-orient FILES with ImageMagick, or exiftran -ai FILES)"
         )
     if several:
-        found["images-several"] = (
+        found["several"] = (
             f"{_how_many_have(several, looked_at)} several pages or frames, of which the first is used: write those "
             "that matter to files of their own"
         )

@@ -195,8 +195,11 @@ def _check_samples(
 
 def _check_looks(recipe: Recipe, field: str, checked: CheckedRecords) -> Iterator[Finding]:
     """Yield warnings about images that are not used as their files show them."""
-    for code, message in looks_texts(checked.turned, checked.several, checked.looked_into).items():
-        yield warning(code, message, recipe, field, "data.image_folder")
+    said = looks_texts(checked.turned, checked.several, checked.looked_into)
+    if "turned" in said:
+        yield warning("images-turned", said["turned"], recipe, field, "data.image_folder")
+    if "several" in said:
+        yield warning("images-several", said["several"], recipe, field, "data.image_folder")
 
 
 def _place_advice(recipe: Recipe, data: LlavaDataConfig, path: Path, checked: CheckedRecords) -> str:

@@ -129,8 +129,8 @@ def odd_images(
     for path, share in shares_of(paths).items():
         with contextlib.suppress(DataError):  # check_questions reports it
             checked = check_records(path, template, image_folder or path.parent, share, answerer)
-            for code, said in looks_texts(checked.turned, checked.several, checked.looked_into).items():
-                yield code, f"data={path}: {said}"
+            for kind, said in looks_texts(checked.turned, checked.several, checked.looked_into).items():
+                yield f"images-{kind}", f"data={path}: {said}"
 
 
 def question_template(recipe: Recipe | None, asked: ConvTemplate | None) -> Template:
