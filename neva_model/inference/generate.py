@@ -82,8 +82,10 @@ def generate(
     context, whole = StaticInferenceContext(batch, length + steps), tokens.to(device)
     if image_features is None and images is not None and len(images) > 0:
         image_features = image_features_of(model, images)
+    longest = cache_lasts_until(model.model_config.language)
     for _ in range(steps):
-        if _is_outgrown(model, context, whole.shape[1]):
+        if longest is not None and 0 < context.sequence_len_offset <= longest < whole.shape[1]:
+            # The cached keys cannot serve a sequence of this length.
             context = StaticInferenceContext(batch, length + steps)
         cached = context.sequence_len_offset
         logits = _next_logits(model, whole[:, cached:], None if cached else image_features, context)
@@ -94,12 +96,6 @@ def generate(
         if all(ended):
             return
         whole = torch.cat([whole, chosen[:, None]], dim=1)
-
-
-def _is_outgrown(model: NevaModel, context: StaticInferenceContext, length: int) -> bool:
-    """Return whether the keys in a cache cannot serve a sequence of this length."""
-    longest = cache_lasts_until(model.model_config.language)
-    return longest is not None and 0 < context.sequence_len_offset <= longest < length
 
 
 def _generator(seed: int | None, device: torch.device) -> torch.Generator:

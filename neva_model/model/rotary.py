@@ -38,10 +38,10 @@ class Rotary(RotaryEmbedding):
         super().__init__(
             kv_channels=language.head_size, rotary_percent=1.0, use_cpu_initialization=config.use_cpu_initialization
         )
-        self._language = language
+        self._language, self._rope = language, resolved_rope(language)
         self._steady_length = angles_change_beyond(language)
         self._angles: torch.Tensor | None = None
-        self.inv_freq = rotary_frequencies(language).to(self.inv_freq.device)
+        self.inv_freq = rotary_frequencies(language, self._rope).to(self.inv_freq.device)
 
     def take_positions(self, position_ids: torch.Tensor, context: BaseInferenceContext | None) -> None:
         """Take the angles of the sequences to come, where they depend on the length, as transformers does.
@@ -57,7 +57,7 @@ class Rotary(RotaryEmbedding):
         if self._steady_length is None:
             return
         length = int(position_ids.max()) + 1
-        self.inv_freq = rotary_frequencies(self._language, length).to(self.inv_freq.device)
+        self.inv_freq = rotary_frequencies(self._language, self._rope, length).to(self.inv_freq.device)
         if context is not None:
             cached = context.sequence_len_offset
             new = self.get_emb(length - cached, cached)
@@ -103,16 +103,17 @@ def set_attention_factor(config: TransformerConfig, language: LanguageConfig) ->
         setattr(config, f"yarn_{name}", value)
 
 
-def rotary_frequencies(language: LanguageConfig, length: int = 0) -> torch.Tensor:
+def rotary_frequencies(language: LanguageConfig, rope: RopeConfig, length: int = 0) -> torch.Tensor:
     """Return the angle between neighbouring positions for each pair of numbers of a head, in fp32.
 
     The operations and their order are those of transformers (modeling_rope_utils.py), so the results are the same bits.
 
     Args:
         language: The language model of the recipe.
+        rope: Its rotary positions with the defaults of their kind filled in.
         length: Length of the sequences, which counts for dynamic and longrope.
     """
-    rope, base, size = resolved_rope(language), language.rotary_base, rotated_size(language)
+    base, size = language.rotary_base, rotated_size(language)
     exponents = torch.arange(0, size, 2, dtype=torch.int64, device="cpu").float() / size
     if rope.kind == "dynamic":
         longest = language.max_position_embeddings

@@ -266,7 +266,7 @@ def set_field(recipe: Draft[ConfigNode], path: str, text: str) -> None:
     path, adds = path.removesuffix("+"), path.endswith("+")
     shown = _shown(recipe, path)
     *groups, name = path.split(".")
-    made: tuple[DraftNode, str, DraftNode] | None = None
+    made: list[tuple[DraftNode, str, DraftNode]] = []
     for depth, group in enumerate(groups):
         child = node.__arguments__.get(group)
         if not isinstance(child, fdl.Buildable):
@@ -283,7 +283,7 @@ def set_field(recipe: Draft[ConfigNode], path: str, text: str) -> None:
                 return
             if child is None and (cls := made_by_its_fields(types[group])):
                 child = config(cls)
-                made = node, group, child
+                made.append((node, group, child))
             elif child is None and node_types(types[group]):
                 raise RecipeError(f"{shown}: {here} is none in this recipe, so it has no fields")
             else:
@@ -296,8 +296,8 @@ def set_field(recipe: Draft[ConfigNode], path: str, text: str) -> None:
         raise RecipeError(f"{shown}+={text}: is no list: write {shown}={text}")
     value = parse_value(types[name], text, shown)
     setattr(node, name, [*items_of(node.__arguments__.get(name)), *items_of(value)] if adds else value)
-    if made is not None:
-        setattr(*made)
+    for owner, group, child in made:
+        setattr(owner, group, child)
 
 
 def _shown(recipe: DraftNode, path: str) -> str:

@@ -1,6 +1,6 @@
 """GPT-2 (transformers: GPT2Config): learned positions, LayerNorm, biases everywhere."""
 
-from neva_recipes.families.keys import ONE_WAY, Keys, Read
+from neva_recipes.families.keys import CAUSAL, Keys, Read
 from neva_recipes.families.language import LanguageFamily
 from neva_recipes.families.tensors import Layout, Weight
 from neva_recipes.families.values import COUNT, FLAG, LAYERS, NUMBER
@@ -24,11 +24,13 @@ GPT2 = LanguageFamily(
             "tie_word_embeddings": Read(FLAG, True),
         },
         fixed={
-            **ONE_WAY,
+            **CAUSAL,
+            "add_cross_attention": False,
             "activation_function": "gelu_new",
             "scale_attn_weights": True,
             "scale_attn_by_inverse_layer_idx": False,
         },
+        fixed_or_null={"is_encoder_decoder": False},
         idle=frozenset(
             {
                 # Attention in fp32, which is the same computation.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from neva_recipes.config import PlainTable
 from neva_recipes.families.values import OBJECT, WORD, WORDS, Kind, bare, shown
 
-__all__ = ["ONE_WAY", "Keys", "Read", "problems_of", "read_values"]
+__all__ = ["CAUSAL", "ONE_WAY", "Keys", "Read", "problems_of", "read_values"]
 
 _PROVENANCE = {
     *("architectures", "model_type", "transformers_version", "transformers.js_config", "name_or_path", "license"),
@@ -68,12 +68,15 @@ _TOKENS = {
 """Settings of the tokenizer."""
 
 _QUANTIZED = {"quantization_config", "compression_config"}
-"""How the weights are quantized; any such setting is refused."""
+"""How the weights are quantized; any such setting is refused, an empty one too."""
 
 _IDLE = frozenset({*_QUANTIZED, *_PROVENANCE, *_RUNNING, *_TRAINING, *_GENERATION, *_TOKENS})
 
-ONE_WAY = {"is_encoder_decoder": False, "add_cross_attention": False, "is_causal": True}
-"""What every decoder-only language model says of itself, if it says it."""
+ONE_WAY = {"is_encoder_decoder": False, "add_cross_attention": False}
+"""What every model that is no encoder-decoder says of itself, if it says it."""
+
+CAUSAL = {"is_causal": True}
+"""What every decoder-only language model says of itself, if it says it; transformers takes null for false."""
 
 
 class Read(NamedTuple):
@@ -98,7 +101,9 @@ class Keys:
     Attributes:
         read: Keys that are compared with the recipe.
         fixed: Keys that change what is computed, with the only value that is supported.
-        each: Keys of lists that change what is computed, with the only value that is supported in them.
+        fixed_or_null: The same of keys for which null says nothing else: transformers' class has none of this name, or
+            takes null for false.
+        each: Keys of lists with an entry for each layer, with the only entry that is supported.
         idle: Keys that change nothing here, besides those of every configuration.
         architectures: Classes that save such a configuration.
         has_own_code: Whether published directories carry the code of such a class (auto_map). It is never run, and
@@ -107,6 +112,7 @@ class Keys:
 
     read: Mapping[str, Read]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed_or_null: Mapping[str, Any] = field(default_factory=dict)
     each: Mapping[str, str] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
     architectures: tuple[str, ...] = ()
@@ -148,6 +154,8 @@ def problems_of(fields: Mapping[str, Any], keys: Keys, place: str = "") -> Itera
             method = fields[key].get("quant_method") if isinstance(fields[key], dict) else None
             what = f" ({bare(method)})" if method else ""
             yield f"{place}{key}{what}: the weights are quantized, which is not supported: save them dequantized"
+        elif fields.get(key) is not None:
+            yield f"{place}{key} is {shown(fields[key])}, which names no method: remove it from config.json"
     for architecture in fields.get("architectures") or []:
         if keys.architectures and architecture not in keys.architectures:
             yield f"{place}architectures is {bare(architecture)}, expected {keys.architectures[0]}"
@@ -155,14 +163,13 @@ def problems_of(fields: Mapping[str, Any], keys: Keys, place: str = "") -> Itera
         is_known = keys.has_own_code and str(code).rpartition(".")[2] in keys.architectures
         if name.startswith("AutoModel") and not is_known:
             yield f"{place}auto_map has {bare(name)}: the model is code of its own, which is not run"
+    fixed = {**keys.fixed, **keys.fixed_or_null}
     for key, value in fields.items():
-        if key in keys.fixed:
-            if value is not None and value != keys.fixed[key]:
-                yield f"{place}{key} is {bare(value)}, only {keys.fixed[key]} is supported"
+        if key in fixed:
+            if value != fixed[key] and not (value is None and key in keys.fixed_or_null):
+                yield f"{place}{key} is {bare(value)}, only {fixed[key]} is supported"
         elif key in keys.each:
-            other = [one for one in value if one != keys.each[key]] if isinstance(value, list) else [value]
-            if other and value is not None:
-                yield f"{place}{key} has {bare(other[0])}, only {keys.each[key]} is supported"
+            yield from _problems_of_list(fields, keys, key, place)
         elif key in keys.read or key in _EVERYWHERE or key.startswith("_"):
             continue
         elif key not in keys.idle and key not in _IDLE and value not in (None, False, [], {}, ""):
@@ -170,3 +177,17 @@ def problems_of(fields: Mapping[str, Any], keys: Keys, place: str = "") -> Itera
                 f"{place}{bare(key)} is {bare(value)}, which is not understood and may change what the model "
                 "computes: remove it from config.json if it does not"
             )
+
+
+def _problems_of_list(fields: Mapping[str, Any], keys: Keys, key: str, place: str) -> Iterator[str]:
+    """Yield what is wrong with a list with an entry for each layer; null says nothing."""
+    value, only = fields[key], keys.each[key]
+    layers = fields.get("num_hidden_layers", keys.read["num_hidden_layers"].default)
+    if value is None:
+        return
+    if not isinstance(value, list):
+        yield f"{place}{key} is {bare(value)}, expected a list with {only} for each layer"
+    elif other := [one for one in value if one != only]:
+        yield f"{place}{key} has {bare(other[0])}, only {only} is supported"
+    elif len(value) != layers:
+        yield f"{place}{key} has a length of {len(value)}, expected one entry for each of {layers} layers"

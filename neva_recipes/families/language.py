@@ -1,5 +1,6 @@
 """What a family of language models declares, and what follows from it for a model of the family."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from neva_recipes.families.rope import ANY_ROPE, RopeOfFamily, read_rope, rope_c
 from neva_recipes.families.tensors import LAYER_PREFIX, Layout, Shape, Weight
 
 __all__ = ["LanguageFamily", "sizes_of"]
+
+_UNTOLD = ("kv_channels", "sliding_window", "rotary_base", "rope_scaling_factor", "rope")
+"""Fields that a config.json may have no keys for; they then have their defaults."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,11 @@ class LanguageFamily:
         text = read_values(fields, self.keys, place)
         theirs = {ours: key for key, ours in self.fields.items()}
         hidden, heads = text[theirs["hidden_size"]], text[theirs["num_attention_heads"]]
+        if hidden < heads and ("kv_channels" not in theirs or text[theirs["kv_channels"]] is None):
+            raise ValueError(
+                f"{place}{theirs['hidden_size']} is {hidden}, expected at least {theirs['num_attention_heads']}, "
+                f"which is {heads}"
+            )
         # What transformers takes for null.
         for ours, value in (
             ("num_query_groups", heads),
@@ -140,6 +149,7 @@ class LanguageFamily:
         """
         sizes = {ours: text[theirs] for theirs, ours in self.fields.items()}
         told = {
+            **{field.name: field.default for field in dataclasses.fields(LanguageConfig) if field.name in _UNTOLD},
             "num_query_groups": sizes["num_attention_heads"],
             **sizes,
             "family": self.name,

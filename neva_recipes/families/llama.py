@@ -1,6 +1,6 @@
 """Llama 2 and 3, and the models of the same shape: Vicuna, SmolLM and many others (transformers: LlamaConfig)."""
 
-from neva_recipes.families.keys import ONE_WAY, Keys, Read
+from neva_recipes.families.keys import CAUSAL, ONE_WAY, Keys, Read
 from neva_recipes.families.language import LanguageFamily
 from neva_recipes.families.tensors import Layout, Weight
 from neva_recipes.families.values import COUNT, FLAG, LAYERS, NUMBER, OBJECT
@@ -22,15 +22,18 @@ LLAMA = LanguageFamily(
             "max_position_embeddings": Read(COUNT, 2048),
             "rms_norm_eps": Read(NUMBER, 1e-6),
             "tie_word_embeddings": Read(FLAG, False),
-            "rope_theta": Read(NUMBER),
+            "rope_theta": Read(NUMBER, 10000.0),
             "rope_scaling": Read(OBJECT),
             "rope_parameters": Read(OBJECT),
         },
         fixed={
-            **ONE_WAY,
+            **CAUSAL,
             "hidden_act": "silu",
             "attention_bias": False,
             "mlp_bias": False,
+        },
+        fixed_or_null={
+            **ONE_WAY,
             "bias": False,
             "partial_rotary_factor": 1.0,
             "rotary_pct": 1.0,

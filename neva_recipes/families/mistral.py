@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from neva_recipes.families.keys import ONE_WAY, Read
+from neva_recipes.families.keys import CAUSAL, ONE_WAY, Read
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.values import COUNT, COUNT_OR_NULL
 
@@ -21,7 +21,8 @@ MISTRAL = dataclasses.replace(
             "max_position_embeddings": Read(COUNT, 131072),
             "sliding_window": Read(COUNT_OR_NULL, 4096),
         },
-        fixed={**ONE_WAY, "hidden_act": "silu", "partial_rotary_factor": 1.0},
+        fixed={**CAUSAL, "hidden_act": "silu"},
+        fixed_or_null={**ONE_WAY, "partial_rotary_factor": 1.0},
         idle=frozenset(),
         architectures=("MistralForCausalLM", "MistralModel"),
     ),

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from neva_recipes.families.keys import ONE_WAY, Read
+from neva_recipes.families.keys import CAUSAL, ONE_WAY, Read
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.tensors import Layout, Weight
 from neva_recipes.families.values import COUNT, COUNT_OR_NULL
@@ -23,7 +23,8 @@ QWEN2 = dataclasses.replace(
             "max_position_embeddings": Read(COUNT, 32768),
         },
         # With a window the layers from max_window_layers on would see less than those below.
-        fixed={**ONE_WAY, "hidden_act": "silu", "partial_rotary_factor": 1.0, "use_sliding_window": False},
+        fixed={**CAUSAL, "hidden_act": "silu", "use_sliding_window": False},
+        fixed_or_null={**ONE_WAY, "partial_rotary_factor": 1.0},
         each={"layer_types": "full_attention"},
         idle=frozenset({"sliding_window", "max_window_layers"}),
         architectures=("Qwen2ForCausalLM", "Qwen2Model"),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from neva_recipes.config import LanguageConfig, PlainTable, RopeConfig
 from neva_recipes.families.keys import Keys, Read, read_values
-from neva_recipes.families.values import COUNT, FLAG, NUMBER, NUMBERS, SHARE, WORD, ZERO_OR_MORE, bare
+from neva_recipes.families.values import COUNT, FLAG, NUMBER, NUMBERS, SHARE, WORD, ZERO_OR_MORE, bare, shown
 
 __all__ = [
     "ANY_ROPE",
@@ -20,6 +20,7 @@ __all__ = [
     "read_rope",
     "resolved_rope",
     "rope_config_json",
+    "rope_differences",
     "rope_faults",
     "rope_fields",
     "rope_parameters",
@@ -68,6 +69,7 @@ _LLAMA_3: PlainTable = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "origin
 _DEFAULTS = {"yarn": {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}}
 
 _ORIGINAL = "original_max_position_embeddings"
+_SHARE = "partial_rotary_factor"
 
 _VALUES = {
     "truncate": FLAG,
@@ -81,9 +83,9 @@ _VALUES = {
 
 _KEYS = Keys(
     read={
-        **{key: Read(WORD) for key in ("rope_type", "type")},
-        "rope_theta": Read(NUMBER),
-        "partial_rotary_factor": Read(SHARE),
+        **{key: Read(WORD, "default") for key in ("rope_type", "type")},
+        "rope_theta": Read(NUMBER, 10000.0),
+        _SHARE: Read(SHARE, 1.0),
         **{key: Read(_VALUES.get(key, NUMBER)) for kind in KINDS.values() for key in kind.parameters},
     }
 )
@@ -110,6 +112,11 @@ def _key(fields: Mapping[str, object]) -> str:
     return "rope_scaling" if fields.get("rope_scaling") else "rope_parameters"
 
 
+def _kind_key(rope: Mapping[str, object]) -> str:
+    """Return the key that tells the kind; the newer name goes before the older one, even if it is null."""
+    return "type" if "type" in rope and "rope_type" not in rope else "rope_type"
+
+
 def read_rope(text: Mapping[str, Any], family: RopeOfFamily, place: str = "") -> PlainTable:
     """Return the rotary positions of a language model, with defaults filled in.
 
@@ -122,15 +129,20 @@ def read_rope(text: Mapping[str, Any], family: RopeOfFamily, place: str = "") ->
         ValueError: A value has the wrong type or is out of range; the message names it.
     """
     key = _key(text)
-    rope = read_values(text[key] or {}, _KEYS, f"{place}{key}.")
-    kind = rope["rope_type"] or rope["type"] or "default"
-    return rope | {
-        "rope_theta": rope["rope_theta"] or text["rope_theta"] or 10000.0,
-        "rope_type": family.kinds.get(kind, kind),
-        "partial_rotary_factor": rope["partial_rotary_factor"] or text.get("partial_rotary_factor") or 1.0,
-        # Where both say it, transformers takes the one outside.
-        _ORIGINAL: text.get(_ORIGINAL) or rope[_ORIGINAL] or text["max_position_embeddings"],
-    }
+    longest = text["max_position_embeddings"]
+    beside = {"rope_theta": text["rope_theta"], _SHARE: text.get(_SHARE, 1.0), _ORIGINAL: longest}
+    told = beside | (text[key] or {})
+    kind_key = _kind_key(told)
+    said = {name: value for name, value in told.items() if name != "type" or name == kind_key}
+    rope = read_values(said, _KEYS, f"{place}{key}.")
+    kind = family.kinds.get(rope[kind_key], rope[kind_key])
+    # Where both say it, transformers takes the one outside.
+    original = text.get(_ORIGINAL) or rope[_ORIGINAL]
+    if original is None and kind in KINDS and KINDS[kind].stretches:
+        raise ValueError(f"{place}{key}.{_ORIGINAL} is null, expected {COUNT.expected}")
+    # transformers takes null for false.
+    truncate = {"truncate": bool(rope["truncate"])} if "truncate" in said else {}
+    return rope | truncate | {"rope_type": kind, _ORIGINAL: original or longest}
 
 
 def rope_fields(rope: Mapping[str, Any]) -> PlainTable:
@@ -162,6 +174,30 @@ def resolved_rope(language: LanguageConfig) -> RopeConfig:
     return RopeConfig(kind=rope.kind, **{**original, **_DEFAULTS.get(rope.kind, {}), **told, **share})
 
 
+def rope_differences(there: LanguageConfig, here: LanguageConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Yield how the rotary positions of two language models differ, in the words of the first one.
+
+    The base is a field of its own. Positions that two recipes say in other words are the same.
+
+    Yields:
+        The path of a field below that of the language model, its value there and its value here; of `rope` itself,
+        which is none there, the kind here.
+    """
+    if resolved_rope(there) == resolved_rope(here):
+        return
+    if there.rope_scaling_factor != here.rope_scaling_factor:
+        yield "rope_scaling_factor", there.rope_scaling_factor, here.rope_scaling_factor
+    if there.rope is None:
+        if here.rope is not None:
+            yield "rope", None, here.rope.kind
+        return
+    for field in dataclasses.fields(there.rope):
+        held = None if field.default is dataclasses.MISSING else field.default
+        value, held = getattr(there.rope, field.name), getattr(here.rope, field.name, held)
+        if value != held:
+            yield f"rope.{field.name}", value, held
+
+
 def depends_on_longest(language: LanguageConfig) -> bool:
     """Return whether `max_position_embeddings` is a part of how the model computes, not only a limit."""
     rope = resolved_rope(language)
@@ -170,7 +206,7 @@ def depends_on_longest(language: LanguageConfig) -> bool:
 
 def rotated_size(language: LanguageConfig) -> int:
     """Return how many numbers of a head are rotated; an odd number takes one more along, since pairs are rotated."""
-    return int(language.head_size * resolved_rope(language).partial_rotary_factor)
+    return int(language.head_size * (language.rope.partial_rotary_factor if language.rope is not None else 1.0))
 
 
 def angles_change_beyond(language: LanguageConfig) -> int | None:
@@ -275,9 +311,14 @@ def rope_problems(
     """
     key = _key(fields)
     rope = fields.get(key) or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
+    kind = rope.get(_kind_key(rope), "default")
     if kind not in family.kinds:
-        yield f"{place}{key}: rope_type is {bare(kind)}, only {_listed(family)} are supported"
+        yield f"{place}{key}: rope_type is {bare(kind) or shown(kind)}, only {_listed(family)} are supported"
+        return
+    # transformers fills in the original length before it renames a kind, and only for kinds that have one by then.
+    is_filled_in = kind in KINDS and KINDS[kind].stretches
+    if KINDS[family.kinds[kind]].stretches and not is_filled_in and _ORIGINAL not in rope:
+        yield f"{place}{key}: {_ORIGINAL} is missing, which {kind} needs"
         return
     for name, value in rope.items():
         if name not in _KEYS.read and value is not None:

@@ -1,11 +1,12 @@
 """The weights of a language model: Core's parameters, and the tensors of Hugging Face that they are made of."""
 
+import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["LAYER_PREFIX", "Axis", "Layout", "Part", "Shape", "Weight"]
+__all__ = ["LAYER_PREFIX", "Axis", "Layout", "Part", "Shape", "Weight", "with_tensors"]
 
 Shape = tuple[int, ...]
 
@@ -99,6 +100,18 @@ class Weight:
     def is_matrix(self) -> bool:
         """Whether it is the weight of a linear layer or of the vocabulary, rather than a norm or a bias."""
         return all(len(axes) > 1 for axes in self.tensors.values())
+
+
+def with_tensors(
+    weights: Iterable[Weight], tensors: Mapping[str, Mapping[str, tuple[Axis, ...]]]
+) -> tuple[Weight, ...]:
+    """Return weights that are made of other tensors; those that are not named stay as they are.
+
+    Args:
+        weights: The weights.
+        tensors: The other tensors, by Core's name of the weight.
+    """
+    return tuple(dataclasses.replace(weight, tensors=tensors.get(weight.core, weight.tensors)) for weight in weights)
 
 
 def _names(axis: Axis) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ NUMBERS = Kind(
     f"a list of numbers above 0, at most {_LARGEST_NUMBER:g}",
     lambda value: isinstance(value, list) and all(map(_is_number, value)),
 )
-FLAG = Kind("true or false", lambda value: value is None or isinstance(value, bool))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 WORD = Kind("a string", lambda value: isinstance(value, str))
 WORDS = Kind("a list of strings", _is_list_of_words)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))

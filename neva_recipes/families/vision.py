@@ -33,7 +33,8 @@ def tower_keys(architectures: tuple[str, ...], *, patch_size: int, hidden_act: s
             "hidden_act": Read(WORD, hidden_act),
             "layer_norm_eps": Read(NUMBER, layer_norm_eps),
         },
-        fixed={**ONE_WAY, "num_channels": 3, "is_causal": False},
+        fixed={"num_channels": 3},
+        fixed_or_null={**ONE_WAY, "is_causal": False},
         idle=frozenset({"projection_dim", "vocab_size", "vision_use_head", "tie_word_embeddings"}),
         architectures=architectures,
     )

@@ -1,5 +1,6 @@
 """What a check found: a code to look up, the fields involved, and values that work."""
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -7,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from neva_recipes.config import Recipe, field_types, format_value
+from neva_recipes.config import ConfigNode, Recipe, field_types, format_value
 
-__all__ = ["About", "Finding", "Remedy", "Severity", "error", "field_value", "finding", "warning"]
+__all__ = ["About", "Finding", "Remedy", "Severity", "error", "field_value", "finding", "shown_fields", "warning"]
 
 Severity = Literal["error", "warning"]
 
@@ -102,6 +103,18 @@ def field_value(recipe: Recipe, path: str) -> Any:
     return value
 
 
+def shown_fields(recipe: Recipe, path: str) -> dict[str, Any]:
+    """Return the fields that a message shows for a path, with their values.
+
+    That is the field itself, but for a group that is made by its fields: those that it cannot do without.
+    """
+    value = field_value(recipe, path)
+    if not (isinstance(value, ConfigNode) and value.is_made_by_its_fields):
+        return {path: value}
+    needed = [field for field in dataclasses.fields(value) if field.default is dataclasses.MISSING]
+    return {f"{path}.{field.name}": getattr(value, field.name) for field in needed}
+
+
 def error(
     code: str, message: str, recipe: Recipe, *paths: str, remedies: Iterable[Remedy] = (), advice: str = ""
 ) -> Finding:
@@ -126,5 +139,5 @@ def finding(
     advice: str = "",
 ) -> Finding:
     """Return a finding about the fields at `paths`."""
-    fields = {path: field_value(recipe, path) for path in paths}
+    fields = {name: value for path in paths for name, value in shown_fields(recipe, path).items()}
     return Finding(code, severity, message, fields, tuple(remedies), advice)

@@ -1,5 +1,6 @@
 """Every kind of rotary positions computes what transformers computes, within its first length and beyond."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from model_cases import changed, findings_of_source, text_recipe
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from neva_model.checkpoints.huggingface import load_pretrained
 from neva_model.checkpoints.huggingface.export import export_huggingface
@@ -44,6 +46,7 @@ KINDS = {
     "yarn without an original length": {"factor": 2.0},
     "yarn with two scales": {"factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.3, "beta_fast": 4.0, "beta_slow": 0.5},
     "yarn with a factor of attention": {"factor": 40.0, "attention_factor": 1.5, "truncate": False},
+    "yarn with null for truncate": {"factor": 8.0, "original_max_position_embeddings": 256, "truncate": None},
     "longrope": {
         "short_factor": [1.0, 1.1, 1.3, 1.5],
         "long_factor": [1.0, 2.0, 3.5, 8.0],
@@ -65,17 +68,22 @@ KINDS = {
 """What stands in `rope_parameters` beside the type, which is the first word, and the base."""
 
 
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": LONGEST,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
 def llama_config(kind):
     return LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=LONGEST,
-        bos_token_id=1,
-        eos_token_id=2,
+        **SIZES,
         rope_parameters={"rope_type": kind.split()[0], "rope_theta": 5000.0, **KINDS[kind]},
     )
 
@@ -95,6 +103,9 @@ def opened(directory):
     model = build_model(recipe, pre_process=True, post_process=True).eval()
     load_pretrained(model, recipe)
     return recipe, model
+
+
+PLAIN = {"model.language.rope": None, "model.language.rope_scaling_factor": None}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -138,13 +149,15 @@ def test_logits_equal_those_of_transformers(pair):
 @torch.no_grad()
 def test_the_kinds_differ_from_plain_positions(pair):
     """Without this, a model that ignored its kind could pass by equal weights alone."""
-    _, recipe, model = pair
-    if recipe.model.language.rope is None:
-        return
-    plain = build_model(changed(recipe, {"model.language.rope": None}), pre_process=True, post_process=True).eval()
+    oracle, recipe, model = pair
+    plain = build_model(changed(recipe, PLAIN), pre_process=True, post_process=True).eval()
     plain.load_state_dict(model.state_dict())
-    tokens = tokens_of(2, 100)
-    assert (logits_of(model, tokens) - logits_of(plain, tokens)).abs().max() > 0.05
+    tokens = tokens_of(2, 250)
+    difference = (logits_of(model, tokens) - logits_of(plain, tokens)).abs().max()
+    if oracle.config.rope_parameters["rope_type"] == "default":
+        assert difference == 0
+    else:
+        assert difference > 0.05
 
 
 @torch.no_grad()
@@ -176,7 +189,9 @@ def test_an_export_means_the_same(pair, tokenizer, tmp_path):
     recipe = changed(recipe, {"model.language.from_pretrained": None})
     export_huggingface(model, recipe, tokenizer, tmp_path / "out")
     there = AutoConfig.from_pretrained(tmp_path / "out")
-    assert there.rope_parameters == oracle.config.rope_parameters
+    # Null is false, and is written as such.
+    told = {key: False if value is None else value for key, value in oracle.config.rope_parameters.items()}
+    assert there.rope_parameters == told
     assert there.max_position_embeddings == oracle.config.max_position_embeddings
     again, _ = opened(tmp_path / "out")
     assert again.model.language.rope == recipe.model.language.rope
@@ -185,10 +200,9 @@ def test_an_export_means_the_same(pair, tokenizer, tmp_path):
 
 def test_a_recipe_of_other_positions_is_told_how_to_mend_it(pair):
     _, recipe, _ = pair
-    there, plain = recipe.model.language, {"rope": None, "rope_scaling_factor": None}
-    stretched = {"rope": RopeConfig(kind="linear", factor=3.0), "rope_scaling_factor": None}
-    for fields in (plain, stretched):
-        other = changed(recipe, {f"model.language.{name}": value for name, value in fields.items()})
+    there, stretched = recipe.model.language, PLAIN | {"model.language.rope": RopeConfig(kind="linear", factor=3.0)}
+    for fields in (PLAIN, stretched):
+        other = changed(recipe, fields)
         found = findings_of_source(other)
         if resolved_rope(other.model.language) == resolved_rope(there):
             assert found == []
@@ -201,13 +215,18 @@ def test_a_recipe_of_other_positions_is_told_how_to_mend_it(pair):
 
 
 def test_a_length_that_frequencies_depend_on_must_be_the_same(pair):
-    _, recipe, _ = pair
+    oracle, recipe, _ = pair
     shorter = changed(recipe, {"model.language.max_position_embeddings": LONGEST - 8, "data.sequence_length": 40})
-    rope = recipe.model.language.rope
-    matters = rope is not None and (
-        rope.kind == "dynamic" or (rope.kind == "longrope" and not rope.factor and not rope.attention_factor)
-    )
-    assert len(findings_of_source(shorter)) == matters
+    config = copy.deepcopy(oracle.config)
+    config.max_position_embeddings = LONGEST - 8
+    states, positions = torch.zeros(1, 1, 1), torch.arange(LONGEST - 4)[None]
+    turns, others = (LlamaRotaryEmbedding(each)(states, positions) for each in (oracle.config, config))
+    assert len(findings_of_source(shorter)) == (not all(map(torch.equal, turns, others)))
+
+
+def frequencies_of(fields):
+    language = text_recipe(fields).model.language
+    return rotary_frequencies(language, resolved_rope(language))
 
 
 @pytest.mark.parametrize("factor", [1.0, 8.0, 32.0])
@@ -215,10 +234,10 @@ def test_a_scaling_factor_means_what_core_computes(factor):
     """Runs that were trained with Core's own positions go on with the same ones."""
     fields = {"model.language.rope_scaling_factor": factor, "model.language.rotary_base": 500000.0}
     core = RotaryEmbedding(8, 1.0, rotary_base=500000.0, rope_scaling=True, rope_scaling_factor=factor)
-    assert torch.equal(rotary_frequencies(text_recipe(fields).model.language), core.inv_freq)
+    assert torch.equal(frequencies_of(fields), core.inv_freq)
     plain = RotaryEmbedding(8, 1.0, rotary_base=500000.0)
     fields["model.language.rope_scaling_factor"] = None
-    assert torch.equal(rotary_frequencies(text_recipe(fields).model.language), plain.inv_freq)
+    assert torch.equal(frequencies_of(fields), plain.inv_freq)
 
 
 PARTS = {
@@ -242,16 +261,8 @@ def test_phi_3_rotates_parts_of_heads(part, tokenizer, tmp_path):
     oracle = drawn(
         Phi3ForCausalLM(
             Phi3Config(
-                vocab_size=300,
-                hidden_size=32,
-                intermediate_size=48,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=LONGEST,
+                **SIZES,
                 original_max_position_embeddings=20,
-                bos_token_id=1,
-                eos_token_id=2,
                 pad_token_id=0,
                 rope_parameters={"rope_type": PARTS[part]["kind"], "rope_theta": 10000.0, **parameters},
             )

@@ -11,7 +11,7 @@ from neva_model.checkpoints.huggingface.source import find_directory
 from neva_model.model import NevaModel, global_parameters
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import CheckpointError, ModelConfig, Recipe
-from neva_recipes.plan.findings import field_value
+from neva_recipes.plan.findings import shown_fields
 from neva_recipes.plan.huggingface import Directory, compare_part, open_directory, projector_names, vocabulary_rows
 from neva_recipes.plan.origins.checkpoints import PARTS
 
@@ -57,7 +57,8 @@ def load_pretrained(model: NevaModel, recipe: Recipe, tokenizer: Tokenizer | Non
 
 def _require_same(directory: Directory, recipe: Recipe, part: str) -> None:
     for mismatch in compare_part(directory, recipe.model, part):
-        held = f", but the recipe has {mismatch.field}={field_value(recipe, mismatch.field)}" if mismatch.field else ""
+        fields = shown_fields(recipe, mismatch.field) if mismatch.field else {}
+        held = "".join(f", but the recipe has {path}={value}" for path, value in fields.items())
         raise CheckpointError(f"{directory.path}: {mismatch.message}{held}")
 
 

@@ -33,10 +33,13 @@ def rope_parameters(recipe: Recipe) -> Iterator[Found]:
 
 
 def rope_scaling(recipe: Recipe) -> Iterator[Found]:
-    """Frequency scaling stretches positions."""
+    """Frequency scaling stretches positions.
+
+    Those of `dynamic` are stretched by any factor; that of `longrope` is only about cosine and sine.
+    """
     language = recipe.model.language
     factors = [(_SHORT, language.rope_scaling_factor, {_SHORT: None})]
-    if language.rope is not None:
+    if language.rope is not None and language.rope.kind in ("linear", "llama3", "yarn"):
         factors.append((f"{_ROPE}.factor", language.rope.factor, {_ROPE: None}))
     for path, factor, remedy in factors:
         if factor is not None and factor <= 1:

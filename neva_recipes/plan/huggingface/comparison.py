@@ -7,7 +7,7 @@ from typing import Any
 
 from neva_recipes.config import LanguageConfig, ModelConfig, VisionConfig
 from neva_recipes.families import LanguageFamily, VisionFamily, vision_family
-from neva_recipes.families.rope import depends_on_longest, resolved_rope
+from neva_recipes.families.rope import depends_on_longest, resolved_rope, rope_differences
 from neva_recipes.families.values import bare
 from neva_recipes.plan.huggingface.configuration import Configuration
 from neva_recipes.plan.huggingface.directory import Directory
@@ -56,13 +56,13 @@ def _compare_configuration(
     configuration: Configuration, directory: Directory, model: ModelConfig, part: str
 ) -> Iterator[Mismatch]:
     if part == "language":
-        assert configuration.text is not None and configuration.family is not None
-        text, family = dict(configuration.text), configuration.family
-        if text["tie_word_embeddings"] and directory.has_own_output:
-            # transformers does not tie weights that differ, even if the configuration says so.
-            yield from _compare_language(family, {**text, "tie_word_embeddings": False}, model.language, untied=True)
-        else:
-            yield from _compare_language(family, text, model.language)
+        there, family = configuration.language, configuration.family
+        assert there is not None and family is not None
+        # transformers does not tie weights that differ, even if the configuration says so.
+        untied = there.share_embeddings_and_output_weights and directory.has_own_output
+        if untied:
+            there = dataclasses.replace(there, share_embeddings_and_output_weights=False)
+        yield from _compare_language(family, there, model.language, untied=untied)
     elif part == "vision" and model.vision is not None:
         assert directory.tower is not None and directory.tower_family is not None
         yield from _compare_vision(directory.tower_family, directory.tower, model.vision)
@@ -94,12 +94,11 @@ def _compare_tensors(directory: Directory, model: ModelConfig, part: str) -> Ite
 
 
 def _compare_language(
-    family: LanguageFamily, text: Mapping[str, Any], language: LanguageConfig, *, untied: bool = False
+    family: LanguageFamily, there: LanguageConfig, language: LanguageConfig, *, untied: bool
 ) -> Iterator[Mismatch]:
     if language.family != family.name:
         yield Mismatch(f"model_type is {family.model_type}", "model.language.family", family.name)
         return
-    there = family.config(text)
     said = {ours: theirs for theirs, ours in family.fields.items()}
     # A family whose config.json does not say them has these all the same.
     for ours, what in (("num_query_groups", "the number of key/value heads"), ("kv_channels", "the width of a head")):
@@ -113,7 +112,7 @@ def _compare_language(
             f"tie_word_embeddings is True, but {family.head_tensor} is not {family.embedding_tensor}, so that it"
             if untied
             else "tie_word_embeddings",
-            text["tie_word_embeddings"],
+            there.share_embeddings_and_output_weights,
             "share_embeddings_and_output_weights",
             language.share_embeddings_and_output_weights,
         ),
@@ -128,19 +127,10 @@ def _compare_language(
 
 def _compare_rope(there: LanguageConfig, language: LanguageConfig) -> Iterator[Mismatch]:
     """Yield how rotary positions differ, in the words in which the directory would be written as a recipe."""
-    if resolved_rope(there) == resolved_rope(language):
-        return
-    factors = ("rope factor", there.rope_scaling_factor, "rope_scaling_factor", language.rope_scaling_factor)
-    yield from _differing("model.language", [factors])
-    if there.rope is None:
-        if language.rope is not None:
-            yield Mismatch(f"rope_type is {resolved_rope(there).kind}", "model.language.rope")
-        return
-    for field in dataclasses.fields(there.rope):
-        value, held = getattr(there.rope, field.name), getattr(language.rope, field.name, field.default)
-        if value != held:
-            name = "rope_type" if field.name == "kind" else f"rope {field.name}"
-            yield Mismatch(f"{name} is {bare(value)}", f"model.language.rope.{field.name}", value)
+    names = {"rope": "rope_type", "rope.kind": "rope_type", "rope_scaling_factor": "rope factor"}
+    for path, value, _ in rope_differences(there, language):
+        said = resolved_rope(there).kind if path == "rope" else bare(value)
+        yield Mismatch(f"{names.get(path, path.replace('.', ' '))} is {said}", f"model.language.{path}", value)
 
 
 def _compare_vision(family: VisionFamily, tower: Mapping[str, object], vision: VisionConfig) -> Iterator[Mismatch]:

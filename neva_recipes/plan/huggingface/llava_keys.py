@@ -1,6 +1,6 @@
 """The keys of the config.json of a LLaVA, in both of its layouts, and of a whole CLIP or SigLIP."""
 
-from neva_recipes.families.keys import ONE_WAY, Keys, Read
+from neva_recipes.families.keys import CAUSAL, ONE_WAY, Keys, Read
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.values import COUNT, FLAG, INDEX, LAYER, OBJECT, WORD
 
@@ -8,7 +8,8 @@ __all__ = ["LLAVA", "ORIGINAL_LLAVA", "WHOLE_CLIP"]
 
 WHOLE_CLIP = Keys(
     read={"vision_config": Read(OBJECT, {}), "vision_config_dict": Read(OBJECT)},
-    fixed=ONE_WAY,
+    fixed=CAUSAL,
+    fixed_or_null=ONE_WAY,
     idle=frozenset({"text_config", "text_config_dict", "projection_dim"}),
 )
 """CLIPConfig and SiglipConfig; only the tower is used, whose family knows the architectures."""
@@ -24,7 +25,8 @@ LLAVA = Keys(
         "projector_hidden_act": Read(WORD, "gelu"),
         "tie_word_embeddings": Read(FLAG, False),
     },
-    fixed={**ONE_WAY, "multimodal_projector_bias": True},
+    fixed={**CAUSAL, "multimodal_projector_bias": True},
+    fixed_or_null=ONE_WAY,
     idle=frozenset({"image_seq_length", "vocab_size"}),
     architectures=("LlavaForConditionalGeneration", "LlavaModel"),
 )
@@ -37,11 +39,12 @@ ORIGINAL_LLAVA = Keys(
         "mm_vision_select_feature": Read(WORD, "patch"),
         "mm_projector_type": Read(WORD),
         "mm_hidden_size": Read(COUNT),
-        "mm_use_im_start_end": Read(FLAG, False),
+        "mm_use_im_start_end": Read(FLAG),
         "mm_vision_tower": Read(WORD),
         "image_aspect_ratio": Read(WORD),
     },
-    fixed={**LLAMA.keys.fixed, "mm_patch_merge_type": "flat", "mm_resampler_type": None},
+    fixed={**LLAMA.keys.fixed, "mm_resampler_type": None},
+    fixed_or_null={**LLAMA.keys.fixed_or_null, "mm_patch_merge_type": "flat"},
     idle=LLAMA.keys.idle
     | frozenset(
         {

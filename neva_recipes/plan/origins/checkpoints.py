@@ -17,6 +17,7 @@ from neva_recipes.config import (
     path_is,
     tokenizer_name,
 )
+from neva_recipes.families.rope import rope_differences
 from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints, step_of
 from neva_recipes.run_directory.standing import lacks_checkpoint
@@ -47,12 +48,15 @@ _FREE_FIELDS = {
 }
 """Fields that may differ between the run that saved a checkpoint and the run that loads it: they change no shape."""
 
+_ROPE_FIELDS = ("rope", "rope_scaling_factor")
+"""Fields that say how rotary positions are stretched."""
+
 
 def model_differences(saved: Recipe, recipe: Recipe, part: str) -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields in which a part of a saved model differs from that of a recipe: path, saved value, value here.
 
-    A projector also depends on its neighbours. If the saved model has no such part, only the path of the part is
-    yielded.
+    Rotary positions differ if what is computed does, and then in the words of the saved model. A projector also depends
+    on its neighbours. If the saved model has no such part, only the path of the part is yielded.
     """
     ours, theirs = getattr(recipe.model, part), getattr(saved.model, part)
     if theirs is None:
@@ -60,8 +64,11 @@ def model_differences(saved: Recipe, recipe: Recipe, part: str) -> Iterator[tupl
         return
     for field in dataclasses.fields(ours):
         there, here = getattr(theirs, field.name), getattr(ours, field.name)
-        if field.name not in _FREE_FIELDS and there != here:
+        if field.name not in (*_FREE_FIELDS, *_ROPE_FIELDS) and there != here:
             yield f"model.{part}.{field.name}", there, here
+    if part == "language":
+        for name, there, here in rope_differences(theirs, ours):
+            yield f"model.language.{name}", there, here
     if part == "projector":
         for neighbour in ("language", "vision"):
             there, here = (getattr(one.model, neighbour).hidden_size for one in (saved, recipe))

@@ -102,7 +102,7 @@ def _repeated(recipe: Recipe, part: str, source: str, trained: Recipe, opened: O
         return f"give its stage the same {field}"
     path = expand_path(opened.exported_from(source) or source)
     run = find_run_directory(path)
-    shape = {path: value for path, _, value in model_differences(trained, recipe, part)}
+    shape = {path: value for path, value, _ in model_differences(recipe, trained, part)}
     settings = {field: getattr(recipe.model, part).source, **shape}
     words = [source if run == expand_path(source) else str(run or source)]
     words += [f"{path}={format_value(value)}" for path, value in settings.items()]

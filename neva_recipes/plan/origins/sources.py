@@ -164,7 +164,7 @@ def _published(recipe: Recipe, part: str, field: str, source: str) -> Iterator[F
 
 
 def _settings(values: PlainTable) -> str:
-    return ", ".join(f"{path.rpartition('.')[2]}={format_value(value)}" for path, value in values.items())
+    return ", ".join(f"{path.split('.', 2)[2]}={format_value(value)}" for path, value in values.items())
 
 
 def _mismatch(recipe: Recipe, part: str, field: str, message: str, there: PlainTable) -> Found:
