@@ -94,6 +94,25 @@ def test_positions_come_as_a_group(models, nemo_run):
     assert build(parts.from_huggingface(str(models / "a llama"))).rope.kind == "yarn"
 
 
+def test_a_model_keeps_nothing_of_the_one_before_it(folder, nemo_run):
+    linear = {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0}
+    shape = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
+    MistralConfig(**shape, rope_parameters=linear, sliding_window=64).save_pretrained(folder / "mistral")
+    GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512).save_pretrained(folder / "gpt2")
+    (folder / "own.py").write_text(
+        "from neva_recipes import gpt, parts\n"
+        "def mine():\n"
+        "    recipe = gpt.pretrain(size='tiny')\n"
+        "    recipe.model.language = parts.from_huggingface('mistral')\n"
+        "    return recipe\n"
+    )
+    words = ["--recipes", "own.py", "own.mine"]
+    before = fields(nemo_run, *words)["language"]
+    assert (before["kv_channels"], before["sliding_window"], before["rope"]["kind"]) == (16, 64, "linear")
+    plain = {"kv_channels": None, "sliding_window": None, "rotary_base": 1e4, "rope_scaling_factor": None, "rope": None}
+    assert plain.items() <= fields(nemo_run, *words, "model.language=gpt2")["language"].items()
+
+
 def test_both_parts_of_a_llava(models, nemo_run):
     model = fields(nemo_run, "llava.finetune", "size=tiny", "model.language=llava", "model.vision=llava")
     assert LANGUAGE.items() <= model["language"].items() and TOWER.items() <= model["vision"].items()

@@ -30,6 +30,7 @@ KINDS = {
     "default": {},
     "linear": {"factor": 2.5},
     "dynamic": {"factor": 2.0},
+    "dynamic with a factor of 1": {"factor": 1.0},
     "llama3": {
         "factor": 4.0,
         "low_freq_factor": 1.5,

@@ -158,6 +158,25 @@ PUBLISHED = {
         **{"tie_word_embeddings": False, "torch_dtype": "bfloat16", "transformers_version": "4.40.2"},
         **{"use_cache": True, "vocab_size": 32064},
     },
+    "microsoft/Phi-4-mini-instruct": {
+        "architectures": ["Phi3ForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_phi3.Phi3Config",
+            "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+            "AutoTokenizer": "Xenova/gpt-4o",
+        },
+        # The divisors there are not all alike.
+        "rope_scaling": {"long_factor": [32.0] * 48, "short_factor": [1.0] * 48, "type": "longrope"},
+        **{"_name_or_path": "Phi-4-mini-instruct", "attention_bias": False, "attention_dropout": 0.0},
+        **{"bos_token_id": 199999, "embd_pdrop": 0.0, "eos_token_id": 199999, "full_attn_mod": 1},
+        **{"hidden_act": "silu", "hidden_size": 3072, "initializer_range": 0.02, "intermediate_size": 8192},
+        **{"interpolate_factor": 1, "lm_head_bias": False, "max_position_embeddings": 131072, "mlp_bias": False},
+        **{"model_type": "phi3", "num_attention_heads": 24, "num_hidden_layers": 32, "num_key_value_heads": 8},
+        **{"original_max_position_embeddings": 4096, "pad_token_id": 199999, "partial_rotary_factor": 0.75},
+        **{"resid_pdrop": 0.0, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 262144},
+        **{"tie_word_embeddings": True, "torch_dtype": "bfloat16", "transformers_version": "4.45.0"},
+        **{"use_cache": True, "vocab_size": 200064},
+    },
     "openai-community/gpt2": {
         "architectures": ["GPT2LMHeadModel"],
         **{"activation_function": "gelu_new", "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1},

@@ -12,7 +12,7 @@ from neva_recipes.config import RecipeError, TextDataConfig, build, config, set_
 from neva_recipes.plan import check_recipe, require_valid
 from neva_recipes.plan.checks import with_values
 from neva_recipes.plan.cost.gpus import find_gpu
-from tests.plan.wrong_fields import WRONG_FIELDS, make
+from tests.plan.wrong_fields import ROPE, WRONG_FIELDS, make
 
 ROOT = Path(__file__).parents[2]
 
@@ -235,6 +235,34 @@ def test_lines_name_fields_and_what_to_do():
     }
     for overrides, line in lines.items():
         assert find("llava.finetune", overrides)[0].line() == line
+
+
+def test_rotary_positions_are_named_by_their_kind():
+    overrides = f"model.language.family=gpt2 {ROPE}kind=linear {ROPE}factor=2"
+    (line,) = [finding.line() for finding in find("gpt.pretrain tiny", overrides) if "learned" in finding.code]
+    assert line == (
+        f"{ROPE}kind=linear: positions of family=gpt2 are learned, so nothing is rotated; set model.language.rope=none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rope", "told"),
+    [
+        ("kind=linear factor=1", ["does nothing"]),
+        ("kind=yarn factor=0.5", ["squeezes positions together"]),
+        ("kind=llama3 low_freq_factor=1 high_freq_factor=4 factor=1", ["does nothing"]),
+        # Beyond the first length positions are stretched by any factor.
+        ("kind=dynamic factor=1", []),
+        # The divisors stretch; the factor is about cosine and sine.
+        (f"kind=longrope factor=1 short_factor={'1,' * 15}1 long_factor={'2,' * 15}2", []),
+        # It is not read at all, which another rule says.
+        ("kind=default factor=1", []),
+    ],
+)
+def test_a_factor_that_stretches_nothing_is_told_of_where_it_stretches(rope, told):
+    words = " ".join(f"{ROPE}{word}" for word in rope.split())
+    found = [finding for finding in find("gpt.pretrain tiny", words) if finding.code == "rope-scaling"]
+    assert [each in finding.message for each, finding in zip(told, found, strict=True)] == [True] * len(told)
 
 
 def test_the_first_error_stops_a_launch():

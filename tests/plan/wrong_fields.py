@@ -49,6 +49,7 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("family-heads", "error", TINY_TEXT, LANGUAGE + "family=gpt2 " + LANGUAGE + "kv_channels=64", None),
     ("learned-positions", "error", TINY_TEXT, LANGUAGE + "family=gpt2 " + LANGUAGE + "rotary_base=5000", None),
     ("learned-positions", "error", TINY_TEXT, LANGUAGE + "family=gpt2 " + LANGUAGE + "rope_scaling_factor=8", None),
+    ("learned-positions", "error", TINY_TEXT, LANGUAGE + "family=gpt2 " + LINEAR + "factor=2", None),
     ("rope-scaling", "warning", TEXT, LANGUAGE + "rope_scaling_factor=1", None),
     ("rope-scaling", "warning", TEXT, LINEAR + "factor=0.5", None),
     ("rope-parameters", "error", TEXT, ROPE + "kind=yarn", None),
