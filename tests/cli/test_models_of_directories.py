@@ -12,6 +12,7 @@ import pytest
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
+    GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
