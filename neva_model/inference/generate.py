@@ -85,8 +85,7 @@ def generate(
     longest = cache_lasts_until(model.model_config.language)
     for _ in range(steps):
         if longest is not None and 0 < context.sequence_len_offset <= longest < whole.shape[1]:
-            # The cached keys cannot serve a sequence of this length.
-            context = StaticInferenceContext(batch, length + steps)
+            context = StaticInferenceContext(batch, length + steps)  # its keys cannot serve so long a sequence
         cached = context.sequence_len_offset
         logits = _next_logits(model, whole[:, cached:], None if cached else image_features, context)
         chosen = choose_tokens(logits, sampling, generator)

@@ -68,7 +68,7 @@ _TOKENS = {
 """Settings of the tokenizer."""
 
 _QUANTIZED = {"quantization_config", "compression_config"}
-"""How the weights are quantized; any such setting is refused, an empty one too."""
+"""How the weights are quantized; any such setting is refused."""
 
 _IDLE = frozenset({*_QUANTIZED, *_PROVENANCE, *_RUNNING, *_TRAINING, *_GENERATION, *_TOKENS})
 
@@ -154,8 +154,8 @@ def problems_of(fields: Mapping[str, Any], keys: Keys, place: str = "") -> Itera
             method = fields[key].get("quant_method") if isinstance(fields[key], dict) else None
             what = f" ({bare(method)})" if method else ""
             yield f"{place}{key}{what}: the weights are quantized, which is not supported: save them dequantized"
-        elif fields.get(key) is not None:
-            yield f"{place}{key} is {shown(fields[key])}, which names no method: remove it from config.json"
+    if (empty := fields.get("quantization_config")) is not None and not empty:
+        yield f"{place}quantization_config is {shown(empty)}, which names no method: remove it from config.json"
     for architecture in fields.get("architectures") or []:
         if keys.architectures and architecture not in keys.architectures:
             yield f"{place}architectures is {bare(architecture)}, expected {keys.architectures[0]}"

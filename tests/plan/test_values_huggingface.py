@@ -177,7 +177,8 @@ def test_quantization_that_names_no_method_is_refused(tmp_path):
     assert complaint(tmp_path, fields) == "quantization_config is {}, which names no method: remove it from config.json"
     with pytest.raises(ValueError, match="has no `quant_method`"):
         AutoQuantizationConfig.from_dict({})
-    assert complaint(tmp_path, {**fields, "quantization_config": None}) == ""
+    for key, value in (("quantization_config", None), ("compression_config", {})):
+        assert complaint(tmp_path, {**fields, key: value}) == ""
 
 
 def test_a_whole_epsilon_is_read_as_the_number_that_it_is(tmp_path):
