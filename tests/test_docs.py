@@ -14,6 +14,7 @@ OF_OTHERS = {
     *("FILE.py", "lab.py", "my_recipes.py", "recipe.py", "workspace.py"),
     *("convert_llama_nemo_to_hf.py", "convert_llava_nemo_to_hf.py"),
     "scripts/checkpoint_converters/convert_llava_nemo_to_hf.py",
+    "scripts/tokenizers/add_special_tokens_to_sentencepiece.py",
 }
 """Python files that readers write, and files of NeMo."""
 

@@ -23,8 +23,8 @@ from neva_recipes.config import UserError, members_of
 
 __all__ = ["complete", "parser_of"]
 
-_FIRST_WORD, _WITHOUT_COMMAND = "_ARGCOMPLETE", "2"
-"""Environment variable that tells argcomplete at which word the line begins, and its value if a command is typed."""
+_FIRST_WORD = "_ARGCOMPLETE"
+"""Environment variable that tells argcomplete at which word the line begins, counted from 1."""
 
 _LINE, _POINT = "COMP_LINE", "COMP_POINT"
 
@@ -34,13 +34,14 @@ def complete() -> None:
     line, point = os.environ[_LINE], int(os.environ[_POINT])
     *_, words, _ = split_line(line, point)
     name = words[1] if len(words) > 1 and words[1] in COMMANDS else None
-    if name is not None:
-        os.environ[_FIRST_WORD] = _WITHOUT_COMMAND
-    parser = parser_of(name)
+    parser, start = parser_of(name), 1 if name is None else 2
+    if words[2:] and words[2] in _actions(parser):
+        parser, start = parser_of(name, words[2]), 3
+    os.environ[_FIRST_WORD] = str(start)
     for action in parser.arguments():
         if (offer := _offer(action, () if name is not None else WORDS)) is not None:
             action.completer = offer  # type: ignore[attr-defined]
-    os.environ[_LINE] = line = _flags_first(line, point, parser, 1 if name is None else 2)
+    os.environ[_LINE] = line = _flags_first(line, point, parser, start)
     os.environ[_POINT] = str(len(line))
     argcomplete.autocomplete(parser, always_complete_options=False)
 
@@ -88,10 +89,15 @@ def _word_at_end(text: str) -> str:
     return text
 
 
-def parser_of(name: str | None) -> StrictParser:
-    """Return the parser of a command; `None` means the command that launches recipes."""
+def _actions(parser: StrictParser) -> Iterable[str]:
+    """Return the actions of a command, each of which has a parser of its own."""
+    return next((action.choices or () for action in parser.arguments() if action.metavar == "ACTION"), ())
+
+
+def parser_of(name: str | None, *action: str) -> StrictParser:
+    """Return the parser of a command, or of an action of it; `None` means the command that launches recipes."""
     try:
-        run_command_function(name, [PARSER_WANTED])
+        run_command_function(name, [*action, PARSER_WANTED])
     except ParserShown as shown:
         return shown.parser
     raise AssertionError(f"{name}: parsed no arguments")

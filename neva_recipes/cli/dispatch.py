@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "chat": ("tools", "chat_command", "ask a trained model about images"),
     "evaluate": ("tools", "evaluate_command", "measure a trained model on held-out data"),
     "export": ("tools", "export_command", "write a trained model as a Hugging Face directory"),
+    "tokenizer": ("tokenizers.command", "tokenizer_command", "make tokenizers: add tokens"),
     "import-nemo": ("import_nemo", "import_nemo_command", "make a recipe of a NeMo configuration"),
     "completion": ("completion", "completion_command", "complete words in bash, zsh or fish"),
 }

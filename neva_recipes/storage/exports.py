@@ -21,6 +21,7 @@ __all__ = [
     "exported_checkpoint",
     "exported_training",
     "require_exported_file",
+    "require_new",
     "require_new_directory",
     "unfinished_export",
     "what_is_wrong_with_export",
@@ -48,19 +49,32 @@ def require_new_directory(directory: Path) -> None:
     Raises:
         CheckpointError: It exists, or cannot be created.
     """
+    require_new(directory, "directory")
+
+
+def require_new(target: Path, kind: str) -> None:
+    """Check that what will be written does not exist and can be created, as far as this shows without writing.
+
+    Args:
+        target: Its path.
+        kind: file or directory, for the message.
+
+    Raises:
+        CheckpointError: It exists, or cannot be created.
+    """
     try:
-        if os.path.lexists(directory):
-            raise CheckpointError(f"{directory}: exists already; name a directory that does not")
+        if os.path.lexists(target):
+            raise CheckpointError(f"{target}: exists already; name a {kind} that does not")
         # The missing folders will be created in the nearest existing one.
-        above = next(path for path in directory.absolute().parents if os.path.lexists(path))
+        above = next(path for path in target.absolute().parents if os.path.lexists(path))
         if not above.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(above, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with suppress(FileNotFoundError):
-            unfinished_export(directory).lstat()  # raises if the name is too long
+            unfinished_export(target).lstat()  # raises if the name is too long
     except OSError as error:
-        raise cannot_be_written(directory, error) from None
+        raise cannot_be_written(target, error) from None
 
 
 def unfinished_export(directory: Path) -> Path:

@@ -53,6 +53,8 @@ def offered(line, folder, behind=""):
         ("nemo-run llava.pipeline size=1", ["13b"]),
         ("nemo-run nonsense.pretrain optim.weight", ["optim.weight_decay="]),
         ("nemo-run show x", [""]),
+        ("nemo-run tokenizer add", ["add-tokens"]),
+        ("nemo-run tokenizer add-tokens old.model new.model --con", ["--control"]),
         ("nemo-run chat picture --im", ["--image"]),
     ],
 )

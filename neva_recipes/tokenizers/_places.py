@@ -1,0 +1,122 @@
+"""Where a tokenizer lies: a file, a directory, or a hub name; and which files of a directory go with it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from neva_recipes.config import DataError, PlainTable, expand_path, path_is, pointer_in_place
+
+__all__ = [
+    "CONFIG_FILE",
+    "JSON_FILE",
+    "MODEL_FILE",
+    "carried_files",
+    "declaring_configuration",
+    "find_tokenizer",
+    "outside_tokens",
+]
+
+MODEL_FILE, JSON_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
+
+_ADDED = "added_tokens.json"
+
+_DECODER = "added_tokens_decoder"
+
+_CARRIED = (CONFIG_FILE, _ADDED, "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
+"""Files that go with a tokenizer whatever its vocabulary."""
+
+
+def find_tokenizer(name: str) -> Path:
+    """Return the file or directory of a tokenizer; one that a hub name means is fetched, without its weights.
+
+    Raises:
+        DataError: There is none.
+    """
+    path = expand_path(name)
+    if path_is(path):
+        return path
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise DataError(f"tokenizer {name} does not exist: expected a directory, a hub name, or a .model file")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[MODEL_FILE, JSON_FILE, *_CARRIED]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"tokenizer {name}: is no path here, and cannot be fetched from the hub: {reason}") from None
+
+
+def carried_files(folder: Path) -> list[Path]:
+    """Return the files of a directory that go with its tokenizer: configuration, special tokens, chat template."""
+    return [folder / name for name in _CARRIED if (folder / name).is_file()]
+
+
+def outside_tokens(folder: Path) -> dict[str, int]:
+    """Return the tokens that the configuration of a directory adds to its vocabulary, with their ids.
+
+    Raises:
+        DataError: A file of the configuration cannot be read.
+    """
+    found: dict[str, int] = {}
+    for name, entries in ((_ADDED, _of_list), (CONFIG_FILE, _of_configuration)):
+        if (folder / name).is_file():
+            found |= dict(entries(folder / name))
+    return found
+
+
+def declaring_configuration(path: Path, tokens: Mapping[str, int], *, special: bool) -> bytes:
+    """Return a tokenizer_config.json that declares further tokens.
+
+    transformers asks the SentencePiece model for such tokens only if the configuration lists no special tokens.
+
+    Args:
+        path: The configuration so far.
+        tokens: Id of every token.
+        special: Whether they are special tokens.
+
+    Raises:
+        DataError: The configuration cannot be read.
+    """
+    configuration = _read(path)
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False) | {"special": special}
+    entries = {str(number): {"content": token, **flags} for token, number in tokens.items()}
+    configuration[_DECODER] = _declared(path, configuration) | entries
+    return (json.dumps(configuration, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _declared(path: Path, configuration: PlainTable) -> PlainTable:
+    found = configuration.get(_DECODER) or {}
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: {_DECODER} is not a JSON object")
+    return found
+
+
+def _of_list(path: Path) -> Iterator[tuple[str, int]]:
+    for token, number in _read(path).items():
+        yield token, _whole(path, token, number)
+
+
+def _of_configuration(path: Path) -> Iterator[tuple[str, int]]:
+    for number, entry in _declared(path, _read(path)).items():
+        token = entry.get("content") if isinstance(entry, dict) else None
+        if not isinstance(token, str):
+            raise DataError(f"{path}: {_DECODER}: {number} has no content that is a string")
+        yield token, _whole(path, token, number)
+
+
+def _whole(path: Path, token: str, number: object) -> int:
+    try:
+        return int(str(number))
+    except ValueError:
+        raise DataError(f"{path}: the id of {token} is {number}, expected a whole number") from None
+
+
+def _read(path: Path) -> PlainTable:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {pointer_in_place(path) or f'cannot be read: {error}'}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: is not a JSON object")
+    return found

@@ -1,0 +1,207 @@
+"""Tokens added to a SentencePiece model are read whole by the library and by transformers, and move no other piece."""
+
+import json
+import pickle
+
+import pytest
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from transformers import AutoTokenizer
+
+from neva_recipes.cli.main import main
+from neva_recipes.config import CheckpointError, DataError
+from neva_recipes.tokenizers import EXTRA_TOKENS, add_tokens
+from tests.tokenizers.texts import english_lines, llama_directory, made_lines
+
+
+def proto(path):
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(path.read_bytes())
+    return model
+
+
+def library(path):
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+def transformers_ids(folder, lines):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return [tokenizer.encode(line, add_special_tokens=False) for line in lines]
+
+
+def test_other_pieces_and_the_normaliser_stay(english_model, tmp_path):
+    found = add_tokens(str(english_model), tmp_path / "new.model")
+    old, new = proto(english_model), proto(tmp_path / "new.model")
+    assert [piece.SerializeToString() for piece in new.pieces[: len(old.pieces)]] == [
+        piece.SerializeToString() for piece in old.pieces
+    ]
+    assert new.normalizer_spec == old.normalizer_spec and new.trainer_spec == old.trainer_spec
+    assert [(piece.piece, piece.type) for piece in new.pieces[len(old.pieces) :]] == [
+        (f"<extra_id_{number}>", sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED) for number in range(8)
+    ]
+    assert found.added == {f"<extra_id_{number}>": len(old.pieces) + number for number in range(8)}
+    assert (found.size, found.present, found.unreachable) == (len(old.pieces) + 8, {}, ())
+    lines = english_lines()[:1000]
+    assert library(tmp_path / "new.model").encode(lines) == library(english_model).encode(lines)
+
+
+def test_both_libraries_keep_a_user_defined_token_whole(english_model, tmp_path):
+    folder = llama_directory(tmp_path / "base", english_model, chat_template="{{ messages }}")
+    (folder / "model.safetensors").write_bytes(b"weights of the old size")
+    add_tokens(str(folder), tmp_path / "new", ["<extra_id_0>", "<image_here>"])
+    lines = [f"{line}<extra_id_0>{line} <image_here>x" for line in english_lines()[:1000]]
+    ids = library(tmp_path / "new" / "tokenizer.model").encode(lines)
+    first = library(english_model).get_piece_size()
+    assert all(row.count(first) == row.count(first + 1) == 1 for row in ids)
+    assert transformers_ids(tmp_path / "new", lines) == ids
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"tokenizer.model", "tokenizer_config.json"}
+    old, new = (json.loads((place / "tokenizer_config.json").read_text()) for place in (folder, tmp_path / "new"))
+    declared = new.pop("added_tokens_decoder")
+    assert new == old
+    assert {number: entry["content"] for number, entry in declared.items()} == {
+        str(first): "<extra_id_0>",
+        str(first + 1): "<image_here>",
+    }
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [{"extra_special_tokens": ["<s>", "</s>"]}, {"additional_special_tokens": []}, {"extra_special_tokens": []}],
+)
+def test_a_configuration_with_special_tokens_of_its_own(configuration, english_model, tmp_path):
+    folder = llama_directory(tmp_path / "base", english_model, **configuration)
+    add_tokens(str(folder), tmp_path / "new")
+    lines = [f"{line}<extra_id_3> x" for line in english_lines()[:100]]
+    assert transformers_ids(tmp_path / "new", lines) == library(tmp_path / "new" / "tokenizer.model").encode(lines)
+
+
+def test_a_control_token_is_special_and_in_no_text(english_model, tmp_path):
+    folder = llama_directory(tmp_path / "base", english_model)
+    found = add_tokens(str(folder), tmp_path / "new", ["<ctl>"], control=True)
+    processor = library(tmp_path / "new" / "tokenizer.model")
+    assert processor.is_control(found.added["<ctl>"])
+    assert found.added["<ctl>"] not in processor.encode("a <ctl> b")
+    assert AutoTokenizer.from_pretrained(tmp_path / "new").convert_tokens_to_ids("<ctl>") == found.added["<ctl>"]
+
+
+def test_a_token_that_is_there_stays_where_it_is(english_model, tmp_path):
+    add_tokens(str(english_model), tmp_path / "one.model", ["<a>"])
+    found = add_tokens(str(tmp_path / "one.model"), tmp_path / "two.model", ["<b>", "<a>"])
+    size = library(english_model).get_piece_size()
+    assert (found.present, found.added) == ({"<a>": size}, {"<b>": size + 1})
+
+
+def test_a_unigram_model_takes_tokens_too(tmp_path):
+    base = tmp_path / "unigram.model"
+    with base.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(made_lines("latin", 500)), model_writer=file, vocab_size=200, minloglevel=2
+        )
+    found = add_tokens(str(base), tmp_path / "new.model", ["<a>"])
+    processor = library(tmp_path / "new.model")
+    lines = made_lines("latin", 200)
+    assert processor.encode(lines) == library(base).encode(lines)
+    assert processor.encode("x<a>y").count(found.added["<a>"]) == 1
+
+
+def test_what_sentencepiece_cannot_find_is_told(english_model, tmp_path, capsys):
+    assert main(["tokenizer", "add-tokens", str(english_model), str(tmp_path / "n.model"), "--token", "a b"]) == 0
+    assert "'a b' is not found in a text: SentencePiece replaces spaces" in capsys.readouterr().err
+
+
+def test_a_tokenizer_json_with_the_old_vocabulary_is_left_out(english_model, tmp_path, capsys):
+    folder = llama_directory(tmp_path / "base", english_model)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "both")
+    (tmp_path / "both" / "tokenizer.model").write_bytes(english_model.read_bytes())
+    assert main(["tokenizer", "add-tokens", str(tmp_path / "both"), str(tmp_path / "new")]) == 0
+    shown = capsys.readouterr()
+    assert "tokenizer.json is left out" in shown.err and "<extra_id_7>" in shown.out
+    assert not (tmp_path / "new" / "tokenizer.json").exists()
+    lines = [f"{line}<extra_id_3> x" for line in english_lines()[:100]]
+    assert transformers_ids(tmp_path / "new", lines) == library(tmp_path / "new" / "tokenizer.model").encode(lines)
+
+
+def test_a_token_of_the_configuration_keeps_its_id(english_model, tmp_path):
+    size = library(english_model).get_piece_size()
+    folder = llama_directory(
+        tmp_path / "base", english_model, added_tokens_decoder={str(size): {"content": "<pad>", "special": True}}
+    )
+    with pytest.raises(DataError, match=rf"adds <pad> as {size}, where <extra_id_0> would stand: make <pad> a piece"):
+        add_tokens(str(folder), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    add_tokens(str(folder), tmp_path / "new", ["<pad>", *EXTRA_TOKENS])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "new")
+    assert tokenizer.convert_tokens_to_ids(["<pad>", "<extra_id_0>"]) == [size, size + 1]
+    assert len(tokenizer) == size + 9
+
+
+def as_twice(content):
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(content)
+    model.pieces[300].piece = model.pieces[299].piece
+    return model.SerializeToString()
+
+
+DAMAGE = {
+    "truncated": (lambda content: content[:3000], "is not a SentencePiece model|is truncated"),
+    "pickled": (lambda content: pickle.dumps({"model": content}), "is not a SentencePiece model"),
+    "empty": (lambda content: b"", "it has no pieces"),
+    "twice": (as_twice, r"piece 300, .*, stands there twice"),
+    "text": (lambda content: b"the quick brown fox\n" * 40, "is not a SentencePiece model"),
+    "pointer": (lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_one_line(english_model, tmp_path, kind, capsys):
+    change, problem = DAMAGE[kind]
+    (tmp_path / "base.model").write_bytes(change(english_model.read_bytes()))
+    with pytest.raises(DataError, match=problem):
+        add_tokens(str(tmp_path / "base.model"), tmp_path / "new.model")
+    assert main(["tokenizer", "add-tokens", str(tmp_path / "base.model"), str(tmp_path / "new.model")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith(f"error: {tmp_path}/base.model: ") and shown.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["base.model"]
+
+
+def test_a_model_cut_between_pieces_is_truncated(english_model, tmp_path):
+    model = proto(english_model)
+    model.ClearField("trainer_spec")
+    model.ClearField("normalizer_spec")
+    (tmp_path / "base.model").write_bytes(model.SerializeToString())
+    with pytest.raises(DataError, match=rf"ends after piece {len(model.pieces) - 1}: it is truncated"):
+        add_tokens(str(tmp_path / "base.model"), tmp_path / "new.model")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "problem"),
+    [
+        (["▁the"], r"▁the is there already, as normal piece \d+: choose another token"),
+        (["<s>"], "<s> is there already, as control piece 1"),
+        (["<0x0A>"], r"<0x0A> is there already, as byte piece \d+"),
+        (["<a>", "<b>", "<a>"], "token <a> is given twice"),
+        ([""], "a token is empty"),
+        (["\ud800"], "is no text"),
+        ([], "no token is given"),
+    ],
+)
+def test_tokens_that_cannot_be_added(english_model, tmp_path, tokens, problem):
+    with pytest.raises(DataError, match=problem):
+        add_tokens(str(english_model), tmp_path / "new.model", tokens)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_exists_is_left_alone(english_model, tmp_path):
+    (tmp_path / "new.model").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"new\.model: exists already; name a file that does not"):
+        add_tokens(str(english_model), tmp_path / "new.model")
+    assert (tmp_path / "new.model").read_text() == "mine"
+
+
+def test_a_directory_without_a_sentencepiece_model(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "tokenizer.json").write_text(json.dumps({}))
+    with pytest.raises(DataError, match=r"base: holds no SentencePiece model: expected tokenizer\.model"):
+        add_tokens(str(tmp_path / "base"), tmp_path / "new")
+    with pytest.raises(DataError, match="no-such-place does not exist: expected a directory, a hub name"):
+        add_tokens("no-such-place", tmp_path / "new")
