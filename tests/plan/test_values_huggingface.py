@@ -173,8 +173,9 @@ def test_what_transformers_takes_is_read_as_it_reads_it(family, change, rope, tm
 
 
 def test_quantization_that_names_no_method_is_refused(tmp_path):
-    fields = {"model_type": "llama", **TEXT, "quantization_config": {}}
-    assert complaint(tmp_path, fields) == "quantization_config is {}, which names no method: remove it from config.json"
+    fields = {"model_type": "llama", **TEXT}
+    told = "quantization_config is {}, which names no method: remove it from config.json"
+    assert complaint(tmp_path, {**fields, "quantization_config": {}}) == told
     with pytest.raises(ValueError, match="has no `quant_method`"):
         AutoQuantizationConfig.from_dict({})
     for key, value in (("quantization_config", None), ("compression_config", {})):
