@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "show": ("show", "show_command", "what a run really used"),
     "plot": ("plot", "plot_command", "draw losses and other metrics of runs"),
     "verify": ("verify", "verify_command", "whether checkpoints are as they were written"),
+    "inspect": ("inspect", "inspect_command", "what a model on the disk is, and what it is good for"),
     "diff": ("compare", "diff_command", "what is different between recipes or runs"),
     "chat": ("tools", "chat_command", "ask a trained model about images"),
     "evaluate": ("tools", "evaluate_command", "measure a trained model on held-out data"),

@@ -25,7 +25,7 @@ from neva_recipes.run_directory.stages import TOOL_FILE
 from neva_recipes.storage.exports import unfinished_export
 from neva_recipes.terminal import tell
 
-__all__ = ["chat_command", "evaluate_command", "export_command", "model_path", "tool_command"]
+__all__ = ["chat_command", "evaluate_command", "export_command", "model_path", "require_single", "tool_command"]
 
 _EVALUATION, _EXPORT = "neva_model.evaluation", "neva_model.checkpoints.export"
 
@@ -137,7 +137,7 @@ def _call(module: str, arguments: argparse.Namespace) -> int:
     given = dict(vars(arguments))
     word = given.pop("run")
     named = [model_path(word, given.pop("runs_dir"))]
-    _require_single(word, named[0])
+    require_single(word, named[0])
     if note := unfinished_note(Path(named[0])):
         tell("note", note)
     _require_files(given)
@@ -159,10 +159,15 @@ def _require_files(given: Mapping[str, Any]) -> None:
                 raise RunError(f"--{flag.replace('_', '-')}={path}: no such {what}{hint}")
 
 
-def _require_single(word: str, path: str) -> None:
-    from executors import require_single
+def require_single(word: str, path: str) -> None:
+    """Check that what a user names is no pipeline, which has a model for each of its stages.
 
-    require_single(Path(path), word)
+    Raises:
+        RunError: It is a pipeline; the message names its stages.
+    """
+    from executors import require_single as require_single_run
+
+    require_single_run(Path(path), word)
 
 
 def model_path(run: str, runs_dir: Path) -> str:

@@ -1,5 +1,6 @@
 """An open Hugging Face directory: its configuration and tensors, all of them understood."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -170,6 +171,20 @@ class Directory:
                 hidden = language.hidden_size
             layers = 2 if spelling.endswith("multi_modal_projector.") else self.projector_layers
             yield from names.projector_tensors(spelling, layers, features, hidden)
+
+    def part_tensors(self, part: str) -> dict[str, StoredTensor]:
+        """Return the tensors of a part, by their names here.
+
+        Args:
+            part: `language`, `vision` or `projector`.
+        """
+        return {name: self.tensors[name] for name, _ in self._expected(part) if name in self.tensors}
+
+    def repeated_values(self) -> int:
+        """Return how many values stand in the directory twice: an output layer equal to the embeddings."""
+        head = self._head
+        is_there = head is not None and head in self.tensors
+        return math.prod(self.tensors[head].shape) if is_there and head and not self.has_own_output else 0
 
     def check(self) -> None:
         """Check that every tensor is a float, has a place in the model, and has the shape for it.

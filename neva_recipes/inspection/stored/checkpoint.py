@@ -1,0 +1,129 @@
+"""A checkpoint of a run: what it holds and what it can be used for."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from neva_recipes.config import CheckpointError, PlainTable, Recipe, how_many
+from neva_recipes.families import vision_family
+from neva_recipes.inspection.stored._words import language_shape, vision_shape
+from neva_recipes.inspection.stored.stored_model import StoredModel, StoredPart, StoredTensor, Use, part_of_tensors
+from neva_recipes.plan.cost.parameters import count_parameters
+from neva_recipes.plan.huggingface import why_not_exportable
+from neva_recipes.plan.origins.checkpoints import PARTS, find_checkpoint, find_run_directory, read_saved_recipe
+from neva_recipes.plan.tokenizers.tokenizer import known_vocabulary
+from neva_recipes.run_directory.names import step_of
+from neva_recipes.storage.checkpoints import read_record
+from neva_recipes.storage.tensors import checkpoint_tensors
+
+__all__ = ["read_checkpoint"]
+
+_LAYOUT = {
+    "tensor_model_parallel_size": "TP",
+    "pipeline_model_parallel_size": "PP",
+    "context_parallel_size": "CP",
+    "virtual_pipeline_model_parallel_size": "VP",
+}
+"""Entries of the record, and how they are called beside their size."""
+
+
+def read_checkpoint(path: Path) -> StoredModel:
+    """Return what a checkpoint holds, or the newest one of a run; of its tensors only their table is read.
+
+    Raises:
+        CheckpointError: There is none, or one of its files is missing or damaged; of tensors only the size is checked.
+        RecipeError: Its recipe is missing or invalid.
+    """
+    try:
+        checkpoint = find_checkpoint(path)
+    except CheckpointError as error:
+        text = str(error)
+        raise CheckpointError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    record, recipe = read_record(checkpoint), read_saved_recipe(checkpoint)
+    stored = {
+        name: StoredTensor(tensor.dtype, tensor.shape, None) for name, tensor in checkpoint_tensors(checkpoint).items()
+    }
+    layout = {name: record.get(name, 1) for name in _LAYOUT}
+    sizes = " x ".join(f"{_LAYOUT[name]}{size}" for name, size in layout.items() if size > 1) or "one piece"
+    table = stored.get("language.embedding.word_embeddings.weight")
+    rows, here = recipe.model.language.vocab_size, known_vocabulary(recipe)
+    digest = record.get("vocabulary_digest")
+    details: PlainTable = {
+        "recipe": recipe.name,
+        "step": record["step"],
+        "consumed_samples": record["consumed_samples"],
+        "metrics": record["metrics"],
+        "layout": {"world_size": record["world_size"], **layout},
+        "has_average": record["has_average"],
+        "vocabulary": {
+            "rows": table.shape[0] if table is not None else rows,
+            "rows_of_words": rows,
+            "digest": digest,
+            "tokenizer_is_here": None if here is None else here == digest,
+        },
+    }
+    facts = {
+        "saved by": f"{how_many(record['world_size'], 'process', 'processes')}, {sizes}; any other layout can load it",
+        "vocabulary": _rows(rows, table.shape[0] if table is not None else rows),
+    }
+    if digest is not None:
+        facts["digest"] = digest
+        facts["tokenizer"] = _tokenizer(recipe, digest, here)
+    facts |= {name: f"{value:.6g}" for name, value in record["metrics"].items() if name.endswith("loss")}
+    facts["files"] = (
+        f"{len(record['files'])}, {sum(record['files'].values()) / 2**20:,.1f} MiB, whole as far as their sizes tell "
+        "(nemo-run verify reads them)"
+    )
+    samples = how_many(record["consumed_samples"], "sample")
+    title = f"a checkpoint of {recipe.name}: step {record['step']:,}, after {samples}"
+    parts, uses = tuple(_parts(recipe, stored)), tuple(_uses(checkpoint, recipe))
+    return StoredModel(checkpoint, "checkpoint", title, facts, details, parts, stored, uses)
+
+
+def _rows(words: int, rows: int) -> str:
+    return how_many(words, "row") + (f", and {rows - words} that pad them to {rows:,}" if rows > words else "")
+
+
+def _tokenizer(recipe: Recipe, digest: str, here: str | None) -> str:
+    name = recipe.data.tokenizer or recipe.model.language.source
+    if here is None:
+        return f"{name}, which is not here or only transformers can read"
+    return f"{name}" if here == digest else f"{name}, which has changed since the training"
+
+
+def _parts(recipe: Recipe, stored: Mapping[str, StoredTensor]) -> Iterator[StoredPart]:
+    parameters = {part.part: part.total for part in count_parameters(recipe)}
+    by_part: dict[str, list[StoredTensor]] = {}
+    for name, tensor in stored.items():
+        by_part.setdefault(name.partition(".")[0], []).append(tensor)
+    vision, projector = recipe.model.vision, recipe.model.projector
+    kinds = {"language": recipe.model.language.family}
+    shapes = {"language": language_shape(recipe.model.language)}
+    if vision is not None:
+        kinds["vision"] = vision.vision_model_type
+        family = vision_family(vision)
+        shapes["vision"] = vision_shape({theirs: getattr(vision, ours) for theirs, ours in family.fields.items()})
+    if projector is not None and vision is not None:
+        kinds["projector"] = projector.mm_projector_type
+        shapes["projector"] = f"{vision.hidden_size} to {recipe.model.language.hidden_size}"
+    for part in sorted(by_part, key=lambda part: PARTS.index(part) if part in PARTS else len(PARTS)):
+        yield part_of_tensors(part, by_part[part], kinds.get(part), shapes.get(part, ""), parameters.get(part))
+
+
+def _uses(checkpoint: Path, recipe: Recipe) -> Iterator[Use]:
+    """Yield the fields that can name a checkpoint, and the commands that can open it."""
+    name, run = shlex.quote(str(checkpoint)), find_run_directory(checkpoint)
+    for part in PARTS:
+        has_part = getattr(recipe.model, part) is not None
+        yield Use(
+            f"model.{part}.from_pretrained",
+            f"model.{part}.from_pretrained={name}",
+            None if has_part else f"holds no {_CALLED[part]}",
+        )
+    if run is not None and (step := step_of(checkpoint)) is not None:
+        yield Use("nemo-run resume", f"nemo-run resume {shlex.quote(str(run))} --from step-{step}")
+    yield Use("nemo-run chat", f"nemo-run chat {name}")
+    yield Use("nemo-run export", f"nemo-run export {name} DIR", why_not_exportable(recipe))
+
+
+_CALLED = {"language": "language model", "vision": "vision tower", "projector": "projector"}
