@@ -43,52 +43,58 @@ def read_checkpoint(path: Path) -> StoredModel:
     stored = {
         name: StoredTensor(tensor.dtype, tensor.shape, None) for name, tensor in checkpoint_tensors(checkpoint).items()
     }
-    layout = {name: record.get(name, 1) for name in _LAYOUT}
-    sizes = " x ".join(f"{_LAYOUT[name]}{size}" for name, size in layout.items() if size > 1) or "one piece"
-    table = stored.get("language.embedding.word_embeddings.weight")
-    rows, here = recipe.model.language.vocab_size, known_vocabulary(recipe)
-    digest = record.get("vocabulary_digest")
-    details: PlainTable = {
-        "recipe": recipe.name,
-        "step": record["step"],
-        "consumed_samples": record["consumed_samples"],
-        "metrics": record["metrics"],
-        "layout": {"world_size": record["world_size"], **layout},
-        "has_average": record["has_average"],
-        "vocabulary": {
-            "rows": table.shape[0] if table is not None else rows,
-            "rows_of_words": rows,
-            "digest": digest,
-            "tokenizer_is_here": None if here is None else here == digest,
-        },
-    }
-    facts = {
-        "saved by": f"{how_many(record['world_size'], 'process', 'processes')}, {sizes}; any other layout can load it",
-        "vocabulary": _rows(rows, table.shape[0] if table is not None else rows),
-    }
-    if digest is not None:
-        facts["digest"] = digest
-        facts["tokenizer"] = _tokenizer(recipe, digest, here)
-    facts |= {name: f"{value:.6g}" for name, value in record["metrics"].items() if name.endswith("loss")}
-    facts["files"] = (
-        f"{len(record['files'])}, {sum(record['files'].values()) / 2**20:,.1f} MiB, whole as far as their sizes tell "
-        "(nemo-run verify reads them)"
-    )
     samples = how_many(record["consumed_samples"], "sample")
     title = f"a checkpoint of {recipe.name}: step {record['step']:,}, after {samples}"
+    details = _details(record, recipe, stored.get("language.embedding.word_embeddings.weight"))
+    facts = _facts(record, recipe, details["vocabulary"])
     parts, uses = tuple(_parts(recipe, stored)), tuple(_uses(checkpoint, recipe))
     return StoredModel(checkpoint, "checkpoint", title, facts, details, parts, stored, uses)
 
 
+def _details(record: PlainTable, recipe: Recipe, table: StoredTensor | None) -> PlainTable:
+    """Return what is known besides tensors, as plain values.
+
+    Args:
+        record: The record of the checkpoint.
+        recipe: The recipe of the run.
+        table: The embedding, `None` if there is none.
+    """
+    words, here, digest = recipe.model.language.vocab_size, known_vocabulary(recipe), record.get("vocabulary_digest")
+    return {
+        "recipe": recipe.name,
+        "step": record["step"],
+        "consumed_samples": record["consumed_samples"],
+        "metrics": record["metrics"],
+        "layout": {"world_size": record["world_size"], **{name: record.get(name, 1) for name in _LAYOUT}},
+        "has_average": record["has_average"],
+        "vocabulary": {
+            "rows": table.shape[0] if table is not None else words,
+            "rows_of_words": words,
+            "digest": digest,
+            "tokenizer_is_unchanged": None if here is None or digest is None else here == digest,
+        },
+    }
+
+
+def _facts(record: PlainTable, recipe: Recipe, vocabulary: PlainTable) -> dict[str, str]:
+    sizes = [f"{name}{size}" for field, name in _LAYOUT.items() if (size := record.get(field, 1)) > 1]
+    processes = how_many(record["world_size"], "process", "processes")
+    facts = {
+        "saved by": f"{processes}, {' x '.join(sizes) or 'each with a whole model'}; any other layout can load it",
+        "vocabulary": _rows(vocabulary["rows_of_words"], vocabulary["rows"]),
+    }
+    if vocabulary["digest"] is not None:
+        name = recipe.data.tokenizer or recipe.model.language.source
+        state = {True: "", False: ", which has changed since the training", None: ", which cannot be read here"}
+        facts |= {"digest": vocabulary["digest"], "tokenizer": f"{name}{state[vocabulary['tokenizer_is_unchanged']]}"}
+    facts |= {name: f"{value:.6g}" for name, value in record["metrics"].items() if name.endswith("loss")}
+    size = sum(record["files"].values()) / 2**20
+    told = f"{len(record['files'])}, {size:,.1f} MiB, whole as far as their sizes tell (nemo-run verify reads them)"
+    return {**facts, "files": told}
+
+
 def _rows(words: int, rows: int) -> str:
     return how_many(words, "row") + (f", and {rows - words} that pad them to {rows:,}" if rows > words else "")
-
-
-def _tokenizer(recipe: Recipe, digest: str, here: str | None) -> str:
-    name = recipe.data.tokenizer or recipe.model.language.source
-    if here is None:
-        return f"{name}, which is not here or only transformers can read"
-    return f"{name}" if here == digest else f"{name}, which has changed since the training"
 
 
 def _parts(recipe: Recipe, stored: Mapping[str, StoredTensor]) -> Iterator[StoredPart]:

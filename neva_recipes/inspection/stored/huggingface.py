@@ -46,7 +46,8 @@ def read_huggingface(path: Path) -> StoredModel:
     stored = {
         name: StoredTensor(tensor.dtype, tensor.shape, tensor.file.name) for name, tensor in directory.tensors.items()
     }
-    facts["files"] = ", ".join(sorted({str(tensor.file) for tensor in stored.values()})[:4])
+    files = sorted({tensor.file.name for tensor in directory.tensors.values()})
+    facts["files"] = files[0] if len(files) == 1 else f"{len(files)}, {files[0]} to {files[-1]}"
     parts = tuple(_parts(directory, stored))
     uses = tuple(_uses(directory, tokenizer is not None, no_tokenizer))
     return StoredModel(

@@ -29,12 +29,13 @@ def stored_lines(model: StoredModel, *, with_tensors: bool = False) -> Iterator[
     shapes = {part.name: part.shape for part in model.parts if part.shape}
     yield from _named({**shapes, **model.facts})
     yield ""
-    yield "It can be used as"
-    yield from (f"  {use.words}" for use in model.uses if use.problem is None)
+    if usable := [use.words for use in model.uses if use.problem is None]:
+        yield "It can be used as"
+        yield from (f"  {words}" for words in usable)
     if refused := [use for use in model.uses if use.problem is not None]:
-        yield "and not as"
+        yield "and not as" if usable else "It cannot be used as"
         for use in refused:
-            yield from _folded("  ", f"{use.name}: {use.problem}")
+            yield from _folded("  ", f"{use.name}: {use.problem}", hanging="    ")
     if with_tensors:
         yield ""
         yield from table_lines([("tensor", "type", "shape"), *_tensor_rows(model.tensors)], 3)
@@ -63,14 +64,14 @@ def _named(facts: Mapping[str, str]) -> Iterator[str]:
         yield from _folded(f"{name:<{width}}  ", text)
 
 
-def _folded(start: str, text: str) -> Iterator[str]:
-    """Yield a text in lines, with `start` before the first one and as much space before the others."""
+def _folded(start: str, text: str, hanging: str = "") -> Iterator[str]:
+    """Yield a text in lines, with `start` before the first and `hanging`, or as much space, before the others."""
     # Paths and digests are never cut, so that they can be pasted.
     yield from textwrap.wrap(
         text,
         _WIDTH,
         initial_indent=start,
-        subsequent_indent=" " * len(start),
+        subsequent_indent=hanging or " " * len(start),
         break_long_words=False,
         break_on_hyphens=False,
     )
