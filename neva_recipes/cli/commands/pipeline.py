@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from neva_recipes.cli.arguments import UsageError, apply_overrides
 from neva_recipes.cli.commands.executors import split_executor_overrides, with_gpu
-from neva_recipes.cli.commands.tools import tool_command
+from neva_recipes.cli.commands.models.tools import tool_command
 from neva_recipes.cli.dry_run import close, print_for_programs
 from neva_recipes.cli.fields import describe_fields
 from neva_recipes.cli.report.finish import finish, reference

@@ -23,8 +23,8 @@ from neva_recipes.cli.arguments import (
     whole_number,
 )
 from neva_recipes.cli.commands.executors import add_gpu, split_executor_overrides, with_gpu
+from neva_recipes.cli.commands.models.tools import tool_command
 from neva_recipes.cli.commands.pipeline import rerun_pipeline, resume_pipeline
-from neva_recipes.cli.commands.tools import tool_command
 from neva_recipes.cli.dry_run import show
 from neva_recipes.cli.fields import describe_fields
 from neva_recipes.cli.report.finish import finish, reference, stopped_line

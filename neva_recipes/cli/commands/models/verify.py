@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from neva_recipes.cli.arguments import StrictParser, add_runs_dir
-from neva_recipes.cli.commands.tools import model_path
+from neva_recipes.cli.commands.models.tools import model_path
 from neva_recipes.config import CheckpointError
 from neva_recipes.run_directory.layout import CHECKPOINTS
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints

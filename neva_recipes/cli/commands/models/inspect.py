@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neva_recipes.cli.arguments import StrictParser, add_runs_dir
-from neva_recipes.cli.commands.tools import model_path, require_single
+from neva_recipes.cli.commands.models.tools import model_path, require_single
 from neva_recipes.terminal import print_text
 
 __all__ = ["inspect_command"]

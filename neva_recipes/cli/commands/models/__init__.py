@@ -1,0 +1,1 @@
+"""The commands on models: trained ones, and those on the disk."""
