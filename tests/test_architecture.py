@@ -47,7 +47,14 @@ ARROWS = {
         "neva_recipes.terminal",
     },
     # Tools that make tokenizers.
-    "neva_recipes.tokenizers": {"neva_recipes.tokenizers", "neva_recipes.config", "neva_recipes.storage"},
+    "neva_recipes.tokenizers": {
+        "neva_recipes.tokenizers",
+        "neva_recipes.config",
+        "neva_recipes.plan",
+        "neva_recipes.prompts",
+        "neva_recipes.sources",
+        "neva_recipes.storage",
+    },
     "neva_recipes": {"neva_recipes"},
     # The two faces of the product: what people type, and what they look at before anything is started.
     "neva_recipes.cli": {"neva_recipes", "executors"},

@@ -30,10 +30,13 @@ def find_tokenizer(name: str) -> Path:
     """Return the file or directory of a tokenizer; one that a hub name means is fetched, without its weights.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or the name is that of one file of several.
     """
     path = expand_path(name)
     if path_is(path):
+        from neva_recipes.plan.tokenizers.sentencepiece_models import require_model_file  # the plan takes 0.2 s
+
+        require_model_file(path)
         return path
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise DataError(f"tokenizer {name} does not exist: expected a directory, a hub name, or a .model file")

@@ -18,7 +18,7 @@ from neva_recipes.tokenizers._places import (
 )
 from neva_recipes.tokenizers._writing import write_directory, write_file
 
-__all__ = ["SentencePieceFile", "loaded", "open_sentencepiece", "piece_ids", "type_name"]
+__all__ = ["SentencePieceFile", "loaded", "open_place", "open_sentencepiece", "piece_ids", "type_name"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,15 @@ def open_sentencepiece(name: str) -> SentencePieceFile:
     Raises:
         DataError: There is none, or it cannot be used.
     """
-    place = find_tokenizer(name)
+    return open_place(find_tokenizer(name))
+
+
+def open_place(place: Path) -> SentencePieceFile:
+    """Read the SentencePiece model that a file is, or that a directory holds.
+
+    Raises:
+        DataError: There is none, or it cannot be used.
+    """
     folder = place if path_is(place, Path.is_dir) else None
     path = place if folder is None else place / MODEL_FILE
     if folder is not None and not path_is(path):

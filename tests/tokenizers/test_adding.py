@@ -11,22 +11,8 @@ from transformers import AutoTokenizer
 from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError, DataError
 from neva_recipes.tokenizers import EXTRA_TOKENS, add_tokens
+from tests.tokenizers.reading import library, proto, transformers_ids
 from tests.tokenizers.texts import english_lines, llama_directory, made_lines
-
-
-def proto(path):
-    model = sentencepiece_model_pb2.ModelProto()
-    model.ParseFromString(path.read_bytes())
-    return model
-
-
-def library(path):
-    return sentencepiece.SentencePieceProcessor(model_file=str(path))
-
-
-def transformers_ids(folder, lines):
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return [tokenizer.encode(line, add_special_tokens=False) for line in lines]
 
 
 def test_other_pieces_and_the_normaliser_stay(english_model, tmp_path):

@@ -7,11 +7,12 @@ import subprocess
 
 import pytest
 import sentencepiece
+import tokenizers
 
-from neva_recipes.tokenizers import add_tokens
+from neva_recipes.tokenizers import add_tokens, merge
 from tests.cli.command import NEMO_RUN
 from tests.kill_points import Attempts
-from tests.tokenizers.texts import llama_directory
+from tests.tokenizers.texts import byte_level_directory, llama_directory, made_lines
 
 
 def base_of(kind, model, folder):
@@ -39,6 +40,28 @@ def test_killed_at_any_call(kind, english_model, tmp_path):
             assert attempts.run(add)[0] == 0, (tmp_path / "log").read_text()
         assert sentencepiece.SentencePieceProcessor(model_file=str(model)).encode("<extra_id_7>")
         assert [path.name for path in folder.iterdir()] == ["new"]
+    assert number > 3
+
+
+def test_a_merge_that_is_killed_at_any_call(tmp_path):
+    base = byte_level_directory(tmp_path / "base", made_lines("latin", 100), 300, ("<|end|>",))
+    new = byte_level_directory(tmp_path / "new", made_lines("greek", 100), 300)
+    number, killed = 0, -signal.SIGKILL
+    while killed:
+        number += 1
+        folder = tmp_path / f"killed-{number}"
+        folder.mkdir()
+        attempts = Attempts(folder, tmp_path / "log")
+
+        def join(target=folder / "merged"):
+            merge(str(base), str(new), target)
+
+        killed, _ = attempts.run(join, number)
+        assert killed in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
+        if not (folder / "merged").exists():
+            assert attempts.run(join)[0] == 0, (tmp_path / "log").read_text()
+        assert tokenizers.Tokenizer.from_file(str(folder / "merged" / "tokenizer.json")).get_vocab_size() > 301
+        assert [path.name for path in folder.iterdir()] == ["merged"]
     assert number > 3
 
 

@@ -13,6 +13,9 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
 from tests.sentencepiece_models import train_sentencepiece
 
 ALPHABETS = {
@@ -63,5 +66,33 @@ def llama_directory(folder, model, **configuration):
     folder.mkdir()
     (folder / "tokenizer.model").write_bytes(Path(model).read_bytes())
     settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": False, **configuration}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Qwen 2 cuts text before BPE (transformers, tokenization_qwen2.py)."""
+
+
+def byte_level_directory(folder, lines, vocab_size=600, specials=(), split=QWEN_SPLIT, **configuration):
+    """Train a byte-level tokenizer on lines, with special tokens behind its vocabulary, as Qwen's."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(split), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.add_special_tokens(list(specials))
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **configuration}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder

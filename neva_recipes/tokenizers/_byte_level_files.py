@@ -1,0 +1,158 @@
+"""Byte-level BPE tokenizers: tokenizer.json of a directory, read, checked, and written with the files around it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from neva_recipes.config import DataError, PlainTable, pointer_in_place
+from neva_recipes.tokenizers._places import JSON_FILE, carried_files, outside_tokens
+from neva_recipes.tokenizers._writing import write_directory
+
+__all__ = ["ByteLevelFile", "Pair", "backend_of", "is_byte_level", "open_byte_level", "read_json"]
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ByteLevelFile:
+    """A byte-level BPE tokenizer.
+
+    Attributes:
+        folder: Its directory.
+        layout: The content of its tokenizer.json.
+    """
+
+    folder: Path
+    layout: PlainTable
+
+    @property
+    def path(self) -> Path:
+        """Its tokenizer.json."""
+        return self.folder / JSON_FILE
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Id of every token that text can become."""
+        found: dict[str, int] = self.layout["model"]["vocab"]
+        return found
+
+    @cached_property
+    def added(self) -> dict[str, int]:
+        """Id of every token that stands beside the vocabulary, such as `<|im_end|>`."""
+        own = {token["content"]: token["id"] for token in self.layout.get("added_tokens") or []}
+        return own | outside_tokens(self.folder)
+
+    @cached_property
+    def merges(self) -> list[Pair]:
+        """The merges in their order."""
+        return [_pair(self.path, merge) for merge in self.layout["model"]["merges"]]
+
+    def with_vocabulary(self, vocabulary: Mapping[str, int], merges: list[Pair]) -> PlainTable:
+        """Return the content of a tokenizer.json that differs in vocabulary and merges only."""
+        was_text = any(isinstance(merge, str) for merge in self.layout["model"]["merges"])
+        written = [" ".join(pair) if was_text else list(pair) for pair in merges]
+        return self.layout | {"model": self.layout["model"] | {"vocab": dict(vocabulary), "merges": written}}
+
+    def write(self, target: Path, layout: PlainTable) -> None:
+        """Write the directory with another tokenizer.json.
+
+        Raises:
+            CheckpointError: The target exists or cannot be written.
+        """
+        content = json.dumps(layout, indent=2, ensure_ascii=False) + "\n"
+        write_directory(target, {JSON_FILE: content.encode()}, carried_files(self.folder))
+
+
+def read_json(folder: Path) -> PlainTable:
+    """Return the content of the tokenizer.json of a directory.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    path = folder / JSON_FILE
+    try:
+        layout = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: {pointer_in_place(path) or f'cannot be read: {reason}'}") from None
+    if not isinstance(layout, dict) or not isinstance(layout.get("model"), dict):
+        raise DataError(f"{path}: is no tokenizer: expected a JSON object with a model")
+    return layout
+
+
+def is_byte_level(layout: PlainTable) -> bool:
+    """Return whether a tokenizer.json is byte-level BPE, as those of GPT-2, Llama 3 and Qwen."""
+    if layout["model"].get("type") != "BPE":
+        return False
+    parts = [layout.get("pre_tokenizer"), layout.get("decoder")]
+    return any(kind == "ByteLevel" for part in parts for kind in _kinds(part))
+
+
+def _kinds(part: Any) -> list[Any]:
+    if not isinstance(part, dict):
+        return []
+    members = part.get("pretokenizers") or part.get("decoders") or [part]
+    return [member.get("type") for member in members if isinstance(member, dict)]
+
+
+def open_byte_level(folder: Path, layout: PlainTable) -> ByteLevelFile:
+    """Return the byte-level tokenizer of a directory.
+
+    Args:
+        folder: The directory.
+        layout: The content of its tokenizer.json.
+
+    Raises:
+        DataError: Its vocabulary or merges cannot be used.
+    """
+    path, model = folder / JSON_FILE, layout["model"]
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict) or not isinstance(model.get("merges"), list):
+        raise DataError(f"{path}: its model has no vocab and merges")
+    holders: dict[object, str] = {}
+    for token, number in vocabulary.items():
+        if type(number) is not int or number < 0:
+            raise DataError(f"{path}: token {token} has the id {number}, expected a whole number")
+        if number in holders:
+            raise DataError(f"{path}: tokens {holders[number]} and {token} have the same id, {number}")
+        holders[number] = token
+    found = ByteLevelFile(folder, layout)
+    backend = backend_of(path, layout)
+    for token, number in ({**vocabulary, **_own_added(path, layout)}).items():
+        if backend.token_to_id(token) != number:
+            raise DataError(
+                f"{path}: token {token} has the id {number}, but the tokenizers library gives it "
+                f"{backend.token_to_id(token)}"
+            )
+    return found
+
+
+def _own_added(path: Path, layout: PlainTable) -> dict[str, int]:
+    try:
+        return {token["content"]: int(token["id"]) for token in layout.get("added_tokens") or []}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its added_tokens cannot be read: {error!r}") from None
+
+
+def _pair(path: Path, merge: object) -> Pair:
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+        raise DataError(f"{path}: a merge is {merge!r}, expected two tokens")
+    return parts[0], parts[1]
+
+
+def backend_of(path: Path, layout: PlainTable) -> Any:
+    """Return a `tokenizers.Tokenizer` of the content of a tokenizer.json.
+
+    Raises:
+        DataError: The library refuses it.
+    """
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(layout))
+    except Exception as error:  # noqa: BLE001 the library raises nothing more special
+        raise DataError(f"{path}: cannot be read as a tokenizer: {' '.join(str(error).split())[:160]}") from None
