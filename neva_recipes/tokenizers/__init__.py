@@ -1,7 +1,21 @@
-"""Tools that make tokenizers: tokens added to a SentencePiece model, and two tokenizers merged."""
+"""Tools that make tokenizers: train one, merge two, add tokens."""
 
+from neva_recipes.tokenizers._texts import TEXT_KEYS
 from neva_recipes.tokenizers._union import Union
 from neva_recipes.tokenizers.adding import EXTRA_TOKENS, Addition, add_tokens
 from neva_recipes.tokenizers.merging import ChangedLine, Merger, OldText, merge
+from neva_recipes.tokenizers.training import Kind, train
 
-__all__ = ["EXTRA_TOKENS", "Addition", "ChangedLine", "Merger", "OldText", "Union", "add_tokens", "merge"]
+__all__ = [
+    "EXTRA_TOKENS",
+    "TEXT_KEYS",
+    "Addition",
+    "ChangedLine",
+    "Kind",
+    "Merger",
+    "OldText",
+    "Union",
+    "add_tokens",
+    "merge",
+    "train",
+]

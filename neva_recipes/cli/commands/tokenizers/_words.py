@@ -1,9 +1,10 @@
 """Arguments and lines that several actions have."""
 
-from neva_recipes.cli.arguments import StrictParser, path_argument
+from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument
 from neva_recipes.terminal import tell
+from neva_recipes.tokenizers import TEXT_KEYS
 
-__all__ = ["SOURCE", "add_target", "tell_of_json"]
+__all__ = ["SOURCE", "add_json_keys", "add_target", "keys_of", "tell_of_json"]
 
 SOURCE = "a .model file, a directory, or a hub name"
 
@@ -13,6 +14,28 @@ def add_target(parser: StrictParser) -> None:
     parser.add_argument(
         "target", metavar="TARGET", type=path_argument, help="file or directory to write; must not exist yet"
     )
+
+
+def add_json_keys(parser: StrictParser) -> None:
+    """Add --json-keys, which every action that reads text has."""
+    parser.add_argument(
+        "--json-keys",
+        metavar="K",
+        default=",".join(TEXT_KEYS),
+        help=f"fields of JSONL that hold text, as title,text ({','.join(TEXT_KEYS)})",
+    )
+
+
+def keys_of(text: str) -> list[str]:
+    """Return the fields that --json-keys names.
+
+    Raises:
+        UsageError: One is empty.
+    """
+    keys = [key.strip() for key in text.split(",")]
+    if not all(keys):
+        raise UsageError(f"--json-keys {text!r}: a field has no name; expected fields such as title,text")
+    return keys
 
 
 def tell_of_json() -> None:

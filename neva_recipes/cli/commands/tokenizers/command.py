@@ -10,6 +10,7 @@ __all__ = ["tokenizer_command"]
 _ACTIONS: dict[str, tuple[str, str, str]] = {
     "add-tokens": ("add", "add_action", "tokens into a SentencePiece model"),
     "merge": ("merge", "merge_action", "the tokenizer of a new language into that of a model"),
+    "train": ("train", "train_action", "a tokenizer on text of your own"),
 }
 """The module of each action, its function, and its meaning; only the requested one is loaded."""
 
