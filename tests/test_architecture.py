@@ -82,6 +82,7 @@ ARROWS = {
         "neva_recipes.run_directory",
         "neva_recipes.secrets",
         "neva_recipes.storage",
+        "neva_recipes.tokenizers",
         "neva_recipes.interruption",
         "neva_recipes.late_libcst",
         "neva_recipes.terminal",

@@ -1,5 +1,6 @@
 """Tools that make tokenizers: train one, merge two, add tokens."""
 
+from neva_recipes.tokenizers._places import find_tokenizer
 from neva_recipes.tokenizers._texts import TEXT_KEYS
 from neva_recipes.tokenizers._union import Union
 from neva_recipes.tokenizers.adding import EXTRA_TOKENS, Addition, add_tokens
@@ -16,6 +17,7 @@ __all__ = [
     "OldText",
     "Union",
     "add_tokens",
+    "find_tokenizer",
     "merge",
     "train",
 ]

@@ -180,6 +180,15 @@ class Directory:
         """
         return {name: self.tensors[name] for name, _ in self._expected(part) if name in self.tensors}
 
+    @property
+    def vocabulary_tensors(self) -> tuple[str, ...]:
+        """The names of the matrices with a row for each token: the embedding, and the output layer if it is there."""
+        spelling, head = self.language_spelling, self._head
+        if spelling is None or head is None or self.configuration is None or self.configuration.family is None:
+            return ()
+        embedding = f"{spelling.body}{self.configuration.family.embedding_tensor}"
+        return (embedding, head) if head in self.tensors else (embedding,)
+
     def repeated_values(self) -> int:
         """Return how many values stand in the directory twice: an output layer equal to the embeddings."""
         head = self._head

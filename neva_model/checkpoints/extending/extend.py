@@ -1,0 +1,187 @@
+"""Writes a Hugging Face directory whose model has a row for every token of another tokenizer."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from neva_model.checkpoints.extending.new_tokens import new_tokens, pieces_of, read_here, token_rows
+from neva_model.checkpoints.extending.rows import ReadRows, RowInit, new_rows
+from neva_model.checkpoints.extending.weight_files import LongerMatrix, copy_weights
+from neva_recipes.config import CheckpointError
+from neva_recipes.plan.huggingface import Directory, is_huggingface, open_directory
+from neva_recipes.storage.exports import (
+    DIGESTS_FILE,
+    cannot_be_written,
+    exported_checkpoint,
+    exported_training,
+    require_new_directory,
+    unfinished_export,
+    write_digests,
+)
+from neva_recipes.tokenizers import find_tokenizer
+
+__all__ = ["Extension", "RowInit", "extend_vocabulary"]
+
+_VOCABULARY_FILES = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"}
+"""Files of a tokenizer that hold its vocabulary: those of another tokenizer take their place."""
+
+_OTHER_FILES = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"}
+"""Files that go with a tokenizer: they stay if the other one has none of its own."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What has been written.
+
+    Attributes:
+        directory: The directory.
+        tokens: The new tokens, by their ids.
+        rows_before: Rows of the embedding before.
+        rows: Rows of the embedding now.
+        matrices: Names of the tensors that have got new rows.
+        left_out: Names in the directory before that were not copied.
+    """
+
+    directory: Path
+    tokens: dict[int, str]
+    rows_before: int
+    rows: int
+    matrices: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def extend_vocabulary(
+    source: Path, target: Path, tokenizer: str, *, init: RowInit = "pieces", divisible_by: int = 1
+) -> Extension:
+    """Give the language model of a directory a row for every token of another tokenizer.
+
+    Rows that have a token keep their values, byte for byte. The directory gets its name only when it is complete.
+
+    Args:
+        source: The directory of a language model, with the tokenizer of its rows.
+        target: The directory to write; must not exist yet.
+        tokenizer: The other tokenizer: a directory, a hub name, or a SentencePiece file.
+        init: How the rows of new tokens are made.
+        divisible_by: The number of rows becomes a multiple of it: Megatron's make_vocab_size_divisible_by times the
+            tensor-parallel size.
+
+    Raises:
+        CheckpointError: The directory holds no language model alone, or the target exists or cannot be written.
+        DataError: The tokenizer cannot be read, moves an id of the old one, or has no new token.
+    """
+    require_new_directory(target)
+    directory = _open(source)
+    unfinished = unfinished_export(target)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        _copy_tokenizer(find_tokenizer(tokenizer), source, unfinished)
+        added, before, matrices = _longer_matrices(directory, unfinished, tokenizer, init, divisible_by)
+        rows = next(iter(matrices.values())).rows
+        copy_weights(source, unfinished, matrices)
+        left_out = _copy_others(source, unfinished, rows)
+        if (training := exported_training(source)) is not None:
+            write_digests(unfinished, exported_checkpoint(source), training)
+        unfinished.rename(target)
+    except OSError as error:
+        if error.filename is not None and source in Path(error.filename).parents:
+            raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        raise cannot_be_written(target, error) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Extension(target, added, before, rows, tuple(matrices), tuple(left_out))
+
+
+def _longer_matrices(
+    directory: Directory, folder: Path, name: str, init: RowInit, divisible_by: int
+) -> tuple[dict[int, str], int, dict[str, LongerMatrix]]:
+    """Return the new tokens, the rows before, and the matrices with their new rows, by the names of their tensors.
+
+    Args:
+        directory: The model.
+        folder: The folder that the new tokenizer has been copied to.
+        name: The name that the user gave for it.
+        init: How the rows of new tokens are made.
+        divisible_by: What the number of rows is a multiple of.
+    """
+    old, new = read_here(directory.path), read_here(folder)
+    new.name = name  # for messages
+    added = new_tokens(old, new)
+    if not added:
+        raise CheckpointError(f"tokenizer {name} has no token that {directory.path} lacks: nothing to extend")
+    before = directory.tensors[directory.vocabulary_tensors[0]].shape[0]
+    rows = -(-max(before, token_rows(new)) // divisible_by) * divisible_by
+    split = pieces_of(folder, old, new)
+    pieces = {number: split(token) for number, token in added.items()}
+    spare = sorted(set(range(before, rows)) - added.keys())
+    matrices = {}
+    for tensor in directory.vocabulary_tensors:
+        with _reading(directory, tensor) as read:
+            matrices[tensor] = LongerMatrix(rows, new_rows(read, old.tokens.values(), pieces, spare, init))
+    return added, before, matrices
+
+
+def _open(source: Path) -> Directory:
+    if not is_huggingface(source):
+        raise CheckpointError(f"{source}: is no Hugging Face directory: nemo-run export makes one of a run")
+    directory = open_directory(source, thorough=True)
+    configuration = directory.configuration
+    has_eyes = configuration is not None and (configuration.tower_family is not None or configuration.is_original)
+    if configuration is None or configuration.language is None or has_eyes:
+        held = "projector" if configuration is None else configuration.architecture
+        raise CheckpointError(f"{source}: holds a {held}, expected a language model alone: extend it before it sees")
+    for problem in (*configuration.problems_with("language"), directory.missing("language")):
+        if problem is not None:
+            raise CheckpointError(f"{source}: {problem}")
+    for tensor in directory.tensors.values():
+        if tensor.file.suffix != ".safetensors":
+            raise CheckpointError(f"{tensor.file}: expected safetensors, which save_pretrained of transformers writes")
+    return directory
+
+
+@contextmanager
+def _reading(directory: Directory, name: str) -> Iterator[ReadRows]:
+    with safe_open(directory.tensors[name].file, framework="pt") as file:
+        matrix = file.get_slice(name)
+
+        def read(begin: int, end: int) -> torch.Tensor:
+            rows: torch.Tensor = matrix[begin:end]
+            return rows
+
+        yield read
+
+
+def _copy_tokenizer(tokenizer: Path, source: Path, target: Path) -> None:
+    """Copy the files of a tokenizer; what goes with it and it does not have comes from the directory before."""
+    own: dict[str, Path] = {}
+    if tokenizer.is_file():
+        own["tokenizer.model"] = tokenizer
+    else:
+        names = _VOCABULARY_FILES | _OTHER_FILES
+        own = {name: tokenizer / name for name in names if (tokenizer / name).is_file()}
+    kept = {name: source / name for name in _OTHER_FILES if (source / name).is_file()}
+    for name, file in {**kept, **own}.items():
+        shutil.copyfile(file, target / name)
+
+
+def _copy_others(source: Path, target: Path, rows: int) -> list[str]:
+    """Copy what is neither weights nor tokenizer, with the new number of rows; return what is left out."""
+    left_out = []
+    written = {entry.name for entry in target.iterdir()} | _VOCABULARY_FILES | {DIGESTS_FILE}
+    for entry in sorted(source.iterdir()):
+        if entry.name in written:
+            continue
+        if entry.is_file() and entry.suffix not in (".bin", ".pt", ".pth", ".safetensors"):
+            shutil.copyfile(entry, target / entry.name)
+        else:
+            left_out.append(entry.name)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config["vocab_size"] = rows
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return left_out

@@ -1,0 +1,300 @@
+"""`nemo-run extend-vocab`, against transformers, SentencePiece and the rows themselves."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+import sentencepiece
+import tokenizers
+import torch
+from safetensors import safe_open
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from neva_model.checkpoints import extending
+from neva_model.checkpoints.extending import extend_vocabulary
+from neva_recipes.cli.main import main
+from neva_recipes.config import CheckpointError
+from neva_recipes.tokenizers import add_tokens
+from tests.sentencepiece_models import train_sentencepiece
+
+TEXT = ["a red square on a white ground", "which digit is this? seven, zero, five", "the answer is a leaf"]
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+OLD = 330
+"""Pieces of the SentencePiece model."""
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """A Llama with the tokenizer of its rows, its weights in several files."""
+    folder = tmp_path / "a llama"
+    torch.manual_seed(1)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=OLD)).to(torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="20KB")
+    train_sentencepiece(folder / "tokenizer.model", TEXT * 20, OLD)
+    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "legacy": False, "chat_template": "{{ 1 }}"}))
+    (folder / "LICENSE").write_text("mine")
+    return folder
+
+
+def byte_level(folder, vocab_size, more=()):
+    """Write a byte-level tokenizer; `more` are tokens behind its vocabulary."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(TEXT * 20, trainer)
+    backend.add_tokens([tokenizers.AddedToken(token, special=True) for token in more])
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>").save_pretrained(folder)
+    return backend
+
+
+def weights(folder):
+    found = {}
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as content:
+            found |= {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 not a dictionary
+    return found
+
+
+def assert_only_rows_were_added(before, after, matrices):
+    old, new = weights(before), weights(after)
+    assert old.keys() == new.keys()
+    for name, tensor in old.items():
+        assert new[name].dtype == tensor.dtype
+        kept = new[name][: len(tensor)] if name in matrices else new[name]
+        assert torch.equal(kept, tensor), name
+
+
+def with_extra_ids(folder, target):
+    add_tokens(str(folder), target)
+    return target
+
+
+def test_the_tokens_of_neva(llama, tmp_path, capsys):
+    tokenizer, out = with_extra_ids(llama, tmp_path / "tokenizer"), tmp_path / "out"
+    assert main(["extend-vocab", str(llama), str(out), "--tokenizer", str(tokenizer)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"wrote {out}: 8 new tokens, {OLD + 8} rows, {OLD} before"
+    assert lines[2] == f"    {OLD}  <extra_id_0>" and len(lines) == 10
+    matrices = ["model.embed_tokens.weight", "lm_head.weight"]
+    assert_only_rows_were_added(llama, out, matrices)
+    # The new rows, from what SentencePiece makes of the tokens.
+    splitter = sentencepiece.SentencePieceProcessor(str(llama / "tokenizer.model"), add_bos=False)
+    for name in matrices:
+        before, after = weights(llama)[name], weights(out)[name]
+        for number in range(8):
+            pieces = splitter.encode(f"a<extra_id_{number}>")[len(splitter.encode("a")) :]
+            expected = before[pieces].double().mean(0).to(torch.bfloat16)
+            assert torch.equal(after[OLD + number], expected)
+    # transformers reads all of it, and the old tokens have the old logits.
+    old, new = (AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval() for place in (llama, out))
+    assert new.config.vocab_size == OLD + 8
+    ids = torch.randint(3, OLD, (2, 20), generator=torch.Generator().manual_seed(0))
+    assert (new(ids).logits[..., :OLD] - old(ids).logits).abs().max() <= 1e-6
+    words = AutoTokenizer.from_pretrained(out)
+    assert words.encode("<extra_id_3>", add_special_tokens=False)[-1] == OLD + 3
+    assert words.chat_template == "{{ 1 }}"
+    assert (out / "LICENSE").read_text() == "mine"
+    size = json.loads((out / "model.safetensors.index.json").read_text())["metadata"]["total_size"]
+    assert size == sum(tensor.nbytes for tensor in weights(out).values())
+
+
+def test_a_recipe_takes_the_result(llama, tmp_path, capsys):
+    out = tmp_path / "out"
+    extend_vocabulary(llama, out, str(with_extra_ids(llama, tmp_path / "tokenizer")))
+    (tmp_path / "img").mkdir()
+    data = [{"id": "1", "conversations": [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a leaf"}]}] * 8
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    fields = [f"data.data_path={tmp_path / 'data.json'}", f"data.image_folder={tmp_path / 'img'}"]
+    fields += ["data.conv_template=nvgpt", "data.global_batch_size=8", "data.micro_batch_size=8", "--dry-run"]
+    assert main(["llava.finetune", "size=tiny", f"model.language={out}", *fields]) == 0
+    assert main(["llava.finetune", "size=tiny", f"model.language={llama}", *fields]) == 2
+    assert "has no special token <extra_id_" in capsys.readouterr().err
+
+
+def test_a_bare_model_file_keeps_what_goes_with_the_old_one(llama, tmp_path):
+    add_tokens(str(llama / "tokenizer.model"), tmp_path / "new.model", ["<a>"])
+    # What transformers needs to keep the token whole stands in a directory only; the rows are the same.
+    out = tmp_path / "out"
+    done = extend_vocabulary(llama, out, str(tmp_path / "new.model"))
+    assert done.tokens == {OLD: "<a>"}
+    assert json.loads((out / "tokenizer_config.json").read_text())["chat_template"] == "{{ 1 }}"
+    assert (out / "tokenizer.model").read_bytes() == (tmp_path / "new.model").read_bytes()
+
+
+def test_shared_matrices_and_words_of_a_byte_level_tokenizer(tmp_path):
+    source, tokenizer, out = tmp_path / "source", tmp_path / "tokenizer", tmp_path / "out"
+    rows = len(byte_level(source, 280).get_vocab())
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES, vocab_size=rows, tie_word_embeddings=True))
+    model.save_pretrained(source)
+    old = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
+    byte_level(tokenizer, 310, ["<|image|>"])
+    done = extend_vocabulary(source, out, str(tokenizer))
+    assert done.matrices == ("model.embed_tokens.weight",) and done.rows == 311
+    assert_only_rows_were_added(source, out, done.matrices)
+    before, after = (weights(folder)["model.embed_tokens.weight"] for folder in (source, out))
+    words = {number: tokenizers.decoders.ByteLevel().decode([token]) for number, token in done.tokens.items()}
+    assert len(words) == 31 and words[310] == "<|image|>" and any(word.startswith(" ") for word in words.values())
+    for number, word in words.items():
+        torch.testing.assert_close(after[number], before[old.encode(word).ids].mean(0), rtol=0, atol=1e-7)
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("init", ["mean", "zero"])
+def test_other_rows_and_padding(llama, tmp_path, init):
+    tokenizer, out = with_extra_ids(llama, tmp_path / "tokenizer"), tmp_path / "out"
+    words = [
+        "extend-vocab",
+        str(llama),
+        str(out),
+        "--tokenizer",
+        str(tokenizer),
+        "--init",
+        init,
+        "--divisible-by",
+        "64",
+    ]
+    assert main(words) == 0
+    # ceil(338 / 64) * 64 = 384 rows; NeMo's count of new rows is 384 - 330.
+    before, after = (weights(folder)["lm_head.weight"].double() for folder in (llama, out))
+    assert after.shape == (384, 32) and json.loads((out / "config.json").read_text())["vocab_size"] == 384
+    mean = before.mean(0).to(torch.bfloat16).double()
+    assert torch.equal(after[OLD:338], torch.zeros(8, 32).double() if init == "zero" else mean.expand(8, -1))
+    assert torch.equal(after[338:], mean.expand(46, -1))
+
+
+def test_rows_to_spare_are_used_first(tmp_path):
+    """As in Qwen, whose matrices have more rows than its tokenizer has tokens."""
+    source, tokenizer, out = tmp_path / "source", tmp_path / "tokenizer", tmp_path / "out"
+    rows = len(byte_level(source, 280).get_vocab())
+    model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=rows + 20, n_positions=64))
+    model.save_pretrained(source)
+    byte_level(tokenizer, 290)
+    done = extend_vocabulary(source, out, str(tokenizer), init="zero")
+    assert (done.rows, done.rows_before) == (rows + 20, rows + 20)
+    before, after = (weights(folder)["transformer.wte.weight"] for folder in (source, out))
+    changed = [number for number in range(rows + 20) if not torch.equal(before[number], after[number])]
+    assert changed == list(done.tokens) == list(range(280, 290))
+
+
+def test_a_moved_id_is_named(llama, tmp_path, capsys):
+    train_sentencepiece(tmp_path / "other.model", [*TEXT * 20, "something else entirely"], OLD + 5)
+    assert main(["extend-vocab", str(llama), str(tmp_path / "out"), "--tokenizer", str(tmp_path / "other.model")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: tokenizer {tmp_path / 'other.model'}: ") and error.count("\n") == 1
+    assert "which has the id" in error and "so none of them may move" in error
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def same_tokenizer(llama, tmp_path):
+    return llama, "nothing to extend"
+
+
+def with_eyes(llama, tmp_path):
+    text, vision = LlamaConfig(**SIZES, vocab_size=OLD), CLIPVisionConfig(**SIZES, image_size=28, patch_size=14)
+    LlavaForConditionalGeneration(LlavaConfig(text_config=text, vision_config=vision)).save_pretrained(
+        tmp_path / "llava"
+    )
+    return tmp_path / "llava", "holds a LlavaForConditionalGeneration, expected a language model alone"
+
+
+def without_tokenizer(llama, tmp_path):
+    (llama / "tokenizer.model").unlink()
+    return llama, "holds no tokenizer.json and no tokenizer.model"
+
+
+def pickled(llama, tmp_path):
+    state = weights(llama)
+    for file in llama.glob("*.safetensors*"):
+        file.unlink()
+    torch.save(state, llama / "pytorch_model.bin")
+    return llama, "expected safetensors"
+
+
+def lost_shard(llama, tmp_path):
+    min(llama.glob("*.safetensors")).unlink()
+    return llama, "is missing"
+
+
+def cut_shard(llama, tmp_path):
+    file = max(llama.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    return llama, "is damaged or incomplete"
+
+
+def other_family(llama, tmp_path):
+    config = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps({**config, "model_type": "mixtral"}))
+    return llama, "model_type is mixtral"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [same_tokenizer, with_eyes, without_tokenizer, pickled, lost_shard, cut_shard, other_family],
+    ids=lambda case: case.__name__,
+)
+def test_one_line_says_why_not(case, llama, tmp_path, capsys):
+    tokenizer = with_extra_ids(llama, tmp_path / "tokenizer")
+    source, message = case(llama, tmp_path)
+    named = llama if case is same_tokenizer else tokenizer
+    capsys.readouterr()  # transformers shows its progress
+    assert main(["extend-vocab", str(source), str(tmp_path / "out"), "--tokenizer", str(named)]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_nothing_is_written_over_and_nothing_is_left_of_a_full_disk(llama, tmp_path, monkeypatch):
+    tokenizer, out = str(with_extra_ids(llama, tmp_path / "tokenizer")), tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(CheckpointError, match="exists already"):
+        extend_vocabulary(llama, out, tokenizer)
+    out.rmdir()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(extending.extend, "copy_weights", full)
+    with pytest.raises(CheckpointError, match="out: cannot be written: No space left on device"):
+        extend_vocabulary(llama, out, tokenizer)
+    assert not out.exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_a_kill_leaves_no_directory_and_the_next_try_works(llama, tmp_path):
+    tokenizer, out = str(with_extra_ids(llama, tmp_path / "tokenizer")), tmp_path / "out"
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from neva_model.checkpoints.extending import extend\n"
+        "copy = extend._copy_others\n"
+        "def killed(*arguments):\n"
+        "    copy(*arguments)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "extend._copy_others = killed\n"
+        "extend.extend_vocabulary(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, llama, out, tokenizer], capture_output=True)
+    assert done.returncode == -9 and not out.exists()
+    extend_vocabulary(llama, out, tokenizer)
+    assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == OLD + 8
+    assert not list(tmp_path.glob(".out*"))
