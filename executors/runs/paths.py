@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import os
+import shlex
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,15 @@ from neva_recipes.config import RunError, expand_path, local_path, near_words, p
 from neva_recipes.run_directory.layout import JOB_FILE
 from neva_recipes.run_directory.stages import stage_directories, stage_directory
 
-__all__ = ["NEWEST", "find_run_directories", "find_run_directory", "is_pattern", "list_run_directories", "near_runs"]
+__all__ = [
+    "NEWEST",
+    "find_run_directories",
+    "find_run_directory",
+    "is_pattern",
+    "list_run_directories",
+    "near_runs",
+    "runs_above",
+]
 
 NEWEST = "latest"
 """The word for the newest run."""
@@ -39,6 +48,20 @@ def is_pattern(word: str) -> bool:
 def near_runs(wanted: str, runs_dir: str | Path) -> list[str]:
     """Return up to three names of runs that are similar to a wrong one, the most similar first."""
     return _Folder(runs_dir).near(wanted)
+
+
+def runs_above(runs_dir: str | Path) -> str:
+    """Return the end of a message about a folder without runs, if a folder above has one of this name with runs.
+
+    People type commands in a subfolder of the one in which they have started their runs.
+    """
+    name = Path(runs_dir)
+    if name.is_absolute() or ".." in name.parts:
+        return ""
+    above = Path.cwd().parents
+    places = (Path(*[".."] * level, name) for level in range(1, len(above)))  # not the root of the file system
+    found = next((place for place in places if _has_runs(place)), None)
+    return "" if found is None else f"; there are some in {found}: --runs-dir {shlex.quote(str(found))}"
 
 
 class _Folder:
@@ -82,9 +105,15 @@ class _Folder:
         if whole and last and (last == NEWEST or is_pattern(last)) and path_is(path.parent, Path.is_dir):
             return find_run_directories(last, path.parent)
         if is_pattern(wanted):
-            raise RunError(f"no run matches {wanted!r} in {self._runs_dir}; nemo-run status lists them")
+            other = self._other_folder or "; nemo-run status lists them"
+            raise RunError(f"no run matches {wanted!r} in {self._runs_dir}{other}")
         hint = f" (did you mean {', '.join(near)}?)" if (near := self.near(wanted) or _near_paths(wanted)) else ""
-        raise RunError(f"no run {wanted!r} in {self._runs_dir}{hint}")
+        raise RunError(f"no run {wanted!r} in {self._runs_dir}{hint or self._other_folder}")
+
+    @property
+    def _other_folder(self) -> str:
+        """The end of a message that names another folder with runs, if this one has none."""
+        return "" if self.directories else runs_above(self._runs_dir)
 
     def near(self, wanted: str) -> list[str]:
         """Return what `near_runs` returns."""
@@ -175,6 +204,13 @@ def _directories(runs_dir: str | Path) -> dict[str, Path]:
     places: dict[str, Path] = {}
     paths.sort(key=lambda path: (path.is_symlink(), path.name))
     return {path.name: places.setdefault(os.path.realpath(path), path) for path in paths}
+
+
+def _has_runs(folder: Path) -> bool:
+    try:
+        return bool(_directories(folder))
+    except RunError:
+        return False
 
 
 def _is_run(path: Path) -> bool:

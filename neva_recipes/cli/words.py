@@ -74,6 +74,9 @@ FIELD_WORDS: Mapping[str, str] = {
 _RESUME = frozenset({"resume", "resume_from", "resume_from_checkpoint", "resume_from_ckpt", "ckpt_path"})
 """Words of other trainers for resuming a run, which is a command here."""
 
+_PLACES = frozenset({"output_dir", "save_dir", "exp_dir", "default_root_dir", "results_dir", "run_dir", "log_dir"})
+"""Words of other trainers for the folder of what a run writes, which is a flag here."""
+
 _ABSENT = re.compile(r"q?lora(_.*)?|peft(_.*)?|adapters?|load_in_[48]bit")
 
 
@@ -90,6 +93,8 @@ def hint_of(setting: str, value: str = "") -> str | None:
     if names[-1] in _RESUME:
         run = "RUN" if value in ("", "true", "VALUE") else value
         return f" (did you mean nemo-run resume {run}?)"
+    if names[-1] in _PLACES:
+        return f" (did you mean --runs-dir {'FOLDER' if value in ('', 'VALUE') else value}?)"
     return f" (did you mean {FIELD_WORDS[names[-1]]}?)" if names[-1] in FIELD_WORDS else None
 
 

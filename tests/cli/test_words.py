@@ -35,6 +35,12 @@ MEANT = [
     (["rerun", "s2", "--size", "tiny"], "--size: no such flag of nemo-run rerun (flags: "),
     (["llava.finetune", "--dryrun"], "--dryrun: no such flag of nemo-run (did you mean --dry-run?)"),
     (["llava.finetune", "learning_rate=1e-4"], "learning_rate: no such field (did you mean optim.lr?)"),
+    (["llava.finetune", "output_dir=out"], "output_dir: no such field (did you mean --runs-dir"),
+    (["llava.finetune", "exp_manager.exp_dir=out"], "did you mean --runs-dir"),
+    (
+        ["llava.finetune", "--output-dir", "out"],
+        "no such flag of nemo-run (did you mean --runs-dir out?)",
+    ),
     (["llava.finetune", "lr=1e-4"], "lr: no such field (did you mean optim.lr?)"),
     (["llava.finetune", "data.max_length=12"], "data.max_length: no such field (did you mean data.sequence_length?)"),
     (["llava.finetune", "optim.learning_rate=1"], "optim.learning_rate: no such field (did you mean optim.lr?)"),

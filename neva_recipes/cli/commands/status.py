@@ -122,6 +122,7 @@ def _view(run: "Run | None", runs_dir: Path) -> tuple[list[str], list[_Row]]:
     """Return lines on one run or all, and the runs themselves."""
     from executors.pipelines.directory import run_warnings, stage_statuses, stage_table
     from executors.pipelines.spec import is_pipeline
+    from executors.runs.paths import runs_above
 
     if run is not None:
         status = run.status()
@@ -137,7 +138,7 @@ def _view(run: "Run | None", runs_dir: Path) -> tuple[list[str], list[_Row]]:
         facts["warnings"] = [*above, *map(one_line, run_warnings(run))] or None
         return [*fact_lines(facts), *(["", *stage_table(stages)] if stages else [])], rows
     rows = _of_all(runs_dir, _row)
-    return (list(_table(rows)) if rows else [f"no runs in {runs_dir}"]), rows
+    return (list(_table(rows)) if rows else [f"no runs in {runs_dir}{runs_above(runs_dir)}"]), rows
 
 
 def _of_all(runs_dir: Path, look: "Callable[[Run], T]") -> list[T]:
