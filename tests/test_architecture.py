@@ -46,7 +46,7 @@ ARROWS = {
         "neva_recipes.config",
         "neva_recipes.terminal",
     },
-    # Tools that make tokenizers.
+    # Tools that make tokenizers and measure them.
     "neva_recipes.tokenizers": {
         "neva_recipes.tokenizers",
         "neva_recipes.config",

@@ -1,22 +1,29 @@
-"""Tools that make tokenizers: train one, merge two, add tokens."""
+"""Tools that make tokenizers (train one, merge two, add tokens) and measure them."""
 
 from neva_recipes.tokenizers._places import find_tokenizer
+from neva_recipes.tokenizers._scripts import UNSPACED
 from neva_recipes.tokenizers._texts import TEXT_KEYS
 from neva_recipes.tokenizers._union import Union
 from neva_recipes.tokenizers.adding import EXTRA_TOKENS, Addition, add_tokens
+from neva_recipes.tokenizers.comparing import Comparison, Cost, ScriptCosts, compare
 from neva_recipes.tokenizers.merging import ChangedLine, Merger, OldText, merge
 from neva_recipes.tokenizers.training import Kind, train
 
 __all__ = [
     "EXTRA_TOKENS",
     "TEXT_KEYS",
+    "UNSPACED",
     "Addition",
     "ChangedLine",
+    "Comparison",
+    "Cost",
     "Kind",
     "Merger",
     "OldText",
+    "ScriptCosts",
     "Union",
     "add_tokens",
+    "compare",
     "find_tokenizer",
     "merge",
     "train",

@@ -4,7 +4,7 @@ from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument
 from neva_recipes.terminal import tell
 from neva_recipes.tokenizers import TEXT_KEYS
 
-__all__ = ["SOURCE", "add_json_keys", "add_target", "keys_of", "tell_of_json"]
+__all__ = ["SOURCE", "add_json_keys", "add_target", "add_text", "keys_of", "tell_of_json"]
 
 SOURCE = "a .model file, a directory, or a hub name"
 
@@ -23,6 +23,18 @@ def add_json_keys(parser: StrictParser) -> None:
         metavar="K",
         default=",".join(TEXT_KEYS),
         help=f"fields of JSONL that hold text, as title,text ({','.join(TEXT_KEYS)})",
+    )
+
+
+def add_text(parser: StrictParser) -> None:
+    """Add --text, which every action that measures has."""
+    parser.add_argument(
+        "--text",
+        metavar="FILE",
+        type=path_argument,
+        action="append",
+        required=True,
+        help="file of text: lines, or JSONL; several: --text A --text B",
     )
 
 

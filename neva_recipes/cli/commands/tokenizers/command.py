@@ -11,6 +11,7 @@ _ACTIONS: dict[str, tuple[str, str, str]] = {
     "add-tokens": ("add", "add_action", "tokens into a SentencePiece model"),
     "merge": ("merge", "merge_action", "the tokenizer of a new language into that of a model"),
     "train": ("train", "train_action", "a tokenizer on text of your own"),
+    "compare": ("compare", "compare_action", "tokens per word and per byte of a text, by script"),
 }
 """The module of each action, its function, and its meaning; only the requested one is loaded."""
 

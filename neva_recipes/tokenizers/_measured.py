@@ -1,0 +1,116 @@
+"""A tokenizer as it is measured: its tokens with their places in a text, whatever its kind."""
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neva_recipes.config import PlainTable, path_is
+from neva_recipes.tokenizers._byte_level_files import backend_of, is_byte_level, read_json
+from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens
+from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
+
+__all__ = ["MeasuredTokenizer", "open_measured"]
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+_REPLACED = "\ufffd"
+"""What a decoder writes for bytes that are no character."""
+
+
+@dataclass(frozen=True)
+class MeasuredTokenizer:
+    """A tokenizer that can be measured.
+
+    Attributes:
+        name: How it was named.
+        size: One more than its largest id.
+        encode: Returns the tokens of a text: their ids, and the place of the character at which each begins.
+        decode: Returns the text of ids.
+        tokens: The token of every id.
+        unknown: Ids that stand for text that has no token.
+        partial: Ids that stand for bytes which are no whole character.
+    """
+
+    name: str
+    size: int
+    encode: Callable[[str], tuple[list[int], list[int]]]
+    decode: Callable[[Sequence[int]], str]
+    tokens: dict[int, str]
+    unknown: frozenset[int]
+    partial: frozenset[int]
+
+
+def open_measured(name: str) -> MeasuredTokenizer:
+    """Open a tokenizer that is named as data.tokenizer is.
+
+    Raises:
+        DataError: There is none, or it cannot be used.
+    """
+    place = find_tokenizer(name)
+    if path_is(place / JSON_FILE):
+        return _of_json(name, place, read_json(place))
+    return _of_sentencepiece(name, open_place(place))
+
+
+def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
+    model, processor = file.model, loaded(file.path, file.model)
+    outside = {} if file.folder is None else outside_tokens(file.folder)
+
+    # Releases name it differently, and count its offsets in bytes or in characters; surfaces add up to the text in all.
+    encode_proto = getattr(processor, "encode_as_proto", None) or processor.EncodeAsImmutableProto
+
+    def encode(text: str) -> tuple[list[int], list[int]]:
+        pieces = encode_proto(text).pieces
+        places = itertools.accumulate((len(piece.surface) for piece in pieces), initial=0)
+        return [piece.id for piece in pieces], list(places)[: len(pieces)]
+
+    def ids_of(kind: int) -> frozenset[int]:
+        return frozenset(number for number, piece in enumerate(model.pieces) if piece.type == kind)
+
+    return MeasuredTokenizer(
+        name=name,
+        size=max([len(model.pieces), *(number + 1 for number in outside.values())]),
+        encode=encode,
+        decode=lambda ids: str(processor.decode(list(ids))),
+        tokens={number: piece.piece for number, piece in enumerate(model.pieces)},
+        unknown=ids_of(model.SentencePiece.UNKNOWN),
+        partial=ids_of(model.SentencePiece.BYTE),
+    )
+
+
+def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
+    backend = backend_of(folder / JSON_FILE, layout)
+    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+    outside = outside_tokens(folder)
+
+    def encode(text: str) -> tuple[list[int], list[int]]:
+        found = backend.encode(text, add_special_tokens=False)
+        return list(found.ids), [start for start, _ in found.offsets]
+
+    return MeasuredTokenizer(
+        name=name,
+        size=max([*vocabulary.values(), *outside.values()], default=-1) + 1,
+        encode=encode,
+        decode=lambda ids: str(backend.decode(list(ids), skip_special_tokens=False)),
+        tokens={number: token for token, number in vocabulary.items()},
+        unknown=_unknown(layout["model"], vocabulary),
+        partial=_partial(backend, layout),
+    )
+
+
+def _unknown(model: PlainTable, vocabulary: dict[str, int]) -> frozenset[int]:
+    number = model.get("unk_id") if model.get("type") == "Unigram" else vocabulary.get(str(model.get("unk_token")))
+    return frozenset() if number is None else frozenset([number])
+
+
+def _partial(backend: Any, layout: PlainTable) -> frozenset[int]:
+    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=False)
+    if not is_byte_level(layout):
+        return frozenset(number for token, number in vocabulary.items() if _BYTE.fullmatch(token))
+    from tokenizers.decoders import ByteLevel
+
+    decoder = ByteLevel()
+    return frozenset(number for token, number in vocabulary.items() if _REPLACED in decoder.decode([token]))

@@ -1,0 +1,116 @@
+"""What tokenizers make of a text, counted by hand and by the libraries."""
+
+import json
+
+import pytest
+import sentencepiece
+
+from neva_recipes.cli.main import main
+from neva_recipes.config import DataError
+from neva_recipes.tokenizers import Cost, add_tokens, compare
+from tests.tokenizers.reading import library, transformers_ids
+from tests.tokenizers.texts import byte_level_directory, english_lines, llama_directory, made_lines
+
+MIXED = "don't go, αβγ 12 δε 日本、カナ क्या x"
+"""Two Latin words, two Greek ones, four letters of Han and Kana, one word with marks, one more Latin word."""
+
+
+@pytest.fixture(scope="module")
+def single_bytes(tmp_path_factory):
+    """A tokenizer without merges: each byte is a token."""
+    return byte_level_directory(tmp_path_factory.mktemp("bytes") / "single", ["a"], 256)
+
+
+def by_script(found):
+    return {costs.script: costs for costs in found.scripts}
+
+
+def test_each_script_counts_for_itself(single_bytes, tmp_path):
+    (tmp_path / "mixed.txt").write_text(MIXED, encoding="utf-8")
+    found = by_script(compare([str(single_bytes)], [tmp_path / "mixed.txt"]))
+    # 12 is a word that belongs to the letters behind it.
+    assert {script: costs.words for script, costs in found.items()} == {
+        **{None: 11, "Latin": 3, "Greek": 3, "Han": 2, "Kana": 2, "Devanagari": 1},
+    }
+    # What is no letter belongs to the letter behind it: a space before each word, the comma before Greek.
+    sizes = {
+        "Latin": len(b"don't go x"),
+        "Greek": len(", αβγ 12 δε".encode()),
+        "Han": len(" 日本".encode()),
+        "Kana": len("、カナ".encode()),
+        "Devanagari": len(" क्या".encode()),
+    }
+    assert {script: costs.size for script, costs in found.items()} == {None: len(MIXED.encode()), **sizes}
+    assert {script: costs.costs[0].tokens for script, costs in found.items()} == {None: len(MIXED.encode()), **sizes}
+    assert found["Greek"].costs == (Cost(tokens=16, unknown=0, partial=10),)
+    assert found["Latin"].costs == (Cost(tokens=10, unknown=0, partial=0),)
+
+
+def test_tokens_are_those_of_the_libraries(english_model, tmp_path):
+    lines = [*english_lines()[:300], *made_lines("greek", 300)]
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"t": line}) for line in lines))
+    llama = llama_directory(tmp_path / "llama", english_model)
+    qwen = byte_level_directory(tmp_path / "qwen", english_lines(), 600, ("<|end|>",))
+    found = compare([str(english_model), str(llama), str(qwen)], [tmp_path / "text.jsonl"], ["t"])
+    ids = [library(english_model).encode(lines), transformers_ids(llama, lines), transformers_ids(qwen, lines)]
+    assert [cost.tokens for cost in found.scripts[0].costs] == [sum(map(len, rows)) for rows in ids]
+    assert found.sizes == (700, 700, 601) and found.lines == 600
+    processor = library(english_model)
+    assert found.scripts[0].costs[0].partial == sum(processor.is_byte(one) for row in ids[0] for one in row)
+    for number in range(3):
+        assert sum(costs.costs[number].tokens for costs in found.scripts[1:]) == found.scripts[0].costs[number].tokens
+    words = sum(len(line.split()) for line in made_lines("greek", 300))
+    assert by_script(found)["Greek"].words == words
+
+
+def test_unknown_tokens_are_counted(tmp_path):
+    with (tmp_path / "unigram.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(made_lines("latin", 300)), model_writer=file, vocab_size=100, minloglevel=2
+        )
+    (tmp_path / "text.txt").write_text("αβγ δε\n", encoding="utf-8")
+    found = compare([str(tmp_path / "unigram.model")], [tmp_path / "text.txt"])
+    processor = library(tmp_path / "unigram.model")
+    unknown = processor.encode("αβγ δε").count(processor.unk_id())
+    assert unknown == 2 and found.scripts[0].costs[0].unknown == 2
+
+
+def test_the_table(english_model, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(f"{MIXED}\n" * 2000, encoding="utf-8")
+    add_tokens(str(english_model), tmp_path / "new.model")
+    words = [
+        "tokenizer",
+        "compare",
+        str(english_model),
+        str(tmp_path / "new.model"),
+        "--text",
+        str(tmp_path / "text.txt"),
+    ]
+    assert main(words) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:2] == [f"1: {english_model}, 700 tokens", f"2: {tmp_path}/new.model, 708 tokens"]
+    assert max(map(len, shown[2:])) <= 80
+    rows = [line.split() for line in shown if line.startswith("Latin")]
+    assert rows[0][:3] == ["Latin", "6,000", "1"]
+    assert "Words are letters in Han, Kana, Thai" in " ".join(shown)
+    assert main([*words, "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    first = document["tokenizers"][0]
+    assert (document["schema"], document["lines"], first["vocabulary"]) == (1, 2000, 700)
+    assert first["scripts"][0]["script"] is None and first["scripts"][0]["words"] == 22000
+    assert first["scripts"][0]["tokens"] == 2000 * len(library(english_model).encode(MIXED))
+
+
+def test_what_cannot_be_compared(english_model, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("text\n")
+    (tmp_path / "bad.model").write_bytes(english_model.read_bytes()[:2001])
+    with pytest.raises(DataError, match=r"bad\.model: (is not a SentencePiece model|ends after piece)"):
+        compare([str(tmp_path / "bad.model")], [tmp_path / "text.txt"])
+    with pytest.raises(DataError, match=r"no\.txt: cannot be read: No such file"):
+        compare([str(english_model)], [tmp_path / "no.txt"])
+    assert main(["tokenizer", "compare", str(english_model)]) == 2
+    assert "--text" in capsys.readouterr().err
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "tokenizer.json").write_text("{")
+    assert main(["tokenizer", "compare", str(tmp_path / "folder" / "tokenizer.json"), "--text", "a"]) == 2
+    assert "is one file of a tokenizer: name its folder" in capsys.readouterr().err
