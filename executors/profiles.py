@@ -28,6 +28,7 @@ import fiddle as fdl
 
 from executors.base import Executor
 from executors.kinds import kind_class
+from executors.recipe_words import hint_of_recipe
 from neva_recipes.config import (
     DraftNode,
     RecipeError,
@@ -127,7 +128,7 @@ def _config_of(path: Path, text: str, name: str, table: Mapping[str, Any]) -> Dr
             continue
         where = _place(path, text, name, key)
         if key not in types:
-            hint = suggest(key, types) or f"; expected one of {', '.join(types)}"
+            hint = hint_of_recipe(key) or suggest(key, types) or f"; expected one of {', '.join(types)}"
             raise RecipeError(f"{where}: [{name}] {key}: {cls.kind} executors have no such field{hint}")
         part = value
         try:

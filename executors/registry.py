@@ -6,9 +6,11 @@ from functools import partial
 from executors.base import Executor
 from executors.kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, kind_class
 from executors.profiles import Profile, python_profiles, toml_profiles
+from executors.recipe_words import hint_of_recipe
 from neva_recipes.config import (
     COMMAND_LINE,
     Draft,
+    NoSuchFieldError,
     RunError,
     UserError,
     build,
@@ -80,8 +82,7 @@ def executor_config(profile: Profile, overrides: Mapping[str, str]) -> Draft[Exe
     """
     executor: Draft[Executor] = profile.load()
     with value_from(COMMAND_LINE):
-        for path, text in overrides.items():
-            set_field(executor, path, text)
+        _set_fields(executor, overrides)
     return executor
 
 
@@ -97,9 +98,18 @@ def changed_executor(executor: Executor, overrides: Mapping[str, str]) -> Execut
     """
     fields = {name: getattr(executor, name) for name in field_types(type(executor))}
     changed = config(type(executor), **fields)
-    for path, text in overrides.items():
-        set_field(changed, path, text)
+    _set_fields(changed, overrides)
     return build(changed)
+
+
+def _set_fields(executor: Draft[Executor], overrides: Mapping[str, str]) -> None:
+    for path, text in overrides.items():
+        try:
+            set_field(executor, path, text)
+        except NoSuchFieldError:
+            if not (hint := hint_of_recipe(path)):
+                raise
+            raise NoSuchFieldError(f"executor.{path}: no such field{hint}") from None
 
 
 def find_profile(name: str, recipes: Files = ()) -> Profile:
