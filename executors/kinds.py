@@ -8,7 +8,7 @@ A package offers a kind by an entry point:
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from executors.base import Executor
 from neva_recipes.config import RunError, suggest
 from neva_recipes.user_code import PackageObject, package_objects
 
-__all__ = ["ENTRY_POINT_GROUP", "ExecutorKind", "executor_kinds", "find_kind", "kind_class"]
+__all__ = ["ENTRY_POINT_GROUP", "ExecutorKind", "executor_kinds", "find_kind", "hint_of_recipe", "kind_class"]
 
 ENTRY_POINT_GROUP = "neva_recipes.executors"
 
@@ -30,6 +30,15 @@ _BUILT_IN = {
 
 _OF_PIPELINES = {"pipeline": "executors.pipelines.executor:PipelineExecutor"}
 """Kinds that users cannot choose; only job.json of a pipeline names them."""
+
+_WORDS_OF_RECIPES: Mapping[str, tuple[str, ...]] = {
+    "trainer.devices": (
+        *("devices", "gpus", "gpus_per_node", "n_gpus", "nproc_per_node", "ntasks", "ntasks_per_node", "num_gpus"),
+        *("tasks", "tasks_per_node"),
+    ),
+    "trainer.num_nodes": ("n_nodes", "nnodes", "node_count", "nodes", "num_nodes"),
+}
+"""Words of Slurm and of other launchers, by the field of the recipe that is meant: the recipe says how large a job is, and no executor."""
 
 
 @dataclass(frozen=True)
@@ -115,3 +124,17 @@ def _load_offered(offered: PackageObject) -> type[Executor]:
         raise RunError(f"{where}: {cls.__name__}.kind is {getattr(cls, 'kind', None)!r}: expected {offered.name!r}")
     found: type[Executor] = cls
     return found
+
+
+def hint_of_recipe(name: str) -> str:
+    """Return the end of a message about a field that an executor does not have: the field of the recipe that is meant.
+
+    Args:
+        name: The field as it was written, such as `gpus-per-node`.
+
+    Returns:
+        Empty if no field of a recipe is meant.
+    """
+    word = name.replace("-", "_").lower()
+    fields = [field for field, words in _WORDS_OF_RECIPES.items() if word in words]
+    return f" (did you mean {fields[0]}, which is a field of the recipe?)" if fields else ""

@@ -27,8 +27,7 @@ from typing import Any
 import fiddle as fdl
 
 from executors.base import Executor
-from executors.kinds import kind_class
-from executors.recipe_words import hint_of_recipe
+from executors.kinds import hint_of_recipe, kind_class
 from neva_recipes.config import (
     DraftNode,
     RecipeError,

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from executors.base import Executor
-from executors.kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, kind_class
+from executors.kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, hint_of_recipe, kind_class
 from executors.profiles import Profile, python_profiles, toml_profiles
-from executors.recipe_words import hint_of_recipe
 from neva_recipes.config import (
     COMMAND_LINE,
     Draft,
