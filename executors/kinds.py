@@ -38,7 +38,7 @@ _WORDS_OF_RECIPES: Mapping[str, tuple[str, ...]] = {
     ),
     "trainer.num_nodes": ("n_nodes", "nnodes", "node_count", "nodes", "num_nodes"),
 }
-"""Words of Slurm and of other launchers, by the field of the recipe that is meant: the recipe says how large a job is, and no executor."""
+"""Words of Slurm and of other launchers for the size of a job, by the field of the recipe that is meant."""
 
 
 @dataclass(frozen=True)
