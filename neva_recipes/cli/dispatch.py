@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "chat": ("models.tools", "chat_command", "ask a trained model about images"),
     "evaluate": ("models.tools", "evaluate_command", "measure a trained model on held-out data"),
     "export": ("models.tools", "export_command", "write a trained model as a Hugging Face directory"),
-    "tokenizer": ("tokenizers.command", "tokenizer_command", "train, merge and compare tokenizers"),
+    "tokenizer": ("tokenizers.command", "tokenizer_command", "train, merge, compare and check tokenizers"),
     "extend-vocab": ("models.extend_vocab", "extend_vocab_command", "rows for the new tokens of a tokenizer"),
     "import-nemo": ("import_nemo", "import_nemo_command", "make a recipe of a NeMo configuration"),
     "completion": ("completion", "completion_command", "complete words in bash, zsh or fish"),

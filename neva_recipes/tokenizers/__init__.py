@@ -3,10 +3,10 @@
 from neva_recipes.tokenizers._places import find_tokenizer
 from neva_recipes.tokenizers._scripts import UNSPACED
 from neva_recipes.tokenizers._texts import TEXT_KEYS
-from neva_recipes.tokenizers._union import Union
 from neva_recipes.tokenizers.adding import EXTRA_TOKENS, Addition, add_tokens
+from neva_recipes.tokenizers.checking import ChangedText, Check, check
 from neva_recipes.tokenizers.comparing import Comparison, Cost, ScriptCosts, compare
-from neva_recipes.tokenizers.merging import ChangedLine, Merger, OldText, merge
+from neva_recipes.tokenizers.merging import ChangedLine, Merger, OldText, Union, merge
 from neva_recipes.tokenizers.training import Kind, train
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "UNSPACED",
     "Addition",
     "ChangedLine",
+    "ChangedText",
+    "Check",
     "Comparison",
     "Cost",
     "Kind",
@@ -23,6 +25,7 @@ __all__ = [
     "ScriptCosts",
     "Union",
     "add_tokens",
+    "check",
     "compare",
     "find_tokenizer",
     "merge",

@@ -10,6 +10,7 @@ from typing import Any
 from neva_recipes.config import PlainTable, path_is
 from neva_recipes.tokenizers._byte_level_files import backend_of, is_byte_level, read_json
 from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens
+from neva_recipes.tokenizers._producible import lost_pieces, parts_of
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
 
 __all__ = ["MeasuredTokenizer", "open_measured"]
@@ -32,6 +33,8 @@ class MeasuredTokenizer:
         tokens: The token of every id.
         unknown: Ids that stand for text that has no token.
         partial: Ids that stand for bytes which are no whole character.
+        lost: Returns the tokens that no text becomes, special tokens left out; `None` if this is not known for the
+            kind of the tokenizer.
     """
 
     name: str
@@ -41,6 +44,7 @@ class MeasuredTokenizer:
     tokens: dict[int, str]
     unknown: frozenset[int]
     partial: frozenset[int]
+    lost: Callable[[], tuple[str, ...] | None]
 
 
 def open_measured(name: str) -> MeasuredTokenizer:
@@ -78,6 +82,16 @@ def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
         tokens={number: piece.piece for number, piece in enumerate(model.pieces)},
         unknown=ids_of(model.SentencePiece.UNKNOWN),
         partial=ids_of(model.SentencePiece.BYTE),
+        lost=lambda: _lost_of_sentencepiece(file, ids_of(model.SentencePiece.NORMAL)),
+    )
+
+
+def _lost_of_sentencepiece(file: SentencePieceFile, normal: frozenset[int]) -> tuple[str, ...] | None:
+    trainer = file.model.trainer_spec
+    if trainer.model_type not in (trainer.BPE, trainer.UNIGRAM):
+        return None
+    return tuple(
+        file.model.pieces[number].piece for number in sorted(lost_pieces(file.path, file.model, sorted(normal)))
     )
 
 
@@ -98,7 +112,17 @@ def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
         tokens={number: token for token, number in vocabulary.items()},
         unknown=_unknown(layout["model"], vocabulary),
         partial=_partial(backend, layout),
+        lost=lambda: _lost_of_json(backend, layout),
     )
+
+
+def _lost_of_json(backend: Any, layout: PlainTable) -> tuple[str, ...] | None:
+    if layout["model"].get("type") != "BPE":
+        return None
+    special = {token["content"] for token in layout.get("added_tokens") or []}
+    vocabulary = backend.get_vocab(with_added_tokens=False)
+    normal = (token for token in sorted(vocabulary, key=vocabulary.__getitem__) if token not in special)
+    return tuple(token for token in normal if not _BYTE.fullmatch(token) and parts_of(backend.model, token) != [token])
 
 
 def _unknown(model: PlainTable, vocabulary: dict[str, int]) -> frozenset[int]:

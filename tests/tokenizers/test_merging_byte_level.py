@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from neva_recipes.cli.main import main
 from neva_recipes.config import DataError
 from neva_recipes.tokenizers import merge
+from tests.tokenizers.hand_made import hand_made_byte_level
 from tests.tokenizers.reading import transformers_ids
 from tests.tokenizers.texts import ALPHABETS, QWEN_SPLIT, byte_level_directory, english_lines, made_lines
 
@@ -97,32 +98,9 @@ def test_any_two(tmp_path_factory, scripts, seed, sizes, ignores):
             assert merged.encode(alone, add_special_tokens=False).ids == [after[token]]
 
 
-def hand_made(folder, merges, specials=()):
-    """Write a tokenizer of the letters a to e and some merges."""
-    folder.mkdir()
-    tokens = [*"abcde", *("".join(pair) for pair in merges)]
-    layout = {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": len(tokens) + place, "content": token, "special": True, "single_word": False, "lstrip": False}
-            | {"rstrip": False, "normalized": False}
-            for place, token in enumerate(specials)
-        ],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": [" ".join(pair) for pair in merges],
-        },
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(layout))
-    return folder
-
-
 def test_a_token_that_the_base_takes_apart_gets_a_merge_of_its_two_parts(tmp_path):
-    base = hand_made(tmp_path / "base", [("b", "c")], ["<end>"])
-    new = hand_made(tmp_path / "new", [("a", "b"), ("ab", "c"), ("c", "d"), ("ab", "cd"), ("d", "e")])
+    base = hand_made_byte_level(tmp_path / "base", [("b", "c")], ["<end>"])
+    new = hand_made_byte_level(tmp_path / "new", [("a", "b"), ("ab", "c"), ("c", "d"), ("ab", "cd"), ("d", "e")])
     found = merge(str(base), str(new), tmp_path / "m")
     # abc becomes a and bc, and gets that merge; then abcd, so far a, bc and d, becomes abc and d, and gets that one.
     assert found.tokens.added == ("ab", "abc", "cd", "abcd", "de")
@@ -133,8 +111,8 @@ def test_a_token_that_the_base_takes_apart_gets_a_merge_of_its_two_parts(tmp_pat
 
 
 def test_a_token_in_three_parts_is_left_out_with_its_merges(tmp_path):
-    base = hand_made(tmp_path / "base", [("b", "c")])
-    new = hand_made(tmp_path / "new", [("a", "b"), ("c", "d"), ("ab", "cd"), ("abcd", "e")])
+    base = hand_made_byte_level(tmp_path / "base", [("b", "c")])
+    new = hand_made_byte_level(tmp_path / "new", [("a", "b"), ("c", "d"), ("ab", "cd"), ("abcd", "e")])
     found = merge(str(base), str(new), tmp_path / "m")
     assert (found.tokens.added, found.tokens.unproducible) == (("ab", "cd"), ("abcd", "abcde"))
     assert json.loads((tmp_path / "m" / "tokenizer.json").read_text())["model"]["merges"] == ["b c", "a b", "c d"]

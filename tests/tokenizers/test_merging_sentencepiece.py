@@ -6,11 +6,11 @@ import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sentencepiece import sentencepiece_model_pb2
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import DataError
 from neva_recipes.tokenizers import add_tokens, merge
+from tests.tokenizers.hand_made import NORMAL, hand_made_sentencepiece
 from tests.tokenizers.reading import library, proto, transformers_ids
 from tests.tokenizers.texts import (
     ALPHABETS,
@@ -20,8 +20,6 @@ from tests.tokenizers.texts import (
     made_lines,
     train_model,
 )
-
-NORMAL = sentencepiece_model_pb2.ModelProto.SentencePiece.NORMAL
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +86,11 @@ def test_any_two(tmp_path_factory, scripts, seed, sizes, mixed):
     assert transformers_ids(folder / "merged", text) == after.encode(text)
 
 
-def hand_made(path, english_model, pieces):
-    """Write a model whose normal pieces are these, in the order of their scores."""
-    model = proto(english_model)
-    others = [piece for piece in model.pieces if piece.type != NORMAL]
-    del model.pieces[:]
-    model.pieces.extend(others)
-    for number, piece in enumerate(pieces):
-        model.pieces.add(piece=piece, score=-float(number))
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
 def test_what_the_base_takes_apart_is_left_out(english_model, tmp_path, capsys):
-    base = hand_made(tmp_path / "base.model", english_model, ["bc", "\u2581", "a", "b", "c", "d"])
-    new = hand_made(tmp_path / "new.model", english_model, ["ab", "cd", "abcd", "\u2581", "a", "b", "c", "d"])
+    base = hand_made_sentencepiece(tmp_path / "base.model", english_model, ["bc", "\u2581", "a", "b", "c", "d"])
+    new = hand_made_sentencepiece(
+        tmp_path / "new.model", english_model, ["ab", "cd", "abcd", "\u2581", "a", "b", "c", "d"]
+    )
     assert "abcd" in library(new).encode(" abcd", out_type=str)
     words = ["tokenizer", "merge", str(base), str(new), str(tmp_path / "m.model")]
     assert main(words) == 0

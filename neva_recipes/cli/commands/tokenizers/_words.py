@@ -1,12 +1,16 @@
 """Arguments and lines that several actions have."""
 
-from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument
-from neva_recipes.terminal import tell
+from collections.abc import Sequence
+
+from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, wrap
+from neva_recipes.terminal import one_line, tell
 from neva_recipes.tokenizers import TEXT_KEYS
 
-__all__ = ["SOURCE", "add_json_keys", "add_target", "add_text", "keys_of", "tell_of_json"]
+__all__ = ["SOURCE", "add_json_keys", "add_target", "add_text", "keys_of", "some_tokens", "tell_of_json"]
 
 SOURCE = "a .model file, a directory, or a hub name"
+
+_SHOWN = 8
 
 
 def add_target(parser: StrictParser) -> None:
@@ -56,3 +60,9 @@ def tell_of_json() -> None:
         "note",
         "tokenizer.json is left out, since it has the old vocabulary: transformers reads tokenizer.model instead",
     )
+
+
+def some_tokens(tokens: Sequence[str]) -> str:
+    """Return the first of some tokens, indented, and how many more there are."""
+    more = f" and {len(tokens) - _SHOWN:,} more" if len(tokens) > _SHOWN else ""
+    return wrap(", ".join(map(one_line, tokens[:_SHOWN])) + more, "    ")

@@ -1,4 +1,4 @@
-"""Makes tokenizers: `nemo-run tokenizer ACTION`."""
+"""Makes tokenizers, and measures them: `nemo-run tokenizer ACTION`."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,12 +12,13 @@ _ACTIONS: dict[str, tuple[str, str, str]] = {
     "merge": ("merge", "merge_action", "the tokenizer of a new language into that of a model"),
     "train": ("train", "train_action", "a tokenizer on text of your own"),
     "compare": ("compare", "compare_action", "tokens per word and per byte of a text, by script"),
+    "check": ("check", "check_action", "whether text comes back, and a template finds its tokens"),
 }
 """The module of each action, its function, and its meaning; only the requested one is loaded."""
 
 
 def tokenizer_command(argv: Sequence[str]) -> int:
-    """Make a tokenizer: `nemo-run tokenizer ACTION ...`."""
+    """Make or measure a tokenizer: `nemo-run tokenizer ACTION ...`."""
     if argv and argv[0] in _ACTIONS:
         module, function, _ = _ACTIONS[argv[0]]
         home = import_module(f"neva_recipes.cli.commands.tokenizers.{module}")

@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from neva_recipes.cli.arguments import StrictParser, path_argument, wrap
-from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_target, tell_of_json
+from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_target, some_tokens, tell_of_json
 from neva_recipes.terminal import one_line, tell
 from neva_recipes.tokenizers import Merger, OldText, merge
 
 __all__ = ["merge_action"]
-
-_SHOWN = 8
 
 
 def merge_action(argv: Sequence[str]) -> int:
@@ -18,7 +16,8 @@ def merge_action(argv: Sequence[str]) -> int:
         "nemo-run tokenizer merge",
         description=(
             "Write the tokenizer BASE with the tokens of NEW behind its own, which keep their\n"
-            "ids and come first. Both are SentencePiece models of BPE, or both byte-level BPE."
+            "ids and come first. Both are SentencePiece models of BPE, or both are byte-level\n"
+            "BPE."
         ),
     )
     parser.add_argument("base", metavar="BASE", type=path_argument, help=f"tokenizer of the model: {SOURCE}")
@@ -47,10 +46,10 @@ def _lines(found: Merger) -> Iterator[str]:
     yield f"  {tokens.duplicates:,} of NEW are in BASE already"
     if tokens.unproducible:
         yield f"  {len(tokens.unproducible):,} of NEW are left out: where BASE comes first no text becomes them:"
-        yield _some(tokens.unproducible)
+        yield some_tokens(tokens.unproducible)
     if tokens.not_taken:
         yield f"  {len(tokens.not_taken):,} special tokens of NEW are not taken (add-tokens adds them):"
-        yield _some(tokens.not_taken)
+        yield some_tokens(tokens.not_taken)
     if found.old_text is not None:
         yield from _old_lines(found.old_text)
 
@@ -59,8 +58,3 @@ def _old_lines(old: OldText) -> Iterator[str]:
     yield f"  {old.changed:,} of {old.lines:,} lines of old text have other ids{':' if old.changed else ''}"
     for line in old.first:
         yield wrap(f"line {line.number}: {', '.join(map(one_line, line.pieces)) or 'tokens of BASE'}", "    ")
-
-
-def _some(tokens: Sequence[str]) -> str:
-    more = f" and {len(tokens) - _SHOWN:,} more" if len(tokens) > _SHOWN else ""
-    return wrap(", ".join(map(one_line, tokens[:_SHOWN])) + more, "    ")

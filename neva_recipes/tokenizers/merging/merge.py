@@ -14,11 +14,11 @@ from neva_recipes.tokenizers._byte_level_files import (
     open_byte_level,
     read_json,
 )
-from neva_recipes.tokenizers._merging_byte_level import unite_byte_level
-from neva_recipes.tokenizers._merging_sentencepiece import unite_sentencepiece
 from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
-from neva_recipes.tokenizers._union import Union
+from neva_recipes.tokenizers.merging._byte_level import unite_byte_level
+from neva_recipes.tokenizers.merging._sentencepiece import unite_sentencepiece
+from neva_recipes.tokenizers.merging._union import Union
 
 __all__ = ["ChangedLine", "Merger", "OldText", "merge"]
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from neva_recipes.config import DataError, PlainTable
 from neva_recipes.prompts.vocabulary import next_id
 from neva_recipes.tokenizers._byte_level_files import ByteLevelFile, Pair, backend_of
-from neva_recipes.tokenizers._union import Union
+from neva_recipes.tokenizers._producible import parts_of
+from neva_recipes.tokenizers.merging._union import Union
 
 __all__ = ["unite_byte_level"]
 
@@ -60,8 +61,7 @@ def _require_places(base: ByteLevelFile, known: dict[str, int]) -> None:
 def _bridge(base: ByteLevelFile, vocabulary: dict[str, int], merges: list[Pair], fresh: list[str]) -> set[str]:
     """Append merges for tokens whose text becomes two others, and return the tokens that no text becomes.
 
-    What becomes a token within a longer text becomes it alone too, so to look at each alone is enough. A merge that
-    comes last takes nothing from the others.
+    A merge that comes last takes nothing from the others.
 
     Args:
         base: The base.
@@ -74,7 +74,7 @@ def _bridge(base: ByteLevelFile, vocabulary: dict[str, int], merges: list[Pair],
     pending = [token for token in fresh if len(token) > 1]
     while True:
         model = BPE(vocab=vocabulary, merges=[*base.merges, *merges])
-        parts = {token: [part.value for part in model.tokenize(token)] for token in pending}
+        parts = {token: parts_of(model, token) for token in pending}
         pending = [token for token in pending if parts[token] != [token]]
         halves = [token for token in pending if len(parts[token]) == 2 and "".join(parts[token]) == token]
         if not halves:

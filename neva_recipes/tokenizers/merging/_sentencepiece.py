@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from neva_recipes.config import DataError
-from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, piece_ids
-from neva_recipes.tokenizers._union import Union
+from neva_recipes.tokenizers._producible import lost_pieces
+from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, piece_ids
+from neva_recipes.tokenizers.merging._union import Union
 
 __all__ = ["unite_sentencepiece"]
-
-_SPACE = "\u2581"
 
 _SETTINGS = {
     "normalizer_spec": ("name", "precompiled_charsmap", "add_dummy_prefix", "remove_extra_whitespaces"),
@@ -35,10 +34,12 @@ def unite_sentencepiece(base: SentencePieceFile, new: SentencePieceFile) -> tupl
     kinds = base.model.SentencePiece
     normal = [piece for piece in new.model.pieces if piece.type == kinds.NORMAL]
     fresh = [piece.piece for piece in sorted(normal, key=lambda one: -one.score) if piece.piece not in known]
-    lost = _unproducible(base, _extended(base.model, fresh), len(known))
+    first = len(known)
+    places = lost_pieces(base.path, _extended(base.model, fresh), range(first, first + len(fresh)))
+    lost = {fresh[number - first] for number in places}
     added = [piece for piece in fresh if piece not in lost]
     return _extended(base.model, added), Union(
-        base_size=len(known),
+        base_size=first,
         added=tuple(added),
         duplicates=len(normal) - len(fresh),
         unproducible=tuple(piece for piece in fresh if piece in lost),
@@ -72,21 +73,6 @@ def _extended(model: Any, pieces: list[str]) -> Any:
     for place, piece in enumerate(pieces, start=1):
         found.pieces.add(piece=piece, score=lowest - place * step)
     return found
-
-
-def _unproducible(base: SentencePieceFile, model: Any, first: int) -> set[str]:
-    """Return the pieces from an id on that their own text does not become.
-
-    What becomes a piece within a longer text becomes it alone too: its merges are the same, in the same order. So no
-    text becomes these pieces, and no other piece is made of them.
-    """
-    alone = type(model)()
-    alone.CopyFrom(model)
-    alone.normalizer_spec.add_dummy_prefix = False
-    alone.normalizer_spec.remove_extra_whitespaces = False
-    pieces = [piece.piece for piece in model.pieces[first:]]
-    ids = loaded(base.path, alone).encode([piece.replace(_SPACE, " ") for piece in pieces])
-    return {piece for number, (piece, row) in enumerate(zip(pieces, ids, strict=True), first) if row != [number]}
 
 
 def _differences(base: Any, new: Any) -> Iterator[str]:
