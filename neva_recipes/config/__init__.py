@@ -16,6 +16,7 @@ from neva_recipes.config._history import (
     value_from,
 )
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
+from neva_recipes.config.empty_cells import empty_cell
 from neva_recipes.config.errors import (
     CheckpointError,
     DataError,
@@ -177,6 +178,7 @@ __all__ = [
     "config_dataclass",
     "describe_type",
     "drafted_classes",
+    "empty_cell",
     "expand_path",
     "field_types",
     "format_value",

@@ -1,9 +1,10 @@
 """The turns of a conversation, read from the list in a record of a data file."""
 
+import json
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from neva_recipes.config import DataError
+from neva_recipes.config import DataError, empty_cell
 
 __all__ = ["IMAGE_MARK", "Conversation", "NothingToLearn", "Turn", "parse_turns"]
 
@@ -124,8 +125,8 @@ def _read_turn(number: int, entry: object) -> tuple[str, str]:
     if not isinstance(speaker, str) or not isinstance(text, str):
         if isinstance(text, list):
             raise DataError(f"turn {number} has a list as its content, expected a text with <image> where the image is")
-        unquoted = f': its text is {text}, expected it in quotes, "{text}"' if type(text) in (int, float) else ""
-        raise DataError(f'turn {number} is not of the form {{"from": "human", "value": "text"}}{unquoted}')
+        problem = _no_text(entry, text)
+        raise DataError(f'turn {number} is not of the form {{"from": "human", "value": "text"}}{problem}')
     role = _ROLES.get(speaker) or _ROLES.get(speaker.strip().lower())
     if role is None:
         raise DataError(f"turn {number} is from {speaker[:40]!r}, expected human or gpt")
@@ -135,6 +136,18 @@ def _read_turn(number: int, entry: object) -> tuple[str, str]:
         except UnicodeEncodeError as error:
             raise DataError(f"turn {number} holds {text[error.start]!r}, half a surrogate pair") from None
     return role, text
+
+
+def _no_text(entry: dict[str, object], text: object) -> str:
+    """Return what is wrong with what stands in the place of a turn's text, and what to do; empty if nothing does."""
+    if "value" not in entry and "content" not in entry:
+        return ""
+    if cell := empty_cell(text):
+        return f": its text is {cell}: write the text, or leave the sample out"
+    if isinstance(text, (int, float)):
+        shown = json.dumps(text)
+        return f': its text is {shown}, expected it in quotes, "{shown}"'
+    return ""
 
 
 def _label(number: int, role: str, entry: dict[str, object]) -> str | None:

@@ -6,7 +6,7 @@ The dry run, the index of a training run, the loader and the evaluation all use 
 from collections.abc import Collection
 from typing import Any
 
-from neva_recipes.config import DataError, PlainTable, near_words
+from neva_recipes.config import DataError, PlainTable, empty_cell, near_words
 from neva_recipes.prompts.conversation import IMAGE_MARK, Conversation, NothingToLearn, parse_turns
 from neva_recipes.prompts.formats import foreign_format
 from neva_recipes.prompts.templates import Template
@@ -34,6 +34,8 @@ SKIPS_SUCH = "data.on_bad_sample=skip passes over such samples"
 _SYSTEM = ("system", "system_prompt", "system_message")
 
 _IMAGE = ("image", "images")
+
+_ONE_IMAGE = "make a sample of each image, or leave the sample out"
 
 _TURNS = ("conversations", "messages")
 
@@ -183,11 +185,13 @@ def _image_of(record: dict[str, object], fields: frozenset[str]) -> tuple[str | 
         names = record[field] if field in fields else None
         if isinstance(names, list):
             if len(names) > 1:
-                raise DataError(f"{field} has {len(names)} names, expected the name of one image file")
+                raise DataError(f"{field} has {len(names)} names, expected the name of one image file: {_ONE_IMAGE}")
             names = names[0] if names else None
             names = "" if isinstance(names, list) else names
         if names is None:
             continue
+        if cell := empty_cell(names):
+            raise DataError(f"{field} is {cell}: name the image file, or write null for a sample without an image")
         if not isinstance(names, str) or not names:
             raise DataError(f"{field} is {record[field]!r:.60}, expected the name of one image file")
         found[field] = names
@@ -216,6 +220,8 @@ def _system_of(record: PlainTable, fields: frozenset[str], spoken: str | None, t
     found = {} if spoken is None else {"a turn from system": spoken}
     for field in _SYSTEM:
         if field in fields and record[field] is not None:
+            if cell := empty_cell(record[field]):
+                raise DataError(f"{field} is {cell}: write the text, or null for none")
             if not isinstance(record[field], str):
                 raise DataError(f"{field} is {record[field]!r:.40}, expected a text")
             found[field] = record[field]

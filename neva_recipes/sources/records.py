@@ -7,7 +7,7 @@ package reads its records as JSON lines.
 from collections.abc import Iterator
 from pathlib import Path
 
-from neva_recipes.config import DataError, PlainTable
+from neva_recipes.config import DataError, PlainTable, empty_cell
 from neva_recipes.sources.content import SAVE_AS_UTF8, open_content
 from neva_recipes.sources.json_array import scan_json_array
 from neva_recipes.sources.json_lines import is_json_lines, scan_json_lines
@@ -77,5 +77,7 @@ def scan_texts(path: Path) -> Iterator[tuple[int, str]]:
 
 def _instead(record: dict[str, object]) -> str:
     """Return what to do with a record that is no text; empty if it is none that is known."""
+    if "text" in record and (cell := empty_cell(record["text"])):
+        return f": it is {cell}; write the text, or leave the line out"
     named = next((name for name in _CONVERSATIONS if isinstance(record.get(name), list)), None)
     return "" if named is None else f"; it has {named}, on which llava.pretrain and llava.finetune train"

@@ -1,5 +1,6 @@
 """What the fields of a record mean: used, refused by name, or without a word where they say nothing."""
 
+import json
 import re
 
 import pytest
@@ -159,6 +160,13 @@ REFUSED = [
     ("v1", sample(WORDS, audio="a.wav"), "has audio"),
     ("v1", sample(tools='[{"name": "f"}]'), "has tools"),
     ("v1", sample(images=["a.png", "b.png"]), "images has 2 names, expected the name of one image file"),
+    (
+        "v1",
+        sample(image=["a.png", "b.png"]),
+        "expected the name of one image file: make a sample of each image, or leave the sample out",
+    ),
+    ("v1", sample(image=float("nan")), "image is NaN, which an empty cell of a table becomes: name the image file, or"),
+    ("v1", sample(system=float("nan")), "system is NaN, which an empty cell of a table becomes: write the text, or"),
     ("v1", sample(image="a.png", images=["b.png"]), "image and images name different files"),
     ("v1", sample(image=3), "image is 3, expected the name of one image file"),
     ("v1", sample(images=[["a.png"]]), "images is [['a.png']], expected the name of one image file"),
@@ -225,3 +233,25 @@ def test_what_teaches_nothing_is_told_from_what_is_bad(turns):
 def test_letters_in_pointed_brackets_are_text_without_such_a_field():
     turns = [{"from": "human", "value": "What is <video>?"}, {"from": "gpt", "value": "A tag, as <audio>."}]
     assert read_sample({"conversations": turns}, get_template("v1")).turns[0].text == "What is <video>?"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("NaN", ": its text is NaN, which an empty cell of a table becomes: write the text, or leave the sample out"),
+        ("null", ": its text is null, which an empty cell of a table becomes: write the text, or leave the sample out"),
+        ("-Infinity", ": its text is -Infinity, which a number too large or a division by zero becomes: write the te"),
+        ("1e999", ": its text is Infinity, which a number too large or a division by zero becomes: write the text"),
+        ("12", ': its text is 12, expected it in quotes, "12"'),
+        ("true", ': its text is true, expected it in quotes, "true"'),
+    ],
+)
+def test_only_what_is_an_answer_is_to_be_put_in_quotes(written, said):
+    """In quotes, an empty cell would teach the model to answer "NaN"."""
+    record = json.loads(
+        '{"image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nHow many?"}, '
+        f'{{"from": "gpt", "value": {written}}}]}}'
+    )
+    with pytest.raises(DataError) as raised:
+        read_sample(record, get_template("v1"))
+    assert said in str(raised.value) and (written in "12 true") == ("in quotes" in str(raised.value))

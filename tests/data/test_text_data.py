@@ -81,6 +81,8 @@ def test_a_dataset_travels_to_a_spawned_worker_without_its_tokens(tmp_path, byte
         ("a.txt", b"fine\n\xff\n", "line 2 is not UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', 'document 2 has no "text"'),
         ("a.jsonl", b'{"text": "a"}\n{"text": 5}\n', 'document 2 has no "text"'),
+        ("a.jsonl", b'{"text": "a"}\n{"text": NaN}\n', "a string: it is NaN, which an empty cell of a table becomes"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', "becomes; write the text, or leave the line out"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', "line 2 is not valid JSON"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "document 1: text holds"),
         ("a.jsonl", b'{"messages": []}\n', 'no "text" that is a string; it has messages, on which llava.pretrain and'),
