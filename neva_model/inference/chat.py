@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from neva_model.inference.options import Sampling, conv_template_named
 from neva_model.startup import prepare_command
 from neva_recipes.config import UserError, expand_path
-from neva_recipes.prompts.pictures import file_is_turned, look_into, looks_texts
+from neva_recipes.prompts.pictures import look_into, looks_texts
 from neva_recipes.terminal import tell
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _show_image(session: "Session", path: Path) -> None:
     session.show_image(path)
-    for said in looks_texts(file_is_turned(path), look_into(path).has_several, 1).values():
+    look = look_into(path)
+    for said in looks_texts(look.is_turned, look.has_several, 1).values():
         tell("note", said)
 
 

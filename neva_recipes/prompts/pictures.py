@@ -15,7 +15,6 @@ __all__ = [
     "MAX_PIXELS",
     "Look",
     "can_be_too_large",
-    "file_is_turned",
     "header_problem",
     "is_turned",
     "look_into",
@@ -72,7 +71,7 @@ class Look(NamedTuple):
     Attributes:
         problem: Why it cannot be used: too many pixels, or of no fixed range; `None` if it can, or if the header cannot
             be read.
-        is_read: Whether the file was opened; a JPEG file that is too small to have too many pixels is not.
+        is_read: Whether the file was opened.
         is_turned: Whether it is known to have an EXIF rotation.
         has_several: Whether it is known to have several pages or frames.
     """
@@ -85,16 +84,24 @@ class Look(NamedTuple):
 
 def header_problem(path: Path) -> str | None:
     """Return why an image cannot be used, by its header; `None` if it can, or if the header cannot be read."""
-    return look_into(path).problem
+    return look_into(path, opens_small=False).problem
 
 
-def look_into(path: Path) -> Look:
-    """Return what the header of an image file shows."""
+def look_into(path: Path, *, opens_small: bool = True) -> Look:
+    """Return what the header of an image file shows.
+
+    Args:
+        path: The file.
+        opens_small: Whether to open JPEG files that are too small to have too many pixels, and can only be turned.
+    """
     try:
-        if _is_jpeg(path) and not can_be_too_large(path, path.stat().st_size):
+        is_small = not can_be_too_large(path, path.stat().st_size)
+        if is_small and not opens_small:
             return Look(None)
         with path.open("rb") as file:
             turned = is_turned(file)
+            if is_small:
+                return Look(None, is_read=True, is_turned=turned)
             file.seek(0)
             several = is_animated(file)
             file.seek(0)
@@ -134,15 +141,6 @@ def _pillow() -> Any:
 def _too_many(width: int, height: int) -> str | None:
     is_too_large = width * height > MAX_PIXELS
     return f"has {width}x{height} pixels, expected at most {MAX_PIXELS}" if is_too_large else None
-
-
-def file_is_turned(path: Path) -> bool:
-    """Return whether a file is a JPEG file with an EXIF rotation; False if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return is_turned(file)
-    except (OSError, ValueError):
-        return False
 
 
 def looks_texts(turned: int, several: int, looked_at: int) -> dict[str, str]:

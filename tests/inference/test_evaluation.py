@@ -120,9 +120,10 @@ def test_images_that_are_not_used_as_they_show_themselves_are_told(llava_directo
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.effect_noise((640, 480), 100).save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    Image.new("RGB", (40, 20)).save(tmp_path / "small.jpg", exif=exif)
     turns = conversation(("What?", "this"), ("And that?", "that"))
-    several, turned = "1 of 3 images looked at has several pages", "1 of 3 images looked at has an EXIF rotation"
-    for names, notes in ((["one.gif", "two.gif", "turned.jpg"], 1), (["one.gif"], 0)):
+    several, turned = "1 of 4 images looked at has several pages", "2 of 4 images looked at have an EXIF rotation"
+    for names, notes in ((["one.gif", "two.gif", "turned.jpg", "small.jpg"], 1), (["one.gif"], 0)):
         data = write_data(tmp_path / "data.json", [{"image": name, "conversations": turns} for name in names * 2])
         evaluation.main([str(llava_directory), f"--data={data}"])
         told = capsys.readouterr().err

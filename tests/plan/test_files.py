@@ -432,8 +432,9 @@ def test_every_document_of_a_small_file_is_read(world, name, good, bad, said):
 def test_every_sample_of_a_small_file_is_looked_at(world):
     folder, recipe = world
     records = [distinct(number) for number in range(40)]
+    headers = " and the headers of 8 images"
     (folder / "chats.json").write_text(json.dumps(records))
-    assert records_checked(build(recipe)) == "all 40 records of chats.json"
+    assert records_checked(build(recipe)) == f"all 40 records of chats.json{headers}"
     records[29] |= {"image": "images/99.png"}
     records[33] |= {"video": "a.mp4"}
     records[35] |= {"conversations": [*records[35]["conversations"][:1], {"from": "gpt", "value": ""}]}
@@ -452,7 +453,9 @@ def test_every_sample_of_a_small_file_is_looked_at(world):
     assert "1 of 37 images looked for" in findings["image-missing"][1]
     recipe.data.validation_data_path, recipe.data.data_path = "chats.json", "good.json"
     assert len(found(recipe)) == 3
-    assert records_checked(build(recipe)) == "all 3 records of good.json, all 40 records of chats.json"
+    assert records_checked(build(recipe)) == (
+        f"all 3 records of good.json and the headers of 3 images, all 40 records of chats.json{headers}"
+    )
 
 
 def test_of_captions_no_conversation_behind_the_first_ones_is_passed_over(world):
@@ -471,7 +474,10 @@ def test_every_one_of_several_files_is_looked_at(world):
     (folder / "more.json").write_text(json.dumps([distinct(number) for number in range(3)]))
     recipe.data.data_path = "chats.json,more.json"
     assert found(recipe) == []
-    assert records_checked(build(recipe)) == "all 8 records of chats.json, all 3 records of more.json"
+    assert records_checked(build(recipe)) == (
+        "all 8 records of chats.json and the headers of 8 images, "
+        "all 3 records of more.json and the headers of 3 images"
+    )
     recipe.data.data_path = ["chats.json", "mor.json"]
     ((code, _, line),) = found(recipe)
     assert code == "file-missing" and "mor.json: no such file (did you mean more.json?)" in line

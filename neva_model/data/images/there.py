@@ -1,13 +1,15 @@
 """Finds out which of many image files can be used.
 
-It lists folders, which is faster than looking up every file. It opens files that may have too many pixels, and decodes
-as many as there is time for.
+It lists folders, which is faster than looking up every file. It opens files that may have too many pixels, and others
+as long as there is time; it decodes as many as there is time for.
 """
 
 import itertools
 import os
+import random
+import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neva_model.data.images.decoding import decode_images
-from neva_recipes.prompts.pictures import Look, header_problem, look_into, missing_image
+from neva_recipes.prompts.pictures import Look, look_into, missing_image
 
 __all__ = ["ImageNames"]
 
@@ -29,10 +31,14 @@ _TOGETHER = 64
 """Number of files of a folder that a thread checks at a time."""
 
 
-class _File(NamedTuple):
-    """An image file: its folder and its name there, or no folder and the position of a sample that names it."""
+_SECONDS = 10.0
+"""Time for the headers of small JPEG files, which only show whether a file is turned."""
 
-    folder: str | None
+
+class _File(NamedTuple):
+    """An image file: its folder, and its name there or the position of a sample that names it."""
+
+    folder: str
     name: str | int
 
 
@@ -40,7 +46,7 @@ class ImageNames:
     """The image names of many samples by folder, stored as numbers: a name takes 16 bytes, however long it is.
 
     Attributes:
-        looked_into: Number of files that `unusable` has opened, without those that the listing of a folder lacks.
+        looked_into: Number of files whose header `unusable` has read.
         turned: Number of those with an EXIF rotation.
         several: Number of those with several pages or frames.
         whole: Number of files that `unusable` has found, none of them with too many pixels.
@@ -72,63 +78,33 @@ class ImageNames:
                 they need not be missing, since a file system may spell them differently.
             tell: Called again and again with how far the check has got.
         """
+        end = time.monotonic() + _SECONDS
+        bad: list[_File] = []
         whole: list[_File] = []
+
+        def looks(files: list[_File]) -> list[Look | None]:
+            return [_look(file, _path(root, file, name_of), opens_small=time.monotonic() < end) for file in files]
+
         with ThreadPoolExecutor(max_workers=min(32, 4 * (os.cpu_count() or 1))) as pool:
             names_in = pool.map(lambda folder: self._listed(root, folder), self._folders)
             listed = dict(zip(self._folders, _counted(names_in, tell, "folders of images listed"), strict=True))
-            unlisted = [
-                position
-                for folder, names in listed.items()
-                for position in self._positions(folder, {hash(name) for name in names}, among=False)
-            ]
-            unusable = pool.map(lambda position: _is_unusable(root / name_of(position)), unlisted)
-            looked_up = _counted(unusable, tell, "images looked for one by one")
-            found = []
-            for position, is_bad in zip(unlisted, looked_up, strict=True):
-                if is_bad:
-                    found.append(position)
-                else:
-                    whole.append(_File(None, position))
-            blocks = [
-                (folder, names[start : start + _TOGETHER])
-                for folder, names in listed.items()
-                for start in range(0, len(names), _TOGETHER)
-            ]
-            looks = pool.map(lambda block: [look_into(root / block[0] / name) for name in block[1]], blocks)
-            looked_into = _counted(looks, tell, "images looked at", _TOGETHER)
-            for (folder, names), found_in in zip(blocks, looked_into, strict=True):
-                found += self._too_large(folder, names, found_in)
-                kept = zip(names, found_in, strict=True)
-                whole += [_File(folder, name) for name, look in kept if look.problem is None]
-        return sorted({*found, *self._damaged(whole, root, name_of, tell)})
+            for blocks, each, what in (
+                ([[file] for file in self._unlisted(listed)], 1, "images looked for one by one"),
+                (_spread_blocks(listed), _TOGETHER, "images looked at"),
+            ):
+                looked = _counted(pool.map(looks, blocks), tell, what, each)
+                for file, look in (pair for pairs in map(_zipped, blocks, looked) for pair in pairs):
+                    self._count(look)
+                    (bad if look is None or look.problem is not None else whole).append(file)
+        seen = decode_images(len(whole), lambda which: _path(root, whole[which], name_of), tell)
+        self.whole, self.decoded = len(whole), seen.number
+        return sorted(self._positions([*bad, *(whole[which] for which in seen.damaged)], name_of))
 
-    def _damaged(
-        self, files: list["_File"], root: Path, name_of: Callable[[int], str], tell: Callable[[str], None]
-    ) -> Iterator[int]:
-        """Yield the positions of samples whose image cannot be decoded, among those that there is time for."""
-
-        def path_of(which: int) -> Path:
-            folder, name = files[which]
-            return root / name_of(name) if isinstance(name, int) else root / (folder or "") / name
-
-        seen = decode_images(len(files), path_of, tell)
-        self.whole, self.decoded = len(files), seen.number
-        hashes: dict[str, set[int]] = {}
-        for folder, name in (files[which] for which in seen.damaged):
-            if isinstance(name, int):
-                yield name
-            else:
-                hashes.setdefault(folder or "", set()).add(hash(name))
-        for folder, damaged in hashes.items():
-            yield from self._positions(folder, damaged, among=True)
-
-    def _too_large(self, folder: str, names: list[str], looks: list[Look]) -> list[int]:
-        """Count the looks into some files of a folder; return the positions of those with too many pixels."""
-        self.looked_into += sum(look.is_read for look in looks)
-        self.turned += sum(look.is_turned for look in looks)
-        self.several += sum(look.has_several for look in looks)
-        hashes = {hash(name) for name, look in zip(names, looks, strict=True) if look.problem is not None}
-        return self._positions(folder, hashes, among=True) if hashes else []
+    def _count(self, look: Look | None) -> None:
+        if look is not None:
+            self.looked_into += look.is_read
+            self.turned += look.is_turned
+            self.several += look.has_several
 
     def _listed(self, root: Path, folder: str) -> list[str]:
         """Return the names from the listing of a folder that are also wanted."""
@@ -141,12 +117,48 @@ class ImageNames:
         except (OSError, ValueError):
             return []
 
-    def _positions(self, folder: str, hashes: set[int], *, among: bool) -> list[int]:
-        """Return the positions of the names in a folder whose hash is in `hashes`, or is not."""
-        positions, own = self._folders[folder]
-        is_found: NDArray[Any] = np.isin(np.array(own), np.fromiter(hashes, dtype=np.int64))
-        chosen: list[int] = np.array(positions)[is_found == among].tolist()
-        return chosen
+    def _unlisted(self, listed: Mapping[str, Collection[str]]) -> Iterator[_File]:
+        """Yield each file whose name the listing of its folder lacks, by the first position that names it."""
+        for folder, (positions, own) in self._folders.items():
+            hashes, first = np.unique(np.array(own), return_index=True)
+            is_listed = np.isin(hashes, np.fromiter(map(hash, listed[folder]), dtype=np.int64))
+            yield from (_File(folder, positions[place]) for place in np.sort(first[~is_listed]).tolist())
+
+    def _positions(self, files: Iterable[_File], name_of: Callable[[int], str]) -> Iterator[int]:
+        """Yield the positions of the samples that name some files."""
+        hashes: dict[str, set[int]] = {}
+        for folder, name in files:
+            base = os.path.split(name_of(name))[1] if isinstance(name, int) else name
+            hashes.setdefault(folder, set()).add(hash(base))
+        for folder, wanted in hashes.items():
+            positions, own = self._folders[folder]
+            is_wanted: NDArray[Any] = np.isin(np.array(own), np.fromiter(wanted, dtype=np.int64))
+            yield from np.array(positions)[is_wanted].tolist()
+
+
+def _spread_blocks(listed: Mapping[str, Sequence[str]]) -> list[list[_File]]:
+    """Return the files of folders in blocks, in an order that spreads over all of them."""
+    blocks = [
+        [_File(folder, name) for name in names[start : start + _TOGETHER]]
+        for folder, names in listed.items()
+        for start in range(0, len(names), _TOGETHER)
+    ]
+    return random.Random(0).sample(blocks, len(blocks))
+
+
+def _zipped(files: list[_File], looks: list[Look | None]) -> Iterator[tuple[_File, Look | None]]:
+    return zip(files, looks, strict=True)
+
+
+def _path(root: Path, file: _File, name_of: Callable[[int], str]) -> Path:
+    return root / name_of(file.name) if isinstance(file.name, int) else root / file.folder / file.name
+
+
+def _look(file: _File, path: Path, *, opens_small: bool) -> Look | None:
+    """Return what a file shows; `None` if it is missing, which one from a listing is not."""
+    if isinstance(file.name, int) and missing_image(path) is not None:
+        return None
+    return look_into(path, opens_small=opens_small)
 
 
 def _counted(results: Iterable[_Result], tell: Callable[[str], None], what: str, each: int = 1) -> Iterator[_Result]:
@@ -154,7 +166,3 @@ def _counted(results: Iterable[_Result], tell: Callable[[str], None], what: str,
     for number, result in enumerate(results):
         tell(f"{number * each:,} {what}")
         yield result
-
-
-def _is_unusable(path: Path) -> bool:
-    return (missing_image(path) or header_problem(path)) is not None

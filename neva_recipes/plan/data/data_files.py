@@ -105,14 +105,15 @@ def check_images(recipe: Recipe) -> Iterator[Found]:
 
 
 def records_checked(recipe: Recipe) -> str:
-    """Return as text how many records of a recipe's data files `check_data_files` checks; empty if none."""
+    """Return as text what of a recipe's data files `check_data_files` checks; empty if none."""
     said: list[str] = []
     if not isinstance(recipe.data, LlavaDataConfig):
         return ""
     for field in _FIELDS:
         for path, share in _files(recipe, field).items():
             try:
-                said.append(f"{_checked(recipe.data, path, share).extent()} of {path.name}")
+                checked = _checked(recipe.data, path, share)
+                said.append(f"{checked.extent()} of {path.name}{checked.headers()}")
             except DataError:
                 continue  # check_data_files reports it
     return ", ".join(said)

@@ -1,9 +1,6 @@
 """Check as many records of a data file as time allows, as training will check all of them."""
 
 import contextlib
-import os
-import re
-import stat
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -11,14 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from neva_recipes.config import POINTER, DataError, is_pointer, path_is
+from neva_recipes.config import DataError, how_many
+from neva_recipes.plan.data._images import Images
 from neva_recipes.plan.data.file_states import FileState, file_state
 from neva_recipes.plan.data.walk import Walk
 from neva_recipes.plan.trained.sought_samples import KeyedSample, keyed_sample
 from neva_recipes.prompts.conversation import Conversation, NothingToLearn
 from neva_recipes.prompts.identity import text_words
-from neva_recipes.prompts.missing_pictures import Lost, lost_image
-from neva_recipes.prompts.pictures import BEGIN, can_be_too_large, is_turned, look_into
+from neva_recipes.prompts.missing_pictures import Lost
 from neva_recipes.prompts.samples import field_of_image, names_image, read_sample
 from neva_recipes.prompts.templates import Template
 from neva_recipes.sources.content import is_made
@@ -29,25 +26,14 @@ __all__ = ["CheckedDocuments", "CheckedRecords", "Requirement", "check_documents
 _SECONDS = 0.25
 """Time for the files of a field; there are two such fields, and a dry run should answer at once."""
 
+_HEADERS_SECONDS = 0.2
+"""Further time for the headers of their images: a JPEG file takes 60 microseconds on a local disk."""
+
 _SMALL = 4 * 2**20
 """Bytes of the files of a field up to which every record is read, whatever time it takes."""
 
 _ENCODED = 2**19
 """Bytes of prompts that are encoded for the files of a field, if a check counts tokens."""
-
-_BEGINS_READ = 64
-"""Images whose first bytes are always checked; of further images, only those that may have too many pixels."""
-
-_SHOWN = 500
-"""Characters of an image name that are shown, since some data sets hold the image in place of its name."""
-
-_IMAGE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|II[*+]\0|MM\0[*+]|II\0\*|MM\*\0|P[0-7Ffy]"
-    rb"|....ftyp(avi[fs]|mif1|msf1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-    re.DOTALL,
-)
-"""First bytes of the formats that training reads: JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF, JPEG 2000."""
-
 
 Requirement = Callable[[Conversation], int]
 """Raises `DataError` for a conversation that cannot be used; returns how many bytes it encoded to find out."""
@@ -66,6 +52,7 @@ class CheckedRecords:
         silent: Number of records that teach nothing.
         first_silent: The first of these, and why.
         images: Number of images looked for.
+        different: Number of different ones among those that exist.
         missing: Names of the missing images, each with its sample.
         lost: Why the first of them is missing, and what to do; `None` if unknown.
         unusable: Names of the images that exist but cannot be used, each with its sample, and the reason.
@@ -87,6 +74,7 @@ class CheckedRecords:
     silent: int
     first_silent: str
     images: int
+    different: int
     missing: tuple[str, ...]
     lost: Lost | None
     unusable: tuple[tuple[str, str], ...]
@@ -109,6 +97,13 @@ class CheckedRecords:
         if self.is_whole:
             return {0: "no record", 1: "its one record"}.get(self.seen, f"all {self.seen:,} records")
         return f"{self.seen:,} of about {self.total:,} records"
+
+    def headers(self) -> str:
+        """Return as text how many of the images of the records were looked into; empty if there are none."""
+        if not self.looked_into:
+            return ""
+        part = "" if self.looked_into == self.different else f"{self.looked_into:,} of "
+        return f" and the headers of {part}{how_many(self.different, 'image')}"
 
     def missing_images(self, folder: Path) -> str:
         """Return as text which images are missing in their folder; at least one must be."""
@@ -229,7 +224,7 @@ def _check(
     image_field: str | None = None
     misnamed = 0
     unencoded = _ENCODED * share
-    images = _Images(image_folder, deadline, state.path.parent)
+    images = Images(image_folder, deadline, state.path.parent)
     walk = Walk(state.path, state.size, deadline, _SMALL * share)
     for place, record in walk.records():
         kind = names_image(record)
@@ -252,97 +247,11 @@ def _check(
         if is_usable is not None:
             samples[kind] += 1
             usable[kind] += is_usable
+    usable[True] -= images.look_into_others(_HEADERS_SECONDS * share)
     return CheckedRecords(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
-        silent[0] if silent else "", images.looked_for, tuple(images.missing), images.lost, tuple(images.unusable),
+        silent[0] if silent else "", images.looked_for, images.different, tuple(images.missing), images.lost,
+        tuple(images.unusable),
         images.looked_into, images.turned, images.several,
         (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
     )  # fmt: skip
-
-
-class _Images:
-    """Looks for the images that records name, and checks them.
-
-    Attributes:
-        looked_for: Number of names looked for.
-        missing: Names of the missing images, each with its sample.
-        lost: Why the first of them is missing; `None` if unknown.
-        unusable: Images that exist but cannot be used, each with the first sample that names it, and the reason.
-        turned: Number of images with an EXIF rotation, among those that were looked into.
-        several: Number of images with several pages or frames, among the same.
-    """
-
-    def __init__(self, folder: Path, deadline: float, beside: Path) -> None:
-        self.looked_for = 0
-        self.missing: list[str] = []
-        self.lost: Lost | None = None
-        self.unusable: list[tuple[str, str]] = []
-        self.turned = 0
-        self.several = 0
-        self._folder = folder
-        self._beside = beside
-        self._has_folder = path_is(folder, Path.is_dir)
-        self._deadline = deadline
-        self._problems: dict[str, str | None] = {}
-        """What is wrong with each image that was looked into."""
-
-    @property
-    def looked_into(self) -> int:
-        """Number of images whose first bytes were read."""
-        return len(self._problems)
-
-    def can_use(self, name: str, place: str) -> bool | None:
-        """Return whether an image can be used, as far as can be seen; `None` if no time is left to look.
-
-        Args:
-            name: Its name.
-            place: The name of its sample, for messages.
-        """
-        if not self._has_folder:
-            return True
-        if self.looked_for and time.perf_counter() > self._deadline:
-            return None
-        self.looked_for += 1
-        size = _size_of(os.path.join(self._folder, name))  # noqa: PTH118 a Path takes as long as the stat itself
-        if size is None:
-            if not self.missing:
-                self.lost = lost_image(self._folder, name, "data.image_folder", self._beside)
-            self.missing.append(f"{name:.{_SHOWN}} ({place})")
-            return False
-        is_large = can_be_too_large(name, size)
-        if name not in self._problems and (len(self._problems) < _BEGINS_READ or is_large):
-            file = self._folder / name
-            problem = self._look_into(file)
-            if problem is None and is_large:
-                look = look_into(file)
-                problem = look.problem
-                self.several += look.has_several
-            self._problems[name] = problem
-            if problem is not None:
-                self.unusable.append((f"{name} ({place})", f"it {problem}"))
-        return self._problems.get(name) is None
-
-    def _look_into(self, path: Path) -> str | None:
-        """Return why a file is not an image, as far as its first bytes show; `None` if it is."""
-        try:
-            with path.open("rb") as file:
-                begin = file.read(BEGIN)
-                file.seek(0)
-                turned = is_turned(file)
-        except OSError as problem:
-            return f"cannot be read: {problem.strerror}"
-        if not begin:
-            return "is empty"
-        self.turned += turned
-        if is_pointer(begin):
-            return POINTER
-        return None if _IMAGE.match(begin) else "is of no known image format"
-
-
-def _size_of(path: str) -> int | None:
-    """Return the bytes of a file; `None` if there is no file."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 asked for every image
-    except (OSError, ValueError):  # a name too long, or a folder without search permission
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
