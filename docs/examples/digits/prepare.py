@@ -12,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import sentencepiece
-from PIL import Image
-from sklearn.datasets import load_digits
+try:
+    import sentencepiece
+    from PIL import Image
+    from sklearn.datasets import load_digits
+except ModuleNotFoundError as error:
+    sys.exit(f"error: no package {error.name} here: make demo installs what the example needs")
 
 IMAGE_SIZE = 56
 HELD_OUT_EVERY = 10
@@ -140,4 +143,6 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: prepare.py FOLDER")
     main(Path(sys.argv[1]))

@@ -16,13 +16,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-import prepare
+try:
+    import matplotlib
+    import prepare
 
-from executors import list_runs
+    from executors import list_runs
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+except ModuleNotFoundError as error:
+    sys.exit(f"error: no package {error.name} here: make demo installs what the example needs")
 
 NEMO_RUN = str(Path(sys.executable).with_name("nemo-run"))
 REQUIRED_ACCURACY = 0.93
@@ -112,4 +115,6 @@ def main(directory: Path, words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: run.py FOLDER [WORDS OF NEMO-RUN ...]")
     main(Path(sys.argv[1]), sys.argv[2:])

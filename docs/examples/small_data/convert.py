@@ -3,13 +3,16 @@
     python docs/examples/small_data/convert.py captions.csv questions.csv data
 
 captions.csv has the columns `file` and `caption`, questions.csv `file`, `question` and `answer`; a file is a name in
-the folder of the pictures. Every tenth picture with questions is held out, to measure what was learnt: its questions
-are in held_out.json, and neither they nor its captions are in captions.json, questions.json or text.txt. The last holds
-the words of the other two, for a language model of your own.
+the folder of the pictures. Both are UTF-8, with commas, semicolons or tabs between the cells. Every tenth picture with
+questions is held out, to measure what was learnt: its questions are in held_out.json, and neither they nor its captions
+are in captions.json, questions.json or text.txt. The last holds the words of the other two, for a language model of
+your own.
 """
 
 import csv
+import io
 import json
+import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -22,13 +25,36 @@ def turns(question: str, answer: str) -> list[dict[str, str]]:
     return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
 
 
+def text_of(table: str) -> str:
+    """Return the text of a file, as UTF-8."""
+    data = Path(table).read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # What Excel calls CSV, and what it calls Unicode text.
+        coding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
+        sys.exit(
+            f"error: {table}: byte {error.start:,} ({data[error.start]:#x}) is not UTF-8 text: write the file anew "
+            f"with iconv -f {coding} -t UTF-8 {shlex.quote(table)} > NEW.csv, or save it as CSV UTF-8"
+        )
+
+
 def read(table: str, *columns: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV file that has some columns."""
-    with Path(table).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
-            sys.exit(f"error: {table}: no column {', '.join(missing)}; its first line is {reader.fieldnames}")
-        return list(reader)
+    """Return the rows of a CSV file that has some columns, with commas, semicolons or tabs between the cells."""
+    text = text_of(table)
+    readers = [csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter) for delimiter in ",;\t"]
+    reader = next((each for each in readers if set(columns) <= set(each.fieldnames or ())), readers[0])
+    if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+        sys.exit(f"error: {table}: no column {', '.join(missing)}; its first line is {reader.fieldnames}")
+    rows = []
+    for row in reader:
+        if any(row.get(None, ())) or None in row.values():
+            sys.exit(
+                f"error: {table}: line {reader.line_num} has not as many cells as the first line: put a text with "
+                f"{reader.reader.dialect.delimiter!r} in it between quotes"
+            )
+        rows.append(row)
+    return rows
 
 
 def main(captions: str, questions: str, target: str) -> None:
@@ -71,4 +97,9 @@ def main(captions: str, questions: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4:
+        sys.exit("usage: convert.py captions.csv questions.csv FOLDER")
+    try:
+        main(*sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")

@@ -7,7 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-import sentencepiece
+try:
+    import sentencepiece
+except ModuleNotFoundError:
+    sys.exit("error: no package sentencepiece here: activate the environment of nemo-run, . CLONE/.venv/bin/activate")
 
 VOCABULARY = 2000
 """At most: of little text there are fewer pieces to learn."""
@@ -43,4 +46,11 @@ def main(text: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3:
+        sys.exit("usage: tokenizer.py TEXT FOLDER")
+    try:
+        main(*sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        sys.exit(f"error: {sys.argv[1]}: byte {error.start:,} is not UTF-8 text")
