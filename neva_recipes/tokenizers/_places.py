@@ -85,7 +85,7 @@ def declaring_configuration(path: Path, tokens: Mapping[str, int], *, special: b
     flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False) | {"special": special}
     entries = {str(number): {"content": token, **flags} for token, number in tokens.items()}
     configuration[_DECODER] = _declared(path, configuration) | entries
-    return (json.dumps(configuration, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(configuration, indent=2) + "\n").encode()
 
 
 def _declared(path: Path, configuration: PlainTable) -> PlainTable:

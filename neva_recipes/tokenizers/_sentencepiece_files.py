@@ -96,7 +96,8 @@ def open_place(place: Path) -> SentencePieceFile:
     folder = place if path_is(place, Path.is_dir) else None
     path = place if folder is None else place / MODEL_FILE
     if folder is not None and not path_is(path):
-        raise DataError(f"{folder}: holds no SentencePiece model: expected {MODEL_FILE}")
+        wanted = "SentencePiece model" if path_is(folder / JSON_FILE) else "tokenizer"
+        raise DataError(f"{folder}: holds no {wanted}: expected {MODEL_FILE}")
     return SentencePieceFile(path, _read(path), folder)
 
 
@@ -119,6 +120,8 @@ def _read(path: Path) -> Any:
         raise DataError(f"{path}: ends after piece {len(model.pieces) - 1}: it is truncated, get it again")
     seen: set[str] = set()
     for number, piece in enumerate(model.pieces):
+        if not isinstance(piece.piece, str):  # protobuf gives bytes that are not UTF-8 as they are
+            raise DataError(f"{path}: piece {number}, {piece.piece!r}, is not UTF-8 text: the file is damaged")
         if piece.piece in seen:
             raise DataError(f"{path}: piece {number}, {piece.piece}, stands there twice")
         if not math.isfinite(piece.score):

@@ -5,12 +5,14 @@ import pickle
 
 import pytest
 import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError, DataError
-from neva_recipes.tokenizers import EXTRA_TOKENS, add_tokens
+from neva_recipes.tokenizers import EXTRA_TOKENS, add_tokens, check, merge
 from tests.tokenizers.reading import library, proto, transformers_ids
 from tests.tokenizers.texts import english_lines, llama_directory, made_lines
 
@@ -133,6 +135,10 @@ DAMAGE = {
     "pickled": (lambda content: pickle.dumps({"model": content}), "is not a SentencePiece model"),
     "empty": (lambda content: b"", "it has no pieces"),
     "twice": (as_twice, r"piece 300, .*, stands there twice"),
+    "not UTF-8": (
+        lambda content: content.replace("\u2581the".encode(), b"\xe2\x28\x81the"),
+        r"piece \d+, b'\\xe2\(\\x81the.*', is not UTF-8 text: the file is damaged",
+    ),
     "text": (lambda content: b"the quick brown fox\n" * 40, "is not a SentencePiece model"),
     "pointer": (lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
 }
@@ -148,6 +154,27 @@ def test_damage_is_one_line(english_model, tmp_path, kind, capsys):
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith(f"error: {tmp_path}/base.model: ") and shown.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["base.model"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes=st.dictionaries(st.integers(0, 9000), st.integers(0, 255), min_size=1, max_size=20))
+def test_whatever_a_model_holds_it_is_one_line(english_model, tmp_path_factory, changes):
+    folder = tmp_path_factory.mktemp("damaged")
+    content = bytearray(english_model.read_bytes())
+    for place, value in changes.items():
+        content[-place % len(content)] = value
+    (folder / "base.model").write_bytes(content)
+    (folder / "text.txt").write_text("The text.\n")
+    for act in (
+        lambda: add_tokens(str(folder / "base.model"), folder / "added.model"),
+        lambda: merge(str(folder / "base.model"), str(english_model), folder / "one.model"),
+        lambda: merge(str(english_model), str(folder / "base.model"), folder / "other.model"),
+        lambda: check(str(folder / "base.model"), [folder / "text.txt"]),
+    ):
+        try:
+            act()
+        except DataError as error:
+            assert "base.model" in str(error) and "\n" not in str(error)
 
 
 def test_a_model_cut_between_pieces_is_truncated(english_model, tmp_path):

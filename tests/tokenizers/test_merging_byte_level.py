@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tokenizers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neva_recipes.cli.main import main
@@ -63,7 +63,7 @@ def test_ids_of_the_base_stay_and_new_text_gets_shorter(configuration, english, 
     assert {path.name for path in (tmp_path / "m").iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None)
 @given(
     scripts=st.lists(st.sampled_from(sorted(ALPHABETS)), min_size=2, max_size=2),
     seed=st.integers(0, 1000),

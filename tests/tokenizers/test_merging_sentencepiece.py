@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import sentencepiece
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neva_recipes.cli.main import main
@@ -52,7 +52,7 @@ def test_old_text_keeps_its_ids_and_new_text_gets_shorter(english_model, greek_m
     assert transformers_ids(folder, lines) == after.encode(lines)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None)
 @given(
     scripts=st.lists(st.sampled_from(sorted(ALPHABETS)), min_size=2, max_size=2),
     seed=st.integers(0, 1000),

@@ -14,7 +14,7 @@ from neva_recipes.tokenizers._byte_level_files import (
     open_byte_level,
     read_json,
 )
-from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer
+from neva_recipes.tokenizers._places import JSON_FILE, MODEL_FILE, find_tokenizer
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
 from neva_recipes.tokenizers.merging._byte_level import unite_byte_level
 from neva_recipes.tokenizers.merging._sentencepiece import unite_sentencepiece
@@ -106,6 +106,11 @@ def _opened(name: str) -> SentencePieceFile | ByteLevelFile:
         layout = read_json(place)
         if is_byte_level(layout):
             return open_byte_level(place, layout)
+        if not path_is(place / MODEL_FILE):
+            kind = layout["model"].get("type")
+            raise DataError(
+                f"{place / JSON_FILE}: is a {kind} tokenizer: expected byte-level BPE, or a SentencePiece {MODEL_FILE}"
+            )
     return open_place(place)
 
 
