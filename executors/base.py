@@ -7,7 +7,7 @@ import shlex
 import socket
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ from executors.code_version import code_version
 from executors.process.rank import WORKER_MODULE
 from executors.process.surroundings import RANK_VARIABLES, SLURM, launcher_of
 from neva_recipes.config import ConfigNode, Environment, Matches, PlainTable, RunError, config_dataclass
-from neva_recipes.plan import Layout, Plan
+from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.gpus import find_gpu
 from neva_recipes.plan.fitting.machine import CpuMachine
 from neva_recipes.plan.serialization import plan_to_json
@@ -216,6 +216,10 @@ class Executor(ConfigNode, ABC):
     def lacks(self, package: str) -> bool:
         """Return whether its processes cannot import a Python package; `False` if this machine cannot tell."""
         return False
+
+    def advise(self, plan: Plan) -> Iterable[Finding]:
+        """Return warnings and notes on what a job of this plan would ask for; by default none."""
+        return ()
 
     @abstractmethod
     def job_environment(self, layout: Layout) -> dict[str, str]:

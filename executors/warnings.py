@@ -7,7 +7,15 @@ from typing import Any
 from neva_recipes.plan import Plan
 from neva_recipes.terminal import tell
 
-__all__ = ["PlanWarning", "joined_warnings", "saved_warnings", "stage_lines", "tell_warnings", "warnings_of"]
+__all__ = [
+    "PlanWarning",
+    "joined_warnings",
+    "notes_of",
+    "saved_warnings",
+    "stage_lines",
+    "tell_warnings",
+    "warnings_of",
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,11 @@ def warnings_of(plan: Plan | None) -> list[PlanWarning]:
     """Return the warnings of a plan; an empty result without a plan."""
     found = () if plan is None else plan.warnings
     return [PlanWarning((finding.code, *finding.fields), finding.line()) for finding in found]
+
+
+def notes_of(plan: Plan | None) -> list[PlanWarning]:
+    """Return the notes of a plan in the form of warnings; an empty result without a plan."""
+    return [] if plan is None else [PlanWarning((note.code, *note.fields), note.line()) for note in plan.notes]
 
 
 def saved_warnings(plan: Mapping[str, Any] | None) -> list[PlanWarning]:
@@ -77,7 +90,9 @@ def stage_lines(found: Iterable[tuple[str, str]], points: int | None) -> Iterato
         yield f"{line} ({len(stages)} of {points} points)" if len(stages) > 1 else f"{stages[0]}: {line}"
 
 
-def tell_warnings(lines: Iterable[str]) -> None:
-    """Print warnings on standard error."""
+def tell_warnings(lines: Iterable[str], notes: Iterable[str] = ()) -> None:
+    """Print notes and warnings on standard error."""
+    for line in notes:
+        tell("note", line)
     for line in lines:
         tell("warning", line)

@@ -36,7 +36,7 @@ def start_pipeline(planned: PipelineJob, *, detach: bool = False, quiet: bool = 
     plans = [job.plan for job in jobs if job.plan is not None]
     require_space(plans, planned.job.run_dir.parent)
     if not quiet:
-        tell_warnings(planned.warnings)
+        tell_warnings(planned.warnings, planned.notes)
         tell_of_little_space(plans, planned.job.run_dir.parent)
 
     def fill(folder: Path, placed: Job) -> Job:

@@ -19,7 +19,7 @@ from executors.pipelines.spec import PipelineSpec, StageSpec
 from executors.pipelines.tool_checks import checked_tool, used_recipe
 from executors.pipelines.tool_stage import tool_text
 from executors.settling import Settler
-from executors.warnings import PlanWarning, joined_warnings, stage_lines, warnings_of
+from executors.warnings import PlanWarning, joined_warnings, notes_of, stage_lines, warnings_of
 from neva_recipes.config import (
     Recipe,
     RecipeError,
@@ -123,6 +123,12 @@ class PipelineJob:
     def warnings(self) -> tuple[str, ...]:
         """Its warnings, one line each, with the stages or the number of points that they concern."""
         by_stage = [(entry.stage.name, entry.warnings) for entry in self.stages]
+        return tuple(joined_warnings(by_stage, is_sweep=self._is_sweep))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of its plans, in the form of `warnings`."""
+        by_stage = [(entry.stage.name, notes_of(entry.plan)) for entry in self.stages]
         return tuple(joined_warnings(by_stage, is_sweep=self._is_sweep))
 
     def stage_jobs(self, directory: Path) -> tuple[Job, ...]:

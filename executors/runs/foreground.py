@@ -12,7 +12,7 @@ from executors.base import Job
 from executors.process.folding import FOLDING_SECONDS, LineFolder
 from executors.process.logs import LogReader
 from executors.runs.standing import ENDED, POLL_SECONDS, Standing, ask_together
-from executors.warnings import tell_warnings, warnings_of
+from executors.warnings import notes_of, tell_warnings, warnings_of
 from neva_recipes.config import RunError, how_many
 from neva_recipes.run_directory.layout import CHECKPOINTS, joined_log
 from neva_recipes.run_directory.metrics import trained_steps
@@ -42,7 +42,7 @@ def start(job: Job, lock: int, *, detach: bool, quiet: bool) -> None:
         RunError: It cannot be started.
     """
     if not quiet:
-        tell_warnings(warning.line for warning in warnings_of(job.plan))
+        tell_warnings([warning.line for warning in warnings_of(job.plan)], [note.line for note in notes_of(job.plan)])
     if detach:
         _start(job, lock, None)
         return

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from executors.slurm.cluster import (
 from executors.slurm.run import ask_to_stop
 from executors.slurm.settings import SlurmSettings
 from neva_recipes.config import Matches, RunError, config_dataclass
-from neva_recipes.plan import Layout
+from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.gpus import gpus_named
 from neva_recipes.run_directory.stages import run_title
 from neva_recipes.run_directory.state import State, read_state, write_state
@@ -84,6 +84,12 @@ class SlurmExecutor(SlurmSettings):
     def lacks(self, package: str) -> bool:
         """Return whether a package is not installed here; `False` if the nodes use another Python than the command."""
         return self.python is None and self.container_image is None and importlib.util.find_spec(package) is None
+
+    def advise(self, plan: Plan) -> Iterator[Finding]:
+        """Yield what is unwise in the time limit and the cores, and names on the hub that nobody has fetched."""
+        from executors.slurm.advice import advice_on
+
+        return advice_on(self, plan)
 
     def job_environment(self, layout: Layout) -> dict[str, str]:
         """Return `env` with defaults for unbuffered output and, if `cpus_per_task` is set, for threads."""

@@ -43,6 +43,9 @@ _ELSEWHERE_OPTIONS = ("clusters", "parsable", "test-only", "wait")
 
 _FIELDS_OF_OPTIONS = {"mem": "memory", "gres": "gpu_request", "gpus-per-node": "gpu_request"}
 
+_LEAST_MEGABYTES = 4096
+"""A smaller memory without a unit is taken for gigabytes: a rank on a GPU takes several of them."""
+
 _VARIABLES_OF_A_JOB = re.compile(
     r"SLURM_(JOB|ARRAY|STEP|SUBMIT|NTASKS).*|SLURM_(LOCALID|NNODES|NODEID|NODELIST|NPROCS|PROCID|RESTART_COUNT|TASKS_PER_NODE)"
 )
@@ -74,7 +77,7 @@ class SlurmSettings(Executor):
     cpus_per_task: Positive | None = None
     """Cores of every rank."""
     memory: _Memory | None = None
-    """Memory of every node, such as 64G; 0 is all of it."""
+    """Memory of every node, such as 64G (a number alone is megabytes); 0 is all of it."""
     constraint: _Text | None = None
     """Features that the nodes must have."""
     nodelist: _Word | None = None
@@ -131,6 +134,11 @@ class SlurmSettings(Executor):
                     f"executor.sbatch.{name}: such a job could not be followed: leave it out"
                     f"{', and submit from a machine of that cluster' if name == 'clusters' else ''}"
                 )
+        if self.memory is not None and self.memory.isdigit() and 0 < int(self.memory) < _LEAST_MEGABYTES:
+            raise RunError(
+                f"executor.memory={self.memory}: {self.memory} means {self.memory} MB in Slurm: write {self.memory}G "
+                f"({self.memory}M if so little is meant)"
+            )
         seconds = 60 * (minutes_of(self.time) or 0) if self.time else 0
         if 0 < seconds <= self.signal_delay_s:
             raise RunError(

@@ -48,7 +48,7 @@ class Inspection:
 
     def by_kind(self) -> dict[str, tuple[Finding, ...]]:
         """Return all findings by their meaning here: `error`, `warning`, `note`."""
-        return {"error": self.errors, "warning": self.plan.warnings, "note": self.notes}
+        return {"error": self.errors, "warning": self.plan.warnings, "note": self.notes + self.plan.notes}
 
     @property
     def refused_here(self) -> tuple[str, ...]:

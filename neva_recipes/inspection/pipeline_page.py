@@ -40,7 +40,7 @@ def _tiles(planned: PipelineJob) -> Iterator[Element]:
 
 
 def _findings(planned: PipelineJob) -> Iterator[Element]:
-    by_kind = {"error": planned.problems, "warning": planned.warnings, "note": planned.not_here}
+    by_kind = {"error": planned.problems, "warning": planned.warnings, "note": planned.not_here + planned.notes}
     for kind, lines in by_kind.items():
         yield from (finding(kind, kind, line) for line in lines)
     if not any(by_kind.values()):

@@ -10,9 +10,23 @@ from typing import Any, Literal
 
 from neva_recipes.config import ConfigNode, Recipe, field_types, format_value
 
-__all__ = ["About", "Finding", "Remedy", "Severity", "error", "field_value", "finding", "shown_fields", "warning"]
+__all__ = [
+    "SEVERITIES",
+    "About",
+    "Finding",
+    "Remedy",
+    "Severity",
+    "error",
+    "field_value",
+    "finding",
+    "shown_fields",
+    "warning",
+]
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+"""In the order in which findings stand in a plan."""
 
 About = Literal["recipe", "files", "memory", "executor", "machine"]
 
@@ -33,7 +47,7 @@ class Finding:
 
     Attributes:
         code: Stable name of the rule, such as `tensor-parallel-heads`; docs/checks.md explains each.
-        severity: `error` stops a launch, `warning` does not.
+        severity: `error` stops a launch, `warning` does not; a `note` may be right as it is.
         message: What is wrong, without the fields and the remedies, which `line` adds.
         fields: Dotted paths of the fields involved, and their values.
         remedies: Changes that each make this finding go away, nearest first; may be empty.

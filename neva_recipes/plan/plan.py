@@ -18,7 +18,7 @@ from neva_recipes.plan.data.fingerprints import Fingerprint, fingerprints
 from neva_recipes.plan.data.lengths import Lengths, SampleLengths, lengths_of, sample_lengths
 from neva_recipes.plan.data.passes_check import check_passes
 from neva_recipes.plan.disk import DiskSpace, disk_space
-from neva_recipes.plan.findings import About, Finding, error
+from neva_recipes.plan.findings import SEVERITIES, About, Finding, error
 from neva_recipes.plan.fitting.cpu_check import check_cpu
 from neva_recipes.plan.fitting.machine import CpuMachine
 from neva_recipes.plan.fitting.memory_check import check_memory, judged_gpu
@@ -47,6 +47,9 @@ class Place(Protocol):
     def lacks(self, package: str) -> bool:
         """Return whether its processes cannot import a Python package; False if unknown."""
 
+    def advise(self, plan: "Plan") -> Iterable[Finding]:
+        """Return warnings and notes on what the executor would ask for, given a plan that has a layout."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -56,7 +59,7 @@ class Plan:
         recipe: The built recipe.
         gpu: The GPU that memory and time are estimated for.
         gpu_assumed: Whether the GPU is assumed, not named, so that the recipe may run on another one.
-        findings: What is wrong or wasteful, errors first.
+        findings: What is wrong, wasteful or worth knowing; errors first, notes last.
         parameters: Weights of each part of the model.
         lengths: The lengths of its samples, and their source.
         layout: How processes, layers and micro batches are divided; `None` if they cannot be.
@@ -111,6 +114,11 @@ class Plan:
         """The warnings; without those on memory if the recipe trains without a GPU and the GPU is only assumed."""
         found = (finding for finding in self.findings if finding.severity == "warning")
         return tuple(finding for finding in found if self.gpu_counts or finding.about != "memory")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """What is worth knowing, although it may be right as it is."""
+        return tuple(finding for finding in self.findings if finding.severity == "note")
 
 
 def plan(
@@ -225,7 +233,10 @@ class Planner:
         disk = disk_space(built, layout, cost.steps)
         if accelerator != "cpu" and self._machine is not None:
             findings += _about("machine", check_cpu(built, layout, memory, cost, self._machine))
-        return replace(bare, findings=_sorted(findings), layout=layout, memory=memory, cost=cost, disk=disk)
+        whole = replace(bare, findings=_sorted(findings), layout=layout, memory=memory, cost=cost, disk=disk)
+        if self._executor is None:
+            return whole
+        return replace(whole, findings=_sorted([*findings, *self._executor.advise(whole)]))
 
 
 def _about(subject: About, findings: Iterable[Finding]) -> list[Finding]:
@@ -241,7 +252,7 @@ def _can_read(findings: Iterable[Finding]) -> bool:
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    return tuple(sorted(findings, key=lambda finding: finding.severity != "error"))
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def _missing_packages(executor: Place, recipe: Recipe) -> list[Finding]:

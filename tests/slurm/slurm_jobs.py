@@ -28,8 +28,8 @@ def make_job(script, runs_dir, num_nodes=1, devices=1, *, name=None, arguments=(
 
 
 def start(script, runs_dir, num_nodes=1, devices=1, **options):
-    """Start a script as a detached run."""
-    return executors.start_job(make_job(script, runs_dir, num_nodes, devices, **options), detach=True)
+    """Start a script as a detached run, without the notes on its recipe."""
+    return executors.start_job(make_job(script, runs_dir, num_nodes, devices, **options), detach=True, quiet=True)
 
 
 def left_of(run):

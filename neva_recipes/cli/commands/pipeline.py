@@ -214,7 +214,7 @@ def _dry_run(planned: "PipelineJob") -> int:
     from executors import disk_finding
 
     sys.stdout.flush()
-    told = {"note": planned.not_here, "warning": planned.warnings, "error": planned.problems}
+    told = {"note": planned.notes + planned.not_here, "warning": planned.warnings, "error": planned.problems}
     refused = planned.refused_here
     plans = [entry.plan for entry in planned.stages if entry.plan is not None]
     if space := disk_finding(plans, planned.job.run_dir.parent):

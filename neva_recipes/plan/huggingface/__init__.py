@@ -8,7 +8,7 @@ from neva_recipes.plan.huggingface.comparison import Mismatch, compare_part
 from neva_recipes.plan.huggingface.configuration import Configuration
 from neva_recipes.plan.huggingface.directory import Directory, is_huggingface, kept_directory, open_directory
 from neva_recipes.plan.huggingface.exportable import why_not_exportable
-from neva_recipes.plan.huggingface.hub import could_be_on_hub, is_hub_name
+from neva_recipes.plan.huggingface.hub import cached_models, could_be_on_hub, is_cached, is_hub_name
 from neva_recipes.plan.huggingface.json_files import read_image_processor, read_object
 from neva_recipes.plan.huggingface.names import (
     LLAVA_SPELLING,
@@ -28,9 +28,11 @@ __all__ = [
     "LanguageSpelling",
     "Mismatch",
     "VocabularyRows",
+    "cached_models",
     "compare_part",
     "core_weight",
     "could_be_on_hub",
+    "is_cached",
     "is_hub_name",
     "is_huggingface",
     "kept_directory",

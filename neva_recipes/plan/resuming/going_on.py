@@ -1,4 +1,4 @@
-"""The plan of a run that goes on from a checkpoint, without findings on sources of weights."""
+"""The plan of a run that goes on from a checkpoint, without findings on the beginning that lies behind it."""
 
 import dataclasses
 
@@ -13,14 +13,19 @@ _STILL_TRUE = frozenset({"random-and-frozen"})
 """Rules on sources that also hold for a checkpoint, since it keeps the weights that nothing has trained."""
 
 
+_OF_WHOLE_RUNS = frozenset({"time-limit"})
+"""Rules on the time of all steps, of which some are done."""
+
+
 def plan_going_on(plan: Plan) -> Plan:
-    """Return a plan without its findings on sources of weights: the checkpoint holds the weights, no source is read.
+    """Return a plan without its findings on sources of weights, which the checkpoint holds, and on the whole run.
 
     Args:
         plan: The plan of the recipe as if it started from the beginning.
     """
     unread = _unread_sources(plan.recipe)
-    kept = [each for each in plan.findings if each.code in _STILL_TRUE or unread.isdisjoint(each.fields)]
+    found = [each for each in plan.findings if each.code not in _OF_WHOLE_RUNS]
+    kept = [each for each in found if each.code in _STILL_TRUE or unread.isdisjoint(each.fields)]
     return dataclasses.replace(plan, findings=tuple(map(_about_tokenizer, kept)))
 
 

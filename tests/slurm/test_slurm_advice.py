@@ -1,0 +1,211 @@
+"""What a plan shows to be unwise in the request of a job is told beforehand; times are worked out by hand."""
+
+import dataclasses
+
+import pytest
+
+from executors import DockerExecutor, LocalExecutor, SlurmExecutor, plan_job
+from neva_recipes import llava
+from neva_recipes.cli.main import main
+from neva_recipes.config import UserError
+from neva_recipes.plan import plan
+from neva_recipes.plan.resuming import plan_going_on
+
+GB = 10**9
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    for name in ("HF_HUB_CACHE", "XDG_CACHE_HOME", "SBATCH_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """Return a plan of a run on one node whose checkpoint has 60 GB and whose step takes 10 s."""
+    whole = plan(llava.finetune(), SlurmExecutor(gpu_model="h100"))
+    disk = dataclasses.replace(whole.disk, checkpoint=60 * GB)
+
+    def of(hours, nodes=1):
+        cost = dataclasses.replace(whole.cost, step_seconds=10.0, hours=hours, hours_range=(0.8 * hours, 1.25 * hours))
+        layout = dataclasses.replace(whole.layout, num_nodes=nodes)
+        return dataclasses.replace(whole, cost=cost, disk=disk, layout=layout)
+
+    return of
+
+
+def told(plan, *codes, **fields):
+    executor = SlurmExecutor(**fields)
+    return [(each.severity, each.line()) for each in executor.advise(plan) if each.code in codes]
+
+
+@pytest.mark.parametrize(
+    ("hours", "fields", "line"),
+    [
+        # 100 minutes, 80 at least; 125 at most and 3 for a start and two transfers of a minute make 2:30:00.
+        (
+            100 / 60,
+            {"time": "30", "max_requeues": 0},
+            "executor.time=30, executor.max_requeues=0: the run takes 80 minutes at least (about 100 on h100-80g) and "
+            "gets 30 minutes: it ends unfinished (30 is minutes to Slurm: "
+            "30:00:00 is hours); set executor.time=2:30:00, "
+            "or set executor.max_requeues=none",
+        ),
+        (
+            10,
+            {"time": "1:00:00", "max_requeues": 2},
+            "executor.time=1:00:00, executor.max_requeues=2: the run takes "
+            "480 minutes at least (about 600 on h100-80g) "
+            "and gets 3 starts of 60 minutes: it ends unfinished; set executor.time=13:00:00, or set "
+            "executor.max_requeues=none",
+        ),
+        # Going on for ever is no way out of a limit that a start and a checkpoint fill.
+        (
+            10,
+            {"time": "04:00", "max_requeues": 3},
+            "executor.time=04:00, executor.max_requeues=3: the run takes 480 minutes at least (about 600 on h100-80g) "
+            "and gets 4 starts of 4 minutes: it ends unfinished (04:00 is minutes and seconds to Slurm: 04:00:00 is "
+            "hours); set executor.time=13:00:00",
+        ),
+        (
+            10,
+            {"time": "5"},
+            "executor.time=5: a start and a checkpoint take about 3 minutes of it, and the run takes 480 minutes at "
+            "least (about 600 on h100-80g) (5 is minutes to Slurm: 5:00:00 is hours); set executor.time=13:00:00",
+        ),
+        (
+            10,
+            {"time": "8"},
+            "executor.time=8: the run takes 480 minutes at least (about 600 "
+            "on h100-80g), which makes 60 starts or more "
+            "(8 is minutes to Slurm: 8:00:00 is hours); set executor.time=13:00:00",
+        ),
+    ],
+)
+def test_a_time_limit_below_the_estimate(planned, hours, fields, line):
+    assert told(planned(hours), "time-limit", **fields) == [("warning", line)]
+
+
+@pytest.mark.parametrize(
+    ("hours", "fields"),
+    [
+        (100 / 60, {"time": "81", "max_requeues": 0}),  # the estimate may be a quarter too long
+        (100 / 60, {"time": "30"}),
+        (100 / 60, {"time": "30", "max_requeues": 2}),
+        (10, {"time": "0", "max_requeues": 0}),
+        (10, {"max_requeues": 0}),
+        (10, {"time": "8:00:00"}),
+        (400, {"time": "1-0"}),
+        (100 / 60, {"time": "30", "max_requeues": 0, "gpu_request": "none"}),
+    ],
+)
+def test_a_time_limit_that_may_do(planned, hours, fields):
+    assert told(planned(hours), "time-limit", **fields) == []
+
+
+def test_a_run_on_processors_and_one_that_goes_on_have_no_estimate(planned):
+    short = {"time": "30", "max_requeues": 0, "signal_delay_s": 60}
+    on_cpu = dataclasses.replace(planned(10), on_cpu=True)
+    assert told(on_cpu, "time-limit", "signal-delay", **short) == []
+    found = tuple(SlurmExecutor(**short).advise(planned(10)))
+    assert {each.code for each in found} == {"time-limit", "signal-delay", "cores", "hub-download"}
+    gone_on = plan_going_on(dataclasses.replace(planned(10), findings=found))
+    assert {each.code for each in gone_on.findings} == {"signal-delay", "cores", "hub-download"}
+
+
+def test_a_checkpoint_that_takes_longer_than_the_signal_leaves(planned):
+    # 60 GB at 1 GB/s and a step of 10 s; a quarter more, in half minutes.
+    (found,) = told(planned(10), "signal-delay", time="4:00:00", signal_delay_s=60)
+    assert found == (
+        "warning",
+        "executor.signal_delay_s=60: a step and a checkpoint of 55.9 GiB "
+        "take about 70 s, at 1 GB/s from the node: what "
+        "is not saved by the time limit is lost; set executor.signal_delay_s=90",
+    )
+    assert told(planned(10), "signal-delay", signal_delay_s=60) == [found]
+    ((_, line),) = told(planned(10, nodes=2), "signal-delay", time="4:00:00", signal_delay_s=30)
+    assert "take about 40 s, at 1 GB/s from each of 2 nodes" in line
+    for silent in ({"signal_delay_s": 70}, {"time": "13:00:00", "signal_delay_s": 60}, {"time": "0"}):
+        assert told(planned(10), "signal-delay", **silent) == []
+    assert told(planned(0.5), "signal-delay", signal_delay_s=60) == []
+
+
+def test_the_cores_of_a_rank_and_its_loaders(planned, monkeypatch):
+    run = planned(1)  # of four processes that load
+    assert told(run, "cores") == [
+        (
+            "note",
+            "executor.cpus_per_task=none, data.num_workers=4: where the partition "
+            "has no default of its own, Slurm gives "
+            "a rank one core, which the rank and the 4 processes that load its samples share; set "
+            "executor.cpus_per_task=5",
+        )
+    ]
+    assert told(run, "cores", cpus_per_task=4) == [
+        (
+            "warning",
+            "executor.cpus_per_task=4, data.num_workers=4: the rank and the 4 processes that load its samples share 4 "
+            "cores; set executor.cpus_per_task=5",
+        )
+    ]
+    for given in ({"cpus_per_task": 5}, {"exclusive": True}, {"sbatch": {"cpus-per-gpu": "8"}}):
+        assert told(run, "cores", **given) == []
+    monkeypatch.setenv("SBATCH_CPUS_PER_TASK", "8")
+    assert told(run, "cores") == []
+
+
+def test_models_that_nobody_has_fetched(planned, tmp_path):
+    fields = [
+        "model.language.from_pretrained=lmsys/vicuna-7b-v1.5",
+        "model.vision.from_pretrained=openai/clip-vit-large",
+    ]
+    found = told(planned(1), "hub-download")
+    assert [line.partition(":")[0] for _, line in found] == [fields[0], f"{fields[1]}-patch14-336"]
+    assert (
+        f"is not in {tmp_path}/hub/hub: " in found[0][1] and "; hf download lmsys/vicuna-7b-v1.5 first" in found[0][1]
+    )
+    folder = tmp_path / "shared/hub/models--lmsys--vicuna-7b-v1.5"
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "blobs").mkdir()
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("abc")
+    shared = {"HF_HOME": str(tmp_path / "shared")}
+    assert len(told(planned(1), "hub-download", env=shared)) == 2  # config.json alone is no model
+    (folder / "snapshots/abc/pytorch_model.bin.index.json").write_text("{}")
+    (folder / "blobs/123.incomplete").write_text("")
+    assert len(told(planned(1), "hub-download", env=shared)) == 2
+    (folder / "blobs/123.incomplete").unlink()
+    ((severity, line),) = told(planned(1), "hub-download", env=shared)
+    assert severity == "note" and line.startswith(fields[1])
+
+
+def test_a_dry_run_and_a_pipeline_tell_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--executor", "slurm", "executor.time=30", "executor.max_requeues=0", "--dry-run"]
+    assert main(["llava.finetune", *words, "--format", "yaml"]) == 0
+    told = capsys.readouterr().err
+    assert "\nnote: executor.cpus_per_task=none, " in told and "\nwarning: executor.time=30, " in told
+    assert "refused: file-missing" in told and "hub-download\n" not in told
+    main(["llava.pipeline", *words])
+    told = capsys.readouterr().err
+    assert "note: pretrain, finetune: executor.cpus_per_task=none, " in told
+    assert "warning: finetune: executor.time=30, " in told
+
+
+def test_other_places_have_nothing_to_say():
+    for place in (LocalExecutor(), DockerExecutor(image="image")):
+        assert [*place.advise(plan_job(llava.finetune(), SlurmExecutor()).plan)] == []
+
+
+@pytest.mark.parametrize("memory", ["64", "512", "4095"])
+def test_memory_without_a_unit_is_megabytes(memory):
+    with pytest.raises(
+        UserError, match=rf"^executor.memory={memory}: {memory} means {memory} MB in Slurm: write {memory}G"
+    ):
+        SlurmExecutor(memory=memory)
+
+
+@pytest.mark.parametrize("memory", ["0", "64G", "64M", "4096", "512000"])
+def test_memory_that_is_meant(memory):
+    assert SlurmExecutor(memory=memory).memory == memory
