@@ -233,10 +233,7 @@ class Planner:
         disk = disk_space(built, layout, cost.steps)
         if accelerator != "cpu" and self._machine is not None:
             findings += _about("machine", check_cpu(built, layout, memory, cost, self._machine))
-        whole = replace(bare, findings=_sorted(findings), layout=layout, memory=memory, cost=cost, disk=disk)
-        if self._executor is None:
-            return whole
-        return replace(whole, findings=_sorted([*findings, *self._executor.advise(whole)]))
+        return _advised(replace(bare, layout=layout, memory=memory, cost=cost, disk=disk), findings, self._executor)
 
 
 def _about(subject: About, findings: Iterable[Finding]) -> list[Finding]:
@@ -253,6 +250,12 @@ def _can_read(findings: Iterable[Finding]) -> bool:
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def _advised(plan: Plan, findings: Sequence[Finding], executor: Place | None) -> Plan:
+    """Return a plan with its findings, and those of the executor about it."""
+    whole = replace(plan, findings=_sorted(findings))
+    return whole if executor is None else replace(plan, findings=_sorted([*findings, *executor.advise(whole)]))
 
 
 def _missing_packages(executor: Place, recipe: Recipe) -> list[Finding]:
