@@ -5,10 +5,12 @@ import os
 import re
 import shlex
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from neva_recipes.config import path_is
+from neva_recipes.prompts._absolute_names import Begin, begin_of_absolute
 from neva_recipes.prompts._other_folder import other_folder
 from neva_recipes.prompts.pictures import missing_image
 
@@ -51,7 +53,9 @@ def missing_named_image(folder: Path, name: str, setting: str) -> str | None:
     return missing_image(folder / name, setting) if lost is None else f"{problem}: {lost.reason}; {lost.remedy}"
 
 
-def lost_image(folder: Path, name: str, setting: str, beside: Path | None = None) -> Lost | None:
+def lost_image(
+    folder: Path, name: str, setting: str, beside: Path | None = None, others: Iterable[str] = ()
+) -> Lost | None:
     """Return why there is no image file of this name; `None` if unknown.
 
     Args:
@@ -59,9 +63,12 @@ def lost_image(folder: Path, name: str, setting: str, beside: Path | None = None
         name: The name, as the sample has it.
         setting: The setting that names the folder.
         beside: A further folder that the image may be in, such as that of the data file.
+        others: Names of further missing images.
     """
     if name.startswith("data:"):
         return Lost("it is the image itself, not the name of a file", "write such images to files")
+    if name.startswith("file://"):
+        return Lost("it is a URL", "take file:// out of such names")
     if _URL.match(name):
         return Lost("it is a URL, and nothing is downloaded", "download such images, and name their files")
     if path_is(folder / name, Path.is_dir):
@@ -69,6 +76,9 @@ def lost_image(folder: Path, name: str, setting: str, beside: Path | None = None
     there = _spelled_otherwise(folder, name)
     if there is not None:
         return Lost(_difference(name, there), "rename one to be like the other")
+    begin = begin_of_absolute(name, others, [folder] if beside is None else [folder, beside])
+    if begin is not None:
+        return _lost_absolute(folder, begin, setting)
     if "\\" in name:
         slashed = name.replace("\\", "/")
         is_there = path_is(folder / slashed, Path.is_file) or _spelled_otherwise(folder, slashed) is not None
@@ -81,6 +91,16 @@ def lost_image(folder: Path, name: str, setting: str, beside: Path | None = None
         remedy = f"set {setting}={shlex.quote(str(other))} if the others are there too"
         return Lost(f"it is in {other}", remedy, other)
     return None
+
+
+def _lost_absolute(folder: Path, begin: Begin, setting: str) -> Lost:
+    remedy = begin.taken_out()
+    if begin.folder is None:
+        return Lost(f"it is absolute, and {setting} does not count for it", f"{remedy}: the rest is looked for there")
+    reason = f"it is absolute, and {begin.rest!r:.200} is in {begin.folder}"
+    if begin.folder == folder:
+        return Lost(reason, remedy)
+    return Lost(reason, f"{remedy}, and set {setting}={shlex.quote(str(begin.folder))}", begin.folder)
 
 
 def _difference(name: str, there: str) -> str:

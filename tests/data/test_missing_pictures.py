@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,23 @@ CASES = {
     "composed": (COMPOSED, DECOMPOSED, "there is a file of that name, but its letters with accents are written"),
     "decomposed capitals": (DECOMPOSED.upper(), COMPOSED, f"there is '{COMPOSED}', and small letters"),
     "backslash": ("sub\\0.png", "sub/0.png", "folders are parted by / in a name, not by \\, and 'sub/0.png' is there"),
-    "drive": ("C:\\pictures\\0.png", "0.png", "folders are parted by / in a name, not by \\;"),
+    "drive": ("C:\\pictures\\0.png", "0.png", "take C:\\pictures\\ out of such names, and write / in them"),
+    "absolute": (
+        "/home/otto/plants/0.png",
+        "0.png",
+        "it is absolute, and '0.png' is in ",
+    ),
+    "absolute, with a folder": (
+        "/home/otto/plants/sub/0.png",
+        "sub/0.png",
+        "; take /home/otto/plants/ out of such names (sed -i 's|\"/home/otto/plants/|\"|g' FILE)",
+    ),
+    "absolute, and nowhere": (
+        "/home/otto/plants/1.png",
+        "0.png",
+        "it is absolute, and data.image_folder does not count for it; take /home/otto/plants/ out of such names (sed",
+    ),
+    "file URL": ("file:///home/0.png", "0.png", "it is a URL; take file:// out of such names"),
     "URL": ("https://example.org/0.png", "0.png", "it is a URL, and nothing is downloaded; download such images"),
     "itself": ("data:image/png;base64," + "QUJD" * 2000, "0.png", "it is the image itself, not the name of a file"),
     "folder": ("sub", "sub/0.png", "it is a folder; name the image file"),
@@ -155,3 +172,72 @@ def test_a_folder_is_listed_once_for_all_of_its_missing_images(tmp_path, monkeyp
     (tmp_path / "3/B.png").touch()
     os.utime(tmp_path / "3", (1, 1))
     assert "'3/B.png'" in lost_image(tmp_path, "3/b.png", "data.image_folder").reason
+
+
+ABSOLUTE = ["/home/otto/my plants/a/0.png", "/home/otto/my plants/b/1.png", "/home/otto/my plants/2.png"]
+
+
+@pytest.mark.parametrize("there", [(), ("images",), (".",)], ids=["nowhere", "in the folder", "beside the data"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_what_is_said_of_the_names_of_another_machine_helps(tmp_path, monkeypatch, there, indent):
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    samples = [
+        {
+            "image": [name] if number else name,
+            "conversations": [
+                {"from": "human", "value": f"<image>\n{number}?"},
+                {"from": "gpt", "value": f"Cat {name}"},
+            ],
+        }
+        for number, name in enumerate(ABSOLUTE)
+    ]
+    Path("train.json").write_text(json.dumps(samples, indent=indent))
+    for place in there:
+        for name in ("a/0.png", "b/1.png", "2.png"):
+            (Path(place) / name).parent.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(Path(place) / name)
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path, recipe.data.image_folder, recipe.data.tokenizer = "train.json", "images", "owner/tokens"
+    (line,) = [finding.line() for finding in check_files(build(recipe)) if finding.code == "image-missing"]
+    assert "take /home/otto/my plants/ out of such names" in line
+    (command,) = re.findall(r"\((sed .* FILE)\)", line)
+    subprocess.run(shlex.split(command.replace("FILE", "train.json")), check=True)
+    if folder := re.search(r"set data\.image_folder=(\S+)", line):
+        recipe.data.image_folder = folder[1].rstrip(",")
+    assert [sample["image"] for sample in json.loads(Path("train.json").read_text())] == [
+        "a/0.png",
+        ["b/1.png"],
+        ["2.png"],
+    ]
+    missing = [finding for finding in check_files(build(recipe)) if finding.code == "image-missing"]
+    assert bool(missing) == (not there)
+
+
+def test_names_of_several_machines_have_no_begin_in_common(tmp_path):
+    lost = lost_image(tmp_path, "/home/otto/0.png", "data.image_folder", None, ["/mnt/0.png", "b.png"])
+    assert lost.remedy == "take the folders of another machine out of such names: the rest is looked for there"
+
+
+@pytest.mark.parametrize("validation", [None, "b.json"])
+def test_a_folder_that_no_image_is_in_is_told_where_all_names_are_absolute(tmp_path, monkeypatch, validation):
+    monkeypatch.chdir(tmp_path)
+    for name in ("images/0.png", "others/0.png"):
+        Path(name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(name)
+
+    def told(*names):
+        for file, name in zip(("a.json", "b.json"), names, strict=False):
+            turns = [{"from": "human", "value": f"<image>\n{file}?"}, {"from": "gpt", "value": f"A {file}."}]
+            Path(file).write_text(json.dumps([{"image": str(name), "conversations": turns}]))
+        recipe = llava.finetune("tiny")
+        recipe.data.data_path, recipe.data.image_folder, recipe.data.tokenizer = "a.json", "images", "owner/tokens"
+        recipe.data.validation_data_path = validation
+        return [finding.line() for finding in check_files(build(recipe)) if finding.code == "image-folder-unused"]
+
+    elsewhere, inside = tmp_path / "others/0.png", tmp_path / "images/0.png"
+    (line,) = told(elsewhere, elsewhere)
+    assert "data.image_folder=images: is not used: every image looked for is elsewhere" in line
+    assert f"the first is {elsewhere}; leave it out" in line
+    assert told(inside, inside) == [] == told("0.png", "0.png")
+    assert bool(told(elsewhere, inside)) == (validation is None)

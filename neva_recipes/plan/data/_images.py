@@ -42,7 +42,8 @@ class Images:
     Attributes:
         looked_for: Number of names looked for.
         missing: Names of the missing images, each with its sample.
-        lost: Why the first of them is missing; `None` if unknown.
+        elsewhere: Number of images that exist, but outside of the folder, by an absolute name.
+        first_elsewhere: The first of these.
         unusable: Images that exist but cannot be used, each with the first sample that names it, and the reason.
         turned: Number of images with an EXIF rotation, among those that were looked into.
         several: Number of images with several pages or frames, among the same.
@@ -58,11 +59,14 @@ class Images:
         """
         self.looked_for = 0
         self.missing: list[str] = []
-        self.lost: Lost | None = None
+        self.elsewhere = 0
+        self.first_elsewhere = ""
         self.unusable: list[tuple[str, str]] = []
         self.turned = 0
         self.several = 0
+        self._missing_names: list[str] = []
         self._folder = folder
+        self._inside = os.path.join(os.path.abspath(folder), "")  # noqa: PTH100, PTH118 as names are written
         self._beside = beside
         self._has_folder = path_is(folder, Path.is_dir)
         self._deadline = deadline
@@ -80,6 +84,13 @@ class Images:
         """Number of images whose first bytes were read."""
         return len(self._problems)
 
+    def lost(self) -> Lost | None:
+        """Return why the first of the missing images is missing; `None` if unknown, or if none is."""
+        if not self._missing_names:
+            return None
+        first, *others = self._missing_names
+        return lost_image(self._folder, first, "data.image_folder", self._beside, others)
+
     def can_use(self, name: str, place: str) -> bool | None:
         """Return whether an image can be used, as far as can be seen; `None` if no time is left to look.
 
@@ -94,10 +105,12 @@ class Images:
         self.looked_for += 1
         size = _size_of(os.path.join(self._folder, name))  # noqa: PTH118 a Path takes as long as the stat itself
         if size is None:
-            if not self.missing:
-                self.lost = lost_image(self._folder, name, "data.image_folder", self._beside)
+            self._missing_names.append(name)
             self.missing.append(f"{name:.{_SHOWN}} ({place})")
             return False
+        if name.startswith("/") and not name.startswith(self._inside):
+            self.elsewhere += 1
+            self.first_elsewhere = self.first_elsewhere or name
         is_large = can_be_too_large(name, size)
         if name not in self._problems and (len(self._problems) < _BEGINS_READ or is_large):
             file = self._folder / name

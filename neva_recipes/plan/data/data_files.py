@@ -18,7 +18,14 @@ from neva_recipes.sources.content import open_part
 from neva_recipes.sources.json_lines import is_json_lines
 from neva_recipes.sources.records import looks_like_json
 
-__all__ = ["check_data_files", "check_images", "checked_documents", "checked_records", "records_checked"]
+__all__ = [
+    "check_data_files",
+    "check_image_folder",
+    "check_images",
+    "checked_documents",
+    "checked_records",
+    "records_checked",
+]
 
 _FIELDS = ("data.data_path", "data.validation_data_path")
 
@@ -102,6 +109,22 @@ def check_images(recipe: Recipe) -> Iterator[Found]:
     samples = f"none of the {without:,} samples{looked_at} has an" if without > 1 else "the one sample has no"
     message = f"{samples} image, which is read from the field image of a sample: {idle}"
     yield found(warning("no-images", message, recipe, field, advice=advice))
+
+
+def check_image_folder(recipe: Recipe) -> Iterator[Found]:
+    """Yield a warning if no image looked for is in the folder that the recipe names, since all names are absolute."""
+    field = "data.image_folder"
+    if not isinstance(recipe.data, LlavaDataConfig) or recipe.data.image_folder is None:
+        return
+    try:
+        checked = [file for named in _FIELDS for file in checked_records(recipe, named).values()]
+    except DataError:
+        return  # check_data_files reports it
+    first = next((file.first_elsewhere for file in checked if file.elsewhere), None)
+    if first is not None and all(file.elsewhere == file.images for file in checked):
+        message = f"is not used: every image looked for is elsewhere, by an absolute name, the first is {first:.500}"
+        advice = "leave it out, or write the names without their folders"
+        yield found(warning("image-folder-unused", message, recipe, field, advice=advice))
 
 
 def records_checked(recipe: Recipe) -> str:

@@ -16,7 +16,7 @@ from neva_recipes.config import (
 from neva_recipes.plan.checks import Found, Rule, found, rules_for, run_rules
 from neva_recipes.plan.cost.gpus import Gpu
 from neva_recipes.plan.data.cut_check import check_cuts
-from neva_recipes.plan.data.data_files import check_data_files, check_images, records_checked
+from neva_recipes.plan.data.data_files import check_data_files, check_image_folder, check_images, records_checked
 from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.data.passes_check import check_single_pass
 from neva_recipes.plan.findings import Finding, error, field_value
@@ -63,6 +63,7 @@ class FileRules:
             check_cuts,
             check_single_pass,
             check_images,
+            check_image_folder,
             self._validation_rule,
             self._samples_rule,
             check_repeats,

@@ -55,6 +55,8 @@ class CheckedRecords:
         different: Number of different ones among those that exist.
         missing: Names of the missing images, each with its sample.
         lost: Why the first of them is missing, and what to do; `None` if unknown.
+        elsewhere: Number of images that exist, but outside of the folder, by an absolute name.
+        first_elsewhere: The first of these.
         unusable: Names of the images that exist but cannot be used, each with its sample, and the reason.
         looked_into: Number of images whose first bytes were read.
         turned: Number of those with an EXIF rotation.
@@ -77,6 +79,8 @@ class CheckedRecords:
     different: int
     missing: tuple[str, ...]
     lost: Lost | None
+    elsewhere: int
+    first_elsewhere: str
     unusable: tuple[tuple[str, str], ...]
     looked_into: int
     turned: int
@@ -250,8 +254,8 @@ def _check(
     usable[True] -= images.look_into_others(_HEADERS_SECONDS * share)
     return CheckedRecords(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
-        silent[0] if silent else "", images.looked_for, images.different, tuple(images.missing), images.lost,
-        tuple(images.unusable),
+        silent[0] if silent else "", images.looked_for, images.different, tuple(images.missing), images.lost(),
+        images.elsewhere, images.first_elsewhere, tuple(images.unusable),
         images.looked_into, images.turned, images.several,
         (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
     )  # fmt: skip
