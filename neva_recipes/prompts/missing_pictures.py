@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from neva_recipes.config import path_is
-from neva_recipes.prompts._absolute_names import Begin, begin_of_absolute
-from neva_recipes.prompts._other_folder import other_folder
+from neva_recipes.prompts._other_folder import Begin, begin_of_absolute, other_folder
 from neva_recipes.prompts.pictures import missing_image
 
 __all__ = ["Lost", "lost_image", "missing_named_image"]
