@@ -214,11 +214,18 @@ def _check_samples(
             "data.image_folder",
             advice=_or_skip("get such images again", ends and not lost),
         )
-    yield from _check_looks(recipe, field, checked)
+    yield from _check_meaning(recipe, field, checked)
 
 
-def _check_looks(recipe: Recipe, field: str, checked: CheckedRecords) -> Iterator[Finding]:
-    """Yield warnings about images that are not used as their files show them."""
+def _check_meaning(recipe: Recipe, field: str, checked: CheckedRecords) -> Iterator[Finding]:
+    """Yield warnings about answers and images that are used, but probably not as they were meant."""
+    if len(cells := checked.empty_cells) > 1:
+        message = (
+            f"{cells[0]}: its answer is the word nan, which an empty cell of a table becomes; "
+            f"{len(cells):,} of {how_many(checked.seen, 'sample')} looked at have such an answer"
+        )
+        advice = "fill the answers in, or leave the samples out"
+        yield warning("answers-nan", message, recipe, field, advice=advice)
     said = looks_texts(checked.turned, checked.several, checked.looked_into)
     if "turned" in said:
         yield warning("images-turned", said["turned"], recipe, field, "data.image_folder")

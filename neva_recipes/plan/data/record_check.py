@@ -35,6 +35,9 @@ _SMALL = 4 * 2**20
 _ENCODED = 2**19
 """Bytes of prompts that are encoded for the files of a field, if a check counts tokens."""
 
+_EMPTY_CELLS = frozenset(("nan", "NaN"))
+"""What str and JSON make of the empty cells of pandas. Other words, such as "none" and "n/a", are answers too."""
+
 Requirement = Callable[[Conversation], int]
 """Raises `DataError` for a conversation that cannot be used; returns how many bytes it encoded to find out."""
 
@@ -51,6 +54,7 @@ class CheckedRecords:
         first_bad: The first of these, and what is wrong with it.
         silent: Number of records that teach nothing.
         first_silent: The first of these, and why.
+        empty_cells: Records with an answer that is only the word that pandas makes of an empty cell.
         images: Number of images looked for.
         different: Number of different ones among those that exist.
         missing: Names of the missing images, each with its sample.
@@ -75,6 +79,7 @@ class CheckedRecords:
     first_bad: str
     silent: int
     first_silent: str
+    empty_cells: tuple[str, ...]
     images: int
     different: int
     missing: tuple[str, ...]
@@ -223,6 +228,7 @@ def _check(
     deadline = time.perf_counter() + _SECONDS * share
     bad: list[str] = []
     silent: list[str] = []
+    cells: list[str] = []
     samples, usable = [0, 0], [0, 0]
     keys: list[KeyedSample] = []
     image_field: str | None = None
@@ -237,6 +243,8 @@ def _check(
         image_field = image_field or other_field
         try:
             conversation = read_sample(record, template)
+            if any(turn.text in _EMPTY_CELLS for turn in conversation.turns[1::2]):
+                cells.append(place)
             if keyed:
                 keys.append(keyed_sample(conversation, hash))
             if require is not None and unencoded > 0 and not bad:  # the first bad record is enough
@@ -254,7 +262,8 @@ def _check(
     usable[True] -= images.look_into_others(_HEADERS_SECONDS * share)
     return CheckedRecords(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
-        silent[0] if silent else "", images.looked_for, images.different, tuple(images.missing), images.lost(),
+        silent[0] if silent else "", tuple(cells), images.looked_for, images.different,
+        tuple(images.missing), images.lost(),
         images.elsewhere, images.first_elsewhere, tuple(images.unusable),
         images.looked_into, images.turned, images.several,
         (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
