@@ -28,9 +28,9 @@ from neva_recipes.run_directory.state import State
 from neva_recipes.secrets import is_secret, secret_in, secret_names
 from neva_recipes.table import folded_command
 
-__all__ = ["WORKER_ARGV", "Executor", "Job", "RefusedError", "SupervisorEntry"]
+__all__ = ["ONE_PROCESS", "WORKER_ARGV", "Executor", "Job", "RefusedError", "SupervisorEntry"]
 
-_ONE_PROCESS = Layout(
+ONE_PROCESS = Layout(
     num_nodes=1,
     processes_per_node=1,
     tensor_model_parallel_size=1,
@@ -40,6 +40,7 @@ _ONE_PROCESS = Layout(
     num_microbatches=1,
     stages=(),
 )
+"""The layout of a program without a recipe."""
 
 WORKER_ARGV = (sys.executable, "-P", "-m", WORKER_MODULE)
 """The command of every rank; -P keeps files of the current directory from shadowing installed modules."""
@@ -82,7 +83,7 @@ class Job:
     def layout(self) -> Layout:
         """Number of nodes and processes; a program without a recipe is one process."""
         if self.plan is None:
-            return _ONE_PROCESS
+            return ONE_PROCESS
         assert self.plan.layout is not None  # a plan whose recipe has no errors has a layout
         return self.plan.layout
 
@@ -235,6 +236,10 @@ class Executor(ConfigNode, ABC):
         size = job.layout.world_size
         title = f"Command of each of {size} processes" if size > 1 else "Command of 1 process"
         return title, folded_command([*variables, *map(shlex.quote, job.command)])
+
+    def asks_for(self, layout: Layout) -> str:
+        """Return what a job of this layout asks of a cluster, in a few words; empty, the default, without one."""
+        return ""
 
     @abstractmethod
     def start(self, job: Job, *, lock: int, lifeline: int | None) -> None:

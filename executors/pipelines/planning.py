@@ -10,7 +10,7 @@ from typing import Any
 
 import fiddle as fdl
 
-from executors.base import Executor, Job
+from executors.base import ONE_PROCESS, Executor, Job
 from executors.launch import check_name, job_of, write_run_directory
 from executors.local import LocalExecutor
 from executors.pipelines.directory import stage_label
@@ -32,7 +32,7 @@ from neva_recipes.config import (
     with_absolute_inputs,
 )
 from neva_recipes.pipeline import Pipeline, Stage, Tool
-from neva_recipes.plan import Finding, Plan, Planner
+from neva_recipes.plan import Finding, Layout, Plan, Planner
 from neva_recipes.run_directory.layout import JOB_FILE, RECIPE_FILE
 from neva_recipes.run_directory.stages import PIPELINE_FILE, TOOL_FILE, stage_directory
 from neva_recipes.run_directory.state import State
@@ -69,6 +69,11 @@ class StagePlan:
     not_here: tuple[Finding, ...] = ()
     warnings: tuple[PlanWarning, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout | None:
+        """Its nodes and processes, one of each for a tool; `None` if errors of its recipe leave them open."""
+        return ONE_PROCESS if self.plan is None else self.plan.layout
 
 
 @dataclass(frozen=True)

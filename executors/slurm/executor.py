@@ -25,7 +25,7 @@ from executors.slurm.cluster import (
 )
 from executors.slurm.run import ask_to_stop
 from executors.slurm.settings import SlurmSettings
-from neva_recipes.config import Matches, RunError, config_dataclass
+from neva_recipes.config import Matches, RunError, config_dataclass, how_many
 from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.gpus import gpus_named
 from neva_recipes.run_directory.stages import run_title
@@ -110,6 +110,18 @@ class SlurmExecutor(SlurmSettings):
         from executors.slurm.submission import batch_script
 
         return "Batch script of Slurm", batch_script(job, self)
+
+    def asks_for(self, layout: Layout) -> str:
+        """Return the number of nodes, what is asked of each, and the time limit."""
+        ranks, each = layout.processes_per_node, []
+        if self.gpu_request != "none":
+            each.append(how_many(ranks, f"{self.gpu_model} GPU" if self.gpu_model else "GPU"))
+        each.append("cores by default" if self.cpus_per_task is None else how_many(ranks * self.cpus_per_task, "core"))
+        memory = {None: "memory by default", "0": "all of its memory"}
+        each.append(memory.get(self.memory, f"{self.memory} of memory"))
+        nodes = f"{how_many(layout.num_nodes, 'node')}{', each' if layout.num_nodes > 1 else ''}"
+        limit = f"time limit {self.time}" if self.time else "time limit by default"
+        return f"{nodes} with {', '.join(each)}; {limit}"
 
     def start(self, job: Job, *, lock: int, lifeline: int | None) -> None:
         """Submit the job; it goes on when the command in the foreground has ended.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from executors import PipelineJob
+from executors import Executor, PipelineJob
 from executors.pipelines.planning import StagePlan
 from neva_recipes.inspection import figures
 from neva_recipes.inspection._elements import Element, element
@@ -24,7 +24,7 @@ def pipeline_to_html(planned: PipelineJob, *, typed: str = "", moment: datetime 
     content = [
         element("div", *_tiles(planned), class_="tiles"),
         Part("Findings", *_findings(planned)).section(),
-        *(_stage(entry) for entry in planned.stages),
+        *(_stage(entry, planned.executor) for entry in planned.stages),
     ]
     return page_of(planned.job.name, content, typed=typed, moment=moment)
 
@@ -48,9 +48,11 @@ def _findings(planned: PipelineJob) -> Iterator[Element]:
     yield from closing(planned.refused_here)
 
 
-def _stage(entry: StagePlan) -> Element:
+def _stage(entry: StagePlan, executor: Executor) -> Element:
     """Return the section of a stage: what it does at a glance, and the rest to be opened."""
     content = [element("p", stage_in_short(entry))]
+    if entry.layout is not None and (asked := executor.asks_for(entry.layout)):
+        content.append(element("p", f"Its job asks for {asked}."))
     parts: list[Part] = []
     if entry.plan is not None:
         content.append(element("div", *tiles(entry.plan), class_="tiles"))

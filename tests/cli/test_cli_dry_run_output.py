@@ -96,7 +96,10 @@ def test_the_script_is_for_no_other_format(folder, capfd):
     for words, said in (
         (["gpt.pretrain", "--script"], "error: --script: goes with --dry-run, which starts nothing: add --dry-run\n"),
         (["gpt.pretrain", "--dry-run", "--script", "--format", "json"], "error: --script, --format json: choose one"),
-        (["llava.pipeline", "--dry-run", "--script"], "error: --script: a pipeline has none"),
+        (
+            ["gpt.pretrain", "--sweep", "optim.lr=1,2", "--dry-run", "--script"],
+            "error: --script: a sweep has none; each",
+        ),
     ):
         assert main(words) == 2
         out, err = capfd.readouterr()

@@ -179,7 +179,6 @@ def test_pipelines_are_listed_and_explained(mine, capsys):
     of_recipes = {
         "--sweep": (),
         "--config": ("x.yaml",),
-        "--script": ("--dry-run",),
     }
     for flag, value in of_recipes.items():  # what is refused is not offered
         assert flag not in flags and main(["mine", flag, *value, *mine]) == 2

@@ -1,6 +1,7 @@
 """What a plan shows to be unwise in the request of a job is told beforehand; times are worked out by hand."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -209,3 +210,55 @@ def test_memory_without_a_unit_is_megabytes(memory):
 @pytest.mark.parametrize("memory", ["0", "64G", "64M", "4096", "512000"])
 def test_memory_that_is_meant(memory):
     assert SlurmExecutor(memory=memory).memory == memory
+
+
+FIELDS = ["partition=gpu", "time=8:00:00", "cpus_per_task=5", "memory=512G", "gpu_model=a100-80g"]
+REVIEWED = [
+    "llava.pipeline",
+    "--executor",
+    "slurm",
+    *(f"executor.{field}" for field in FIELDS),
+    "evaluate.data=q.jsonl",
+]
+"""Two trainings on two nodes, and two stages of one process."""
+
+
+@pytest.fixture
+def reviewed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def review(*words):
+        main([*REVIEWED, "trainer.num_nodes=2", "pretrain.data.micro_batch_size=8", *words, "--dry-run"])
+        return capsys.readouterr()
+
+    return review
+
+
+def test_the_dry_run_of_a_pipeline_shows_what_each_stage_asks_for(reviewed):
+    trains = "2 nodes, each with 8 a100-80g GPUs, 40 cores, 512G of memory; time limit 8:00:00"
+    tool = "1 node with 1 a100-80g GPU, 5 cores, 512G of memory; time limit 8:00:00"
+    lines = [line for line in reviewed().out.splitlines() if line.startswith("  job ")]
+    assert lines == [f"  job     {asked}" for asked in (trains, trains, tool, tool)]
+    page = reviewed("--format", "html").out
+    assert page.count(f"Its job asks for {trains}.") == 2 and page.count(f"Its job asks for {tool}.") == 2
+    (line, *_) = [line for line in reviewed("executor.memory=0").out.splitlines() if line.startswith("  job ")]
+    assert ", all of its memory; " in line
+    bare = SlurmExecutor(gpu_request="none").asks_for(plan(llava.finetune()).layout)
+    assert bare == "1 node with cores by default, memory by default; time limit by default"
+    assert LocalExecutor().asks_for(plan(llava.finetune()).layout) == ""
+
+
+def test_the_scripts_of_a_pipeline(reviewed):
+    shown = reviewed("--script")
+    stages = re.split(r"^# (\w+)(?:, after (\w+))?: Batch script of Slurm\n", shown.out, flags=re.MULTILINE)
+    assert stages[0] == ""
+    assert stages[1::3] == ["pretrain", "finetune", "export", "evaluate"]
+    assert stages[2::3] == [None, "pretrain", "finetune", "export"]
+    for name, script, nodes, ranks in zip(stages[1::3], stages[3::3], (2, 2, 1, 1), (8, 8, 1, 1), strict=True):
+        options = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
+        wanted = {f"nodes={nodes}", f"ntasks-per-node={ranks}", f"gres=gpu:a100-80g:{ranks}", "mem=512G", "time=480"}
+        assert wanted <= options and f"job-name={name}" in options
+        assert script.startswith("#!/bin/bash\n") and f"/stages/{name}/slurm\n" in script
+    assert shown.err.endswith("note: --dry-run wrote and started nothing\n")
+    refused = reviewed("--script", "pretrain.data.micro_batch_size=7")
+    assert refused.out == "" and "error: pretrain: data.global_batch_size=256" in refused.err

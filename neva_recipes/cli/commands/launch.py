@@ -240,9 +240,8 @@ def _parser(
     parser.add_argument("--dry-run", action="store_true", help="show the recipe and its plan; start nothing")
     forms = "text or html" if is_for_pipeline else f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
     parser.add_argument("--format", metavar="F", choices=FORMATS, help=f"with --dry-run: {forms} (text)")
-    if not is_for_pipeline:
-        script = "with --dry-run: print shell text that starts it, alone"
-        parser.add_argument("--script", action="store_true", help=script)
+    shown = "what is started for each stage" if is_for_pipeline else "shell text that starts it"
+    parser.add_argument("--script", action="store_true", help=f"with --dry-run: print {shown}, alone")
     add_gpu(parser)
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     add_quiet(parser)

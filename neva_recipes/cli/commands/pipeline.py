@@ -143,8 +143,8 @@ def start(pipeline: Pipeline, executor: "Executor", arguments: argparse.Namespac
     """
     from executors import plan_pipeline
 
-    if arguments.script:
-        raise UsageError("--script: a pipeline has none; a recipe has one: nemo-run RECIPE --dry-run --script")
+    if arguments.script and any(stage.settings for stage in pipeline.stages):
+        raise UsageError("--script: a sweep has none; each of its points has one: nemo-run RECIPE --dry-run --script")
     forms = ("text",) if any(stage.settings for stage in pipeline.stages) else ("text", "html")
     if arguments.format is not None and arguments.format not in forms:
         what, part = ("a pipeline", "stages") if "html" in forms else ("a sweep", "points")
@@ -160,6 +160,8 @@ def start(pipeline: Pipeline, executor: "Executor", arguments: argparse.Namespac
         runs_dir=arguments.runs_dir,
         parallel=arguments.parallel,
     )
+    if arguments.script:
+        return _show_scripts(planned)
     if arguments.format == "html":
         from neva_recipes.inspection.pipeline_page import pipeline_to_html
 
@@ -207,6 +209,18 @@ def _start(planned: "PipelineJob", arguments: argparse.Namespace) -> int:
         for line in _start_lines(planned):
             print_line(mask(line, secret_values(os.environ)), sys.stderr)
     return _finish(start_pipeline(planned, detach=arguments.detach, quiet=arguments.quiet), arguments.detach)
+
+
+def _show_scripts(planned: "PipelineJob") -> int:
+    """Print what is started for each stage, below a comment with its name, and return the exit code of the command."""
+    from neva_recipes.inspection.stages import after_text
+
+    jobs = () if planned.problems else planned.stage_jobs(planned.job.run_dir)
+    for entry, job in zip(planned.stages, jobs, strict=False):
+        title, text = job.executor.in_short(job)
+        heading = f"# {entry.stage.name}{after_text(entry.after)}: {title}"
+        print_for_programs(f"{heading}\n{text.rstrip()}\n", "surrogateescape")  # paths keep their bytes
+    return _dry_run(planned)
 
 
 def _dry_run(planned: "PipelineJob") -> int:
@@ -314,6 +328,8 @@ def _outline(planned: "PipelineJob") -> list[str]:
     for entry in planned.stages:
         lines += ["", f"{entry.stage.name}{after_text(entry.after)}"]
         lines.append(f"  {stage_in_short(entry)}")
+        asked = "" if entry.layout is None else planned.executor.asks_for(entry.layout)
+        lines += [f"  job     {asked}"] if asked else []
         if entry.plan is not None and entry.plan.layout is not None:
             lines += _figures([entry.plan])
         changed = {path for path, _ in entry.stage.inputs()} | set(replaced_values(entry.stage.work))
