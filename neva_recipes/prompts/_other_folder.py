@@ -77,7 +77,7 @@ def begin_of_absolute(name: str, others: Iterable[str], folders: Sequence[Path])
     Args:
         name: The first name, of Linux or Windows.
         others: The others.
-        folders: Folders that may have the first one without its begin.
+        folders: Folders that may have the first one without its begin; of the first, the folders near it too.
     """
     parts = _parts(name)
     if not parts:
@@ -93,7 +93,9 @@ def begin_of_absolute(name: str, others: Iterable[str], folders: Sequence[Path])
         folder = next((folder for folder in folders if path_is(folder / rest, Path.is_file)), None)
         if folder is not None:
             return Begin(separator.join([*parts[:count], ""]), folder, rest)
-    return Begin(separator.join([*common, ""]) if len(common) > 1 else "", None, "/".join(parts[len(common) :]))
+    rest = "/".join(parts[len(common) :])
+    begin = separator.join([*common, ""]) if len(common) > 1 else ""
+    return Begin(begin, other_folder(folders[0], rest) if begin else None, rest)
 
 
 def _parts(name: str) -> list[str]:

@@ -177,7 +177,9 @@ def test_a_folder_is_listed_once_for_all_of_its_missing_images(tmp_path, monkeyp
 ABSOLUTE = ["/home/otto/my plants/a/0.png", "/home/otto/my plants/b/1.png", "/home/otto/my plants/2.png"]
 
 
-@pytest.mark.parametrize("there", [(), ("images",), (".",)], ids=["nowhere", "in the folder", "beside the data"])
+@pytest.mark.parametrize(
+    "there", [(), ("images",), (".",), ("images/now",)], ids=["nowhere", "in it", "beside the data", "below it"]
+)
 @pytest.mark.parametrize("indent", [None, 1])
 def test_what_is_said_of_the_names_of_another_machine_helps(tmp_path, monkeypatch, there, indent):
     monkeypatch.chdir(tmp_path)
@@ -195,7 +197,7 @@ def test_what_is_said_of_the_names_of_another_machine_helps(tmp_path, monkeypatc
     Path("train.json").write_text(json.dumps(samples, indent=indent))
     for place in there:
         for name in ("a/0.png", "b/1.png", "2.png"):
-            (Path(place) / name).parent.mkdir(exist_ok=True)
+            (Path(place) / name).parent.mkdir(exist_ok=True, parents=True)
             Image.new("RGB", (8, 8)).save(Path(place) / name)
     recipe = llava.finetune("tiny")
     recipe.data.data_path, recipe.data.image_folder, recipe.data.tokenizer = "train.json", "images", "owner/tokens"

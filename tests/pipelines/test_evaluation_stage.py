@@ -3,6 +3,7 @@
 import functools
 import json
 import operator
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def problems(tmp_path, monkeypatch):
         return [line for line in planned.problems if line.startswith("evaluate: ")], folder
 
     return plan
+
+
+def test_the_folder_to_set_is_that_of_the_stage(problems, tmp_path):
+    for name in ("a.png", "/home/otto/plants/a.png"):
+        (line,), _ = problems([sample(name)], image_folder=".")
+        (folder,) = re.findall(r" set image_folder=(\S+)", line)
+        assert "data.image_folder" not in line
+    assert problems([sample("a.png")], image_folder=folder)[0] == []
 
 
 def test_the_image_folder_is_that_of_the_training(problems, tmp_path):

@@ -84,12 +84,16 @@ class Images:
         """Number of images whose first bytes were read."""
         return len(self._problems)
 
-    def lost(self) -> Lost | None:
-        """Return why the first of the missing images is missing; `None` if unknown, or if none is."""
+    def lost(self, setting: str) -> Lost | None:
+        """Return why the first of the missing images is missing; `None` if unknown, or if none is.
+
+        Args:
+            setting: The setting that names the folder.
+        """
         if not self._missing_names:
             return None
         first, *others = self._missing_names
-        return lost_image(self._folder, first, "data.image_folder", self._beside, others)
+        return lost_image(self._folder, first, setting, self._beside, others)
 
     def can_use(self, name: str, place: str) -> bool | None:
         """Return whether an image can be used, as far as can be seen; `None` if no time is left to look.

@@ -20,6 +20,9 @@ from neva_recipes.sources.records import scan_samples
 
 __all__ = ["check_questions", "have_images_beside", "odd_images", "question_template"]
 
+_FOLDER = "image_folder"
+"""The setting of a stage that names the folder of its images."""
+
 _MARKS = 2
 """The most tokens around an image."""
 
@@ -100,7 +103,7 @@ def check_questions(
     for path, share in shares_of(paths).items():
         folder = image_folder or path.parent
         try:
-            checked = check_records(path, template, folder, share, answerer)
+            checked = check_records(path, template, folder, share, answerer, setting=_FOLDER)
         except DataError as error:
             yield f"data={error}"
             continue
@@ -128,7 +131,7 @@ def odd_images(
     answerer, _ = _answerer(recipe, template)
     for path, share in shares_of(paths).items():
         with contextlib.suppress(DataError):  # check_questions reports it
-            checked = check_records(path, template, image_folder or path.parent, share, answerer)
+            checked = check_records(path, template, image_folder or path.parent, share, answerer, setting=_FOLDER)
             for kind, said in looks_texts(checked.turned, checked.several, checked.looked_into).items():
                 yield f"images-{kind}", f"data={path}: {said}"
 

@@ -150,6 +150,7 @@ def check_records(
     require: Requirement | None = None,
     *,
     keyed: bool = False,
+    setting: str = "data.image_folder",
 ) -> CheckedRecords:
     """Check the records of a file: all of a small file, otherwise as many as time allows.
 
@@ -163,11 +164,12 @@ def check_records(
         share: The file's share of the bytes of all its field's files, and so of their time.
         require: A further requirement, checked until a record is bad; equal requirements share cached results.
         keyed: Whether to return the keys of the samples.
+        setting: The setting that names the folder, for what is said of missing images.
 
     Raises:
         DataError: The file cannot be read, or does not have this form.
     """
-    return _check(file_state(path), template, image_folder, share, require, keyed)
+    return _check(file_state(path), template, image_folder, share, require, keyed, setting)
 
 
 def check_documents(path: Path, share: float = 1.0, *, keyed: bool = False) -> CheckedDocuments:
@@ -223,7 +225,13 @@ def _check_documents(state: FileState, share: float, keyed: bool) -> CheckedDocu
 
 @lru_cache(maxsize=256)
 def _check(
-    state: FileState, template: Template, image_folder: Path, share: float, require: Requirement | None, keyed: bool
+    state: FileState,
+    template: Template,
+    image_folder: Path,
+    share: float,
+    require: Requirement | None,
+    keyed: bool,
+    setting: str,
 ) -> CheckedRecords:
     deadline = time.perf_counter() + _SECONDS * share
     bad: list[str] = []
@@ -263,8 +271,7 @@ def _check(
     return CheckedRecords(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
         silent[0] if silent else "", tuple(cells), images.looked_for, images.different,
-        tuple(images.missing), images.lost(),
-        images.elsewhere, images.first_elsewhere, tuple(images.unusable),
-        images.looked_into, images.turned, images.several,
+        tuple(images.missing), images.lost(setting), images.elsewhere, images.first_elsewhere,
+        tuple(images.unusable), images.looked_into, images.turned, images.several,
         (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
     )  # fmt: skip
