@@ -234,9 +234,7 @@ def _check(
     setting: str,
 ) -> CheckedRecords:
     deadline = time.perf_counter() + _SECONDS * share
-    bad: list[str] = []
-    silent: list[str] = []
-    cells: list[str] = []
+    bad, silent, cells = list[str](), list[str](), list[str]()
     samples, usable = [0, 0], [0, 0]
     keys: list[KeyedSample] = []
     image_field: str | None = None
