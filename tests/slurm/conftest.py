@@ -1,12 +1,16 @@
-"""The fixtures of this folder.
+"""The fixtures of this folder."""
 
-submitit is imported before any test: it sets up logging on the streams of that moment, and those of a test are closed.
-"""
-
-import submitit
+import os
 
 from tests.rank_scripts import script
 from tests.slurm.clusters import cluster, cluster_folder, world
+
+# submitit sends its log to the streams of the moment at which it is imported. Those of a test are closed when it ends,
+# and a log that writes into them, or closes them, takes pytest's own output away. In the jobs it logs as always.
+os.environ["SUBMITIT_LOG_LEVEL"] = "NOCONFIG"
+import submitit
+
+del os.environ["SUBMITIT_LOG_LEVEL"]
 
 __all__ = [
     "cluster",
