@@ -10,6 +10,7 @@ import sentencepiece
 import tokenizers
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -28,7 +29,8 @@ from transformers import (
 from neva_model.checkpoints import extending
 from neva_model.checkpoints.extending import extend_vocabulary
 from neva_recipes.cli.main import main
-from neva_recipes.config import CheckpointError
+from neva_recipes.config import CheckpointError, DataError
+from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
 from neva_recipes.tokenizers import add_tokens
 from tests.sentencepiece_models import train_sentencepiece
 
@@ -263,6 +265,68 @@ def test_one_line_says_why_not(case, llama, tmp_path, capsys):
     assert out == "" and error.startswith("error: ") and error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_tokens_of_added_tokens_json_have_rows(llama, tmp_path):
+    """transformers gives these tokens their ids; pieces of another tokenizer must not take their rows."""
+    added = {"<|im_end|>": OLD, "<|im_start|>": OLD + 1}
+    (llama / "added_tokens.json").write_text(json.dumps(added))
+    known = AutoTokenizer.from_pretrained(llama).get_vocab()
+    assert added.items() <= known.items()
+    assert added.items() <= read_tokenizer(llama).tokens.items()
+    tokenizer = tmp_path / "new.model"
+    add_tokens(str(llama / "tokenizer.model"), tokenizer, ["<a>", "<b>", "<c>"])
+    with pytest.raises(DataError, match=r"'<\|im_end\|>', which has the id 330 in .*, is gone"):
+        extend_vocabulary(llama, tmp_path / "out", str(tokenizer))
+
+
+def test_only_the_files_that_are_read_are_copied(llama, tmp_path, capsys):
+    """Beside shards lies a whole file of other types, which transformers takes; weights of other formats stay."""
+    tokenizer, out = str(with_extra_ids(llama, tmp_path / "tokenizer")), tmp_path / "out"
+    save_file({name: tensor.float() for name, tensor in weights(llama).items()}, llama / "model.safetensors")
+    for name in ("consolidated.safetensors", "tf_model.h5", "model.gguf", "rust_model.ot", "pytorch_model.bin"):
+        (llama / name).write_bytes(b"old rows")
+    (llama / "consolidated.safetensors").write_bytes((llama / "model.safetensors").read_bytes())
+    capsys.readouterr()
+    assert main(["extend-vocab", str(llama), str(out), "--tokenizer", tokenizer]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("note: not copied: consolidated.safetensors, model-00001-of-") and "tf_model.h5" in error
+    assert {file.name for file in out.glob("*.safetensors*")} == {"model.safetensors"}
+    assert not any(
+        (out / name).exists() for name in ("tf_model.h5", "model.gguf", "rust_model.ot", "pytorch_model.bin")
+    )
+    assert {tensor.dtype for tensor in weights(out).values()} == {torch.float32}
+    assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == OLD + 8
+
+
+def test_the_index_counts_what_there_is(llama, tmp_path):
+    index = llama / "model.safetensors.index.json"
+    out = tmp_path / "out"
+    extend_vocabulary(llama, out, str(with_extra_ids(llama, tmp_path / "tokenizer")))
+    before, after = (json.loads((place / index.name).read_text())["metadata"] for place in (llama, out))
+    assert before["total_parameters"] == sum(tensor.numel() for tensor in weights(llama).values())
+    assert after["total_parameters"] == sum(tensor.numel() for tensor in weights(out).values())
+    assert after["total_size"] == sum(tensor.nbytes for tensor in weights(out).values())
+
+
+def test_odd_places_and_files(llama, tmp_path, capsys, monkeypatch):
+    tokenizer = str(with_extra_ids(llama, tmp_path / "tokenizer"))
+    config = llama / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    out = llama / "in ner"
+    monkeypatch.chdir(tmp_path)
+    assert main(["extend-vocab", str(llama), str(out), "--tokenizer", tokenizer]) == 0
+    assert "not copied" not in capsys.readouterr().err
+    assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == OLD + 8
+    (tmp_path / "empty").mkdir()
+    capsys.readouterr()
+    for word, message in (("empty", "tokenizer empty: holds no tokenizer.json"), ("", "expected a")):
+        assert main(["extend-vocab", str(llama), "out", "--tokenizer", word]) == 2
+        error = capsys.readouterr().err
+        assert message in error and ".out.unfinished" not in error and error.count("\n") == 1
+    assert main(["extend-vocab", str(llama), "out", "--tokenizer", tokenizer, "--divisible-by", "1000000000"]) == 2
+    assert "expected at most 65,536 rows without a token" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_nothing_is_written_over_and_nothing_is_left_of_a_full_disk(llama, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.distributed import checkpoint as distributed_checkpoint
 from transformers import (
     CLIPConfig,
@@ -151,6 +152,25 @@ def test_every_tensor_on_request(tmp_path, capsys):
     assert {name: entry["shape"] for name, entry in listed.items()} == {
         name: list(state[name].shape) for name in state if name != "lm_head.weight"
     }
+
+
+def test_weights_that_are_equal_by_chance_count_twice(tmp_path):
+    """Before training, an untied model may begin with equal matrices; transformers counts both."""
+    model = LlamaForCausalLM(LlamaConfig(**TEXT, tie_word_embeddings=False))
+    model.lm_head.weight.data.copy_(model.model.embed_tokens.weight.data)
+    model.save_pretrained(tmp_path)
+    assert read_huggingface(tmp_path).parameters == model.num_parameters()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_file_without_tensors_is_named(name, tmp_path):
+    LlamaConfig(**TEXT).save_pretrained(tmp_path)
+    if name.endswith(".bin"):
+        torch.save({}, tmp_path / name)
+    else:
+        save_file({}, tmp_path / name)
+    with pytest.raises(CheckpointError, match="holds no weights: there are no tensors in its files"):
+        read_huggingface(tmp_path)
 
 
 def test_a_directory_is_inspected_without_torch(tmp_path):

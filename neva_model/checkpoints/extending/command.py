@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neva_model.startup import prepare_command
 from neva_recipes.config import how_many
-from neva_recipes.terminal import print_text, tell
+from neva_recipes.terminal import one_line, print_text, tell
 
 __all__ = ["main"]
 
@@ -41,10 +41,10 @@ def main(argv: Sequence[str]) -> int:
     )
     made = {"pieces": "the mean of the rows of their pieces", "mean": "the mean of all rows", "zero": "zeros"}
     added = how_many(len(done.tokens), "new token")
-    print_text(f"wrote {done.directory}: {added}, {done.rows:,} rows, {done.rows_before:,} before")
+    print_text(f"wrote {one_line(str(done.directory))}: {added}, {done.rows:,} rows, {done.rows_before:,} before")
     print_text(f"new rows of {' and '.join(done.matrices)} are {made[given.init]}")
     for number, token in list(done.tokens.items())[:_SHOWN]:
-        print_text(f"    {number}  {token}")
+        print_text(f"    {number}  {one_line(token)}")
     if len(done.tokens) > _SHOWN:
         print_text(f"    and {len(done.tokens) - _SHOWN} more")
     if done.left_out:

@@ -13,17 +13,17 @@ from safetensors import safe_open
 from neva_model.checkpoints.extending.new_tokens import new_tokens, pieces_of, read_here, token_rows
 from neva_model.checkpoints.extending.rows import ReadRows, RowInit, new_rows
 from neva_model.checkpoints.extending.weight_files import LongerMatrix, copy_weights
-from neva_recipes.config import CheckpointError
-from neva_recipes.plan.huggingface import Directory, is_huggingface, open_directory
+from neva_recipes.config import CheckpointError, DataError
+from neva_recipes.plan.huggingface import Directory, is_huggingface, open_directory, read_object
 from neva_recipes.storage.exports import (
     DIGESTS_FILE,
-    cannot_be_written,
     exported_checkpoint,
     exported_training,
     require_new_directory,
     unfinished_export,
     write_digests,
 )
+from neva_recipes.storage.whole import written_whole
 from neva_recipes.tokenizers import find_tokenizer
 
 __all__ = ["Extension", "RowInit", "extend_vocabulary"]
@@ -33,6 +33,12 @@ _VOCABULARY_FILES = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.
 
 _OTHER_FILES = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"}
 """Files that go with a tokenizer: they stay if the other one has none of its own."""
+
+_WORDS = {".json", ".jinja", ".md", ".txt", ".py", ""}
+"""Endings of the other files that belong to a model, such as its licence."""
+
+_MOST_SPARE = 2**16
+"""Rows without a token that a model may get."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +83,28 @@ def extend_vocabulary(
     """
     require_new_directory(target)
     directory = _open(source)
-    unfinished = unfinished_export(target)
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        _copy_tokenizer(find_tokenizer(tokenizer), source, unfinished)
+    with written_whole(target, "directory") as unfinished, _reading_errors(source):
+        _copy_tokenizer(find_tokenizer(tokenizer), tokenizer, source, unfinished)
         added, before, matrices = _longer_matrices(directory, unfinished, tokenizer, init, divisible_by)
         rows = next(iter(matrices.values())).rows
-        copy_weights(source, unfinished, matrices)
+        copy_weights({tensor.file for tensor in directory.tensors.values()}, unfinished, matrices)
         left_out = _copy_others(source, unfinished, rows)
         if (training := exported_training(source)) is not None:
             write_digests(unfinished, exported_checkpoint(source), training)
-        unfinished.rename(target)
+    # The hidden folder of the target is in the source if the target is.
+    left_out = [name for name in left_out if name != unfinished_export(target).name]
+    return Extension(target, added, before, rows, tuple(matrices), tuple(left_out))
+
+
+@contextmanager
+def _reading_errors(source: Path) -> Iterator[None]:
+    """Tell files that cannot be read from a target that cannot be written."""
+    try:
+        yield
     except OSError as error:
         if error.filename is not None and source in Path(error.filename).parents:
             raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from None
-        raise cannot_be_written(target, error) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return Extension(target, added, before, rows, tuple(matrices), tuple(left_out))
+        raise
 
 
 def _longer_matrices(
@@ -117,6 +126,11 @@ def _longer_matrices(
         raise CheckpointError(f"tokenizer {name} has no token that {directory.path} lacks: nothing to extend")
     before = directory.tensors[directory.vocabulary_tensors[0]].shape[0]
     rows = -(-max(before, token_rows(new)) // divisible_by) * divisible_by
+    if rows > before + len(added) + _MOST_SPARE:
+        raise CheckpointError(
+            f"{directory.path}: would get {rows:,} rows for {before:,} and {len(added):,} new tokens: "
+            f"expected at most {_MOST_SPARE:,} rows without a token (a smaller --divisible-by, ids without gaps)"
+        )
     split = pieces_of(folder, old, new)
     pieces = {number: split(token) for number, token in added.items()}
     spare = sorted(set(range(before, rows)) - added.keys())
@@ -157,7 +171,7 @@ def _reading(directory: Directory, name: str) -> Iterator[ReadRows]:
         yield read
 
 
-def _copy_tokenizer(tokenizer: Path, source: Path, target: Path) -> None:
+def _copy_tokenizer(tokenizer: Path, name: str, source: Path, target: Path) -> None:
     """Copy the files of a tokenizer; what goes with it and it does not have comes from the directory before."""
     own: dict[str, Path] = {}
     if tokenizer.is_file():
@@ -165,6 +179,8 @@ def _copy_tokenizer(tokenizer: Path, source: Path, target: Path) -> None:
     else:
         names = _VOCABULARY_FILES | _OTHER_FILES
         own = {name: tokenizer / name for name in names if (tokenizer / name).is_file()}
+        if not own.keys() & {"tokenizer.json", "tokenizer.model"}:
+            raise DataError(f"tokenizer {name}: holds no tokenizer.json and no tokenizer.model")
     kept = {name: source / name for name in _OTHER_FILES if (source / name).is_file()}
     for name, file in {**kept, **own}.items():
         shutil.copyfile(file, target / name)
@@ -173,15 +189,16 @@ def _copy_tokenizer(tokenizer: Path, source: Path, target: Path) -> None:
 def _copy_others(source: Path, target: Path, rows: int) -> list[str]:
     """Copy what is neither weights nor tokenizer, with the new number of rows; return what is left out."""
     left_out = []
-    written = {entry.name for entry in target.iterdir()} | _VOCABULARY_FILES | {DIGESTS_FILE}
+    done = {entry.name for entry in target.iterdir()} | _VOCABULARY_FILES | {DIGESTS_FILE, "config.json"}
     for entry in sorted(source.iterdir()):
-        if entry.name in written:
+        if entry.name in done:
             continue
-        if entry.is_file() and entry.suffix not in (".bin", ".pt", ".pth", ".safetensors"):
+        # Weights in other formats would have the old rows.
+        if entry.is_file() and entry.suffix in _WORDS and not entry.name.endswith(".index.json"):
             shutil.copyfile(entry, target / entry.name)
         else:
             left_out.append(entry.name)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config["vocab_size"] = rows
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config = read_object(source / "config.json", "a model's configuration")
+    text = json.dumps({**config, "vocab_size": rows}, indent=2)
+    (target / "config.json").write_text(text + "\n", encoding="utf-8")
     return left_out

@@ -1,9 +1,10 @@
 """Copies safetensors files while some of their matrices get new rows; no tensor is held in memory."""
 
 import json
+import math
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,13 +12,14 @@ from typing import BinaryIO
 import torch
 
 from neva_recipes.config import PlainTable
+from neva_recipes.plan.huggingface import read_object
 
 __all__ = ["LongerMatrix", "copy_weights"]
 
 _PIECE = 2**22
 """Bytes that are copied at once."""
 
-_INDEX = "model.safetensors.index.json"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -33,33 +35,37 @@ class LongerMatrix:
     new: Mapping[int, torch.Tensor]
 
 
-def copy_weights(source: Path, target: Path, matrices: Mapping[str, LongerMatrix]) -> None:
-    """Copy the safetensors files of a directory and their index.
+def copy_weights(files: Collection[Path], target: Path, matrices: Mapping[str, LongerMatrix]) -> None:
+    """Copy the safetensors files of a model, and their index if there are several.
 
     Args:
-        source: The directory.
+        files: The files; others beside them, which no library would read, are left.
         target: The directory to copy into.
         matrices: The matrices that change, by the names of their tensors.
 
     Raises:
         OSError: A file cannot be read or written.
     """
-    grown = sum(_copy(file, target / file.name, matrices) for file in sorted(source.glob("*.safetensors")))
-    if (source / _INDEX).is_file():
-        index = json.loads((source / _INDEX).read_text(encoding="utf-8"))
-        if isinstance(size := (index.get("metadata") or {}).get("total_size"), int):
-            index["metadata"]["total_size"] = size + grown
+    for file in sorted(files):
+        _copy(file, target / file.name, matrices)
+    source = next(iter(files)).parent / _INDEX
+    if source.is_file() and all(file.name != _SINGLE for file in files):
+        index = read_object(source, "an index of weight files")
+        before, after = _sizes(files), _sizes(target / file.name for file in files)
+        for name, old, new in zip(("total_parameters", "total_size"), before, after, strict=True):
+            # What an index counts beyond the tensors, such as weights that are tied, stays.
+            if isinstance(count := (index.get("metadata") or {}).get(name), int):
+                index["metadata"][name] = count + new - old
         (target / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _copy(file: Path, target: Path, matrices: Mapping[str, LongerMatrix]) -> int:
-    """Copy a file and return how many bytes its tensors have grown by."""
+def _copy(file: Path, target: Path, matrices: Mapping[str, LongerMatrix]) -> None:
     with file.open("rb") as reading:
         (length,) = struct.unpack("<Q", reading.read(8))
         header = json.loads(reading.read(length))
         if not matrices.keys() & header.keys():
             shutil.copyfile(file, target)
-            return 0
+            return
         longer, order = _longer_header(header, matrices)
         text = json.dumps(longer, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
@@ -73,7 +79,19 @@ def _copy(file: Path, target: Path, matrices: Mapping[str, LongerMatrix]) -> int
                 if name in matrices:
                     _write_rows(writing, start, (end - begin) // header[name]["shape"][0], matrices[name])
     shutil.copymode(file, target)
-    return sum(_bytes(longer[name]) - _bytes(header[name]) for name in order)
+
+
+def _sizes(files: Iterable[Path]) -> tuple[int, int]:
+    """Return the numbers of values and of bytes in some files."""
+    values = size = 0
+    for file in files:
+        with file.open("rb") as reading:
+            (length,) = struct.unpack("<Q", reading.read(8))
+            header = json.loads(reading.read(length))
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        values += sum(math.prod(entry["shape"]) for entry in entries)
+        size += sum(map(_bytes, entries))
+    return values, size
 
 
 def _longer_header(header: PlainTable, matrices: Mapping[str, LongerMatrix]) -> tuple[PlainTable, list[str]]:

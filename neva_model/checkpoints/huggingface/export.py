@@ -24,12 +24,8 @@ from neva_model.model.vision import tower_config
 from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
 from neva_recipes.families import image_length, language_family
 from neva_recipes.plan.huggingface import LLAVA_SPELLING, language_spellings, why_not_exportable
-from neva_recipes.storage.exports import (
-    cannot_be_written,
-    require_new_directory,
-    unfinished_export,
-    write_digests,
-)
+from neva_recipes.storage.exports import require_new_directory, write_digests
+from neva_recipes.storage.whole import written_whole
 
 __all__ = ["export_huggingface"]
 
@@ -70,20 +66,12 @@ def export_huggingface(
         raise CheckpointError(problem)
     dtype = dtype or model.config.params_dtype
     exported = load_export_tokenizer(recipe, tokenizer)
-    unfinished = unfinished_export(directory)
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+    with written_whole(directory, "directory") as unfinished:
         tensors = {name: weight.to(dtype).contiguous() for name, weight in _tensors(model, recipe, exported).items()}
         _write_configuration(recipe, exported, dtype, unfinished)
         _write_weights(tensors, unfinished, max_shard_size)
         write_processor(recipe, exported, unfinished)
         write_digests(unfinished, checkpoint, recipe_trained_with(recipe))
-        unfinished.rename(directory)
-    except OSError as error:
-        raise cannot_be_written(directory, error) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @torch.no_grad()

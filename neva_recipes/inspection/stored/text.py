@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from neva_recipes.inspection.stored.stored_model import StoredModel, StoredPart, StoredTensor
 from neva_recipes.table import table_lines
+from neva_recipes.terminal import one_line
 
 __all__ = ["stored_lines"]
 
@@ -21,7 +22,7 @@ def stored_lines(model: StoredModel, *, with_tensors: bool = False) -> Iterator[
         model: The model.
         with_tensors: Whether every tensor is listed, by type and shape.
     """
-    yield str(model.path)
+    yield one_line(str(model.path))
     yield f"  {model.title}"
     yield ""
     yield from table_lines([_HEAD, *map(_row, model.parts), *_sum(model)], _WORDS)
@@ -31,7 +32,7 @@ def stored_lines(model: StoredModel, *, with_tensors: bool = False) -> Iterator[
     yield ""
     if usable := [use.words for use in model.uses if use.problem is None]:
         yield "It can be used as"
-        yield from (f"  {words}" for words in usable)
+        yield from (f"  {one_line(words)}" for words in usable)
     if refused := [use for use in model.uses if use.problem is not None]:
         yield "and not as" if usable else "It cannot be used as"
         for use in refused:

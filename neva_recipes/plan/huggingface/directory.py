@@ -190,10 +190,11 @@ class Directory:
         return (embedding, head) if head in self.tensors else (embedding,)
 
     def repeated_values(self) -> int:
-        """Return how many values stand in the directory twice: an output layer equal to the embeddings."""
+        """Return how many values stand in the directory twice: an output layer that is tied and yet stored."""
         head = self._head
-        is_there = head is not None and head in self.tensors
-        return math.prod(self.tensors[head].shape) if is_there and head and not self.has_own_output else 0
+        if head is None or head not in self.tensors or not self._is_tied or self.has_own_output:
+            return 0
+        return math.prod(self.tensors[head].shape)
 
     def check(self) -> None:
         """Check that every tensor is a float, has a place in the model, and has the shape for it.

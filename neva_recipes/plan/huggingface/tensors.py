@@ -66,6 +66,8 @@ def read_tensors(directory: Path) -> dict[str, StoredTensor]:
         if twice is not None:
             raise CheckpointError(f"{file}: holds {twice}, which {tensors[twice].file.name} holds too")
         tensors |= found
+    if not tensors:
+        raise CheckpointError(f"{directory}: holds no weights: there are no tensors in its files")
     return tensors
 
 

@@ -1,7 +1,7 @@
 """Local tokenizers, read without transformers: their tokens for the checks, their encoding for the lengths."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def read_tokenizer(path: Path, *, use_im_start_end: bool = False) -> LocalTokeni
     elif (path / "tokenizer.model").is_file():
         # Without a configuration the worker takes the class of Llama.
         is_bare = not (path / "tokenizer_config.json").is_file()
-        source = _read_sentencepiece(path / "tokenizer.model", settings, is_bare=is_bare)
+        source = _read_sentencepiece(path / "tokenizer.model", settings, is_bare=is_bare, added=_added(path, settings))
     elif any((path / name).is_file() for name in _OTHER_FILES):
         return None
     else:
@@ -314,7 +314,20 @@ def _llama_scheme(settings: dict[str, object]) -> PrefixScheme:
     return "always" if settings.get("legacy") else "first"
 
 
-def _read_sentencepiece(path: Path, settings: dict[str, object], *, is_bare: bool) -> _Source:
+def _added(folder: Path, settings: dict[str, object]) -> dict[str, int]:
+    """Return the tokens of added_tokens.json with their ids, which transformers reads if the settings name none."""
+    path = folder / "added_tokens.json"
+    if settings.get("added_tokens_decoder") or not path.is_file():
+        return {}
+    found = _read(path, json.loads)
+    if not isinstance(found, dict) or not all(type(number) is int and number >= 0 for number in found.values()):
+        raise DataError(f"{path}: cannot be read: expected a JSON object of tokens and their ids")
+    return found
+
+
+def _read_sentencepiece(
+    path: Path, settings: dict[str, object], *, is_bare: bool, added: Mapping[str, int] | None = None
+) -> _Source:
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
@@ -328,10 +341,10 @@ def _read_sentencepiece(path: Path, settings: dict[str, object], *, is_bare: boo
         raise DataError(f"{path}: cannot be read as a SentencePiece model: it has no pieces")
     if is_bare or _is_llama(settings):
         require_encodable(path, model)
-    ids = {piece.piece: number for number, piece in enumerate(model.pieces)}
+    ids = {piece.piece: number for number, piece in enumerate(model.pieces)} | dict(added or {})
     specials = {
         piece.piece: ids[piece.piece] for piece in model.pieces if piece.type == model.SentencePiece.USER_DEFINED
-    }
+    } | dict(added or {})
     return _Source(ids, specials, _LLAMA_TOKENS | settings, lambda: _sentencepiece_encoder(model, settings))
 
 

@@ -1,0 +1,89 @@
+"""Files and directories that are written whole or not at all, by one process at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from neva_recipes.config import CheckpointError
+from neva_recipes.storage.whole import written_whole
+from tests.waiting import wait_for
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from neva_recipes.storage.whole import written_whole
+with written_whole(Path(sys.argv[1]), "directory") as folder:
+    (folder / "half").write_text("half")
+    Path(sys.argv[1] + ".begun").write_text("")
+    sys.stdin.read()
+    (folder / "rest").write_text("rest")
+"""
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """Another process that is writing `out`, until its input ends."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW, tmp_path / "out"], stdin=subprocess.PIPE)
+    wait_for(lambda: (tmp_path / "out.begun").exists() or process.poll() is not None)
+    (tmp_path / "out.begun").unlink()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_two_at_once_do_not_meet(slow, tmp_path):
+    with (
+        pytest.raises(CheckpointError, match="another command is writing it just now"),
+        written_whole(tmp_path / "out", "directory"),
+    ):
+        raise AssertionError("it has begun to write")
+    slow.communicate()
+    assert slow.returncode == 0
+    assert names(tmp_path / "out") == ["half", "rest"] and names(tmp_path) == ["out"]
+
+
+def test_what_a_killed_process_has_left_is_removed_by_the_next(slow, tmp_path):
+    slow.send_signal(signal.SIGKILL)
+    slow.wait()
+    assert names(tmp_path) == [".out.unfinished"]
+    with written_whole(tmp_path / "out", "file") as path:
+        path.write_text("whole")
+    assert (tmp_path / "out").read_text() == "whole" and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_an_error_leaves_nothing_and_no_empty_folders(kind, tmp_path):
+    with (
+        pytest.raises(CheckpointError, match="out: cannot be written: No space left on device"),
+        written_whole(tmp_path / "a" / "b" / "out", kind) as path,
+    ):
+        (path / "x" if kind == "directory" else path).write_text("half")
+        raise OSError(28, os.strerror(28))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_stands_in_the_way_is_named_and_kept(kind, tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    (tmp_path / ".out.unfinished").symlink_to(kept)
+    with (
+        pytest.raises(CheckpointError, match=r"\.out\.unfinished: is in the way of out: remove it"),
+        written_whole(tmp_path / "out", kind),
+    ):
+        raise AssertionError("it has begun to write")
+    assert kept.read_text() == "mine" and names(tmp_path) == [".out.unfinished", "kept"]
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(CheckpointError, match="out: exists already"), written_whole(tmp_path / "out", "file") as path:
+        path.write_text("new")
+        (tmp_path / "out").write_text("mine")
+    assert (tmp_path / "out").read_text() == "mine" and names(tmp_path) == ["out"]
