@@ -320,10 +320,9 @@ def test_odd_places_and_files(llama, tmp_path, capsys, monkeypatch):
     assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == OLD + 8
     (tmp_path / "empty").mkdir()
     capsys.readouterr()
-    for word, message in (("empty", "tokenizer empty: holds no tokenizer.json"), ("", "expected a")):
-        assert main(["extend-vocab", str(llama), "out", "--tokenizer", word]) == 2
-        error = capsys.readouterr().err
-        assert message in error and ".out.unfinished" not in error and error.count("\n") == 1
+    assert main(["extend-vocab", str(llama), "out", "--tokenizer", "empty"]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: tokenizer empty: holds no tokenizer.json and no tokenizer.model\n"
     assert main(["extend-vocab", str(llama), "out", "--tokenizer", tokenizer, "--divisible-by", "1000000000"]) == 2
     assert "expected at most 65,536 rows without a token" in capsys.readouterr().err
     assert not list(tmp_path.glob(".*"))
