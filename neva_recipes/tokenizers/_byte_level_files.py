@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError, PlainTable, pointer_in_place
-from neva_recipes.tokenizers._places import JSON_FILE, carried_files, outside_tokens
+from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.tokenizers._places import JSON_FILE, carried_files, named_tokens, outside_tokens
 from neva_recipes.tokenizers._writing import write_directory
 
-__all__ = ["ByteLevelFile", "Pair", "backend_of", "is_byte_level", "open_byte_level", "read_json"]
+__all__ = ["ByteLevelFile", "Pair", "backend_of", "is_byte_level", "open_byte_level", "read_json", "unusual_settings"]
 
 Pair = tuple[str, str]
 
@@ -43,7 +44,11 @@ class ByteLevelFile:
     def added(self) -> dict[str, int]:
         """Id of every token that stands beside the vocabulary, such as `<|im_end|>`."""
         own = {token["content"]: token["id"] for token in self.layout.get("added_tokens") or []}
-        return own | outside_tokens(self.folder)
+        found = own | outside_tokens(self.folder)
+        for token in named_tokens(self.folder):
+            if token not in found:
+                found[token] = self.vocabulary.get(token, next_id({**self.vocabulary, **found}))
+        return found
 
     @cached_property
     def merges(self) -> list[Pair]:
@@ -95,7 +100,15 @@ def _kinds(part: Any) -> list[Any]:
     if not isinstance(part, dict):
         return []
     members = part.get("pretokenizers") or part.get("decoders") or [part]
+    if not isinstance(members, list):
+        return []
     return [member.get("type") for member in members if isinstance(member, dict)]
+
+
+def unusual_settings(layout: PlainTable) -> dict[str, object]:
+    """Return the settings of a BPE model with which tokens are no plain joins of others, or not always the same."""
+    names = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
+    return {name: layout["model"][name] for name in names if layout["model"].get(name)}
 
 
 def open_byte_level(folder: Path, layout: PlainTable) -> ByteLevelFile:
@@ -119,6 +132,8 @@ def open_byte_level(folder: Path, layout: PlainTable) -> ByteLevelFile:
         if number in holders:
             raise DataError(f"{path}: tokens {holders[number]} and {token} have the same id, {number}")
         holders[number] = token
+    for name, value in unusual_settings(layout).items():
+        raise DataError(f"{path}: is BPE with {name}={value!r}, which merge does not support")
     found = ByteLevelFile(folder, layout)
     backend = backend_of(path, layout)
     for token, number in ({**vocabulary, **_own_added(path, layout)}).items():

@@ -1,5 +1,6 @@
 """A tokenizer as it is measured: its tokens with their places in a text, whatever its kind."""
 
+import bisect
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import PlainTable, path_is
-from neva_recipes.tokenizers._byte_level_files import backend_of, is_byte_level, read_json
-from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens
+from neva_recipes.tokenizers._byte_level_files import backend_of, is_byte_level, read_json, unusual_settings
+from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens, token_flags
 from neva_recipes.tokenizers._producible import lost_pieces, parts_of
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
 
@@ -63,13 +64,12 @@ def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
     model, processor = file.model, loaded(file.path, file.model)
     outside = {} if file.folder is None else outside_tokens(file.folder)
 
-    # Releases name it differently, and count its offsets in bytes or in characters; surfaces add up to the text in all.
+    # Releases name it differently.
     encode_proto = getattr(processor, "encode_as_proto", None) or processor.EncodeAsImmutableProto
 
     def encode(text: str) -> tuple[list[int], list[int]]:
-        pieces = encode_proto(text).pieces
-        places = itertools.accumulate((len(piece.surface) for piece in pieces), initial=0)
-        return [piece.id for piece in pieces], list(places)[: len(pieces)]
+        found = encode_proto(text)
+        return [piece.id for piece in found.pieces], _places_of(found, text)
 
     def ids_of(kind: int) -> frozenset[int]:
         return frozenset(number for number, piece in enumerate(model.pieces) if piece.type == kind)
@@ -86,6 +86,17 @@ def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
     )
 
 
+def _places_of(found: Any, text: str) -> list[int]:
+    """Return the character at which each piece begins; releases that return a protobuf message count bytes."""
+    from google.protobuf.message import Message
+
+    begins = [piece.begin for piece in found.pieces]
+    if text.isascii() or not isinstance(found, Message):
+        return begins
+    ends = list(itertools.accumulate(len(character.encode()) for character in text))
+    return [bisect.bisect_right(ends, begin) for begin in begins]
+
+
 def _lost_of_sentencepiece(file: SentencePieceFile, normal: frozenset[int]) -> tuple[str, ...] | None:
     trainer = file.model.trainer_spec
     if trainer.model_type not in (trainer.BPE, trainer.UNIGRAM):
@@ -97,8 +108,9 @@ def _lost_of_sentencepiece(file: SentencePieceFile, normal: frozenset[int]) -> t
 
 def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
     backend = backend_of(folder / JSON_FILE, layout)
-    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     outside = outside_tokens(folder)
+    _add_outside(backend, folder, layout)
+    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
 
     def encode(text: str) -> tuple[list[int], list[int]]:
         found = backend.encode(text, add_special_tokens=False)
@@ -116,8 +128,16 @@ def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
     )
 
 
+def _add_outside(backend: Any, folder: Path, layout: PlainTable) -> None:
+    """Add the tokens that only the configuration of a directory has, as transformers does."""
+    from tokenizers import AddedToken
+
+    own = {token["content"] for token in layout.get("added_tokens") or []}
+    backend.add_tokens([AddedToken(token, **flags) for token, flags in token_flags(folder).items() if token not in own])
+
+
 def _lost_of_json(backend: Any, layout: PlainTable) -> tuple[str, ...] | None:
-    if layout["model"].get("type") != "BPE":
+    if layout["model"].get("type") != "BPE" or unusual_settings(layout):
         return None
     special = {token["content"] for token in layout.get("added_tokens") or []}
     vocabulary = backend.get_vocab(with_added_tokens=False)
@@ -126,7 +146,9 @@ def _lost_of_json(backend: Any, layout: PlainTable) -> tuple[str, ...] | None:
 
 
 def _unknown(model: PlainTable, vocabulary: dict[str, int]) -> frozenset[int]:
-    number = model.get("unk_id") if model.get("type") == "Unigram" else vocabulary.get(str(model.get("unk_token")))
+    token = model.get("unk_token")
+    named = vocabulary.get(token) if isinstance(token, str) else None
+    number = model.get("unk_id") if model.get("type") == "Unigram" else named
     return frozenset() if number is None else frozenset([number])
 
 

@@ -1,6 +1,7 @@
 """Where a tokenizer lies: a file, a directory, or a hub name; and which files of a directory go with it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +14,9 @@ __all__ = [
     "carried_files",
     "declaring_configuration",
     "find_tokenizer",
+    "named_tokens",
     "outside_tokens",
+    "token_flags",
 ]
 
 MODEL_FILE, JSON_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
@@ -22,7 +25,14 @@ _ADDED = "added_tokens.json"
 
 _DECODER = "added_tokens_decoder"
 
-_CARRIED = (CONFIG_FILE, _ADDED, "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
+_SPECIAL = "special_tokens_map.json"
+
+_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Names of tokens in the order in which transformers adds those that are in no vocabulary."""
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+_CARRIED = (CONFIG_FILE, _ADDED, _SPECIAL, "chat_template.jinja", "chat_template.json")
 """Files that go with a tokenizer whatever its vocabulary."""
 
 
@@ -39,7 +49,9 @@ def find_tokenizer(name: str) -> Path:
         require_model_file(path)
         return path
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise DataError(f"tokenizer {name} does not exist: expected a directory, a hub name, or a .model file")
+        raise DataError(
+            f"tokenizer {name} does not exist: expected a directory, a .model file, or a hub name, owner/name"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -66,6 +78,43 @@ def outside_tokens(folder: Path) -> dict[str, int]:
         if (folder / name).is_file():
             found |= dict(entries(folder / name))
     return found
+
+
+def named_tokens(folder: Path) -> list[str]:
+    """Return the tokens that the configuration of a directory names, whether or not it gives them ids.
+
+    transformers adds those that are in no vocabulary behind it, in this order.
+
+    Raises:
+        DataError: A file of the configuration cannot be read.
+    """
+    settings: PlainTable = {}
+    for name in (_SPECIAL, CONFIG_FILE):
+        if (folder / name).is_file():
+            settings |= _read(folder / name)
+    others = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
+    keys = [*_NAMED, *(key for key in settings if key.endswith("_token") and key not in _NAMED)]
+    entries = [settings.get(key) for key in keys]
+    entries += list(others.values()) if isinstance(others, dict) else others if isinstance(others, list) else []
+    contents = (entry.get("content") if isinstance(entry, dict) else entry for entry in entries)
+    return list(dict.fromkeys(token for token in contents if isinstance(token, str) and token))
+
+
+def token_flags(folder: Path) -> dict[str, dict[str, bool]]:
+    """Return how transformers finds each token that the configuration of a directory adds or names.
+
+    Raises:
+        DataError: A file of the configuration cannot be read.
+    """
+    flags = {token: {"normalized": False, "special": True} for token in named_tokens(folder)}
+    numbers = outside_tokens(folder)
+    path = folder / CONFIG_FILE
+    entries = _declared(path, _read(path)).values() if path.is_file() else ()
+    declared = {entry["content"]: {flag: bool(entry.get(flag)) for flag in _FLAGS} for entry in entries}
+    ordered = sorted(numbers, key=numbers.__getitem__)
+    return {token: declared.get(token, {"normalized": False, "special": False}) for token in ordered} | {
+        token: flag for token, flag in flags.items() if token not in numbers
+    }
 
 
 def declaring_configuration(path: Path, tokens: Mapping[str, int], *, special: bool) -> bytes:
@@ -109,17 +158,21 @@ def _of_configuration(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _whole(path: Path, token: str, number: object) -> int:
-    try:
-        return int(str(number))
-    except ValueError:
-        raise DataError(f"{path}: the id of {token} is {number}, expected a whole number") from None
+    if not re.fullmatch(r"\d{1,9}", str(number), re.ASCII):
+        raise DataError(f"{path}: the id of {token} is {number}, expected a whole number")
+    return int(str(number))
 
 
 def _read(path: Path) -> PlainTable:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: {pointer_in_place(path) or f'cannot be read: {error}'}") from None
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: {pointer_in_place(path) or f'cannot be read: {reason}'}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: is not a JSON object")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path}: holds half a surrogate pair, which is no character") from None
     return found

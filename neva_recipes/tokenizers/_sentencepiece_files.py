@@ -14,6 +14,7 @@ from neva_recipes.tokenizers._places import (
     carried_files,
     declaring_configuration,
     find_tokenizer,
+    named_tokens,
     outside_tokens,
 )
 from neva_recipes.tokenizers._writing import write_directory, write_file
@@ -68,13 +69,24 @@ class SentencePieceFile:
         write_directory(target, contents, carried_files(self.folder))
 
     def _require_places(self, model: Any) -> None:
-        """Check that no piece takes the id of a token that the configuration adds behind the vocabulary."""
+        """Check that no piece takes the id of a token that the configuration adds or names behind the vocabulary."""
         assert self.folder is not None
-        for token, number in sorted(outside_tokens(self.folder).items(), key=lambda item: item[1]):
+        outside = outside_tokens(self.folder)
+        for token, number in sorted(outside.items(), key=lambda item: item[1]):
             if len(self.model.pieces) <= number < len(model.pieces) and model.pieces[number].piece != token:
                 raise DataError(
                     f"{self.folder}: its configuration adds {token} as {number}, where {model.pieces[number].piece} "
                     f"would stand: make {token} a piece first, with nemo-run tokenizer add-tokens --token"
+                )
+        if len(model.pieces) == len(self.model.pieces):
+            return
+        known, ids = piece_ids(self.model), piece_ids(model)
+        nameless = [token for token in named_tokens(self.folder) if token not in known and token not in outside]
+        for number, token in enumerate(nameless, start=max([len(known), *(one + 1 for one in outside.values())])):
+            if ids.get(token) != number:
+                raise DataError(
+                    f"{self.folder}: its configuration names {token} without an id, so transformers gives it the next "
+                    f"one, {number}: make {token} a piece first, with nemo-run tokenizer add-tokens --token"
                 )
 
 
@@ -96,8 +108,12 @@ def open_place(place: Path) -> SentencePieceFile:
     folder = place if path_is(place, Path.is_dir) else None
     path = place if folder is None else place / MODEL_FILE
     if folder is not None and not path_is(path):
-        wanted = "SentencePiece model" if path_is(folder / JSON_FILE) else "tokenizer"
-        raise DataError(f"{folder}: holds no {wanted}: expected {MODEL_FILE}")
+        if path_is(folder / JSON_FILE):
+            raise DataError(
+                f"{folder}: holds no SentencePiece model: expected {MODEL_FILE}, since a {JSON_FILE} alone is not "
+                "supported here"
+            )
+        raise DataError(f"{folder}: holds no tokenizer: expected {MODEL_FILE}")
     return SentencePieceFile(path, _read(path), folder)
 
 

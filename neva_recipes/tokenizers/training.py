@@ -30,7 +30,8 @@ _SETTINGS = {
 """What the model file of Llama 2 says of its own training."""
 
 _LONGEST = 4000
-"""Characters of a line for SentencePiece: it skips lines that are too long, and numbers characters with 16 bits."""
+"""Characters of a part of a line: SentencePiece skips lines that are too long, and numbers characters with 16 bits; the
+time of byte-level BPE grows with the square of the longest word."""
 
 _MOST_BYTES = 4
 """Bytes of a character in UTF-8."""
@@ -43,6 +44,12 @@ _SPLIT = (
 """How Qwen 2 cuts text before BPE (transformers, tokenization_qwen2.py); Llama 3 differs in groups of digits."""
 
 _BYTES = 256
+
+_LEAST = {"sentencepiece": ("<unk>, <s>, </s>", _BYTES + 3), "byte-level": (_END, _BYTES + 1)}
+"""Tokens that every tokenizer of a kind has beside the bytes, and how many these and the bytes are."""
+
+_MOST = 2**20
+"""Four times the largest vocabulary of a published model (Gemma 3: 262,144); the libraries reserve memory for each."""
 
 
 def train(
@@ -58,7 +65,7 @@ def train(
     Args:
         files: Text, or JSONL; both may be compressed with gzip.
         target: The model file to write, or with `byte-level` the directory; must not exist yet.
-        vocab_size: Number of its tokens, bytes and special tokens included.
+        vocab_size: Number of its tokens, bytes and special tokens included; at most 1,048,576.
         kind: SentencePiece BPE with bytes, as Llama 2's, or byte-level BPE with `<|endoftext|>`, as Qwen's.
         json_keys: The fields of a record of JSONL that hold text.
 
@@ -70,6 +77,11 @@ def train(
         DataError: The text cannot be used, or does not give that many tokens.
     """
     require_new(target, "file" if kind == "sentencepiece" else "directory")
+    names, least = _LEAST[kind]
+    if vocab_size < least:
+        raise DataError(f"a vocabulary of {vocab_size:,} is too small: the bytes and {names} alone are {least}")
+    if vocab_size > _MOST:
+        raise DataError(f"a vocabulary of {vocab_size:,} is too large: expected at most {_MOST:,}")
     lines = [line.text for line in text_lines(files, json_keys)]
     if kind == "sentencepiece":
         write_file(target, _sentencepiece(lines, vocab_size))
@@ -84,7 +96,7 @@ def _sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
     content = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(part for line in lines for part in _parts(line)),
+            sentence_iterator=(part for line in lines for part in _parts(line, keeps_space=False)),
             model_writer=content,
             vocab_size=vocab_size,
             max_sentence_length=_LONGEST * _MOST_BYTES,
@@ -96,13 +108,18 @@ def _sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
     return content.getvalue()
 
 
-def _parts(line: str) -> Iterator[str]:
-    """Yield a line in parts that are not too long, cut at the last space if there is one."""
+def _parts(line: str, *, keeps_space: bool) -> Iterator[str]:
+    """Yield a line in parts that are not too long, cut before the last space if there is one.
+
+    Args:
+        line: The line.
+        keeps_space: Whether a part begins with that space; SentencePiece puts one before each part itself.
+    """
     while len(line) > _LONGEST:
         end = line.rfind(" ", 1, _LONGEST)
         end = end if end > 0 else _LONGEST
         yield line[:end]
-        line = line[end:].removeprefix(" ")  # SentencePiece puts a space before each part
+        line = line[end:] if keeps_space else line[end:].removeprefix(" ")
     yield line
 
 
@@ -129,8 +146,6 @@ def _byte_level(lines: Sequence[str], vocab_size: int) -> dict[str, bytes]:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    if vocab_size <= _BYTES:
-        raise DataError(f"a vocabulary of {vocab_size:,} is too small: the bytes and {_END} alone are {_BYTES + 1}")
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -144,7 +159,7 @@ def _byte_level(lines: Sequence[str], vocab_size: int) -> dict[str, bytes]:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.train_from_iterator((part for line in lines for part in _parts(line, keeps_space=True)), trainer)
     tokenizer.add_special_tokens([_END])
     if (most := tokenizer.get_vocab_size()) < vocab_size:
         raise _too_little(vocab_size, most)

@@ -14,7 +14,7 @@ from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError, DataError
 from neva_recipes.tokenizers import EXTRA_TOKENS, add_tokens, check, merge
 from tests.tokenizers.reading import library, proto, transformers_ids
-from tests.tokenizers.texts import english_lines, llama_directory, made_lines
+from tests.tokenizers.texts import english_lines, llama_directory, made_lines, train_model
 
 
 def test_other_pieces_and_the_normaliser_stay(english_model, tmp_path):
@@ -92,9 +92,31 @@ def test_a_unigram_model_takes_tokens_too(tmp_path):
     assert processor.encode("x<a>y").count(found.added["<a>"]) == 1
 
 
-def test_what_sentencepiece_cannot_find_is_told(english_model, tmp_path, capsys):
-    assert main(["tokenizer", "add-tokens", str(english_model), str(tmp_path / "n.model"), "--token", "a b"]) == 0
-    assert "'a b' is not found in a text: SentencePiece replaces spaces" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("token", "text", "finders", "warning"),
+    [
+        ("a b", "xa by", ["transformers"], "'a b' is found by transformers alone, from a directory with"),
+        (
+            "a\u2581b",
+            "xa by",
+            ["sentencepiece"],
+            "SentencePiece finds it where a text has a space, transformers only where",
+        ),
+        ("a\u2581b", "xa\u2581by", ["sentencepiece", "transformers"], "transformers only where it has \u2581 itself"),
+        ("<a>", "x<a>y", ["sentencepiece", "transformers"], None),
+    ],
+)
+def test_what_a_library_does_not_find_is_told(token, text, finders, warning, english_model, tmp_path, capsys):
+    folder = llama_directory(tmp_path / "base", english_model)
+    assert main(["tokenizer", "add-tokens", str(folder), str(tmp_path / "n"), "--token", token]) == 0
+    shown = capsys.readouterr().err
+    assert (warning in shown) if warning else not shown
+    number = library(english_model).get_piece_size()
+    ids = {
+        "sentencepiece": library(tmp_path / "n" / "tokenizer.model").encode(text),
+        "transformers": transformers_ids(tmp_path / "n", [text])[0],
+    }
+    assert [name for name, row in ids.items() if number in row] == finders
 
 
 def test_a_tokenizer_json_with_the_old_vocabulary_is_left_out(english_model, tmp_path, capsys):
@@ -121,6 +143,33 @@ def test_a_token_of_the_configuration_keeps_its_id(english_model, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "new")
     assert tokenizer.convert_tokens_to_ids(["<pad>", "<extra_id_0>"]) == [size, size + 1]
     assert len(tokenizer) == size + 9
+
+
+NAMED = {"pad_token": "<pad>", "additional_special_tokens": ["<u>", "<v>"], "image_token": "<im>"}
+"""Tokens that a configuration names without ids."""
+
+
+def test_a_token_that_the_configuration_names_without_an_id_keeps_what_transformers_gives_it(english_model, tmp_path):
+    size = library(english_model).get_piece_size()
+    folder = llama_directory(tmp_path / "base", english_model, **NAMED)
+    old = AutoTokenizer.from_pretrained(folder)
+    tokens = ["<pad>", "<im>", "<u>", "<v>"]
+    assert old.convert_tokens_to_ids(tokens) == list(range(size, size + 4))
+    for given_tokens, moved in ((["<x>"], "<pad>"), (["<pad>", "<x>"], "<im>"), (["<pad>", "<im>", "<v>"], "<u>")):
+        with pytest.raises(DataError, match=rf"names {moved} without an id, .*: make {moved} a piece first, with"):
+            add_tokens(str(folder), tmp_path / "new", given_tokens)
+    with pytest.raises(DataError, match=f"names <pad> without an id, so transformers gives it the next one, {size}: "):
+        merge(str(folder), str(other_model(tmp_path)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    add_tokens(str(folder), tmp_path / "new", [*tokens, "<x>"])
+    merge(str(tmp_path / "new"), str(tmp_path / "greek.model"), tmp_path / "merged")
+    for place in ("new", "merged"):
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / place)
+        assert tokenizer.convert_tokens_to_ids([*tokens, "<x>"]) == list(range(size, size + 5))
+
+
+def other_model(folder):
+    return train_model(folder / "greek.model", made_lines("greek", 300), 400)
 
 
 def as_twice(content):
@@ -216,5 +265,7 @@ def test_a_directory_without_a_sentencepiece_model(tmp_path):
     (tmp_path / "base" / "tokenizer.json").write_text(json.dumps({}))
     with pytest.raises(DataError, match=r"base: holds no SentencePiece model: expected tokenizer\.model"):
         add_tokens(str(tmp_path / "base"), tmp_path / "new")
-    with pytest.raises(DataError, match="no-such-place does not exist: expected a directory, a hub name"):
+    with pytest.raises(
+        DataError, match=r"no-such-place does not exist: expected a directory, a \.model file, or a hub name, own"
+    ):
         add_tokens("no-such-place", tmp_path / "new")

@@ -5,6 +5,7 @@ import typing
 
 import pytest
 import sentencepiece
+import tokenizers
 
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.cli.main import main
@@ -14,6 +15,8 @@ from neva_recipes.tokenizers import add_tokens, check
 from tests.tokenizers.hand_made import hand_made_byte_level, hand_made_sentencepiece
 from tests.tokenizers.reading import library
 from tests.tokenizers.texts import byte_level_directory, english_lines, llama_directory, made_lines
+
+ADDED = dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
 
 UNSEEN = ["  two  spaces ", "tab\tand more", "日本語 and 🙂", "e\u0301 \ufb01"]
 
@@ -106,6 +109,48 @@ def test_a_template_without_its_tokens_is_exit_code_2(english_model, tmp_path, c
     add_tokens(str(english_model), tmp_path / "neva.model")
     assert main([*words, str(tmp_path / "neva.model")]) == 0
     assert "  nvgpt finds its special tokens\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [None, "None"])
+def test_the_word_none_is_a_word(name, tmp_path):
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"None": 0, "x": 1}, unk_token=name or "x"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    layout = json.loads(tokenizer.to_str())
+    layout["model"] = {"type": "BPE", "vocab": {"None": 0, "x": 1}, "merges": [], "unk_token": name}
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps(layout | {"added_tokens": [ADDED | {"content": "None", "id": 0}]})
+    )
+    found = check(str(tmp_path), [written(tmp_path / "text.txt", ["None x"])])
+    assert (found.tokens, found.unknown) == (2, 0 if name is None else 1)
+
+
+def test_a_text_that_becomes_no_tokens(normalising_model, tmp_path, capsys):
+    text = written(tmp_path / "text.txt", ["\u200b"])
+    assert library(normalising_model).encode("\u200b") == []
+    assert main(["tokenizer", "check", str(normalising_model), "--text", str(text)]) == 2
+    assert "  the text becomes no tokens\n" in capsys.readouterr().out
+
+
+def test_what_is_lost_is_not_known_with_ends_of_words(tmp_path):
+    folder = hand_made_byte_level(tmp_path / "a", [("b", "c")])
+    layout = json.loads((folder / "tokenizer.json").read_text())
+    layout["model"] |= {"end_of_word_suffix": "e", "vocab": layout["model"]["vocab"] | {"ce": 6}}
+    (folder / "tokenizer.json").write_text(json.dumps(layout))
+    assert check(str(folder), [written(tmp_path / "text.txt", ["abc"])]).lost is None
+
+
+def test_names_with_control_characters_stay_in_their_line(normalising_model, tmp_path, capsys):
+    model = tmp_path / "a\nb\x1b.model"
+    add_tokens(str(normalising_model), tmp_path / "plain.model")
+    (tmp_path / "plain.model").rename(model)
+    text = written(tmp_path / "t\nu.txt", ["\ufb01ne"])
+    assert main(["tokenizer", "check", str(model), "--text", str(text)]) == 2
+    shown = capsys.readouterr().out
+    assert "a\\nb\\x1b.model: 108 tokens\n" in shown and "t\\nu.txt:1\n" in shown
+    assert main(["tokenizer", "compare", str(model), "--text", str(text)]) == 0
+    assert "a\\nb\\x1b.model, 108 tokens\n" in capsys.readouterr().out
+    assert main(["tokenizer", "add-tokens", str(model), str(tmp_path / "c\nd"), "--token", "<x>"]) == 0
+    assert "c\\nd: 109 pieces" in capsys.readouterr().out
 
 
 def test_text_that_cannot_be_read(english_model, tmp_path, capsys):

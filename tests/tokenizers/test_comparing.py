@@ -75,6 +75,53 @@ def test_unknown_tokens_are_counted(tmp_path):
     assert unknown == 2 and found.scripts[0].costs[0].unknown == 2
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_tokens_count_where_they_stand_if_spaces_are_stripped(kind, tmp_path):
+    with (tmp_path / "strips.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*made_lines("latin", 300), *made_lines("greek", 300)]),
+            model_writer=file,
+            vocab_size=150,
+            model_type=kind,
+            minloglevel=2,
+        )
+    # Spaces before a text are no tokens; several stand for one. The ligature and the wide space have more bytes.
+    parts = [("greek", "αβγ"), ("latin", "abc"), ("greek", "δε ζη"), ("latin", "xyz abc"), ("greek", "θ")]
+    lines = ["   " * 4 + "  ".join(text for _, text in parts), "\u3000" * 9 + "  ".join(text for _, text in parts)]
+    (tmp_path / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    found = by_script(compare([str(tmp_path / "strips.model")], [tmp_path / "text.txt"]))
+    processor = library(tmp_path / "strips.model")
+    greek, latin = (
+        2 * sum(len(processor.encode(text)) for script, text in parts if script == name) for name in ("greek", "latin")
+    )
+    assert {script: costs.costs[0].tokens for script, costs in found.items()} == {
+        **{None: greek + latin, "Greek": greek, "Latin": latin},
+    }
+
+
+def test_tokens_that_only_the_configuration_has(tmp_path):
+    flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+    folder = byte_level_directory(
+        tmp_path / "qwen",
+        english_lines(),
+        600,
+        ("<|end|>",),
+        added_tokens_decoder={
+            "601": {"content": "<im>", **flags},
+            "602": {"content": "<eats>", **flags, "lstrip": True},
+        },
+        additional_special_tokens=["<u>"],
+        pad_token="<pad>",
+    )
+    lines = ["a<im>b<im>c", "x <eats> y<pad>z<u>", "the <|end|> text"]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    found = compare([str(folder)], [tmp_path / "text.txt"])
+    ids = transformers_ids(folder, lines)
+    assert len(ids[0]) == 5
+    assert found.scripts[0].costs[0].tokens == sum(map(len, ids))
+    assert found.sizes == (1 + max(max(row) for row in ids),) == (605,)
+
+
 def test_the_table(english_model, tmp_path, capsys):
     (tmp_path / "text.txt").write_text(f"{MIXED}\n" * 2000, encoding="utf-8")
     add_tokens(str(english_model), tmp_path / "new.model")

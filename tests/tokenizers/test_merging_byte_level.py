@@ -134,6 +134,19 @@ def change(layout, **model):
 
 DAMAGE = {
     "truncated": (lambda layout: json.dumps(layout)[:500], "cannot be read"),
+    "ends of words": (
+        lambda layout: change(layout, end_of_word_suffix="</w>"),
+        "is BPE with end_of_word_suffix='</w>', which merge does not support",
+    ),
+    "begins of words": (
+        lambda layout: change(layout, continuing_subword_prefix="##"),
+        "is BPE with continuing_subword_prefix='##', which merge does not support",
+    ),
+    "dropout": (lambda layout: change(layout, dropout=0.1), "is BPE with dropout=0.1, which merge does not support"),
+    "WordPiece": (
+        lambda layout: change(layout, type="WordPiece"),
+        r"is a WordPiece tokenizer, which merge does not support: expected byte-level BPE, or the tokenizer\.model",
+    ),
     "same id": (lambda layout: change(layout, vocab={"a": 0, "b": 0}), "tokens a and b have the same id, 0"),
     "no id": (lambda layout: change(layout, vocab={"a": "x"}), "token a has the id x, expected a whole number"),
     "no merge": (lambda layout: change(layout, merges=["a b c"]), "cannot be read as a tokenizer"),
@@ -174,3 +187,29 @@ def test_a_token_of_the_configuration_keeps_its_id(english, greek, tmp_path):
     found = merge(str(base), str(greek), tmp_path / "m")
     assert found.tokens.base_size == 904
     assert transformers_ids(tmp_path / "m", ["<|tool|>"]) == transformers_ids(base, ["<|tool|>"]) == [[903]]
+
+
+def test_tokens_that_the_configuration_names_without_ids_keep_them(english, greek, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "tokenizer.json").write_bytes((english / "tokenizer.json").read_bytes())
+    settings_of_it = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
+    settings_of_it |= {"additional_special_tokens": ["<u>"], "image_token": "<im>", "eos_token": "<|im_end|>"}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings_of_it))
+    found = merge(str(base), str(greek), tmp_path / "m")
+    named = ["<pad>", "<im>", "<u>", "<|im_end|>"]
+    assert found.tokens.base_size == 906
+    for folder in (base, tmp_path / "m"):
+        assert transformers_ids(folder, named) == [[903], [904], [905], [902]]
+
+
+def test_old_text_is_read_as_other_text_is(english, greek, tmp_path, capsys):
+    (tmp_path / "old.jsonl").write_text(json.dumps({"body": "one line\nanother"}) + "\n")
+    words = ["tokenizer", "merge", str(english), str(greek), str(tmp_path / "m"), "--old-text"]
+    assert main([*words, str(tmp_path / "old.jsonl"), "--json-keys", "body"]) == 0
+    assert "0 of 2 lines of old text have other ids" in capsys.readouterr().out
+    for text, problem in (("\ud800 x", "holds half a surrogate pair"), ("a\0b", "holds a zero byte")):
+        (tmp_path / "bad.jsonl").write_text(json.dumps({"text": text}) + "\n")
+        assert main([*words[:4], str(tmp_path / "n"), words[-1], str(tmp_path / "bad.jsonl")]) == 2
+        assert problem in capsys.readouterr().err
+    assert not (tmp_path / "n").exists()

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -131,10 +132,37 @@ def test_a_text_for_fewer_tokens_says_for_how_many(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vocabulary_that_is_too_small(kind, tmp_path):
+@pytest.mark.parametrize("size", [1, 2, 200, 256])
+def test_a_vocabulary_that_is_too_small(kind, size, tmp_path):
     (tmp_path / "a.txt").write_text("\n".join(made_lines("greek", 50)))
-    with pytest.raises(DataError, match="a vocabulary of 200 is too small: "):
-        train([tmp_path / "a.txt"], tmp_path / "new", vocab_size=200, kind=kind)
+    least = {"sentencepiece": r"<unk>, <s>, </s> alone are 259", "byte-level": r"<\|endoftext\|> alone are 257"}[kind]
+    with pytest.raises(DataError, match=f"^a vocabulary of {size} is too small: the bytes and {least}$"):
+        train([tmp_path / "a.txt"], tmp_path / "new", vocab_size=size, kind=kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [2**20 + 1, 2**32, 10**20])
+def test_a_vocabulary_that_is_too_large(kind, size, tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(made_lines("greek", 50)))
+    with pytest.raises(DataError, match=rf"^a vocabulary of {size:,} is too large: expected at most 1,048,576$"):
+        train([tmp_path / "a.txt"], tmp_path / "new", vocab_size=size, kind=kind)
+
+
+def test_one_long_word_takes_no_time(tmp_path):
+    (tmp_path / "a.txt").write_text("x" * 10**6)
+    begin = time.process_time()
+    train([tmp_path / "a.txt"], tmp_path / "new", vocab_size=260, kind="byte-level")
+    assert time.process_time() - begin < 10
+    merges = json.loads((tmp_path / "new" / "tokenizer.json").read_text())["model"]["merges"]
+    assert merges == [["x", "x"], ["xx", "xx"], ["xxxx", "xxxx"]]
+
+
+def test_a_long_line_gives_the_words_of_short_ones(tmp_path):
+    (tmp_path / "short.txt").write_text("\n".join(f" {line}" for line in made_lines("greek", 2000)))
+    (tmp_path / "long.txt").write_text("".join(f" {line}" for line in made_lines("greek", 2000)))
+    for name in ("short", "long"):
+        train([tmp_path / f"{name}.txt"], tmp_path / name, vocab_size=500, kind="byte-level")
+    assert (tmp_path / "short" / "tokenizer.json").read_bytes() == (tmp_path / "long" / "tokenizer.json").read_bytes()
 
 
 def test_what_exists_is_left_alone(text, tmp_path, capsys):

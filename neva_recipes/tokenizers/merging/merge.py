@@ -1,11 +1,10 @@
 """Merges the tokenizer of a new language into that of a model: `nemo-run tokenizer merge`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from neva_recipes.config import DataError, PlainTable, path_is
-from neva_recipes.sources.records import scan_texts
 from neva_recipes.storage.exports import require_new
 from neva_recipes.tokenizers._byte_level_files import (
     ByteLevelFile,
@@ -16,6 +15,7 @@ from neva_recipes.tokenizers._byte_level_files import (
 )
 from neva_recipes.tokenizers._places import JSON_FILE, MODEL_FILE, find_tokenizer
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
+from neva_recipes.tokenizers._texts import TEXT_KEYS, text_lines
 from neva_recipes.tokenizers.merging._byte_level import unite_byte_level
 from neva_recipes.tokenizers.merging._sentencepiece import unite_sentencepiece
 from neva_recipes.tokenizers.merging._union import Union
@@ -32,7 +32,7 @@ class ChangedLine:
     """A line that became other ids.
 
     Attributes:
-        number: Its number in the file, counted from 1.
+        number: The number of its document in the file, counted from 1.
         pieces: The new pieces in it.
     """
 
@@ -70,14 +70,22 @@ class Merger:
     drops_json: bool
 
 
-def merge(base: str, new: str, target: Path, *, old_text: Path | None = None) -> Merger:
+def merge(
+    base: str,
+    new: str,
+    target: Path,
+    *,
+    old_text: Path | None = None,
+    json_keys: Sequence[str] = TEXT_KEYS,
+) -> Merger:
     """Write a tokenizer with the tokens of two: those of the base keep their ids, and are found in a text first.
 
     Args:
         base: A SentencePiece model of BPE, or a directory with a byte-level tokenizer.json; or a hub name.
         new: Another one of the same kind.
         target: What to write, a file or a directory as the base; must not exist yet.
-        old_text: Text whose ids are compared before and after: a document in each line, or JSONL with "text".
+        old_text: Text whose ids are compared before and after: lines, or JSONL; may be compressed with gzip.
+        json_keys: The fields of a record of JSONL that hold text.
 
     Raises:
         CheckpointError: The target exists or cannot be written.
@@ -88,13 +96,13 @@ def merge(base: str, new: str, target: Path, *, old_text: Path | None = None) ->
     if isinstance(one, SentencePieceFile) and isinstance(other, SentencePieceFile):
         model, tokens = unite_sentencepiece(one, other)
         encoders = loaded(one.path, one.model).encode, loaded(one.path, model).encode
-        changed = None if old_text is None else _compared(old_text, *encoders, tokens)
+        changed = None if old_text is None else _compared(old_text, json_keys, *encoders, tokens)
         one.write(target, model)
         return Merger(tokens, changed, one.has_json)
     if isinstance(one, ByteLevelFile) and isinstance(other, ByteLevelFile):
         layout, tokens = unite_byte_level(one, other)
         before, after = _byte_level_encoder(one, one.layout), _byte_level_encoder(one, layout)
-        changed = None if old_text is None else _compared(old_text, before, after, tokens)
+        changed = None if old_text is None else _compared(old_text, json_keys, before, after, tokens)
         one.write(target, layout)
         return Merger(tokens, changed, drops_json=False)
     raise DataError(f"{base} is {_kind(one)} and {new} is {_kind(other)}: only tokenizers of one kind are merged")
@@ -109,7 +117,8 @@ def _opened(name: str) -> SentencePieceFile | ByteLevelFile:
         if not path_is(place / MODEL_FILE):
             kind = layout["model"].get("type")
             raise DataError(
-                f"{place / JSON_FILE}: is a {kind} tokenizer: expected byte-level BPE, or a SentencePiece {MODEL_FILE}"
+                f"{place / JSON_FILE}: is a {kind} tokenizer, which merge does not support: expected byte-level BPE, "
+                f"or the {MODEL_FILE} of a SentencePiece BPE"
             )
     return open_place(place)
 
@@ -123,14 +132,12 @@ def _byte_level_encoder(base: ByteLevelFile, layout: PlainTable) -> Encode:
     return lambda text: list(backend.encode(text, add_special_tokens=False).ids)
 
 
-def _compared(path: Path, before: Encode, after: Encode, tokens: Union) -> OldText:
+def _compared(path: Path, json_keys: Sequence[str], before: Encode, after: Encode, tokens: Union) -> OldText:
     lines, changed = 0, []
-    for number, text in scan_texts(path):
+    for line in text_lines([path], json_keys):
         lines += 1
-        ids = after(text)
-        if ids != before(text):
+        ids = after(line.text)
+        if ids != before(line.text):
             fresh = dict.fromkeys(one for one in ids if one >= tokens.base_size)
-            changed.append(ChangedLine(number, tuple(tokens.added[one - tokens.base_size] for one in fresh)))
-    if not lines:
-        raise DataError(f"{path}: holds no text")
+            changed.append(ChangedLine(line.number, tuple(tokens.added[one - tokens.base_size] for one in fresh)))
     return OldText(lines, len(changed), tuple(changed[:_SHOWN]))

@@ -8,7 +8,7 @@ from neva_recipes.tokenizers import TEXT_KEYS
 
 __all__ = ["SOURCE", "add_json_keys", "add_target", "add_text", "keys_of", "some_tokens", "tell_of_json"]
 
-SOURCE = "a .model file, a directory, or a hub name"
+SOURCE = "a .model file, a directory, or a hub name (owner/name)"
 
 _SHOWN = 8
 

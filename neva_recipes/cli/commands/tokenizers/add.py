@@ -10,6 +10,8 @@ from neva_recipes.tokenizers import EXTRA_TOKENS, Addition, add_tokens
 
 __all__ = ["add_action"]
 
+_SPACE = "\u2581"
+
 
 def add_action(argv: Sequence[str]) -> int:
     """Write a SentencePiece model with further tokens: `nemo-run tokenizer add-tokens SOURCE TARGET`."""
@@ -30,14 +32,31 @@ def add_action(argv: Sequence[str]) -> int:
     given = parser.parse(argv)
     tokens = EXTRA_TOKENS if given.token is None else given.token
     found = add_tokens(str(given.source), given.target, tokens, control=given.control)
-    print(f"wrote {given.target}: {how_many(found.size, 'piece')}, of which {len(found.added)} are new")
+    print(f"wrote {one_line(str(given.target))}: {how_many(found.size, 'piece')}, of which {len(found.added)} are new")
     print(*_lines(found), sep="\n")
-    for token in found.unreachable:
-        why = ": SentencePiece replaces spaces before it looks for tokens" if " " in token else " of this token alone"
-        tell("warning", f"{one_line(token)!r} is not found in a text{why}")
+    for token in found.added:
+        if problem := _problem(token, found):
+            tell("warning", f"{one_line(token)!r} {problem}")
     if found.drops_json:
         tell_of_json()
     return 0
+
+
+def _problem(token: str, found: Addition) -> str | None:
+    """Return what a library does not find of a new token."""
+    if token in found.unreachable and " " in token:
+        return (
+            "is found by transformers alone, from a directory with tokenizer_config.json: SentencePiece turns spaces "
+            f"into {_SPACE} before it looks for tokens"
+        )
+    if token in found.unreachable:
+        return "is not found by SentencePiece in a text of this token alone"
+    if _SPACE in token:
+        return (
+            f"holds {_SPACE}, which stands for a space: SentencePiece finds it where a text has a space, transformers "
+            f"only where it has {_SPACE} itself"
+        )
+    return None
 
 
 def _lines(found: Addition) -> Iterator[str]:

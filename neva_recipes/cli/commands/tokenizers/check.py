@@ -35,21 +35,24 @@ def check_action(argv: Sequence[str]) -> int:
     if given.format == "json":
         print(json.dumps(_document(name, found), indent=2, ensure_ascii=False))
     else:
-        print(f"{name}: {how_many(found.size, 'token')}", *_lines(found, given.conv_template), sep="\n")
+        print(f"{one_line(name)}: {how_many(found.size, 'token')}", *_lines(found, given.conv_template), sep="\n")
     return 0 if found.is_good else EXIT_MISTAKE
 
 
 def _lines(found: Check, template: str | None) -> Iterator[str]:
     yield f"  {found.changed:,} of {how_many(found.lines, 'line')} changed{':' if found.changed else ''}"
     for text in found.first:
-        yield f"    {text.path}:{text.number}"
+        yield f"    {one_line(str(text.path))}:{text.number}"
         yield f"      {json.dumps(text.before, ensure_ascii=False)}"
         yield f"   -> {json.dumps(text.after, ensure_ascii=False)}"
+    if not found.tokens:
+        yield "  the text becomes no tokens"
     for count, meaning in (
         (found.unknown, "stand for text that has no token"),
         (found.partial, "stand for bytes that are no whole character"),
     ):
-        yield f"  {100 * count / found.tokens:.2f} % of {how_many(found.tokens, 'token')} {meaning}"
+        if found.tokens:
+            yield f"  {100 * count / found.tokens:.2f} % of {how_many(found.tokens, 'token')} {meaning}"
     if found.lost is not None:
         yield f"  {how_many(len(found.lost), 'token')} of the vocabulary come of no text{':' if found.lost else ''}"
         if found.lost:

@@ -7,6 +7,7 @@ from neva_recipes.cli.arguments import StrictParser, path_argument, wrap
 from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_json_keys, add_text, keys_of
 from neva_recipes.config import PlainTable, how_many
 from neva_recipes.table import table_lines
+from neva_recipes.terminal import one_line
 from neva_recipes.tokenizers import UNSPACED, Comparison, ScriptCosts, compare
 
 __all__ = ["compare_action"]
@@ -33,7 +34,7 @@ def compare_action(argv: Sequence[str]) -> int:
         print(json.dumps(_document(found), indent=2, ensure_ascii=False))
         return 0
     for number, (name, size) in enumerate(zip(found.tokenizers, found.sizes, strict=True), start=1):
-        print(f"{number}: {name}, {how_many(size, 'token')}")
+        print(f"{number}: {one_line(name)}, {how_many(size, 'token')}")
     rows = [cells for costs in found.scripts for cells in _rows(costs)]
     print("", *table_lines([_HEAD, *rows], words=1), sep="\n")
     if any(costs.script in UNSPACED for costs in found.scripts):

@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from neva_recipes.cli.arguments import StrictParser, path_argument, wrap
-from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_target, some_tokens, tell_of_json
+from neva_recipes.cli.commands.tokenizers._words import (
+    SOURCE,
+    add_json_keys,
+    add_target,
+    keys_of,
+    some_tokens,
+    tell_of_json,
+)
 from neva_recipes.terminal import one_line, tell
 from neva_recipes.tokenizers import Merger, OldText, merge
 
@@ -27,12 +34,16 @@ def merge_action(argv: Sequence[str]) -> int:
         "--old-text",
         metavar="FILE",
         type=path_argument,
-        help='file of text to compare before and after: lines, or JSONL with "text"',
+        help="file of text to compare before and after: lines, or JSONL",
     )
+    add_json_keys(parser)
     given = parser.parse(argv)
-    found = merge(str(given.base), str(given.new), given.target, old_text=given.old_text)
+    found = merge(
+        str(given.base), str(given.new), given.target, old_text=given.old_text, json_keys=keys_of(given.json_keys)
+    )
     tokens = found.tokens
-    print(f"wrote {given.target}: {tokens.size:,} tokens, {tokens.base_size:,} of BASE and {len(tokens.added):,} new")
+    sizes = f"{tokens.size:,} tokens, {tokens.base_size:,} of BASE and {len(tokens.added):,} new"
+    print(f"wrote {one_line(str(given.target))}: {sizes}")
     print(*_lines(found), sep="\n")
     for difference in tokens.differences:
         tell("note", f"BASE and NEW differ, and BASE's is kept: {difference}")

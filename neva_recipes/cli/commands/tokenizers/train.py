@@ -6,6 +6,7 @@ from typing import get_args
 from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
 from neva_recipes.cli.commands.tokenizers._words import add_json_keys, add_target, keys_of
 from neva_recipes.config import Positive, how_many
+from neva_recipes.terminal import one_line
 from neva_recipes.tokenizers import Kind, train
 
 __all__ = ["train_action"]
@@ -39,5 +40,6 @@ def train_action(argv: Sequence[str]) -> int:
     lines = train(
         given.files, given.target, vocab_size=given.vocab_size, kind=given.kind, json_keys=keys_of(given.json_keys)
     )
-    print(f"wrote {given.target}: {how_many(given.vocab_size, 'token')} from {how_many(lines, 'line')} of text")
+    sizes = f"{how_many(given.vocab_size, 'token')} from {how_many(lines, 'line')} of text"
+    print(f"wrote {one_line(str(given.target))}: {sizes}")
     return 0
