@@ -49,7 +49,9 @@ def load_tokenizer(name_or_path: str, *, vocab_size: int | None, use_im_start_en
     elif name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
         hf = _load_hugging_face(name_or_path)
     else:
-        raise DataError(f"tokenizer {name_or_path} does not exist: expected a directory, a hub name, or a .model file")
+        raise DataError(
+            f"tokenizer {name_or_path} does not exist: expected a directory, a .model file, or a hub name, owner/name"
+        )
     tokenizer = Tokenizer(hf, name_or_path, use_im_start_end=use_im_start_end)
     if sentencepiece_file.is_file() and not (path / "tokenizer.json").is_file():
         _compare_with_sentencepiece(tokenizer, sentencepiece_file)

@@ -12,7 +12,16 @@ from neva_recipes.prompts.vocabulary import next_id
 from neva_recipes.tokenizers._places import JSON_FILE, carried_files, named_tokens, outside_tokens
 from neva_recipes.tokenizers._writing import write_directory
 
-__all__ = ["ByteLevelFile", "Pair", "backend_of", "is_byte_level", "open_byte_level", "read_json", "unusual_settings"]
+__all__ = [
+    "ByteLevelFile",
+    "Pair",
+    "backend_of",
+    "is_byte_level",
+    "model_type",
+    "open_byte_level",
+    "read_json",
+    "unusual_settings",
+]
 
 Pair = tuple[str, str]
 
@@ -88,9 +97,15 @@ def read_json(folder: Path) -> PlainTable:
     return layout
 
 
+def model_type(layout: PlainTable) -> object:
+    """Return the type of the model of a tokenizer.json; those of old releases, such as GPT-2's, name none."""
+    model = layout["model"]
+    return model.get("type", "BPE" if "merges" in model else None)
+
+
 def is_byte_level(layout: PlainTable) -> bool:
     """Return whether a tokenizer.json is byte-level BPE, as those of GPT-2, Llama 3 and Qwen."""
-    if layout["model"].get("type") != "BPE":
+    if model_type(layout) != "BPE":
         return False
     parts = [layout.get("pre_tokenizer"), layout.get("decoder")]
     return any(kind == "ByteLevel" for part in parts for kind in _kinds(part))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import PlainTable, path_is
-from neva_recipes.tokenizers._byte_level_files import backend_of, is_byte_level, read_json, unusual_settings
+from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.tokenizers._byte_level_files import backend_of, is_byte_level, model_type, read_json, unusual_settings
 from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens, token_flags
 from neva_recipes.tokenizers._producible import lost_pieces, parts_of
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
@@ -62,7 +63,6 @@ def open_measured(name: str) -> MeasuredTokenizer:
 
 def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
     model, processor = file.model, loaded(file.path, file.model)
-    outside = {} if file.folder is None else outside_tokens(file.folder)
 
     # Releases name it differently.
     encode_proto = getattr(processor, "encode_as_proto", None) or processor.EncodeAsImmutableProto
@@ -76,7 +76,7 @@ def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
 
     return MeasuredTokenizer(
         name=name,
-        size=max([len(model.pieces), *(number + 1 for number in outside.values())]),
+        size=max(len(model.pieces), next_id({**file.outside, **file.named})),
         encode=encode,
         decode=lambda ids: str(processor.decode(list(ids))),
         tokens={number: piece.piece for number, piece in enumerate(model.pieces)},
@@ -137,9 +137,9 @@ def _add_outside(backend: Any, folder: Path, layout: PlainTable) -> None:
 
 
 def _lost_of_json(backend: Any, layout: PlainTable) -> tuple[str, ...] | None:
-    if layout["model"].get("type") != "BPE" or unusual_settings(layout):
+    if model_type(layout) != "BPE" or unusual_settings(layout):
         return None
-    special = {token["content"] for token in layout.get("added_tokens") or []}
+    special = {token.content for token in backend.get_added_tokens_decoder().values()}
     vocabulary = backend.get_vocab(with_added_tokens=False)
     normal = (token for token in sorted(vocabulary, key=vocabulary.__getitem__) if token not in special)
     return tuple(token for token in normal if not _BYTE.fullmatch(token) and parts_of(backend.model, token) != [token])

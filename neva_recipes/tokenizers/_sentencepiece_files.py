@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError, path_is, pointer_in_place
+from neva_recipes.prompts.vocabulary import next_id
 from neva_recipes.tokenizers._places import (
     CONFIG_FILE,
     JSON_FILE,
@@ -41,6 +43,20 @@ class SentencePieceFile:
         """Whether a tokenizer.json, which holds the same vocabulary, lies beside the model."""
         return self.folder is not None and (self.folder / JSON_FILE).is_file()
 
+    @cached_property
+    def outside(self) -> dict[str, int]:
+        """Id of every token that the configuration of the directory gives an id."""
+        return {} if self.folder is None else outside_tokens(self.folder)
+
+    @cached_property
+    def named(self) -> dict[str, int]:
+        """Id that transformers gives to every token which the configuration only names: the next free ones."""
+        if self.folder is None:
+            return {}
+        known = {**piece_ids(self.model), **self.outside}
+        names = (token for token in named_tokens(self.folder) if token not in known)
+        return {token: number for number, token in enumerate(names, start=next_id(known))}
+
     def write(
         self, target: Path, model: Any, tokens: Mapping[str, int] | None = None, *, special: bool = False
     ) -> None:
@@ -70,9 +86,7 @@ class SentencePieceFile:
 
     def _require_places(self, model: Any) -> None:
         """Check that no piece takes the id of a token that the configuration adds or names behind the vocabulary."""
-        assert self.folder is not None
-        outside = outside_tokens(self.folder)
-        for token, number in sorted(outside.items(), key=lambda item: item[1]):
+        for token, number in sorted(self.outside.items(), key=lambda item: item[1]):
             if len(self.model.pieces) <= number < len(model.pieces) and model.pieces[number].piece != token:
                 raise DataError(
                     f"{self.folder}: its configuration adds {token} as {number}, where {model.pieces[number].piece} "
@@ -80,9 +94,8 @@ class SentencePieceFile:
                 )
         if len(model.pieces) == len(self.model.pieces):
             return
-        known, ids = piece_ids(self.model), piece_ids(model)
-        nameless = [token for token in named_tokens(self.folder) if token not in known and token not in outside]
-        for number, token in enumerate(nameless, start=max([len(known), *(one + 1 for one in outside.values())])):
+        ids = piece_ids(model)
+        for token, number in self.named.items():
             if ids.get(token) != number:
                 raise DataError(
                     f"{self.folder}: its configuration names {token} without an id, so transformers gives it the next "

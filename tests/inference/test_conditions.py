@@ -113,8 +113,8 @@ def test_a_tokenizer_that_has_moved(run, llava_directory, data, pictures, tmp_pa
         with pytest.raises(UserError) as caught:
             call()
         assert str(caught.value) == (
-            f"tokenizer {gone} does not exist: expected a directory, a hub name, or a .model file; data.tokenizer of "
-            f"{path}/checkpoints/step-00000007 names it: --tokenizer PATH says where it is"
+            f"tokenizer {gone} does not exist: expected a directory, a .model file, or a hub name, owner/name; "
+            f"data.tokenizer of {path}/checkpoints/step-00000007 names it: --tokenizer PATH says where it is"
         )
         assert call(f"--tokenizer={moved}") == 0
     assert json.loads((tmp_path / "exported" / "tokenizer_config.json").read_text())

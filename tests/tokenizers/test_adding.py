@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError, DataError
-from neva_recipes.tokenizers import EXTRA_TOKENS, add_tokens, check, merge
+from neva_recipes.tokenizers import EXTRA_TOKENS, add_tokens, check, compare, merge
 from tests.tokenizers.reading import library, proto, transformers_ids
 from tests.tokenizers.texts import english_lines, llama_directory, made_lines, train_model
 
@@ -153,6 +153,8 @@ def test_a_token_that_the_configuration_names_without_an_id_keeps_what_transform
     size = library(english_model).get_piece_size()
     folder = llama_directory(tmp_path / "base", english_model, **NAMED)
     old = AutoTokenizer.from_pretrained(folder)
+    (tmp_path / "text.txt").write_text("text")
+    assert compare([str(folder)], [tmp_path / "text.txt"]).sizes == (len(old),)
     tokens = ["<pad>", "<im>", "<u>", "<v>"]
     assert old.convert_tokens_to_ids(tokens) == list(range(size, size + 4))
     for given_tokens, moved in ((["<x>"], "<pad>"), (["<pad>", "<x>"], "<im>"), (["<pad>", "<im>", "<v>"], "<u>")):

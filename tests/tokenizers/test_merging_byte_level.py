@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import DataError
-from neva_recipes.tokenizers import merge
+from neva_recipes.tokenizers import check, merge
 from tests.tokenizers.hand_made import hand_made_byte_level
 from tests.tokenizers.reading import transformers_ids
 from tests.tokenizers.texts import ALPHABETS, QWEN_SPLIT, byte_level_directory, english_lines, made_lines
@@ -201,6 +201,21 @@ def test_tokens_that_the_configuration_names_without_ids_keep_them(english, gree
     assert found.tokens.base_size == 906
     for folder in (base, tmp_path / "m"):
         assert transformers_ids(folder, named) == [[903], [904], [905], [902]]
+    (tmp_path / "text.txt").write_text("text")
+    assert not {*named} & {*check(str(tmp_path / "m"), [tmp_path / "text.txt"]).lost}
+
+
+def test_a_model_of_an_old_release_names_no_type(tmp_path):
+    base = hand_made_byte_level(tmp_path / "base", [("b", "c")])
+    layout = json.loads((base / "tokenizer.json").read_text())
+    del layout["model"]["type"]
+    (base / "tokenizer.json").write_text(json.dumps(layout))
+    assert backend(base).encode("abc").tokens == ["a", "bc"]
+    new = hand_made_byte_level(tmp_path / "new", [("d", "e")])
+    assert merge(str(base), str(new), tmp_path / "m").tokens.added == ("de",)
+    assert backend(tmp_path / "m").encode("abcde").tokens == ["a", "bc", "de"]
+    (tmp_path / "text.txt").write_text("abc")
+    assert check(str(base), [tmp_path / "text.txt"]).lost == ()
 
 
 def test_old_text_is_read_as_other_text_is(english, greek, tmp_path, capsys):

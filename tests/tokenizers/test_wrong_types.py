@@ -89,6 +89,7 @@ def test_a_directory_with_a_sentencepiece_model(english_model, tmp_path_factory,
     one_line_or_nothing(lambda: add_tokens(str(source), folder / "new", ["<im>"]))
     one_line_or_nothing(lambda: merge(str(source), str(english_model), folder / "merged"))
     one_line_or_nothing(lambda: compare([str(source)], [folder / "text.txt"]))
+    one_line_or_nothing(lambda: check(str(source), [folder / "text.txt"], conv_template="nvgpt"))
 
 
 @pytest.mark.parametrize("part", ["pre_tokenizer", "decoder"])

@@ -10,6 +10,7 @@ from neva_recipes.tokenizers._byte_level_files import (
     ByteLevelFile,
     backend_of,
     is_byte_level,
+    model_type,
     open_byte_level,
     read_json,
 )
@@ -115,7 +116,7 @@ def _opened(name: str) -> SentencePieceFile | ByteLevelFile:
         if is_byte_level(layout):
             return open_byte_level(place, layout)
         if not path_is(place / MODEL_FILE):
-            kind = layout["model"].get("type")
+            kind = model_type(layout)
             raise DataError(
                 f"{place / JSON_FILE}: is a {kind} tokenizer, which merge does not support: expected byte-level BPE, "
                 f"or the {MODEL_FILE} of a SentencePiece BPE"
