@@ -15,7 +15,7 @@ from neva_model.data.images.reading import ImageProcessor
 from neva_model.model import NevaModel, build_model
 from neva_model.tokenizers import Tokenizer, load_recipe_tokenizer, load_tokenizer
 from neva_recipes.config import ConvTemplate, LlavaDataConfig, PrecisionConfig, Recipe, UserError
-from neva_recipes.families import image_length
+from neva_recipes.families import image_length, language_family
 from neva_recipes.plan.huggingface import open_directory
 from neva_recipes.prompts.encoding import check_template
 from neva_recipes.prompts.templates import Template, get_template
@@ -25,7 +25,7 @@ from neva_recipes.terminal import tell
 __all__ = ["OpenModel", "open_model", "tell_of_template"]
 
 _USUAL_TEMPLATE = "v1"
-"""Template for a Hugging Face directory that does not name one; most published LLaVA models use it."""
+"""Template for a Hugging Face directory that names none and whose family has none; most LLaVA models use it."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ def open_model(path: str | Path, conv_template: ConvTemplate | None = None, toke
 
     Args:
         path: A run directory (for its newest checkpoint), a checkpoint, or a Hugging Face directory.
-        conv_template: Template to use. `None` means the one it was trained with, or v1 if a Hugging Face directory does
-            not say. For a text-only model `plain` means to continue text, as does `None` after training on plain text.
+        conv_template: Template to use. `None` means the one it was trained with; if a Hugging Face directory does not
+            say, that of its family of language models, or v1. For a text-only model `plain` means to continue text, as
+            does `None` after training on plain text.
         tokenizer: Where the tokenizer of the training is now; `None` means where it was. Not for a Hugging Face
             directory, which has its own.
 
@@ -122,7 +123,8 @@ def tell_of_template(opened: OpenModel, asked: ConvTemplate | None) -> None:
 
 
 def _template(recipe: Recipe, asked: ConvTemplate | None, trained: TrainedWith | None) -> Template | None:
-    name = asked or (trained.conv_template if trained is not None else _USUAL_TEMPLATE)
+    usual = language_family(recipe.model.language).conv_template or _USUAL_TEMPLATE
+    name = asked or (trained.conv_template if trained is not None else usual)
     if name is None or (name == "plain" and not isinstance(recipe.data, LlavaDataConfig)):
         return None
     return get_template(cast(ConvTemplate, name))

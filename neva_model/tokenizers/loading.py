@@ -7,7 +7,7 @@ from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from transformers import AutoTokenizer, LlamaTokenizer
+from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from neva_model.tokenizers.tokenizer import Tokenizer
 from neva_recipes.config import DataError, Recipe, pointer_in_place, tokenizer_name
@@ -17,10 +17,16 @@ from neva_recipes.plan.tokenizers.sentencepiece_models import (
     unlike_sentencepiece,
 )
 
-__all__ = ["load_recipe_tokenizer", "load_tokenizer"]
+__all__ = ["load_recipe_tokenizer", "load_tokenizer", "read_otherwise"]
 
 _PROBE = "Hello  world\n\tAn 'a' \ufb01x: \u00e9\uff21 \u65e5\u672c 12"
 """A text whose ids differ wherever transformers and SentencePiece disagree about spaces, bytes or normalisation."""
+
+_MOST_PROBES = 2000
+"""Tokens of a vocabulary whose texts are encoded twice, which takes some tens of milliseconds."""
+
+_FILE_ALONE = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes without a way of their own to cut text, by their names in transformers 4 and 5."""
 
 
 def load_tokenizer(name_or_path: str, *, vocab_size: int | None, use_im_start_end: bool = False) -> Tokenizer:
@@ -78,9 +84,23 @@ def load_recipe_tokenizer(recipe: Recipe) -> Tokenizer:
     )
 
 
+def read_otherwise(folder: Path, tokenizer: Tokenizer) -> str | None:
+    """Return a text that transformers' AutoTokenizer cuts otherwise than a tokenizer; `None` if none was found.
+
+    Args:
+        folder: A directory with the tokenizer, and with the config.json whose family AutoTokenizer goes by.
+        tokenizer: The tokenizer of the training.
+    """
+    theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    step = max(1, tokenizer.vocab_size // _MOST_PROBES)
+    probes = [_PROBE, *(tokenizer.hf.decode([number]) for number in range(0, tokenizer.vocab_size, step))]
+    ids = (reader(probes, add_special_tokens=False)["input_ids"] for reader in (theirs, tokenizer.hf))
+    return next((text for text, one, other in zip(probes, *ids, strict=True) if one != other), None)
+
+
 def _load_hugging_face(name_or_path: str) -> Any:
     try:
-        hf = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+        hf = _class_of(Path(name_or_path)).from_pretrained(name_or_path, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 transformers checks few types, and tokenizers raises nothing more special
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"tokenizer {name_or_path} cannot be loaded: {reason}") from None
@@ -93,6 +113,21 @@ def _load_hugging_face(name_or_path: str) -> Any:
             "save it with a tokenizer.json"
         )
     return hf
+
+
+def _class_of(folder: Path) -> Any:
+    """Return the class that reads a tokenizer: that of the family of models, unless a directory says that none does.
+
+    Beside a config.json, AutoTokenizer of transformers 5 takes the class of its model_type even where
+    tokenizer_config.json says that tokenizer.json is all there is: a Qwen2Tokenizer then cuts numbers as Qwen does,
+    whatever the file says.
+    """
+    try:
+        named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
+    except (OSError, ValueError, KeyError, TypeError):  # AutoTokenizer says what is wrong
+        return AutoTokenizer
+    is_file_alone = named in _FILE_ALONE and (folder / "tokenizer.json").is_file()
+    return PreTrainedTokenizerFast if is_file_alone else AutoTokenizer
 
 
 def _load_sentencepiece(path: Path) -> Any:

@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
+import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
-from neva_model.tokenizers import load_tokenizer
+from neva_model.tokenizers import load_tokenizer, read_otherwise
 from neva_recipes.config import DataError
 from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
 from tests.plan.test_files import LANGUAGE, write_tokenizer
@@ -77,3 +79,27 @@ def test_what_cannot_be_is_told_at_launch_by_its_name(tmp_path, whole, name, cha
     launch, worker = outcomes(tmp_path / "it")
     assert named in launch and str(tmp_path / "it" / name) in launch
     assert worker is not None
+
+
+def test_a_file_that_is_all_there_is_decides_whatever_family_stands_beside_it(tmp_path):
+    """transformers 5 takes the class of config.json's family, which cuts numbers digit by digit."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=320, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(["total? 45.67 on 2023-11-02"] * 50, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>").save_pretrained(tmp_path)
+    text = "total? 2023"
+    ids = backend.encode(text).ids
+    alone = load_tokenizer(str(tmp_path), vocab_size=None)
+    assert alone.encode_text(text) == ids and read_otherwise(tmp_path, alone) is None
+    Qwen2Config(vocab_size=320).save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).encode(text) != ids
+    beside = load_tokenizer(str(tmp_path), vocab_size=None)
+    assert beside.encode_text(text) == ids == read_tokenizer(tmp_path).encode_text(text)
+    # The text that is found is one that transformers really cuts otherwise.
+    found = read_otherwise(tmp_path, beside)
+    assert AutoTokenizer.from_pretrained(tmp_path).encode(found) != backend.encode(found).ids

@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 import pytest
+import tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from neva_model import evaluation
 from neva_model.checkpoints import export
@@ -145,3 +147,24 @@ def test_images_are_found_beside_the_questions_or_where_the_training_had_them(ma
     kept = sorted((run / "evaluations").iterdir())
     assert evaluate(run, away, f"--image-folder={pictures}")[3] == []
     assert sorted((run / "evaluations").iterdir()) == kept
+
+
+def test_a_model_of_a_family_with_one_template_is_asked_in_it(tmp_path, say):
+    """As `model.language=DIR` trains it; a tokenizer without the tokens of v1 would refuse that one."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([QUESTION] * 9, trainer)
+    folder = tmp_path / "qwen"
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>").save_pretrained(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2, vocab_size=backend.get_vocab_size()))
+    model.save_pretrained(folder)
+    _, notes = say(folder, "--max-new-tokens=2")
+    assert notes[0].startswith(f"note: {folder} does not tell which template it was trained with: chatml is taken; ")

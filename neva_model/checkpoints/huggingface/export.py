@@ -21,11 +21,13 @@ from neva_model.checkpoints.huggingface.processor import (
 from neva_model.checkpoints.huggingface.training import recipe_trained_with
 from neva_model.model import NevaModel, global_parameters
 from neva_model.model.vision import tower_config
+from neva_model.tokenizers import read_otherwise
 from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
 from neva_recipes.families import image_length, language_family
 from neva_recipes.plan.huggingface import LLAVA_SPELLING, language_spellings, why_not_exportable
 from neva_recipes.storage.exports import require_new_directory, write_digests
 from neva_recipes.storage.whole import written_whole
+from neva_recipes.terminal import tell
 
 __all__ = ["export_huggingface"]
 
@@ -71,6 +73,12 @@ def export_huggingface(
         _write_configuration(recipe, exported, dtype, unfinished)
         _write_weights(tensors, unfinished, max_shard_size)
         write_processor(recipe, exported, unfinished)
+        if (text := read_otherwise(unfinished, exported.tokenizer)) is not None:
+            tell(
+                "warning",
+                f"{directory}: AutoTokenizer of transformers cuts text otherwise than the training did, such as "
+                f"{text!r}, for it goes by the family of the model: load the tokenizer with PreTrainedTokenizerFast",
+            )
         write_digests(unfinished, checkpoint, recipe_trained_with(recipe))
 
 
