@@ -8,7 +8,7 @@ from typing import Any
 
 from neva_recipes.config import DataError, PlainTable, empty_cell, near_words
 from neva_recipes.prompts.conversation import IMAGE_MARK, Conversation, NothingToLearn, parse_turns
-from neva_recipes.prompts.formats import foreign_format
+from neva_recipes.prompts.formats import filled_in_text, foreign_format
 from neva_recipes.prompts.templates import Template
 
 __all__ = [
@@ -57,7 +57,7 @@ _UNUSABLE = {
 _SAYS_NOTHING: tuple[Any, ...] = (None, "", "[]", [], {}, [None])
 """Values of such fields in samples that do not use them."""
 
-_MEANINGFUL = frozenset((*_SYSTEM, *_IMAGE, *_OTHER_IMAGES, *_UNUSABLE, "messages", "mask"))
+_MEANINGFUL = frozenset((*_SYSTEM, *_IMAGE, *_OTHER_IMAGES, *_UNUSABLE, "messages", "mask", "objects"))
 """Every field that is read besides `conversations`; all other fields are ignored."""
 
 _PLAIN_FIELDS = frozenset(("image",))
@@ -109,6 +109,10 @@ def _read(record: dict[str, object], template: Template) -> Conversation:
     if fields != _PLAIN_FIELDS:
         _refuse_others(record, fields, image_field)
     turns, spoken = parse_turns(_turns_of(record), image_field=image_field, moves_image=not template.is_verbatim)
+    objects = record["objects"] if "objects" in fields else None
+    texts = ((f"{turn.before_image or ''}{turn.text}", turn.role == "human") for turn in turns)
+    if problem := filled_in_text(None if objects in _SAYS_NOTHING else objects, texts):
+        raise DataError(problem)
     system = _system_of(record, fields, spoken, template)
     conversation = Conversation(turns, system, image)
     template.check(conversation)
