@@ -33,7 +33,8 @@ class TrainedSamples(NamedTuple):
         places: Samples of the other files that it was trained on.
         is_complete: Whether every training file is here and was compared completely. Then the other samples are new to
             the model as far as its runs are concerned; what published weights have seen is unknown.
-        changed: Training files that are newer than the last start of their run: what they held then is unknown.
+        changed: Training files that are newer than the last start that trained the weights: what they held then is
+            unknown.
     """
 
     files: tuple[str, ...]
@@ -78,8 +79,8 @@ def trained_samples(own: Sequence[Recipe], questions: Sequence[DataFile], source
 def _changed_files(trainings: Iterable[tuple[str, Recipe]]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Return the training files whose content at the time of training is unknown, and those where it is partly known.
 
-    A file that was written after the last start of its run is unknown. A file that was written between the plan and
-    that start, such as one that was mended before a resume, is known to the last attempt only.
+    A file that was written after the last start that trained the weights is unknown. A file that was written between
+    the first plan and that start, such as one that was mended before a resume, is known to the last attempt only.
 
     Args:
         trainings: The run or checkpoint of each training, and its recipe.

@@ -18,6 +18,7 @@ from neva_model.evaluation.command import run_directory_of
 from neva_model.evaluation.report import Score, format_table, write_text
 from neva_model.inference import opening
 from neva_recipes.config import DataError, RunError, UserError
+from neva_recipes.run_directory.names import list_checkpoints
 from neva_recipes.run_directory.state import State, now, write_state
 from tests.inference.tiny_models import oracle_answer
 
@@ -182,6 +183,7 @@ def test_questions_that_were_trained_on_are_told(answered, llava_run, pictures, 
     run = tmp_path / "run"
     shutil.copytree(llava_run, run)
     (run / "plan.json").touch()
+    (run / "job.json").write_text(json.dumps({"name": "run", "created": "2020-01-01T00:00:00+00:00"}))
 
     def open_trained(*arguments, really=opening.open_model):
         opened = really(*arguments)
@@ -210,11 +212,18 @@ def test_questions_that_were_trained_on_are_told(answered, llava_run, pictures, 
     os.utime(data)
     capsys.readouterr()
     assert [report_on(run, named, pictures) for named in (run / "link.json", lines, new)] == [(None, None)] * 3
-    assert capsys.readouterr().err.count(f"note: {data}: is newer than the last start of the run: ") == 3
+    assert capsys.readouterr().err.count(f"note: {data}: is newer than the last start that trained it: ") == 3
+    # An attempt that has saved no checkpoint has trained nothing that is evaluated.
+    write_state(run, State(state="failed", attempt=2, started=now()))
+    assert [report_on(run, named, pictures) for named in (run / "link.json", lines, new)] == [(None, None)] * 3
     # One that was mended before a resume was trained on by that attempt; what earlier ones have read is not known.
-    write_state(run, State(state="succeeded", started=now()))
-    reports = [report_on(run, named, pictures) for named in (run / "link.json", lines, new)]
-    assert reports == [(True, in_file), (True, None), (None, None)]
+    write_state(run, State(state="succeeded", attempt=2, started=now()))
+    (list_checkpoints(run / "checkpoints")[-1] / "recipe.yaml").touch()
+    capsys.readouterr()
+    for file in ("state.json", "plan.json"):  # other fields at the resume have the plan written anew
+        (run / file).touch()
+        reports = [report_on(run, named, pictures) for named in (run / "link.json", lines, new)]
+        assert reports == [(True, in_file), (True, None), (None, None)], file
     assert "is newer than" not in capsys.readouterr().err
     os.utime(data, (0, 0))
     # What can be compared in no time at all, or without the training file, says nothing of the rest.

@@ -1,15 +1,16 @@
 """The trainings that the weights of a recipe have had: its own, and those of the runs it starts from."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from neva_recipes.config import Recipe, RecipeError, build, expand_path, load_recipe, path_is
-from neva_recipes.plan.origins.checkpoints import PARTS, find_run_directory
-from neva_recipes.run_directory.layout import PLAN_FILE, RECIPE_FILE
-from neva_recipes.run_directory.names import earlier_recipes
-from neva_recipes.run_directory.state import read_state
+from neva_recipes.plan.origins.checkpoints import PARTS, find_run_directory, is_checkpoint
+from neva_recipes.run_directory.layout import CHECKPOINTS, JOB_FILE, PLAN_FILE, RECIPE_FILE
+from neva_recipes.run_directory.names import earlier_recipes, list_checkpoints
+from neva_recipes.run_directory.state import read_json, read_state
 from neva_recipes.storage.exports import exported_checkpoint
 
 __all__ = ["Moments", "RecipesOf", "Training", "earlier_trainings", "moments_of_run", "recipes_of_run"]
@@ -50,7 +51,10 @@ def recipes_of_run(source: str) -> Sequence[Recipe]:
 
 
 class Moments(NamedTuple):
-    """When a run was planned and when its last attempt started, in seconds since 1970."""
+    """When a run was first planned, and when the last attempt that trained a checkpoint started, in seconds since 1970.
+
+    An attempt that has saved no later checkpoint has trained nothing of it: then `started` is when it was saved.
+    """
 
     planned: float
     started: float
@@ -60,7 +64,7 @@ def moments_of_run(source: str) -> Moments | None:
     """Return when a local run was planned and started; `None` if there is no such run.
 
     Args:
-        source: As for `recipes_of_run`.
+        source: As for `recipes_of_run`; a run stands for its newest checkpoint.
     """
     run = _run_of(source)
     try:
@@ -69,11 +73,34 @@ def moments_of_run(source: str) -> Moments | None:
         return None
     if run is None or planned is None:
         return None
+    ends = [planned]
+    with contextlib.suppress(OSError, ValueError):
+        state = read_state(run)
+        ends = ends if state.started is None else [_seconds(state.started)]
+        if state.attempt > 1:  # a resume with other fields writes the plan anew
+            planned = min(planned, _first_planned(run) or planned)
+    with contextlib.suppress(OSError):
+        ends += [(checkpoint / RECIPE_FILE).stat().st_mtime for checkpoint in _checkpoint_of(source, run)]
+    return Moments(planned, min(ends))
+
+
+def _first_planned(run: Path) -> float | None:
+    """Return when a run was planned before any resume, in seconds since 1970; `None` if its job.json is damaged."""
     try:
-        started = read_state(run).started
-    except (OSError, ValueError):
-        started = None
-    return Moments(planned, planned if started is None else datetime.fromisoformat(started).timestamp())
+        return _seconds(read_json(run / JOB_FILE)["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def _checkpoint_of(source: str, run: Path) -> list[Path]:
+    """Return the checkpoint that a source of weights means, if there is one."""
+    path = expand_path(source)
+    checkpoint = exported_checkpoint(path) or path
+    return [checkpoint] if is_checkpoint(checkpoint) else list_checkpoints(run / CHECKPOINTS)[-1:]
 
 
 def _run_of(source: str) -> Path | None:
