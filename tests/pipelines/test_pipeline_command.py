@@ -61,6 +61,24 @@ def test_overrides_of_one_stage_go_before_those_of_all(mine, runs_dir, starts, c
     assert capfd.readouterr().out == "second works\n"
 
 
+def test_a_value_for_all_stages_that_none_takes_is_an_error(mine, runs_dir, starts, capfd):
+    place = ["--runs-dir", str(runs_dir)]
+    own = ["first.trainer.max_steps=2", "second.trainer.max_steps=3"]
+    error = (
+        "error: trainer.max_steps=9 takes effect in no stage: first and second have values of their own; "
+        "leave one of them out\n"
+    )
+    assert main(["mine", "trainer.max_steps=9", *own, *mine, *place, "--dry-run"]) == 2
+    assert capfd.readouterr() == ("", error)
+    assert main(["mine", *own, *mine, *place]) == 0
+    capfd.readouterr()
+    assert main(["rerun", "mine", *own, "trainer.max_steps=9", *place, "--dry-run"]) == 2
+    assert capfd.readouterr() == ("", error)
+    assert main(["rerun", "mine", own[0], "trainer.max_steps=9", *place, "--dry-run"]) == 0
+    out = capfd.readouterr().out
+    assert "trains one: 1 process, 2 steps" in out and "trains two: 1 process, 9 steps" in out
+
+
 def test_a_pipeline_tells_its_warnings_once_and_keeps_the_type_of_gpu(mine, runs_dir, starts, capfd):
     words = ["optim.lr_decay_style=constant", "optim.min_lr=1e-5", "--gpu", "A100_40GB", *mine]
     place = ["--runs-dir", str(runs_dir)]

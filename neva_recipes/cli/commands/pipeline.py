@@ -73,21 +73,31 @@ def override_stages(
 
     Raises:
         RecipeError: There is no such stage or field, or it does not accept the value.
+        UsageError: A field for every recipe has a value of its own in each.
     """
     stages = {stage.name: stage for stage in pipeline.stages}
     own: list[tuple[Stage, str, str]] = []
+    trained = [stage.name for stage in pipeline.stages if stage.trains]
     for key, text in fields.items():
         head, _, path = key.partition(".")
         if head in stages and path:
             own.append((stages[head], path, text))
         else:
             _require_field(title, key, text, [*stages], parameters)
-            for stage in pipeline.stages:
-                if stage.trains:
-                    _override(stage, key, text)
+            if trained and all(f"{name}.{key.removesuffix('+')}" in fields for name in trained):
+                having = "have values of their own" if len(trained) > 1 else "has a value of its own"
+                raise UsageError(
+                    f"{key}={text} takes effect in no stage: {_listed(trained)} {having}; leave one of them out"
+                )
+            for name in trained:
+                _override(stages[name], key, text)
     # Overrides of one stage take precedence over those of all stages.
     for stage, path, text in own:
         _override(stage, path, text)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def make_sweep(name: str, overrides: Mapping[str, str], make: Callable[[Mapping[str, str]], Draft[Recipe]]) -> Pipeline:
