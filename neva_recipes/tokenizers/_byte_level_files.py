@@ -1,7 +1,8 @@
 """Byte-level BPE tokenizers: tokenizer.json of a directory, read, checked, and written with the files around it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = [
     "ByteLevelFile",
     "Pair",
     "backend_of",
+    "encoding_with",
     "is_byte_level",
     "model_type",
     "open_byte_level",
@@ -174,6 +176,29 @@ def _pair(path: Path, merge: object) -> Pair:
     return parts[0], parts[1]
 
 
+def _require_prefix(path: Path, model: PlainTable) -> None:
+    """Check what the library only panics at: a merge whose second part lacks the prefix that it takes off."""
+    prefix, merges = model.get("continuing_subword_prefix"), model.get("merges")
+    if not (prefix and isinstance(prefix, str) and isinstance(merges, list)):
+        return
+    for merge in merges:
+        if not _pair(path, merge)[1].startswith(prefix):
+            raise DataError(f"{path}: merge {merge!r} lacks continuing_subword_prefix={prefix!r} in its second part")
+
+
+@contextmanager
+def encoding_with(path: Path) -> Iterator[None]:
+    """Raise a DataError for what the tokenizers library says of a text that it cannot encode.
+
+    Args:
+        path: The tokenizer.json, for the message.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 the library raises nothing more special
+        raise DataError(f"{path}: cannot encode a text: {' '.join(str(error).split())[:160]}") from None
+
+
 def backend_of(path: Path, layout: PlainTable) -> Any:
     """Return a `tokenizers.Tokenizer` of the content of a tokenizer.json.
 
@@ -182,6 +207,7 @@ def backend_of(path: Path, layout: PlainTable) -> Any:
     """
     import tokenizers
 
+    _require_prefix(path, layout["model"])
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(layout))
     except Exception as error:  # noqa: BLE001 the library raises nothing more special

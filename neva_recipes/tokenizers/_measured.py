@@ -10,7 +10,14 @@ from typing import Any
 
 from neva_recipes.config import PlainTable, path_is
 from neva_recipes.prompts.vocabulary import next_id
-from neva_recipes.tokenizers._byte_level_files import backend_of, is_byte_level, model_type, read_json, unusual_settings
+from neva_recipes.tokenizers._byte_level_files import (
+    backend_of,
+    encoding_with,
+    is_byte_level,
+    model_type,
+    read_json,
+    unusual_settings,
+)
 from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens, token_flags
 from neva_recipes.tokenizers._producible import lost_pieces, parts_of
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
@@ -113,7 +120,8 @@ def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
 
     def encode(text: str) -> tuple[list[int], list[int]]:
-        found = backend.encode(text, add_special_tokens=False)
+        with encoding_with(folder / JSON_FILE):
+            found = backend.encode(text, add_special_tokens=False)
         return list(found.ids), [start for start, _ in found.offsets]
 
     return MeasuredTokenizer(
@@ -124,7 +132,7 @@ def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
         tokens={number: token for token, number in vocabulary.items()},
         unknown=_unknown(layout["model"], vocabulary),
         partial=_partial(backend, layout),
-        lost=lambda: _lost_of_json(backend, layout),
+        lost=lambda: _lost_of_json(folder / JSON_FILE, backend, layout),
     )
 
 
@@ -136,13 +144,16 @@ def _add_outside(backend: Any, folder: Path, layout: PlainTable) -> None:
     backend.add_tokens([AddedToken(token, **flags) for token, flags in token_flags(folder).items() if token not in own])
 
 
-def _lost_of_json(backend: Any, layout: PlainTable) -> tuple[str, ...] | None:
+def _lost_of_json(path: Path, backend: Any, layout: PlainTable) -> tuple[str, ...] | None:
     if model_type(layout) != "BPE" or unusual_settings(layout):
         return None
     special = {token.content for token in backend.get_added_tokens_decoder().values()}
     vocabulary = backend.get_vocab(with_added_tokens=False)
     normal = (token for token in sorted(vocabulary, key=vocabulary.__getitem__) if token not in special)
-    return tuple(token for token in normal if not _BYTE.fullmatch(token) and parts_of(backend.model, token) != [token])
+    with encoding_with(path):
+        return tuple(
+            token for token in normal if not _BYTE.fullmatch(token) and parts_of(backend.model, token) != [token]
+        )
 
 
 def _unknown(model: PlainTable, vocabulary: dict[str, int]) -> frozenset[int]:

@@ -100,3 +100,23 @@ def test_members_that_are_no_list(part, value, layout, tmp_path):
     (strange / "tokenizer.json").write_text(json.dumps(layout | {part: {"type": "Sequence", members: value}}))
     with pytest.raises(DataError, match=r"strange/tokenizer\.json: "):
         merge(str(strange), str(strange), tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ({"unk_token": "no-such"}, r"cannot encode a text: .*Unk token `no-such` not found"),
+        ({"continuing_subword_prefix": "a-long-one"}, r"merge 'a b' lacks continuing_subword_prefix='a-long-one'"),
+        ({"type": "WordPiece", "unk_token": "[UNK]"}, r"cannot encode a text: .*Missing \[UNK\] token"),
+        ({"type": "WordLevel", "unk_token": "[UNK]"}, r"cannot encode a text: .*Missing \[UNK\] token"),
+    ],
+)
+def test_text_at_which_the_library_stops(model, problem, layout, tmp_path, capfd):
+    strange = hand_made_byte_level(tmp_path / "strange", [])
+    settings_of_it = {"max_input_chars_per_word": 100, "continuing_subword_prefix": ""} | model
+    (strange / "tokenizer.json").write_text(json.dumps(layout | {"model": layout["model"] | settings_of_it}))
+    (tmp_path / "text.txt").write_text("qz\n")
+    for measure in (check, lambda name, files: compare([name], files)):
+        with pytest.raises(DataError, match=rf"strange/tokenizer\.json: {problem}"):
+            measure(str(strange), [tmp_path / "text.txt"])
+    assert "panicked" not in capfd.readouterr().err

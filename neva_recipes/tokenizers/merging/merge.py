@@ -9,6 +9,7 @@ from neva_recipes.storage.exports import require_new
 from neva_recipes.tokenizers._byte_level_files import (
     ByteLevelFile,
     backend_of,
+    encoding_with,
     is_byte_level,
     model_type,
     open_byte_level,
@@ -130,7 +131,12 @@ def _kind(tokenizer: SentencePieceFile | ByteLevelFile) -> str:
 
 def _byte_level_encoder(base: ByteLevelFile, layout: PlainTable) -> Encode:
     backend = backend_of(base.path, layout)
-    return lambda text: list(backend.encode(text, add_special_tokens=False).ids)
+
+    def encode(text: str) -> list[int]:
+        with encoding_with(base.path):
+            return list(backend.encode(text, add_special_tokens=False).ids)
+
+    return encode
 
 
 def _compared(path: Path, json_keys: Sequence[str], before: Encode, after: Encode, tokens: Union) -> OldText:
