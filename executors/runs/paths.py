@@ -10,7 +10,7 @@ from pathlib import Path
 
 from executors.job_record import read_job_record
 from neva_recipes.config import RunError, expand_path, local_path, near_words, path_is
-from neva_recipes.run_directory.layout import JOB_FILE
+from neva_recipes.run_directory.layout import CHECKPOINTS, JOB_FILE
 from neva_recipes.run_directory.stages import stage_directories, stage_directory
 
 __all__ = [
@@ -107,7 +107,8 @@ class _Folder:
         if is_pattern(wanted):
             other = self._other_folder or "; nemo-run status lists them"
             raise RunError(f"no run matches {wanted!r} in {self._runs_dir}{other}")
-        hint = f" (did you mean {', '.join(near)}?)" if (near := self.near(wanted) or _near_paths(wanted)) else ""
+        near = _run_above(wanted) or self.near(wanted) or _near_paths(wanted)
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise RunError(f"no run {wanted!r} in {self._runs_dir}{hint or self._other_folder}")
 
     @property
@@ -145,6 +146,13 @@ class _Folder:
             if path_is(folder, Path.is_dir):
                 return None
             raise
+
+
+def _run_above(wanted: str) -> list[str]:
+    """Return the run that has a checkpoint of this path, as a path; empty if there is none."""
+    path = Path(wanted)
+    runs = [path.parent.parent] if path.parent.name == CHECKPOINTS else []
+    return [str(run) for run in runs if _is_run(expand_path(str(run)))]
 
 
 def _near_paths(wanted: str) -> list[str]:

@@ -1,11 +1,15 @@
 """Words from other programs, and what people who type them mean here."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from neva_recipes.config import Recipe, field_types, near_words, node_types
+from neva_recipes.run_directory.layout import CHECKPOINTS
+from neva_recipes.run_directory.names import short_checkpoint_name, step_of
 
-__all__ = ["COMMAND_WORDS", "FIELD_WORDS", "hint_of", "meant_field"]
+__all__ = ["COMMAND_WORDS", "FIELD_WORDS", "checkpoint_words", "hint_of", "meant_field"]
 
 COMMAND_WORDS: Mapping[str, tuple[str, ...]] = {
     "train": ("llava.pretrain", "llava.finetune", "gpt.pretrain"),
@@ -42,26 +46,40 @@ FIELD_WORDS: Mapping[str, str] = {
     "learning_rate": "optim.lr",
     "batch_size": "data.global_batch_size",
     "train_batch_size": "data.global_batch_size",
-    "gradient_accumulation_steps": "data.global_batch_size",
     "per_device_train_batch_size": "data.micro_batch_size",
     "epochs": "trainer.max_epochs",
     "num_train_epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
     "max_length": "data.sequence_length",
     "model_max_length": "data.sequence_length",
+    "max_seq_len": "data.sequence_length",
+    "cutoff_len": "data.sequence_length",
     "model_name_or_path": "model.language.from_pretrained",
     "model": "model.language.from_pretrained",
     "vision_tower": "model.vision.from_pretrained",
     "pretrain_mm_mlp_adapter": "model.projector.from_pretrained",
     "data": "data.data_path",
     "dataset": "data.data_path",
+    "train_file": "data.data_path",
+    "eval_dataset": "data.validation_data_path",
+    "eval_file": "data.validation_data_path",
+    "val_dataset": "data.validation_data_path",
+    "validation_file": "data.validation_data_path",
+    "eval_steps": "trainer.val_check_interval",
+    "media_dir": "data.image_folder",
+    "image_dir": "data.image_folder",
+    "freeze_vit": "model.vision.freeze",
+    "freeze_llm": "model.language.freeze",
+    "freeze_aligner": "model.projector.freeze",
     "version": "data.conv_template",
     "template": "data.conv_template",
     "gradient_checkpointing": "model.recompute_granularity",
     "save_steps": "checkpoint.every_n_train_steps",
     "max_grad_norm": "optim.clip_grad",
-    "bf16": "precision.precision",
-    "fp16": "precision.precision",
+    "torch_dtype": "precision.precision",
+    "dtype": "precision.precision",
+    "lr_scheduler": "optim.lr_decay_style",
+    "lr_scheduler_type": "optim.lr_decay_style",
     "gpus": "trainer.devices",
     "num_gpus": "trainer.devices",
     "nnodes": "trainer.num_nodes",
@@ -77,7 +95,29 @@ _RESUME = frozenset({"resume", "resume_from", "resume_from_checkpoint", "resume_
 _PLACES = frozenset({"output_dir", "save_dir", "exp_dir", "default_root_dir", "results_dir", "run_dir", "log_dir"})
 """Words of other trainers for the folder of what a run writes, which is a flag here."""
 
-_ABSENT = re.compile(r"q?lora(_.*)?|peft(_.*)?|adapters?|load_in_[48]bit")
+_ABSENT = re.compile(r"(use_)?q?lora(_.*)?|peft(_.*)?|adapters?|load_in_[48]bit")
+_NO_ADAPTERS = "; there are no adapters such as LoRA, and no 4-bit weights: docs/small_data.md says what to do instead"
+
+_KINDS = frozenset({"train_type", "tuner_type", "finetuning_type"})
+"""Words of other trainers for which weights are trained: all, or adapters."""
+
+_SHARDED = (
+    "; there is no DeepSpeed or FSDP: parallel.use_distributed_optimizer shards the optimizer, "
+    "and parallel.tensor_model_parallel_size the weights"
+)
+
+_REMARKS: Mapping[str, str] = {
+    "gradient_accumulation_steps": "; data.global_batch_size counts the samples of a step over all processes, and the "
+    "microbatches follow from it: data.micro_batch_size x data-parallel processes x accumulation steps",
+    "bf16": " (did you mean precision.precision=bf16?)",
+    "fp16": " (did you mean precision.precision=bf16?)",
+    "deepspeed": _SHARDED,
+    "fsdp": _SHARDED,
+    "do_train": "; every recipe trains: leave it out",
+    "do_eval": "; a run validates if data.validation_data_path is set",
+    "do_predict": " (did you mean nemo-run evaluate?)",
+}
+"""Ends of messages about words of other trainers to which no value of a field corresponds."""
 
 
 def hint_of(setting: str, value: str = "") -> str | None:
@@ -88,14 +128,27 @@ def hint_of(setting: str, value: str = "") -> str | None:
         value: The value for it, if known.
     """
     names = setting.lstrip("-").replace("-", "_").lower().split(".")
-    if any(map(_ABSENT.fullmatch, names)):
-        return "; there are no adapters such as LoRA, and no 4-bit weights: docs/small_data.md says what to do instead"
-    if names[-1] in _RESUME:
-        run = "RUN" if value in ("", "true", "VALUE") else value
+    last = names[-1]
+    if any(map(_ABSENT.fullmatch, names)) or (last in _KINDS and _ABSENT.fullmatch(value.lower())):
+        return _NO_ADAPTERS
+    if last in _KINDS:
+        return "; every part of the model trains unless its freeze is true, such as model.vision.freeze"
+    if last in _RESUME:
+        run = "RUN" if value in ("", "true", "VALUE") else checkpoint_words(value) or shlex.quote(value)
         return f" (did you mean nemo-run resume {run}?)"
-    if names[-1] in _PLACES:
+    if last in _PLACES:
         return f" (did you mean --runs-dir {'FOLDER' if value in ('', 'VALUE') else value}?)"
-    return f" (did you mean {FIELD_WORDS[names[-1]]}?)" if names[-1] in FIELD_WORDS else None
+    return _REMARKS.get(last) or (f" (did you mean {FIELD_WORDS[last]}?)" if last in FIELD_WORDS else None)
+
+
+def checkpoint_words(word: str) -> str | None:
+    """Return what `nemo-run resume` takes in place of the path of a run's checkpoint; `None` for any other word."""
+    path = Path(word)
+    if path.name == CHECKPOINTS and "/" in word:
+        return shlex.quote(str(path.parent))
+    if (step := step_of(path)) is None or path.parent.name != CHECKPOINTS:
+        return None
+    return shlex.join([str(path.parent.parent), "--from", short_checkpoint_name(step)])
 
 
 def meant_field(word: str, *, exactly: bool = False) -> str | None:

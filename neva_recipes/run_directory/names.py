@@ -13,6 +13,7 @@ __all__ = [
     "list_checkpoints",
     "listed_step",
     "name_problem",
+    "short_checkpoint_name",
     "step_of",
 ]
 
@@ -40,6 +41,11 @@ def name_problem(name: str) -> str | None:
 def checkpoint_name(step: int) -> str:
     """Return the directory name of the checkpoint taken after `step` steps."""
     return f"step-{step:08d}"
+
+
+def short_checkpoint_name(step: int) -> str:
+    """Return a name of the checkpoint for users to type, which `resume --from` takes too."""
+    return f"step-{step}"
 
 
 def earlier_recipe_name(number: int) -> str:

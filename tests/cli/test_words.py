@@ -51,6 +51,51 @@ MEANT = [
     (["llava.finetune", "--lora_r", "8"], "--lora_r: no such flag of nemo-run; there are no adapters such as LoRA"),
     (["llava.finetune", "--resume", "latest"], "--resume: no such flag of nemo-run (did you mean nemo-run resume la"),
     (["llava.finetune", "trainer.resume_from_checkpoint=true"], "(did you mean nemo-run resume RUN?)"),
+    (
+        ["llava.finetune", "trainer.ckpt_path=r/x"],
+        "trainer.ckpt_path: no such field (did you mean nemo-run resume r/x?)",
+    ),
+    *(
+        (
+            [*words, f"{name}{between}runs/x-1/checkpoints/step-00000100"],
+            " (did you mean nemo-run resume runs/x-1 --from ",
+        )
+        for words in (["llava.finetune"], ["llava.pipeline"])
+        for name, between in (("--resume_from_checkpoint", "="), ("resume_from_checkpoint", "="), ("ckpt_path", "="))
+    ),
+    (
+        ["llava.finetune", "--resume_from_checkpoint", "runs/a b/checkpoints/step-00000100/"],
+        ": no such flag of nemo-run (did you mean nemo-run resume 'runs/a b' --from step-100?)\n",
+    ),
+    (["llava.finetune", "--resume=runs/x/checkpoints"], "(did you mean nemo-run resume runs/x?)"),
+    (
+        ["resume", "runs/x/checkpoints/step-100"],
+        "runs/x/checkpoints/step-100: is no run (did you mean nemo-run resume runs/x --from step-100?)",
+    ),
+    (["llava.finetune", "--cutoff_len", "2048"], "(did you mean data.sequence_length=2048?)"),
+    (["llava.finetune", "eval_dataset=x"], "eval_dataset: no such field (did you mean data.validation_data_path?)"),
+    (["llava.finetune", "--eval_file=x.json"], "(did you mean data.validation_data_path=x.json?)"),
+    (["llava.finetune", "val_dataset=x"], "val_dataset: no such field (did you mean data.validation_data_path?)"),
+    (["llava.finetune", "--eval_steps=5"], "(did you mean trainer.val_check_interval=5?)"),
+    (["llava.finetune", "media_dir=x"], "media_dir: no such field (did you mean data.image_folder?)"),
+    (["llava.finetune", "--lr_scheduler_type", "cosine"], "(did you mean optim.lr_decay_style=cosine?)"),
+    (["llava.finetune", "torch_dtype=bfloat16"], "torch_dtype: no such field (did you mean precision.precision?)"),
+    (["llava.finetune", "--bf16", "true"], "--bf16: no such flag of nemo-run (did you mean precision.precision=bf16?)"),
+    (["llava.finetune", "deepspeed=zero2.json"], "deepspeed: no such field; there is no DeepSpeed or FSDP: parallel."),
+    (["llava.finetune", "--deepspeed", "zero2.json"], "--deepspeed: no such flag of nemo-run; there is no DeepSpeed"),
+    (["llava.finetune", "do_train=true"], "do_train: no such field; every recipe trains: leave it out\n"),
+    (["llava.finetune", "--do_train"], "--do_train: no such flag of nemo-run; every recipe trains: leave it out\n"),
+    (
+        ["llava.finetune", "gradient_accumulation_steps=4"],
+        "no such field; data.global_batch_size counts the samples of",
+    ),
+    (["llava.finetune", "use_lora=true"], "use_lora: no such field; there are no adapters such as LoRA"),
+    (["llava.finetune", "--train_type", "lora"], "--train_type: no such flag of nemo-run; there are no adapters such"),
+    (["llava.finetune", "finetuning_type=lora"], "finetuning_type: no such field; there are no adapters such as LoRA"),
+    (
+        ["llava.finetune", "finetuning_type=full"],
+        "finetuning_type: no such field; every part of the model trains unless",
+    ),
     (["llava.finetune", "size=7B"], "llava.finetune size='7B': expected one of 7b, 13b, tiny (did you mean 7b"),
     (["photos"], "nemo-run list shows all recipes, and --recipes FILE adds those of a Python file"),
     (["llava.finetune", "--config", "nosuch.yaml"], "error: nosuch.yaml: no such file\n"),
@@ -80,6 +125,12 @@ def test_every_word_leads_to_something():
         assert set(names) - {"plot"} <= known
     fields = {field.path for make in (llava.finetune, neva.finetune, gpt.pretrain) for field in iterate_fields(make())}
     assert set(FIELD_WORDS.values()) <= fields
+    # Fields in the whole sentences of some messages above.
+    assert {
+        "parallel.use_distributed_optimizer",
+        "parallel.tensor_model_parallel_size",
+        "model.vision.freeze",
+    } <= fields
 
 
 @pytest.mark.parametrize("make", [llava.finetune, gpt.pretrain])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path, PurePosixPath
 
 import fiddle as fdl
@@ -130,6 +131,10 @@ def test_nothing_of_that_name(runs_dir, runs):
         executors.find_runs("pipe/third", runs_dir)
     with pytest.raises(RunError, match="no run 'latest'"):
         executors.find_runs("latest", runs_dir / "none")
+    checkpoint = runs["old"] / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    with pytest.raises(RunError, match=re.escape(f"no run '{checkpoint}' in {runs_dir} (did you mean {runs['old']}?)")):
+        executors.find_runs(str(checkpoint), runs_dir)
 
 
 def test_a_name_like_that_of_a_stage(runs_dir, runs):

@@ -30,6 +30,7 @@ from neva_recipes.cli.fields import describe_fields
 from neva_recipes.cli.report.finish import finish, reference, stopped_line
 from neva_recipes.cli.resume_dry_run import show_resume, show_stages
 from neva_recipes.cli.several import means_sweep
+from neva_recipes.cli.words import checkpoint_words
 from neva_recipes.config import Draft, NonNegative, Recipe, RecipeError, RunError, load_recipe
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.stages import run_title
@@ -134,6 +135,8 @@ def resume_command(argv: Sequence[str]) -> int:
     parser = _changing_parser("resume", "Go on with a run from its newest checkpoint, possibly with changed fields.")
     parser.add_argument("--from", metavar="STEP", dest="go_on_from", help="an earlier checkpoint, such as step-400")
     arguments = parser.parse(argv)
+    if arguments.run is not None and (words := checkpoint_words(arguments.run)) is not None:
+        raise UsageError(f"{arguments.run}: is no run (did you mean nemo-run resume {words}?)")
     run = _named_run(parser, arguments)
     if run is None:
         return 0
