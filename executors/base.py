@@ -62,6 +62,9 @@ class Job:
         cwd: Absolute path of the directory that the ranks start in.
         command_line: Fields of the recipe that were set on the command line: dotted path and previous value of each.
         inputs: Further files of the run directory that the program reads: name and text of each.
+        reads: Absolute paths that its processes read beside those its recipe names; outputs of other stages that do
+            not exist yet among them.
+        on_gpu: Whether a program without a recipe uses a GPU.
         stages: For a pipeline, the jobs of the stages whose complete directories were written together with its own;
             the jobs of the other stages are read from their directories.
     """
@@ -77,6 +80,8 @@ class Job:
     cwd: Path
     command_line: PlainTable = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict, repr=False)
+    reads: tuple[Path, ...] = ()
+    on_gpu: bool = False
     stages: "tuple[Job, ...]" = field(default=(), repr=False)
 
     @property

@@ -6,11 +6,12 @@ from typing import Any
 
 from executors.base import Executor
 from executors.kinds import kind_class
-from neva_recipes.config import PlainTable, RunError
+from neva_recipes.config import PlainTable, RunError, expand_path, model_paths
 from neva_recipes.run_directory.layout import JOB_FILE
+from neva_recipes.run_directory.stages import TOOL_FILE
 from neva_recipes.run_directory.state import read_json
 
-__all__ = ["executor_class", "load_executor", "read_job_record"]
+__all__ = ["executor_class", "load_executor", "read_job_record", "read_needs", "tool_needs"]
 
 _MOVED = {"executors._pipeline_driver": "executors.pipelines.driver"}
 """Modules named in job.json of earlier versions, and their present names."""
@@ -32,6 +33,31 @@ def read_job_record(run_dir: Path) -> PlainTable:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read as the job of a run: {error}") from None
     return record
+
+
+def read_needs(run_dir: Path) -> tuple[tuple[Path, ...], bool]:
+    """Return the paths that the tool of a stage reads, and whether it uses a GPU; nothing for any other run.
+
+    Earlier versions noted neither.
+
+    Raises:
+        RecipeError: The recipe of the run whose model it uses cannot be read.
+        RunError: tool.json cannot be read.
+    """
+    path = run_dir / TOOL_FILE
+    try:
+        return tool_needs(read_json(path))
+    except FileNotFoundError:
+        return (), False
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read as the tool of a stage: {error}") from None
+
+
+def tool_needs(record: Mapping[str, Any]) -> tuple[tuple[Path, ...], bool]:
+    """Return the paths that a tool reads and whether it uses a GPU, from the content of its tool.json."""
+    model = expand_path(record.get("fields", {}).get("model", ""))
+    paths = [*map(Path, record.get("reads", ())), *(model_paths(model) if model.is_absolute() else ())]
+    return tuple(dict.fromkeys(paths)), bool(record.get("on_gpu"))
 
 
 def executor_class(record: Mapping[str, Any]) -> type[Executor]:

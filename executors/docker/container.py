@@ -196,7 +196,7 @@ def _binds(job: Job, executor: DockerSettings) -> Iterable[Bind]:
     """Return the binds apart from the run directory, with one per target path."""
     own = [] if job.recipe_yaml is None else input_paths(recipe_from_yaml(job.recipe_yaml))
     code = _code_paths() if executor.mount_code else []
-    binds = {str(path): Bind(str(path), str(path), read_only=True) for path in (*own, *code)}
+    binds = {str(path): Bind(str(path), str(path), read_only=True) for path in (*own, *job.reads, *code)}
     binds |= {bind.target: bind for bind in (parse_mount(mount).bind(job.cwd) for mount in executor.mounts)}
     binds.pop(str(job.run_dir), None)
     return binds.values()
@@ -217,7 +217,7 @@ def _code_paths() -> list[Path]:
 def _gpus(job: Job, executor: DockerSettings) -> str | None:
     if executor.gpus != "auto":
         return None if executor.gpus is None else str(executor.gpus)
-    if job.plan is None or job.plan.recipe.trainer.accelerator == "cpu":
+    if not job.on_gpu if job.plan is None else job.plan.recipe.trainer.accelerator == "cpu":
         return None
     return str(job.layout.processes_per_node)
 

@@ -1,5 +1,6 @@
 """Runs all processes of a job in one container of a Docker engine, as the user who starts the run."""
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -28,7 +29,7 @@ from executors.docker.start import probe, start_watch
 from executors.process.gpu import local_gpu_type
 from executors.process.surroundings import launcher_of
 from executors.script import run_directory_script
-from neva_recipes.config import PlainTable, RunError, config_dataclass
+from neva_recipes.config import PlainTable, RunError, config_dataclass, path_is
 from neva_recipes.plan import Layout
 from neva_recipes.run_directory.exit_codes import STOP_SIGNAL
 from neva_recipes.run_directory.stages import run_title
@@ -97,7 +98,7 @@ class DockerExecutor(DockerSettings):
             RunError: The engine cannot be reached, the image is missing, or the container lacks something.
         """
         client = connect(self.address)
-        container = self._container(job)
+        container = self._container(_with_what_is_here(job))
         assert self.image is not None  # `check` has refused `None`
         with refusals(self.address, self.image):
             self._require_able(client.info())
@@ -159,7 +160,14 @@ class DockerExecutor(DockerSettings):
         Raises:
             RunError: The container could not be started.
         """
-        start_watch(job.run_dir, self.address, self._container(job), self._owner, lock=lock, lifeline=lifeline)
+        start_watch(
+            job.run_dir,
+            self.address,
+            self._container(_with_what_is_here(job)),
+            self._owner,
+            lock=lock,
+            lifeline=lifeline,
+        )
 
     def _container(self, job: Job) -> Container:
         name = container_name(job.run_dir)
@@ -201,6 +209,11 @@ class DockerExecutor(DockerSettings):
             RunError: The engine cannot be reached, or refuses.
         """
         _send(run_dir, supervisor, STOP_SIGNAL)
+
+
+def _with_what_is_here(job: Job) -> Job:
+    """Return a job that reads no paths that are missing: an engine refuses them, and stages may not have run yet."""
+    return dataclasses.replace(job, reads=tuple(path for path in job.reads if path_is(path)))
 
 
 def _send(run_dir: Path, supervisor: SupervisorEntry, number: signal.Signals) -> None:

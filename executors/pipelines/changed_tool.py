@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from executors.job_record import read_needs
 from executors.pipelines.tool_checks import checked_tool, used_recipe
 from executors.pipelines.tool_stage import saved_tool, tool_text
 from executors.warnings import PlanWarning
@@ -46,7 +47,9 @@ def changed_tool(run_dir: Path, changes: Mapping[str, str]) -> ChangedTool:
         tool: Tool = build(work, stage)
     except UserError as error:
         raise RecipeError(f"{stage}: {str(error).removeprefix(f'{stage}.')}") from None
-    checked = checked_tool(tool, used_recipe(work, {}), changes.keys(), Planner())
+    used = used_recipe(work, {})
+    checked = checked_tool(tool, used, changes.keys(), Planner())
     for problem in (*(missing.line() for missing in checked.missing), *checked.problems):
         raise RecipeError(f"{stage}: {problem}")
-    return ChangedTool(tool_text(tool, run_dir, checked.chosen), checked.warnings)
+    on_gpu = read_needs(run_dir)[1] if used is None else used.trainer.accelerator != "cpu"
+    return ChangedTool(tool_text(tool, run_dir, checked.chosen, on_gpu=on_gpu), checked.warnings)

@@ -1,6 +1,7 @@
 """Plans a pipeline: every stage of it, before anything runs."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import fiddle as fdl
 
 from executors.base import ONE_PROCESS, Executor, Job
+from executors.job_record import tool_needs
 from executors.launch import check_name, job_of, write_run_directory
 from executors.local import LocalExecutor
 from executors.pipelines.directory import stage_label
@@ -21,12 +23,14 @@ from executors.pipelines.tool_stage import tool_text
 from executors.settling import Settler
 from executors.warnings import PlanWarning, joined_warnings, notes_of, stage_lines, warnings_of
 from neva_recipes.config import (
+    MODEL_INPUTS,
     Recipe,
     RecipeError,
     RunError,
     UserError,
     build,
     field_types,
+    input_paths,
     local_path,
     owned,
     with_absolute_inputs,
@@ -60,6 +64,7 @@ class StagePlan:
         not_here: Errors that prevent only a start from here: missing files and GPUs, and limits of the executor.
         warnings: Its warnings.
         chosen: Fields of a tool that the user has left open, with what it takes in their place.
+        used: The recipe of the model that a tool uses; `None` if unknown.
     """
 
     stage: Stage
@@ -69,6 +74,7 @@ class StagePlan:
     not_here: tuple[Finding, ...] = ()
     warnings: tuple[PlanWarning, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
+    used: Recipe | None = None
 
     @property
     def layout(self) -> Layout | None:
@@ -151,8 +157,9 @@ class PipelineJob:
         executor = self.executor.of_later_stage() if entry.after else self.executor
         if entry.plan is not None:
             job = job_of(work, entry.plan, executor, name=entry.stage.name, runs_dir=directory)
-            return dataclasses.replace(job, run_dir=run_dir)
+            return dataclasses.replace(job, run_dir=run_dir, reads=self._made_for(entry, outputs))
         tool: Tool = build(work, entry.stage.name)
+        text = tool_text(tool, run_dir, entry.chosen, on_gpu=self._is_on_gpu(entry))
         job = Job(
             name=entry.stage.name,
             created=self.job.created,
@@ -161,9 +168,29 @@ class PipelineJob:
             argv=_TOOL,
             env={},
             cwd=Path.cwd(),
-            inputs={TOOL_FILE: tool_text(tool, run_dir, entry.chosen)},
+            inputs={TOOL_FILE: text},
+            on_gpu=self._is_on_gpu(entry),
         )
-        return dataclasses.replace(job, env=executor.job_environment(job.layout))
+        reads = (*tool_needs(json.loads(text))[0], *self._made_for(entry, outputs))
+        return dataclasses.replace(job, env=executor.job_environment(job.layout), reads=reads)
+
+    def _is_on_gpu(self, entry: StagePlan) -> bool:
+        """Return whether a tool uses a GPU: as its model did in training, or if unknown, as the other stages do."""
+        recipes = [other.plan.recipe for other in self.stages if other.plan is not None]
+        return any(recipe.trainer.accelerator != "cpu" for recipe in (recipes if entry.used is None else [entry.used]))
+
+    def _made_for(self, entry: StagePlan, outputs: Mapping[str, str]) -> tuple[Path, ...]:
+        """Return the outputs of other stages that a stage reads, and what is read with the models among them."""
+        stages = {other.stage.name: other for other in self.stages}
+        found: list[Path] = []
+        for _, output in entry.stage.inputs():
+            found.append(Path(outputs[output.stage]))
+            if (before := stages[output.stage]).plan is not None:
+                found += [
+                    *input_paths(_resolved(before.stage, outputs), MODEL_INPUTS),
+                    *self._made_for(before, outputs),
+                ]
+        return tuple(dict.fromkeys(found))
 
     @property
     def starts_together(self) -> bool:
@@ -290,7 +317,7 @@ def _plan_stage(
         return StagePlan(stage, after, None, (str(error).removeprefix(f"{stage.name}."),))
     own = field_types(fdl.get_callable(stage.work)).keys() - {path for path, _ in stage.inputs()}
     checked = checked_tool(tool, used, own, planner)
-    return StagePlan(stage, after, None, checked.problems, checked.missing, checked.warnings, checked.chosen)
+    return StagePlan(stage, after, None, checked.problems, checked.missing, checked.warnings, checked.chosen, used)
 
 
 def _told_apart(stages: Iterable[StagePlan]) -> Iterator[StagePlan]:

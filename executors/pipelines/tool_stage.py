@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from neva_recipes.config import Draft, RunError, config
+from neva_recipes.config import Draft, RunError, config, expand_path, listed_paths
 from neva_recipes.pipeline import Evaluate, Export, Tool
 from neva_recipes.run_directory.stages import TOOL_FILE
 from neva_recipes.run_directory.state import read_json
@@ -15,18 +15,37 @@ __all__ = ["saved_tool", "tool_text"]
 _KINDS: dict[str, type[Tool]] = {kind.module: kind for kind in (Evaluate, Export)}
 
 
-def tool_text(tool: Tool, run_dir: Path, chosen: Mapping[str, str]) -> str:
+def tool_text(tool: Tool, run_dir: Path, chosen: Mapping[str, str], *, on_gpu: bool) -> str:
     """Return the text of a stage's tool.json: its program, the arguments, and the fields as the user gave them.
+
+    It also holds what a container for the tool needs: the paths it reads, and whether it uses a GPU.
 
     Args:
         tool: The tool.
         run_dir: Directory of the stage.
         chosen: Fields that the user has left open, with what the tool takes in their place; chosen anew whenever other
             fields change.
+        on_gpu: Whether it uses a GPU.
     """
     fields = {field.name: getattr(tool, field.name) for field in dataclasses.fields(tool)}
-    arguments = dataclasses.replace(tool, **chosen).argv(str(run_dir / tool.output))
-    return json.dumps({"module": tool.module, "arguments": arguments, "fields": fields}, indent=2)
+    whole = dataclasses.replace(tool, **chosen)
+    record = {
+        "module": tool.module,
+        "arguments": whole.argv(str(run_dir / tool.output)),
+        "fields": fields,
+        "reads": list(map(str, _read_paths(whole))),
+        "on_gpu": on_gpu,
+    }
+    return json.dumps(record, indent=2)
+
+
+def _read_paths(tool: Tool) -> list[Path]:
+    """Return the files and folders that a tool reads beside its model."""
+    if not isinstance(tool, Evaluate):
+        return []
+    files = [expand_path(path).absolute() for path in listed_paths(tool.data)]
+    folders = [expand_path(tool.image_folder).absolute()] if tool.image_folder else [file.parent for file in files]
+    return list(dict.fromkeys([*files, *folders]))
 
 
 def saved_tool(run_dir: Path) -> Draft[Tool]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from executors.base import Executor, Job
 from executors.findings import require_here, require_possible
-from executors.job_record import load_executor, read_job_record
+from executors.job_record import load_executor, read_job_record, read_needs
 from executors.process.rank import trains
 from neva_recipes.config import (
     Draft,
@@ -116,6 +116,7 @@ def job_again(
 
 def _recorded(run_dir: Path, record: Mapping[str, Any], executor: Executor) -> Job:
     """Return the job that job.json tells of, without its recipe and environment."""
+    reads, on_gpu = read_needs(run_dir)
     return Job(
         name=record["name"],
         created=record["created"],
@@ -125,4 +126,6 @@ def _recorded(run_dir: Path, record: Mapping[str, Any], executor: Executor) -> J
         env={},
         cwd=Path(record["cwd"]),
         command_line=record.get("command_line", {}),
+        reads=reads,
+        on_gpu=on_gpu,
     )

@@ -27,8 +27,10 @@ from neva_recipes.config.errors import (
     reading_problem,
 )
 from neva_recipes.config.inputs import (
+    MODEL_INPUTS,
     image_folder_of,
     input_paths,
+    model_paths,
     recipe_of_run,
     tokenizer_name,
     with_absolute_inputs,
@@ -123,6 +125,7 @@ __all__ = [
     "COMMAND_LINE",
     "DEFAULT_OF",
     "DERIVED",
+    "MODEL_INPUTS",
     "PLACEHOLDER",
     "POINTER",
     "RANDOM",
@@ -200,6 +203,7 @@ __all__ = [
     "make_folder_of",
     "makes_drafts",
     "members_of",
+    "model_paths",
     "near_words",
     "node_types",
     "owned",

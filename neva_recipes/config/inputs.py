@@ -15,12 +15,23 @@ from neva_recipes.config.values.paths import expand_path, is_here_path, path_is
 from neva_recipes.config.values.text import is_list, listed_paths
 from neva_recipes.run_directory.layout import RECIPE_FILE
 
-__all__ = ["image_folder_of", "input_paths", "recipe_of_run", "tokenizer_name", "with_absolute_inputs"]
+__all__ = [
+    "MODEL_INPUTS",
+    "image_folder_of",
+    "input_paths",
+    "model_paths",
+    "recipe_of_run",
+    "tokenizer_name",
+    "with_absolute_inputs",
+]
 
 T = TypeVar("T", bound=ConfigNode)
 
-_MODEL_INPUTS = ("tokenizer", "from_pretrained")
+MODEL_INPUTS = ("tokenizer", "from_pretrained")
 """Fields that name a few files, which may be links into another folder."""
+
+
+_DATA_FILES = ("data_path", "validation_data_path")
 
 
 def with_absolute_inputs(recipe: Draft[T]) -> Draft[T]:
@@ -75,16 +86,37 @@ def input_paths(recipe: Draft[Recipe], fields: tuple[str, ...] | None = None) ->
         RecipeError: The recipe of a run that it starts from cannot be read.
     """
     found: list[Path] = []
+    has_no_folder = getattr(recipe.data, "image_folder", "") is None
     for field in iterate_fields(recipe):
         name = field.path.split(".")[-1]
         is_asked_for = is_here_path(field.annotation) if fields is None else name in fields
         for path in (expand_path(named).absolute() for named in _names_in(field) if is_asked_for and _is_there(named)):
-            found.append(path)
-            if name in _MODEL_INPUTS and path_is(path, Path.is_dir):
-                found += [entry.resolve().parent for entry in path.iterdir() if entry.is_symlink()]
-            for folder in _with_recipe(path) if name == "from_pretrained" else ():
-                found += [folder, *input_paths(load_recipe(folder / RECIPE_FILE), _MODEL_INPUTS)]
+            found += model_paths(path) if name == "from_pretrained" else [path]
+            found += _linked(path) if name == "tokenizer" else []
+            # The images are beside the file.
+            found += [path.parent] if has_no_folder and name in _DATA_FILES else []
     return list(dict.fromkeys(found))
+
+
+def model_paths(model: Path) -> list[Path]:
+    """Return every local file and folder that a process needs to read for a model, as absolute paths.
+
+    Args:
+        model: Absolute path of a Hugging Face directory, a run or a checkpoint.
+
+    Raises:
+        RecipeError: The recipe of the run cannot be read.
+    """
+    found = [model, *_linked(model)]
+    for folder in _with_recipe(model):
+        found += [folder, *input_paths(load_recipe(folder / RECIPE_FILE), MODEL_INPUTS)]
+    return list(dict.fromkeys(found))
+
+
+def _linked(folder: Path) -> list[Path]:
+    """Return the folders that links in a folder point to."""
+    entries = folder.iterdir() if path_is(folder, Path.is_dir) else ()
+    return [entry.resolve().parent for entry in entries if entry.is_symlink()]
 
 
 def tokenizer_name(recipe: Recipe) -> str:

@@ -71,7 +71,8 @@ def test_one_file_or_several(tmp_path, monkeypatch, texts, names):
         key, _, value = text.partition("=")
         set_field(recipe, key, value)
     assert listed_paths(build(recipe).data.data_path) == names
-    assert [path.name for path in input_paths(recipe)] == list(dict.fromkeys(names))
+    assert [path.name for path in input_paths(recipe) if path.is_file()] == list(dict.fromkeys(names))
+    assert [path for path in input_paths(recipe) if path.is_dir()] == [tmp_path]  # the images are beside the files
     saved = recipe_to_yaml(with_absolute_inputs(recipe))
     set_field(recipe, "data.data_path", format_value(recipe.data.data_path))
     assert listed_paths(build(recipe).data.data_path) == names
