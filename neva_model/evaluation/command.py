@@ -181,7 +181,7 @@ def _trained_questions(questions: Sequence["Question"], trained: "TrainedSamples
     of_files = [question for question in questions if str(question.data_path) in trained.files]
     others = [question for question in questions if (question.data_path, question.sample) in trained.places]
     for path in trained.changed:
-        tell("note", f"{path}: is newer than the last start that trained it: what it was trained on then is not known")
+        tell("note", f"{path}: is newer than the last start that trained the model: what it held then is not known")
     if trained.files:
         tell("note", f"{', '.join(trained.files)}: {TRAINED_ON}")
     if others:

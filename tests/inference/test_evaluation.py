@@ -212,7 +212,7 @@ def test_questions_that_were_trained_on_are_told(answered, llava_run, pictures, 
     os.utime(data)
     capsys.readouterr()
     assert [report_on(run, named, pictures) for named in (run / "link.json", lines, new)] == [(None, None)] * 3
-    assert capsys.readouterr().err.count(f"note: {data}: is newer than the last start that trained it: ") == 3
+    assert capsys.readouterr().err.count(f"note: {data}: is newer than the last start that trained the model: ") == 3
     # An attempt that has saved no checkpoint has trained nothing that is evaluated.
     write_state(run, State(state="failed", attempt=2, started=now()))
     assert [report_on(run, named, pictures) for named in (run / "link.json", lines, new)] == [(None, None)] * 3
