@@ -21,6 +21,7 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -29,6 +30,7 @@ from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError
 from neva_recipes.inspection.stored import read_huggingface, stored_lines
 from neva_recipes.storage.tensors import checkpoint_tensors
+from tests.plan.test_files import write_tokenizer
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {**SIZES, "num_key_value_heads": 2, "vocab_size": 99}
@@ -140,6 +142,62 @@ def test_screen(tmp_path, capsys, monkeypatch):
         "  nemo-run chat: holds no tokenizer: expected tokenizer.json or tokenizer.model\n"
         "  data.tokenizer: holds no tokenizer: expected tokenizer.json or tokenizer.model\n"
     )
+
+
+def test_tokens_without_a_row_are_told_and_refused_as_a_training_refuses_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_tokenizer(tmp_path / "tokens")
+    tokens = len(PreTrainedTokenizerFast.from_pretrained(tmp_path / "tokens"))
+    (tmp_path / "text.txt").write_text("Some words.\n" * 2000)
+    use = "model.language=few"
+    for rows, count in ((tokens - 3, f"{tokens} tokens, of which 3 have no row"), (tokens, f"{tokens} tokens")):
+        LlamaForCausalLM(LlamaConfig(**{**TEXT, "vocab_size": rows})).save_pretrained("few")
+        write_tokenizer(tmp_path / "few")
+        read = read_huggingface(tmp_path / "few")
+        assert read.facts["tokenizer"] == count
+        train = ["gpt.pretrain", "size=tiny", "data.data_path=text.txt", use, "data.tokenizer=few", "--dry-run"]
+        code = main(train)
+        assert ("vocabulary-size" in capsys.readouterr().out) == (rows < tokens) == (code == 2)
+        found = problems(tmp_path / "few")
+        assert (found["model.language"] is not None) == (rows < tokens)
+        # The remedy is one, and a chat needs none.
+        if rows < tokens:
+            remedy = f"model.language.vocab_size={tokens}"
+            assert found["model.language"].startswith(f"3 of its tokens have no row: {remedy} ")
+            assert main([*train[:-1], remedy, "--dry-run"]) == 0
+        assert found["nemo-run chat"] is None and found["data.tokenizer"] is None
+        assert main(["chat", "few", "--prompt", "Hi", "--max-new-tokens", "1"]) == 0
+
+
+def test_a_directory_with_a_tokenizer_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_tokenizer(tmp_path / "tokens")
+    tokens = len(PreTrainedTokenizerFast.from_pretrained("tokens"))
+    assert main(["inspect", "tokens"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        f"{tmp_path}/tokens",
+        "  a tokenizer alone, without a model",
+        "",
+        f"tokenizer  {tokens} tokens",
+    ]
+    assert lines[6:] == [
+        "It can be used as",
+        f"  data.tokenizer={tmp_path}/tokens",
+        "and not as",
+        "  model.language: holds no model",
+        "  nemo-run chat: holds no model",
+    ]
+    assert main(["inspect", "tokens", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["vocabulary"]["tokens"], told["parts"]) == ("tokenizer", tokens, [])
+    # A damaged one is named; a run in which somebody has put one stays a run.
+    (tmp_path / "tokens" / "tokenizer.json").write_text("{")
+    assert main(["inspect", "tokens"]) == 2
+    assert "tokenizer.json" in capsys.readouterr().err
+    (tmp_path / "tokens" / "recipe.yaml").write_text("")
+    assert main(["inspect", "tokens"]) == 2
+    assert "checkpoint" in capsys.readouterr().err
 
 
 def test_every_tensor_on_request(tmp_path, capsys):

@@ -31,6 +31,7 @@ def read_huggingface(path: Path) -> StoredModel:
         "vocabulary": None,
     }
     facts: dict[str, str] = {}
+    missing = 0
     if configuration is not None and (rows := vocabulary_rows(configuration)) is not None:
         details["vocabulary"] = {
             "rows": rows.rows,
@@ -42,6 +43,8 @@ def read_huggingface(path: Path) -> StoredModel:
         facts["vocabulary"] = f"{how_many(rows.rows, 'row')}{of_words}"
         facts["tokenizer"] = no_tokenizer if tokenizer is None else how_many(tokenizer.vocab_size, "token")
         if tokenizer is not None:
+            missing = max(0, tokenizer.vocab_size - rows.rows)
+            facts["tokenizer"] += f", of which {missing:,} have no row" if missing else ""
             facts["digest"] = tokenizer.vocabulary_digest
     stored = {
         name: StoredTensor(tensor.dtype, tensor.shape, tensor.file.name) for name, tensor in directory.tensors.items()
@@ -49,7 +52,7 @@ def read_huggingface(path: Path) -> StoredModel:
     files = sorted({tensor.file.name for tensor in directory.tensors.values()})
     facts["files"] = files[0] if len(files) == 1 else f"{len(files)}, {files[0]} to {files[-1]}"
     parts = tuple(_parts(directory, stored))
-    uses = tuple(_uses(directory, tokenizer is not None, no_tokenizer))
+    uses = tuple(_uses(directory, tokenizer, no_tokenizer, missing))
     return StoredModel(
         path, "huggingface", f"{title}, in the layout of {_OF[layout]}", facts, details, parts, stored, uses
     )
@@ -88,18 +91,32 @@ def _parts(directory: Directory, stored: dict[str, StoredTensor]) -> Iterator[St
         yield part_of_tensors("not used", others.values())
 
 
-def _uses(directory: Directory, has_tokenizer: bool, no_tokenizer: str) -> Iterator[Use]:
-    """Yield the fields that can name the directory, and the commands that can open it."""
+def _uses(directory: Directory, tokenizer: LocalTokenizer | None, no_tokenizer: str, missing: int) -> Iterator[Use]:
+    """Yield the fields that can name the directory, and the commands that can open it.
+
+    Args:
+        directory: The directory.
+        tokenizer: Its tokenizer, `None` if there is none that can be read here.
+        no_tokenizer: Why there is none.
+        missing: How many of the tokens have no row.
+    """
     name, told = shlex.quote(str(directory.path)), directory.configuration
     problems: dict[str, str | None] = {}
     for part in PARTS:
         found = told.problems_with(part) if told is not None else []
         problems[part] = found[0] if found else directory.missing(part)
+    refused = dict(problems)
+    if tokenizer is not None and missing and problems["language"] is None:
+        # A chat makes random rows by itself.
+        refused["language"] = (
+            f"{missing:,} of its tokens have no row: model.language.vocab_size={tokenizer.vocab_size} beside it adds "
+            "random ones"
+        )
     words = {"language": "model.language", "vision": "model.vision", "projector": "model.projector.from_pretrained"}
-    yield from (Use(words[part], f"{words[part]}={name}", problems[part]) for part in PARTS)
-    no_words = None if has_tokenizer else no_tokenizer
+    yield from (Use(words[part], f"{words[part]}={name}", refused[part]) for part in PARTS)
+    no_words = None if tokenizer is not None else no_tokenizer
     yield Use("nemo-run chat", f"nemo-run chat {name}", _why_no_chat(directory, problems, no_words))
-    yield Use("data.tokenizer", f"data.tokenizer={name}", None if has_tokenizer else no_tokenizer)
+    yield Use("data.tokenizer", f"data.tokenizer={name}", no_words)
 
 
 def _why_no_chat(directory: Directory, problems: dict[str, str | None], no_tokenizer: str | None) -> str | None:

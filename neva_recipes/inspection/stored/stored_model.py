@@ -98,7 +98,7 @@ class StoredModel:
 
     Attributes:
         path: Its directory.
-        kind: Who wrote it: a run, or a library of Hugging Face (or the original LLaVA).
+        kind: Who wrote it: a run, or a library of Hugging Face (or the original LLaVA); or a tokenizer alone.
         title: What it is, in words.
         facts: Further facts in words, by their names.
         details: The same and more as plain values, for JSON.
@@ -108,7 +108,7 @@ class StoredModel:
     """
 
     path: Path
-    kind: Literal["checkpoint", "huggingface"]
+    kind: Literal["checkpoint", "huggingface", "tokenizer"]
     title: str
     facts: Mapping[str, str]
     details: PlainTable

@@ -25,8 +25,9 @@ def stored_lines(model: StoredModel, *, with_tensors: bool = False) -> Iterator[
     yield one_line(str(model.path))
     yield f"  {model.title}"
     yield ""
-    yield from table_lines([_HEAD, *map(_row, model.parts), *_sum(model)], _WORDS)
-    yield ""
+    if model.parts:
+        yield from table_lines([_HEAD, *map(_row, model.parts), *_sum(model)], _WORDS)
+        yield ""
     shapes = {part.name: part.shape for part in model.parts if part.shape}
     yield from _named({**shapes, **model.facts})
     yield ""

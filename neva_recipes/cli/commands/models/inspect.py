@@ -29,11 +29,20 @@ def inspect_command(argv: Sequence[str]) -> int:
     path = model_path(arguments.run, arguments.runs_dir)
     require_single(arguments.run, path)
 
-    from neva_recipes.inspection.stored import read_checkpoint, read_huggingface, stored_lines
+    from neva_recipes.inspection.stored import (
+        holds_only_tokenizer,
+        read_checkpoint,
+        read_huggingface,
+        read_stored_tokenizer,
+        stored_lines,
+    )
     from neva_recipes.plan.huggingface import is_huggingface
 
     place = Path(path)
-    model = read_huggingface(place) if is_huggingface(place) else read_checkpoint(place)
+    if is_huggingface(place):
+        model = read_huggingface(place)
+    else:
+        model = read_stored_tokenizer(place) if holds_only_tokenizer(place) else read_checkpoint(place)
     if arguments.format == "json":
         print(json.dumps(model.to_plain(with_tensors=arguments.tensors), indent=2, allow_nan=False))
         return 0
