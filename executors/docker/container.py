@@ -35,6 +35,9 @@ _OUR_PACKAGES = ("executors", "neva_model", "neva_recipes")
 _STOP_MARGIN_SECONDS = 20
 """Seconds beyond the grace of the ranks that a run may need to write its final state."""
 
+_OWN_FOLDERS = ("/", "/tmp")
+"""Folders that a container needs for itself, whatever files of this machine lie in them: its root and its `HOME`."""
+
 _GPU_ULIMITS = ("memlock=-1", "stack=67108864")
 """Limits that NVIDIA's containers require (release notes): unlimited pinned memory and a stack of 64 MiB."""
 
@@ -197,6 +200,7 @@ def _binds(job: Job, executor: DockerSettings) -> Iterable[Bind]:
     own = [] if job.recipe_yaml is None else input_paths(recipe_from_yaml(job.recipe_yaml))
     code = _code_paths() if executor.mount_code else []
     binds = {str(path): Bind(str(path), str(path), read_only=True) for path in (*own, *job.reads, *code)}
+    binds = {path: bind for path, bind in binds.items() if path not in _OWN_FOLDERS}
     binds |= {bind.target: bind for bind in (parse_mount(mount).bind(job.cwd) for mount in executor.mounts)}
     binds.pop(str(job.run_dir), None)
     return binds.values()

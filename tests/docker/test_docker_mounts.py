@@ -1,5 +1,6 @@
 """What a container sees of this machine; no engine is asked."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,3 +113,13 @@ def test_what_is_yet_to_be_made_is_not_tried(tmp_path, monkeypatch):
         job.executor.require_ready(job)
     missing = [{bind.target for bind in binds if not Path(bind.source).exists()} for binds in tried]
     assert missing == [{str(job.run_dir)} for job in jobs]
+
+
+def test_a_container_keeps_its_root_and_its_home(tmp_path):
+    """A file there is mounted, the folder around it only if the user says so."""
+    reads = (Path("/"), Path("/tmp"), Path("/tmp/data.json"), tmp_path)
+    for mounts, more in (([], {}), (["/tmp:/tmp"], {"/tmp": False})):
+        executor = DockerExecutor(image="some", mounts=mounts)
+        job = executors.plan_job(make_recipe(), executor, runs_dir=tmp_path / "runs")
+        seen = read_by(dataclasses.replace(job, recipe_yaml=None, reads=reads))
+        assert seen == {"/tmp/data.json": True, str(tmp_path): True, str(job.run_dir): False} | more
