@@ -78,8 +78,8 @@ def require_new(target: Path, kind: str) -> None:
 
 
 def unfinished_export(directory: Path) -> Path:
-    """Return the path of an export until it is complete."""
-    return directory.with_name(f".{directory.name}.unfinished")
+    """Return the path at which this process writes something until it is complete."""
+    return directory.with_name(f".{directory.name}.unfinished-{os.getpid()}")
 
 
 def cannot_be_written(directory: Path, error: OSError) -> CheckpointError:

@@ -1,50 +1,49 @@
 """Files and directories that are written whole or not at all."""
 
+import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from neva_recipes.config import CheckpointError
-from neva_recipes.run_directory.layout import LOCK_FILE
-from neva_recipes.run_directory.lock import lock_or_warn
 from neva_recipes.storage.exports import cannot_be_written, require_new, unfinished_export
 
 __all__ = ["written_whole"]
+
+_UNFINISHED = r"\.{}\.unfinished(-\d+)?"
+"""Names of what is being written; without a number in older versions."""
 
 
 @contextmanager
 def written_whole(target: Path, kind: Literal["file", "directory"]) -> Iterator[Path]:
     """Give a path to write to, and rename it to the target when the block has ended without an error.
 
-    The path lies in a hidden folder beside the target, which only one process can use at a time. What a killed process
-    has left there is removed by the next one.
+    The path lies beside the target and is hidden. Each process has its own, so that of two that write the same target
+    one is whole and the other fails. What killed processes have left there is removed.
 
     Args:
         target: The path that it gets in the end.
-        kind: What is written; a directory is there already, and is empty.
+        kind: What is written; it is there already, and is empty.
 
     Yields:
         The path to write to.
 
     Raises:
-        CheckpointError: The target exists or cannot be written, or another process is writing it.
+        CheckpointError: The target exists or cannot be written.
     """
     require_new(target, kind)
     missing = [folder for folder in target.absolute().parents if not os.path.lexists(folder)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _own_folder(target) as folder:
-            path = folder / target.name
-            if kind == "directory":
-                path.mkdir()
+        _remove_leftovers(target)
+        with _held(unfinished_export(target), kind) as path:
             yield path
             _settle(path)
             require_new(target, kind)
             path.rename(target)
-            _sync(target.parent)
     except OSError as error:
         raise cannot_be_written(target, error) from None
     finally:
@@ -54,37 +53,43 @@ def written_whole(target: Path, kind: Literal["file", "directory"]) -> Iterator[
 
 
 @contextmanager
-def _own_folder(target: Path) -> Iterator[Path]:
-    """Give a new hidden folder beside the target, which is removed at the end."""
-    folder = unfinished_export(target)
-    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-        raise CheckpointError(f"{folder}: is in the way of {target.name}: remove it")
-    folder.mkdir(exist_ok=True)
-    descriptor = lock_or_warn(folder)
-    if descriptor is None or not _is_lock_of(descriptor, folder):
-        if descriptor is not None:
-            os.close(descriptor)
-        raise CheckpointError(f"{target}: another command is writing it just now")
+def _held(path: Path, kind: Literal["file", "directory"]) -> Iterator[Path]:
+    """Make an empty file or directory, whose lock says that somebody is writing it, and remove it if it stays there."""
+    path.mkdir() if kind == "directory" else os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        for entry in folder.iterdir():  # of a process that was killed
-            if entry.name != LOCK_FILE:
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        yield folder
+        with suppress(OSError):  # a file system without locks, where leftovers are left
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
+        _remove(path)
 
 
-def _is_lock_of(descriptor: int, folder: Path) -> bool:
-    """Return whether a lock is that of a folder that is still there: its last user may just have removed it."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), (folder / LOCK_FILE).stat())
-    except FileNotFoundError:
-        return False
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes have begun of a target: that which nobody holds."""
+    name = re.compile(_UNFINISHED.format(re.escape(target.name)))
+    for path in target.parent.iterdir():
+        if not name.fullmatch(path.name) or path.is_symlink():
+            continue
+        with suppress(OSError):  # it is held, or gone by now
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        path.unlink(missing_ok=True)
 
 
 def _settle(path: Path) -> None:
-    """Have what was written outlive a loss of power."""
+    """Have what was written outlive a loss of power before it gets its name."""
     for folder, _, files in os.walk(path):
         for name in files:
             _sync(Path(folder, name))

@@ -30,7 +30,9 @@ def names(folder):
 @pytest.fixture
 def slow(tmp_path):
     """Another process that is writing `out`, until its input ends."""
-    process = subprocess.Popen([sys.executable, "-c", SLOW, tmp_path / "out"], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, tmp_path / "out"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     wait_for(lambda: (tmp_path / "out.begun").exists() or process.poll() is not None)
     (tmp_path / "out.begun").unlink()
     yield process
@@ -38,24 +40,24 @@ def slow(tmp_path):
     process.wait()
 
 
-def test_two_at_once_do_not_meet(slow, tmp_path):
-    with (
-        pytest.raises(CheckpointError, match="another command is writing it just now"),
-        written_whole(tmp_path / "out", "directory"),
-    ):
-        raise AssertionError("it has begun to write")
-    slow.communicate()
-    assert slow.returncode == 0
-    assert names(tmp_path / "out") == ["half", "rest"] and names(tmp_path) == ["out"]
+def test_of_two_at_once_one_is_whole_and_the_other_fails(slow, tmp_path):
+    with written_whole(tmp_path / "out", "directory") as folder:
+        (folder / "mine").write_text("mine")
+    assert names(tmp_path / "out") == ["mine"]
+    _, error = slow.communicate()
+    assert slow.returncode == 1 and b"out: exists already; name a directory that does not" in error
+    assert names(tmp_path / "out") == ["mine"] and names(tmp_path) == ["out"]
 
 
 def test_what_a_killed_process_has_left_is_removed_by_the_next(slow, tmp_path):
     slow.send_signal(signal.SIGKILL)
     slow.wait()
-    assert names(tmp_path) == [".out.unfinished"]
+    (tmp_path / ".out.unfinished").write_text("of an older version")
+    (tmp_path / ".out.unfinished-x").write_text("mine")
+    assert names(tmp_path) == [".out.unfinished", f".out.unfinished-{slow.pid}", ".out.unfinished-x"]
     with written_whole(tmp_path / "out", "file") as path:
         path.write_text("whole")
-    assert (tmp_path / "out").read_text() == "whole" and names(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_text() == "whole" and names(tmp_path) == [".out.unfinished-x", "out"]
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
@@ -70,16 +72,17 @@ def test_an_error_leaves_nothing_and_no_empty_folders(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
-def test_what_stands_in_the_way_is_named_and_kept(kind, tmp_path):
+def test_nothing_is_written_through_a_link(kind, tmp_path):
     kept = tmp_path / "kept"
     kept.write_text("mine")
-    (tmp_path / ".out.unfinished").symlink_to(kept)
+    for name in (".out.unfinished", f".out.unfinished-{os.getpid()}"):
+        (tmp_path / name).symlink_to(kept)
     with (
-        pytest.raises(CheckpointError, match=r"\.out\.unfinished: is in the way of out: remove it"),
+        pytest.raises(CheckpointError, match="out: cannot be written: File exists"),
         written_whole(tmp_path / "out", kind),
     ):
         raise AssertionError("it has begun to write")
-    assert kept.read_text() == "mine" and names(tmp_path) == [".out.unfinished", "kept"]
+    assert kept.read_text() == "mine" and len(names(tmp_path)) == 3
 
 
 def test_what_appears_meanwhile_is_not_replaced(tmp_path):
