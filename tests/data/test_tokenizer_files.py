@@ -4,14 +4,14 @@ import json
 import shutil
 
 import pytest
-import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoTokenizer, Qwen2Config
 
 from neva_model.tokenizers import load_tokenizer, read_otherwise
 from neva_recipes.config import DataError
 from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
+from tests.byte_level_tokenizers import train_byte_level
 from tests.plan.test_files import LANGUAGE, write_tokenizer
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "config.json")
@@ -83,15 +83,8 @@ def test_what_cannot_be_is_told_at_launch_by_its_name(tmp_path, whole, name, cha
 
 def test_a_file_that_is_all_there_is_decides_whatever_family_stands_beside_it(tmp_path):
     """transformers 5 takes the class of config.json's family, which cuts numbers digit by digit."""
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(["total? 45.67 on 2023-11-02"] * 50, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>").save_pretrained(tmp_path)
+    lines = ["total? 45.67 on 2023-11-02"] * 50
+    backend = train_byte_level(tmp_path, lines, 320, ["<|end|>"], eos_token="<|end|>")
     text = "total? 2023"
     ids = backend.encode(text).ids
     alone = load_tokenizer(str(tmp_path), vocab_size=None)

@@ -21,7 +21,6 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -32,6 +31,7 @@ from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError, DataError
 from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
 from neva_recipes.tokenizers import add_tokens
+from tests.byte_level_tokenizers import train_byte_level
 from tests.sentencepiece_models import train_sentencepiece
 
 TEXT = ["a red square on a white ground", "which digit is this? seven, zero, five", "the answer is a leaf"]
@@ -56,17 +56,7 @@ def llama(tmp_path):
 
 def byte_level(folder, vocab_size, more=()):
     """Write a byte-level tokenizer; `more` are tokens behind its vocabulary."""
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(TEXT * 20, trainer)
-    backend.add_tokens([tokenizers.AddedToken(token, special=True) for token in more])
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>").save_pretrained(folder)
-    return backend
+    return train_byte_level(folder, TEXT * 20, vocab_size, ["<|end|>"], more, eos_token="<|end|>")
 
 
 def weights(folder):

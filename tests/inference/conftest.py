@@ -1,13 +1,12 @@
 import json
 
 import pytest
-import tokenizers
 import torch
 from PIL import Image
-from transformers import PreTrainedTokenizerFast
 
 from neva_model.startup import prepare_process
 from neva_model.tokenizers import load_tokenizer
+from tests.byte_level_tokenizers import train_byte_level
 from tests.inference import tiny_models
 from tests.sentencepiece_models import train_sentencepiece
 
@@ -33,19 +32,8 @@ def llama_tokenizer_directory(tmp_path_factory):
 def byte_level_tokenizer_directory(tmp_path_factory):
     """A byte-level BPE tokenizer of Llama-3's and GPT-2's kind: any bytes can follow one another."""
     directory = tmp_path_factory.mktemp("bytes")
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|begin|>", "<|end|>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(TEXT, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|end|>").save_pretrained(
-        directory
-    )
+    specials = ["<|begin|>", "<|end|>"]
+    train_byte_level(directory, TEXT, 320, specials, bos_token="<|begin|>", eos_token="<|end|>")
     return directory
 
 

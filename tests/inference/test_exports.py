@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 import pytest
-import tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from neva_model import evaluation
 from neva_model.checkpoints import export
 from neva_model.inference import chat
 from neva_recipes.storage.exports import DIGESTS_FILE
+from tests.byte_level_tokenizers import train_byte_level
 from tests.inference.tiny_models import save_run
 
 QUESTION = "Which digit is this?"
@@ -151,18 +151,8 @@ def test_images_are_found_beside_the_questions_or_where_the_training_had_them(ma
 
 def test_a_model_of_a_family_with_one_template_is_asked_in_it(tmp_path, say):
     """As `model.language=DIR` trains it; a tokenizer without the tokens of v1 would refuse that one."""
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([QUESTION] * 9, trainer)
     folder = tmp_path / "qwen"
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>").save_pretrained(folder)
+    backend = train_byte_level(folder, [QUESTION] * 9, 300, ["<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>")
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2, vocab_size=backend.get_vocab_size()))
     model.save_pretrained(folder)
