@@ -50,10 +50,16 @@ def test_the_line_about_a_table_that_is_not_utf_8_brings_it_to_be(tmp_path, codi
     assert "Draußen" in (target / "text.txt").read_text("utf-8")
 
 
-@pytest.mark.parametrize("row", ["c.png,a red, big dog", "c.png"])
-def test_a_row_with_other_cells_than_the_first_is_not_cut(tmp_path, row):
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("c.png,a red, big dog", "line 4 has more cells than the first line: put a text with ',' in it between quotes"),
+        ("c.png", "line 4 has fewer cells than the first line: write the missing ones, or leave the line out"),
+    ],
+)
+def test_a_row_with_other_cells_than_the_first_is_not_cut(tmp_path, row, line):
     status, said = run("small_data/convert.py", *write(tmp_path, captions=f"{CAPTIONS}{row}\n"))
-    assert status == 1 and "captions.csv: line 4 has not as many cells as the first line: put a text with ','" in said
+    assert status == 1 and f"captions.csv: {line}" in said
 
 
 @pytest.mark.parametrize(

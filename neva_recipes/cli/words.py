@@ -137,7 +137,7 @@ def hint_of(setting: str, value: str = "") -> str | None:
         run = "RUN" if value in ("", "true", "VALUE") else checkpoint_words(value) or shlex.quote(value)
         return f" (did you mean nemo-run resume {run}?)"
     if last in _PLACES:
-        return f" (did you mean --runs-dir {'FOLDER' if value in ('', 'VALUE') else value}?)"
+        return f" (did you mean --runs-dir {'FOLDER' if value in ('', 'VALUE') else shlex.quote(value)}?)"
     return _REMARKS.get(last) or (f" (did you mean {FIELD_WORDS[last]}?)" if last in FIELD_WORDS else None)
 
 

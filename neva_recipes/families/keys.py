@@ -182,12 +182,13 @@ def problems_of(fields: Mapping[str, Any], keys: Keys, place: str = "") -> Itera
 def _problems_of_list(fields: Mapping[str, Any], keys: Keys, key: str, place: str) -> Iterator[str]:
     """Yield what is wrong with a list with an entry for each layer; null says nothing."""
     value, only = fields[key], keys.each[key]
-    layers = fields.get("num_hidden_layers", keys.read["num_hidden_layers"].default)
+    count = keys.read.get("num_hidden_layers")  # the family of a package may call it otherwise
+    layers = None if count is None else fields.get("num_hidden_layers", count.default)
     if value is None:
         return
     if not isinstance(value, list):
         yield f"{place}{key} is {bare(value)}, expected a list with {only} for each layer"
     elif other := [one for one in value if one != only]:
         yield f"{place}{key} has {bare(other[0])}, only {only} is supported"
-    elif len(value) != layers:
+    elif type(layers) is int and len(value) != layers:
         yield f"{place}{key} has a length of {len(value)}, expected one entry for each of {layers} layers"

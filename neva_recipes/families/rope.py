@@ -181,7 +181,7 @@ def rope_differences(there: LanguageConfig, here: LanguageConfig) -> Iterator[tu
 
     Yields:
         The path of a field below that of the language model, its value there and its value here; of `rope` itself,
-        which is none there, the kind here.
+        which is `None` there, the kind here.
     """
     if resolved_rope(there) == resolved_rope(here):
         return

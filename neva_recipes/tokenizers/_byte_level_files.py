@@ -209,6 +209,7 @@ def backend_of(path: Path, layout: PlainTable) -> Any:
 
     _require_prefix(path, layout["model"])
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(layout))
+        # A length that some training has left there is no property of the vocabulary.
+        return tokenizers.Tokenizer.from_str(json.dumps({**layout, "truncation": None, "padding": None}))
     except Exception as error:  # noqa: BLE001 the library raises nothing more special
         raise DataError(f"{path}: cannot be read as a tokenizer: {' '.join(str(error).split())[:160]}") from None

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 
@@ -30,6 +31,7 @@ from neva_model.checkpoints.extending import extend_vocabulary
 from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError, DataError
 from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
+from neva_recipes.storage.exports import TrainedWith, write_digests
 from neva_recipes.tokenizers import add_tokens
 from tests.byte_level_tokenizers import train_byte_level
 from tests.sentencepiece_models import train_sentencepiece
@@ -297,6 +299,33 @@ def test_the_index_counts_what_there_is(llama, tmp_path):
     assert before["total_parameters"] == sum(tensor.numel() for tensor in weights(llama).values())
     assert after["total_parameters"] == sum(tensor.numel() for tensor in weights(out).values())
     assert after["total_size"] == sum(tensor.nbytes for tensor in weights(out).values())
+
+
+def test_a_token_without_a_row_gets_one(llama, tmp_path):
+    """The old tokenizer names a token for padding that the model never had a row for."""
+    path = llama / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": "<pad>"}))
+    assert read_tokenizer(llama).tokens["<pad>"] == OLD
+    tokenizer = tmp_path / "tokenizer"
+    shutil.copytree(llama, tokenizer, ignore=shutil.ignore_patterns("*.safetensors*", "config.json"))
+    more = {**json.loads(path.read_text()), "extra_special_tokens": ["<x>"]}
+    (tokenizer / path.name).write_text(json.dumps(more))
+    done = extend_vocabulary(llama, tmp_path / "out", str(tokenizer))
+    assert done.tokens == {OLD + 1: "<x>"} and done.rows == OLD + 2
+    assert_only_rows_were_added(llama, tmp_path / "out", done.matrices)
+    before, after = (weights(folder)["lm_head.weight"] for folder in (llama, tmp_path / "out"))
+    assert torch.equal(after[OLD], before.double().mean(0).to(torch.bfloat16))
+
+
+def test_a_damaged_export_is_not_made_whole(llama, tmp_path):
+    write_digests(llama, None, TrainedWith(None))
+    file = max(llama.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=file.name):
+        extend_vocabulary(llama, tmp_path / "out", str(with_extra_ids(llama, tmp_path / "tokenizer")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_odd_places_and_files(llama, tmp_path, capsys, monkeypatch):

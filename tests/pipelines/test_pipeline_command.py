@@ -66,7 +66,7 @@ def test_a_value_for_all_stages_that_none_takes_is_an_error(mine, runs_dir, star
     own = ["first.trainer.max_steps=2", "second.trainer.max_steps=3"]
     error = (
         "error: trainer.max_steps=9 takes effect in no stage: first and second have values of their own; "
-        "leave one of them out\n"
+        "leave it out, or the values of the stages\n"
     )
     assert main(["mine", "trainer.max_steps=9", *own, *mine, *place, "--dry-run"]) == 2
     assert capfd.readouterr() == ("", error)

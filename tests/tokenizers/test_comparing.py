@@ -4,6 +4,7 @@ import json
 
 import pytest
 import sentencepiece
+import tokenizers
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import DataError
@@ -161,3 +162,14 @@ def test_what_cannot_be_compared(english_model, tmp_path, capsys):
     (tmp_path / "folder" / "tokenizer.json").write_text("{")
     assert main(["tokenizer", "compare", str(tmp_path / "folder" / "tokenizer.json"), "--text", "a"]) == 2
     assert "is one file of a tokenizer: name its folder" in capsys.readouterr().err
+
+
+def test_a_length_that_a_training_has_left_cuts_no_text(tmp_path):
+    folder = byte_level_directory(tmp_path / "cut", made_lines("latin", 100), 300)
+    (tmp_path / "text.txt").write_text("\n".join(made_lines("latin", 20, 5)))
+    whole = compare([str(folder)], [tmp_path / "text.txt"])
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.enable_truncation(2)
+    backend.enable_padding(length=64)
+    backend.save(str(folder / "tokenizer.json"))
+    assert compare([str(folder)], [tmp_path / "text.txt"]) == whole

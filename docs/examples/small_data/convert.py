@@ -48,11 +48,12 @@ def read(table: str, *columns: str) -> list[dict[str, str]]:
         sys.exit(f"error: {table}: no column {', '.join(missing)}; its first line is {reader.fieldnames}")
     rows = []
     for row in reader:
-        if any(row.get(None, ())) or None in row.values():
-            sys.exit(
-                f"error: {table}: line {reader.line_num} has not as many cells as the first line: put a text with "
-                f"{reader.reader.dialect.delimiter!r} in it between quotes"
-            )
+        line = f"error: {table}: line {reader.line_num} has"
+        if any(row.get(None, ())):
+            delimiter = reader.reader.dialect.delimiter
+            sys.exit(f"{line} more cells than the first line: put a text with {delimiter!r} in it between quotes")
+        if None in row.values():
+            sys.exit(f"{line} fewer cells than the first line: write the missing ones, or leave the line out")
         rows.append(row)
     return rows
 

@@ -19,6 +19,7 @@ from neva_recipes.storage.exports import (
     DIGESTS_FILE,
     exported_checkpoint,
     exported_training,
+    require_exported_file,
     require_new_directory,
     unfinished_export,
     write_digests,
@@ -87,7 +88,10 @@ def extend_vocabulary(
         _copy_tokenizer(find_tokenizer(tokenizer), tokenizer, source, unfinished)
         added, before, matrices = _longer_matrices(directory, unfinished, tokenizer, init, divisible_by)
         rows = next(iter(matrices.values())).rows
-        copy_weights({tensor.file for tensor in directory.tensors.values()}, unfinished, matrices)
+        files = {tensor.file for tensor in directory.tensors.values()}
+        for file in files:
+            require_exported_file(file)
+        copy_weights(files, unfinished, matrices)
         left_out = _copy_others(source, unfinished, rows)
         if (training := exported_training(source)) is not None:
             write_digests(unfinished, exported_checkpoint(source), training)
@@ -132,12 +136,14 @@ def _longer_matrices(
             f"expected at most {_MOST_SPARE:,} rows without a token (a smaller --divisible-by, ids without gaps)"
         )
     split = pieces_of(folder, old, new)
-    pieces = {number: split(token) for number, token in added.items()}
+    # A tokenizer may have tokens without rows, such as one for padding.
+    pieces = {number: [part for part in split(token) if part < before] for number, token in added.items()}
+    kept = [number for number in old.tokens.values() if number < before]
     spare = sorted(set(range(before, rows)) - added.keys())
     matrices = {}
     for tensor in directory.vocabulary_tensors:
         with _reading(directory, tensor) as read:
-            matrices[tensor] = LongerMatrix(rows, new_rows(read, old.tokens.values(), pieces, spare, init))
+            matrices[tensor] = LongerMatrix(rows, new_rows(read, kept, pieces, spare, init))
     return added, before, matrices
 
 

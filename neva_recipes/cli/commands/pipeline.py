@@ -87,7 +87,8 @@ def override_stages(
             if trained and all(f"{name}.{key.removesuffix('+')}" in fields for name in trained):
                 having = "have values of their own" if len(trained) > 1 else "has a value of its own"
                 raise UsageError(
-                    f"{key}={text} takes effect in no stage: {_listed(trained)} {having}; leave one of them out"
+                    f"{key}={text} takes effect in no stage: {_listed(trained)} {having}; leave it out, or the values "
+                    "of the stages"
                 )
             for name in trained:
                 _override(stages[name], key, text)

@@ -33,7 +33,7 @@ def check_action(argv: Sequence[str]) -> int:
     name = str(given.tokenizer)
     found = check(name, given.text, keys_of(given.json_keys), conv_template=given.conv_template)
     if given.format == "json":
-        print(json.dumps(_document(name, found), indent=2, ensure_ascii=False))
+        print(json.dumps(_document(name, found), indent=2))
     else:
         print(f"{one_line(name)}: {how_many(found.size, 'token')}", *_lines(found, given.conv_template), sep="\n")
     return 0 if found.is_good else EXIT_MISTAKE

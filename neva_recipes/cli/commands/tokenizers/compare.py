@@ -31,7 +31,7 @@ def compare_action(argv: Sequence[str]) -> int:
     given = parser.parse(argv)
     found = compare([str(name) for name in given.tokenizers], given.text, keys_of(given.json_keys))
     if given.format == "json":
-        print(json.dumps(_document(found), indent=2, ensure_ascii=False))
+        print(json.dumps(_document(found), indent=2))
         return 0
     for number, (name, size) in enumerate(zip(found.tokenizers, found.sizes, strict=True), start=1):
         print(f"{number}: {one_line(name)}, {how_many(size, 'token')}")

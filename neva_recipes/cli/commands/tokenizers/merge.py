@@ -56,10 +56,11 @@ def _lines(found: Merger) -> Iterator[str]:
     tokens = found.tokens
     yield f"  {tokens.duplicates:,} of NEW are in BASE already"
     if tokens.unproducible:
-        yield f"  {len(tokens.unproducible):,} of NEW are left out: where BASE comes first no text becomes them:"
+        yield f"  {len(tokens.unproducible):,} of NEW are left out, since no text gives them while BASE comes first:"
         yield some_tokens(tokens.unproducible)
     if tokens.not_taken:
-        yield f"  {len(tokens.not_taken):,} special tokens of NEW are not taken (add-tokens adds them):"
+        remedy = "add-tokens adds them to a SentencePiece model"
+        yield f"  {len(tokens.not_taken):,} special tokens of NEW are not taken ({remedy}):"
         yield some_tokens(tokens.not_taken)
     if found.old_text is not None:
         yield from _old_lines(found.old_text)
