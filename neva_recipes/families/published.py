@@ -9,6 +9,7 @@ __all__ = [
     "CLIP_VIT_LARGE",
     "LLAMA_2_CHAT",
     "LLAMA_SHAPES",
+    "SIGLIP_TOWERS",
     "VICUNA",
     "LlamaShape",
     "LlamaSize",
@@ -104,6 +105,50 @@ CLIP_VIT_LARGE: dict[Literal[224, 336], str] = {
 }
 """By the side of the images, in pixels."""
 
+_SIGLIP_SHAPES: dict[str, tuple[int, int, int, int]] = {
+    "base": (12, 768, 3072, 12),
+    "large": (24, 1024, 4096, 16),
+    "so400m": (27, 1152, 4304, 16),
+    "giant-opt": (40, 1536, 6144, 16),
+}
+"""Layers, width, width of the feed-forward layers, and heads."""
+
+_SIGLIP_SIDES: dict[str, tuple[int, ...]] = {
+    "siglip-base-patch16": (224, 256, 384, 512),
+    "siglip-large-patch16": (256, 384),
+    "siglip-so400m-patch14": (224, 384),
+    "siglip2-base-patch16": (224, 256, 384, 512),
+    "siglip2-base-patch32": (256,),
+    "siglip2-large-patch16": (256, 384, 512),
+    "siglip2-so400m-patch14": (224, 384),
+    "siglip2-so400m-patch16": (256, 384, 512),
+    "siglip2-giant-opt-patch16": (256, 384),
+}
+"""Sides of the images, in pixels, by the begin of the name."""
+
+
+def _siglip(name: str, side: int) -> dict[str, Any]:
+    """Return the fields of a tower by the begin of its name, such as siglip2-large-patch16."""
+    rest, _, patch = name.rpartition("-patch")
+    layers, hidden, ffn, heads = _SIGLIP_SHAPES[rest.partition("-")[2]]
+    return {
+        "vision_model_type": "siglip",
+        "num_layers": layers,
+        "hidden_size": hidden,
+        "ffn_hidden_size": ffn,
+        "num_attention_heads": heads,
+        "image_size": side,
+        "patch_size": int(patch),
+        "hidden_act": "gelu_pytorch_tanh",
+        "layernorm_epsilon": 1e-6,
+    }
+
+
+SIGLIP_TOWERS: dict[str, dict[str, Any]] = {
+    f"google/{name}-{side}": _siglip(name, side) for name, sides in _SIGLIP_SIDES.items() for side in sides
+}
+"""Fields of `VisionConfig`, by the names of SigLIP's and SigLIP 2's towers of fixed resolution on the hub."""
+
 _SIZES: dict[str, Iterable[LlamaSize]] = {
     "gpt.pretrain": LLAMA_SHAPES,
     **dict.fromkeys(("llava.pretrain", "llava.finetune"), LLAMA_SHAPES),
@@ -122,6 +167,8 @@ def hub_shape(name: str) -> Mapping[str, Any] | None:
             if model == name:
                 free = ("vocab_size", "max_position_embeddings")
                 return {field: value for field, value in LLAMA_SHAPES[size].items() if field not in free}
+    if name in SIGLIP_TOWERS:
+        return SIGLIP_TOWERS[name]
     return next(({**CLIP_LARGE, "image_size": side} for side, tower in CLIP_VIT_LARGE.items() if tower == name), None)
 
 

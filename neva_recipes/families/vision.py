@@ -66,6 +66,7 @@ class VisionFamily:
         before: The tensors before the layers, and their dimensions.
         layer: The tensors of one layer.
         after: The tensors after the layers, which patch features do not need.
+        refused: Other values of `model_type` that its relatives are published with, and why these are refused.
     """
 
     name: str
@@ -85,6 +86,7 @@ class VisionFamily:
     after: Mapping[str, tuple[str | int, ...]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     has_config_dict: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def config_json(self, vision: VisionConfig) -> PlainTable:
         """Return what a config.json says of a tower, without the defaults of transformers' class."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neva_recipes.config import PlainTable
-from neva_recipes.families.published import CLIP_LARGE, CLIP_VIT_LARGE
+from neva_recipes.families.published import CLIP_LARGE, CLIP_VIT_LARGE, SIGLIP_TOWERS
 from neva_recipes.nemo._language_keys import weights
 from neva_recipes.nemo.rules import (
     Configuration,
@@ -31,25 +31,17 @@ __all__ = ["VISION_RULES"]
 
 _ENCODER = "model.mm_cfg.vision_encoder"
 
-_SIGLIP_LARGE = {
-    "vision_model_type": "siglip",
-    "num_layers": 27,
-    "hidden_size": 1152,
-    "ffn_hidden_size": 4304,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layernorm_epsilon": 1e-6,
-}
-
 _TOWERS: dict[str, PlainTable] = {
     **{
         tower: {"vision_model_type": "clip", "patch_size": 14, **CLIP_LARGE, "image_size": side}
         for side, tower in CLIP_VIT_LARGE.items()
     },
-    "google/siglip-so400m-patch14-384": {**_SIGLIP_LARGE, "image_size": 384},
+    **SIGLIP_TOWERS,
 }
 """Shapes of published towers."""
+
+_GUESSED = (*CLIP_VIT_LARGE.values(), "google/siglip-so400m-patch14-384")
+"""The towers that a configuration means if it only gives their sizes: others have the same sizes."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,8 @@ def _tower(nemo: Configuration) -> _Tower:
         if last == published.rpartition("/")[2]:
             return _Tower(shape, published, by_name=True)
     given = _given_sizes(nemo)
-    for published, shape in _TOWERS.items():
+    for published in _GUESSED:
+        shape = _TOWERS[published]
         if ({"hidden_size": 1024, "patch_size": 14} | given).items() <= shape.items():
             return _Tower(shape, published, by_name=False)
     width = given.get("hidden_size", 1024)

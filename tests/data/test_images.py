@@ -1,6 +1,7 @@
 """Pixel values equal transformers' own processors bit for bit, and files that are no good pictures are refused."""
 
 import io
+import json
 import struct
 import zlib
 
@@ -59,6 +60,21 @@ def test_siglip_squeezes_to_its_size(size):
     oracle = SiglipImageProcessorPil(size={"height": 56, "width": 56})
     expected = oracle(images=picture(size), return_tensors="pt")["pixel_values"][0]
     assert torch.equal(ImageProcessor(vision("siglip"), "square")(picture(size)), expected)
+
+
+@pytest.mark.parametrize("kind", ["SiglipImageProcessor", "SiglipImageProcessorFast"])
+def test_a_published_siglip_2_scales_bilinearly(tmp_path, kind):
+    """Its settings name either class of SigLIP 1, with another way of scaling."""
+    settings = {
+        **{"do_convert_rgb": None, "do_normalize": True, "do_rescale": True, "do_resize": True},
+        **{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "rescale_factor": 0.00392156862745098},
+        **{"image_processor_type": kind, "processor_class": "SiglipProcessor", "resample": 2},
+        **{"size": {"height": 56, "width": 56}},
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    scaled = np.asarray(picture((97, 40)).resize((56, 56), Image.Resampling.BILINEAR), dtype=np.float32)
+    pixels = ImageProcessor(vision("siglip", source=str(tmp_path)), "square")(picture((97, 40)))
+    assert np.abs(pixels.numpy() - (scaled / 127.5 - 1).transpose(2, 0, 1)).max() < 1e-6
 
 
 def test_padding_has_the_mean_color():

@@ -4,12 +4,23 @@ import json
 
 import pytest
 import torch
-from model_cases import VOCABULARY, changed, hf_llama, hf_llava, llava_recipe, pretrained, text_recipe
+from model_cases import (
+    VOCABULARY,
+    changed,
+    findings_of_source,
+    hf_llama,
+    hf_llava,
+    llava_recipe,
+    pretrained,
+    text_recipe,
+    tower_config,
+)
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPVisionConfig
+from transformers import CLIPModel, CLIPVisionConfig, SiglipModel
 
 from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
 from neva_model.model import build_model
+from neva_model.model.vision import encode_images
 from neva_recipes.config import CheckpointError
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.plan.huggingface.names import core_weight, language_spellings
@@ -156,6 +167,26 @@ def test_parts_come_from_directories_of_their_own(tmp_path):
     theirs = dict(clip.vision_model.named_parameters())
     for name, weight in model.vision.named_parameters():
         assert torch.equal(weight, theirs[name]), name
+
+
+@torch.no_grad()
+def test_a_tower_comes_out_of_a_whole_siglip_2(tmp_path):
+    """Those of fixed resolution are published as SiglipModel, with the vocabulary and the projection of SigLIP 2."""
+    kind = {"model.vision.vision_model_type": "siglip", "model.vision.hidden_act": "gelu_pytorch_tanh"}
+    recipe = llava_recipe({**kind, "model.vision.from_pretrained": str(tmp_path)})
+    text = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = {**tower_config(recipe.model.vision).to_dict(), "vision_use_head": True}
+    config = SiglipModel.config_class(
+        vision_config=tower, text_config={**text, "vocab_size": 99, "projection_size": 16}
+    )
+    oracle = SiglipModel(config).eval()
+    oracle.save_pretrained(tmp_path)
+    assert findings_of_source(recipe) == []
+    model, lines = build(recipe)
+    assert len(lines) == 1 and "SiglipModel" in lines[0]
+    images = torch.randn(2, 3, 28, 28)
+    expected = oracle.vision_model(images, output_hidden_states=True).hidden_states[-2]
+    assert (encode_images(model.vision, recipe.model.vision, images) - expected).abs().max() <= 1e-5
 
 
 def test_new_image_tokens_start_as_the_mean(tmp_path):

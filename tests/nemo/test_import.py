@@ -123,6 +123,19 @@ def test_a_value_of_nemo_for_a_key_that_is_not_there_is_named_so(key, path, valu
         assert read(recipe, path) == value or not is_said
 
 
+def test_the_name_of_a_published_tower_brings_its_sizes(import_nemo, folder):
+    name = "google/siglip2-large-patch16-384"
+    code, _, _ = import_nemo("pretrain.yaml", f"model.mm_cfg.vision_encoder.from_pretrained={name}", "--name", "a")
+    assert code == 0
+    vision = build(find_recipe("a", folder / "recipe.py").make()).model.vision
+    assert (vision.from_pretrained, vision.vision_model_type, vision.hidden_act) == (
+        name,
+        "siglip",
+        "gelu_pytorch_tanh",
+    )
+    assert (vision.num_layers, vision.hidden_size, vision.image_size, vision.patch_size) == (24, 1024, 384, 16)
+
+
 def test_what_is_assumed_by_a_default_of_nemo_says_so(folder, capfd):
     text = re.sub(r"^ *model_type:.*\n", "", (CONFIGS / "pretrain.yaml").read_text(), flags=re.MULTILINE)
     (folder / "a.yaml").write_text(text)

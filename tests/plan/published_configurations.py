@@ -265,4 +265,38 @@ PUBLISHED = {
             "patch_size": 14,
         },
     },
+    "google/siglip2-so400m-patch14-384": {
+        "architectures": ["SiglipModel"],
+        "initializer_factor": 1.0,
+        "model_type": "siglip",
+        "text_config": {
+            **{"hidden_size": 1152, "intermediate_size": 4304, "model_type": "siglip_text_model"},
+            **{"num_attention_heads": 16, "num_hidden_layers": 27, "vocab_size": 256000, "projection_size": 1152},
+        },
+        "torch_dtype": "float32",
+        "transformers_version": "4.49.0.dev0",
+        "vision_config": {
+            **{"hidden_size": 1152, "image_size": 384, "intermediate_size": 4304, "model_type": "siglip_vision_model"},
+            **{"num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14},
+        },
+    },
+    "google/siglip2-large-patch16-512": {
+        "architectures": ["SiglipModel"],
+        "initializer_factor": 1.0,
+        "model_type": "siglip",
+        "text_config": {
+            **{"attention_dropout": 0.0, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 1024},
+            **{"intermediate_size": 4096, "layer_norm_eps": 1e-06, "max_position_embeddings": 64},
+            **{"model_type": "siglip_text_model", "num_attention_heads": 16, "num_hidden_layers": 24},
+            **{"projection_size": 1024, "torch_dtype": "float32", "vocab_size": 256000},
+        },
+        "torch_dtype": "float32",
+        "transformers_version": "4.49.0.dev0",
+        "vision_config": {
+            **{"attention_dropout": 0.0, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 1024, "image_size": 512},
+            **{"intermediate_size": 4096, "layer_norm_eps": 1e-06, "model_type": "siglip_vision_model"},
+            **{"num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 24, "patch_size": 16},
+            **{"torch_dtype": "float32"},
+        },
+    },
 }

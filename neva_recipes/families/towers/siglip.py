@@ -1,9 +1,14 @@
-"""The vision towers of SigLIP (transformers: SiglipVisionConfig)."""
+"""The vision towers of SigLIP, and of SigLIP 2 with fixed resolution (transformers: SiglipVisionConfig for both)."""
 
 from neva_recipes.families.towers.clip import FIELDS, LAYER, NORM_AFTER
 from neva_recipes.families.vision import VisionFamily, tower_keys
 
 __all__ = ["SIGLIP"]
+
+_NAFLEX = (
+    "SigLIP 2 with NaFlex, whose images keep their shape and so have no fixed number of tokens: take a SigLIP 2 of "
+    "fixed resolution, such as google/siglip2-so400m-patch14-384"
+)
 
 SIGLIP = VisionFamily(
     name="siglip",
@@ -30,5 +35,6 @@ SIGLIP = VisionFamily(
     },
     layer=LAYER,
     after=NORM_AFTER,
+    refused={"siglip2": _NAFLEX, "siglip2_vision_model": _NAFLEX},
 )
 """The family of SigLIP."""

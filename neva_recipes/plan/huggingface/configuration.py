@@ -105,6 +105,8 @@ def _parse(fields: dict[str, object]) -> Configuration:
     for family in families():
         if isinstance(family, VisionFamily) and kind == family.whole_model_type:
             return _parse_whole_clip(family, architecture, fields)
+        if isinstance(family, VisionFamily) and kind in family.refused:
+            raise ValueError(f"model_type is {bare(kind)}: {family.refused[kind]}")
         if kind != family.model_type:
             continue
         if isinstance(family, LanguageFamily):
@@ -189,6 +191,8 @@ def _family_of(families: Iterable[_Family], kind: str, what: str) -> _Family:
     for family in families:
         if kind == family.model_type:
             return family
+        if isinstance(family, VisionFamily) and kind in family.refused:
+            raise ValueError(f"its {what} is a {bare(kind)}: {family.refused[kind]}")
         known.append(family.model_type)
     raise ValueError(f"its {what} is a {bare(kind)}: expected {' or '.join(known)}")
 
