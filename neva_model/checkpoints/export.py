@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neva_model.startup import prepare_command
+from neva_recipes.config import tokenizer_name
 from neva_recipes.storage.exports import require_new_directory
 
 __all__ = ["main"]
@@ -29,17 +30,26 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     require_new_directory(arguments.directory)
     prepare_command()
+    from neva_model.checkpoints.information import with_newest
+
+    def export(checkpoint: Path) -> Path:
+        _export(checkpoint, arguments.tokenizer, arguments.directory)
+        return checkpoint
+
+    print(f"wrote {arguments.directory} from {with_newest(arguments.run, export)}")
+    return 0
+
+
+def _export(checkpoint: Path, tokenizer: str | None, directory: Path) -> None:
     import torch
 
     from neva_model.checkpoints.huggingface.export import export_huggingface
-    from neva_model.checkpoints.information import saved_recipe
-    from neva_model.checkpoints.load import load_model
+    from neva_model.checkpoints.information import read_information
+    from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
+    from neva_model.checkpoints.weights import CheckpointWeights
 
-    loaded = load_model(arguments.run, arguments.tokenizer)
-    # On a CPU the model was loaded in fp32, but its weights are those that the training saved.
-    trained_in_bf16 = saved_recipe(loaded.source).precision.precision == "bf16"
-    dtype = torch.bfloat16 if trained_in_bf16 else torch.float32
-    model, recipe, tokenizer = loaded.model, loaded.recipe, loaded.tokenizer
-    export_huggingface(model, recipe, tokenizer, arguments.directory, dtype=dtype, checkpoint=loaded.source)
-    print(f"wrote {arguments.directory} from {loaded.source}")
-    return 0
+    recipe, _ = recipe_with_tokenizer(checkpoint, read_information(checkpoint), tokenizer)
+    weights = CheckpointWeights(checkpoint, recipe)
+    # Averaged weights are kept in fp32.
+    dtype = torch.bfloat16 if recipe.precision.precision == "bf16" else torch.float32
+    export_huggingface(weights, recipe, tokenizer_name(recipe), directory, dtype=dtype, checkpoint=checkpoint)

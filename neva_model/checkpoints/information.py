@@ -1,17 +1,19 @@
 """The information that a checkpoint directory holds about itself, and finding checkpoints."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from neva_recipes.config import CheckpointError, Recipe, build, load_recipe
+from neva_recipes.config import CheckpointError, Recipe, UserError, build, load_recipe
 from neva_recipes.plan.origins.checkpoints import is_checkpoint, model_differences
 from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints
 from neva_recipes.run_directory.standing import lacks_checkpoint
 from neva_recipes.storage.checkpoints import read_record, record_text, require_files
 from neva_recipes.storage.digests import digests_of
+from neva_recipes.terminal import tell
 
 __all__ = [
     "CheckpointInformation",
@@ -23,7 +25,10 @@ __all__ = [
     "recorded_information",
     "resolve_checkpoint",
     "saved_recipe",
+    "with_newest",
 ]
+
+_Used = TypeVar("_Used")
 
 Validation = Literal["due", "done"]
 """Whether the validation of a step is still due, or its results have been added to the checkpoint of the step."""
@@ -128,6 +133,29 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if (path / RECIPE_FILE).is_file():
         raise CheckpointError(f"{path}: {lacks_checkpoint(path)}")
     raise CheckpointError(f"{path}: neither a run directory nor a checkpoint: {INFORMATION_FILE} is missing")
+
+
+def with_newest(path: str | Path, use: Callable[[Path], _Used]) -> _Used:
+    """Return what a function makes of a run's newest checkpoint, or of a given checkpoint.
+
+    If the run removes its checkpoint meanwhile, the next newest one is taken.
+
+    Args:
+        path: The run or checkpoint.
+        use: The function.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
+    while True:
+        checkpoint = resolve_checkpoint(path)
+        try:
+            return use(checkpoint)
+        except UserError:
+            # A run that is still going removes checkpoints that newer ones have replaced.
+            if not is_gone(checkpoint, path):
+                raise
+            tell("note", f"{checkpoint} was removed by its run: taking the next")
 
 
 def is_gone(checkpoint: Path, named: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""Loads a trained model into one process, for chat, evaluation and export."""
+"""Loads a trained model into one process, for chat and evaluation."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ import torch
 
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
-from neva_model.checkpoints.information import is_gone, read_information, resolve_checkpoint, saved_recipe
-from neva_model.checkpoints.vocabulary import check_same_vocabulary
+from neva_model.checkpoints.information import read_information, with_newest
+from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 from neva_model.model import NevaModel, build_model, initialize_model_parallel
-from neva_model.tokenizers import Tokenizer, load_recipe_tokenizer
-from neva_recipes.config import DataError, ParallelConfig, PrecisionConfig, Recipe, UserError, tokenizer_name
-from neva_recipes.terminal import tell
+from neva_model.tokenizers import Tokenizer
+from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, tokenizer_name
 
 __all__ = ["LoadedModel", "initialize_single_process", "load_model"]
 
@@ -60,33 +59,12 @@ def load_model(path: str | Path, tokenizer: str | None = None) -> LoadedModel:
         CheckpointError: There is no such checkpoint, it is damaged, or its tokenizer has changed.
         DataError: Its tokenizer cannot be loaded.
     """
-    while True:
-        checkpoint = resolve_checkpoint(path)
-        try:
-            return _load(checkpoint, tokenizer)
-        except UserError:
-            # A run that is still going removes checkpoints that newer ones have replaced.
-            if not is_gone(checkpoint, path):
-                raise
-            tell("note", f"{checkpoint} was removed by its run: taking the next")
+    return with_newest(path, lambda checkpoint: _load(checkpoint, tokenizer))
 
 
 def _load(checkpoint: Path, tokenizer: str | None) -> LoadedModel:
     information = read_information(checkpoint)
-    saved = saved_recipe(checkpoint)
-    if tokenizer is not None:
-        saved = dataclasses.replace(saved, data=dataclasses.replace(saved.data, tokenizer=tokenizer))
-    words = None
-    if information.vocabulary_digest is not None:
-        try:
-            words = load_recipe_tokenizer(saved)
-        except DataError as error:
-            if tokenizer is not None:
-                raise
-            raise DataError(
-                f"{error}; data.tokenizer of {checkpoint} names it: --tokenizer PATH says where it is"
-            ) from None
-        check_same_vocabulary(checkpoint, information, saved, words, by_flag=True)
+    saved, words = recipe_with_tokenizer(checkpoint, information, tokenizer)
     initialize_single_process()
     recipe = _on_one_process(saved)
     model = build_model(recipe, pre_process=True, post_process=True)

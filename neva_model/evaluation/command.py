@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from neva_model.inference.options import conv_template_named
 from neva_model.log_width import log_width
+from neva_model.progress import ProgressLine
 from neva_model.startup import prepare_command
 from neva_recipes.config import (
     LlavaDataConfig,
@@ -37,7 +37,7 @@ from neva_recipes.run_directory.stages import stage_name
 from neva_recipes.sources.content import open_content
 from neva_recipes.storage.digests import digests_of, text_digest
 from neva_recipes.storage.exports import exported_checkpoint
-from neva_recipes.terminal import print_progress, tell
+from neva_recipes.terminal import tell
 
 if TYPE_CHECKING:
     from neva_model.evaluation.questions import Question
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["main", "run_directory_of"]
 
 _LONGEST_STEM = 40
-_SECONDS_BETWEEN_LINES = 10
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -302,27 +301,11 @@ def _answers(opened: "OpenModel", questions: Sequence["Question"], batch_size: i
     from neva_model.evaluation.report import is_right
 
     answers = [""] * len(questions)
-    right, progress = 0, _Progress(len(questions))
+    right, total, progress = 0, len(questions), ProgressLine()
     numbered = answer_questions(opened, questions, batch_size=batch_size)
     for done, (number, answer) in enumerate(numbered, start=1):
         answers[number] = answer
         right += is_right(answer, questions[number].reference)
-        progress.show(done, right)
+        line = f"{done:,} of {total:,} questions answered, {right / done:.2%} of them right"
+        progress.show(line, is_last=done == total)
     return answers
-
-
-class _Progress:
-    """Shows the progress of the evaluation: one changing line at a terminal, otherwise a line now and then."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._is_terminal = sys.stderr.isatty()
-        self._shown_at = time.monotonic()
-
-    def show(self, done: int, right: int) -> None:
-        now, finished = time.monotonic(), done == self._total
-        if not finished and now - self._shown_at < (0.2 if self._is_terminal else _SECONDS_BETWEEN_LINES):
-            return
-        self._shown_at = now
-        line = f"{done:,} of {self._total:,} questions answered, {right / done:.2%} of them right"
-        print_progress(line, is_last=finished)

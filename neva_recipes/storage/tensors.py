@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from neva_recipes.config import CheckpointError
 
-__all__ = ["CheckpointTensor", "checkpoint_tensors"]
+__all__ = ["CheckpointTensor", "TensorPiece", "checkpoint_tensors"]
 
 _METADATA = ".metadata"
 """The pickled table of `torch.distributed.checkpoint`: which tensors there are, and which file holds which piece."""
@@ -31,16 +31,34 @@ _TYPES = {
 """Types of PyTorch, and their names in safetensors."""
 
 
+class TensorPiece(NamedTuple):
+    """A part of a tensor, as one rank has saved it.
+
+    Attributes:
+        first: Where it begins in the tensor, in each dimension.
+        shape: Its shape.
+        file: Name of the file that holds it, as `torch.save` writes it.
+        place: First byte in the file, and number of bytes.
+    """
+
+    first: tuple[int, ...]
+    shape: tuple[int, ...]
+    file: str
+    place: tuple[int, int]
+
+
 class CheckpointTensor(NamedTuple):
     """A tensor of a checkpoint, as a whole: however many ranks have saved pieces of it.
 
     Attributes:
         dtype: Its type, as safetensors spells it.
         shape: Its shape; tensors of equal layers are saved as one, with the layers as the first dimension.
+        pieces: Where its values are.
     """
 
     dtype: str
     shape: tuple[int, ...]
+    pieces: tuple[TensorPiece, ...]
 
     @property
     def values(self) -> int:
@@ -61,7 +79,8 @@ def checkpoint_tensors(checkpoint: Path) -> dict[str, CheckpointTensor]:
         entries: Mapping[str, Any] = table.state["state_dict_metadata"]
         # What is no tensor (random states, counters) has no size.
         tensors = {str(name): entry.state for name, entry in entries.items() if "size" in entry.state}
-        return {name: _tensor(state) for name, state in sorted(tensors.items())}
+        places = _places(table.state["storage_data"])
+        return {name: _tensor(name, state, places) for name, state in sorted(tensors.items())}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: is missing: not a complete checkpoint") from None
     except OSError as error:
@@ -81,11 +100,32 @@ def checkpoint_tensors(checkpoint: Path) -> dict[str, CheckpointTensor]:
         raise CheckpointError(f"{path}: cannot be read as a table of tensors: {reason}") from None
 
 
-def _tensor(state: Mapping[str, Any]) -> CheckpointTensor:
+_Place = tuple[str, int, int]
+"""A file, the first byte in it, and the number of bytes."""
+
+
+def _places(stored: Mapping[Any, Any]) -> dict[tuple[str, tuple[int, ...]], _Place]:
+    """Return where each piece is, by the name of its tensor and where it begins in that."""
+    places = {}
+    for index, info in stored.items():
+        if (first := index.state.get("offset")) is not None:  # not of what is no tensor
+            place = tuple(info.state[name] for name in ("relative_path", "offset", "length"))
+            places[str(index.state["fqn"]), tuple(first)] = place
+    return places
+
+
+def _tensor(name: str, state: Mapping[str, Any], places: Mapping[Any, _Place]) -> CheckpointTensor:
     dtype, shape = state["properties"].state[0], state["size"]
     if not isinstance(dtype, str) or not all(isinstance(size, int) for size in shape):
         raise TypeError("a tensor without type and shape")
-    return CheckpointTensor(dtype, tuple(shape))
+    pieces = []
+    for chunk in state["chunks"]:
+        first, sizes = tuple(chunk.state["offsets"]), tuple(chunk.state["sizes"])
+        file, begin, length = places[name, first]
+        if Path(file).name != file or len(first) != len(shape) or len(sizes) != len(shape):
+            raise ValueError(f"a piece of {name} is in no file of the checkpoint")
+        pieces.append(TensorPiece(first, sizes, file, (int(begin), int(length))))
+    return CheckpointTensor(dtype, tuple(shape), tuple(pieces))
 
 
 class _Record:

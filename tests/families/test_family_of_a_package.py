@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM, SeedOssConfig, SeedOssForCausalLM
 
 from executors import find_run
 from neva_model.checkpoints.huggingface import load_pretrained
-from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.model import build_model
 from neva_recipes.plan import plan
 from neva_recipes.plan.checks import with_values
 from neva_recipes.run_directory.metrics import TRAIN_LOSS
 from tests.end_to_end.world import make_world, nemo_run
+from tests.exported_models import export_model
 from tests.families.packages import install
 
 ROWS = 320
@@ -75,7 +75,7 @@ def test_its_model_computes_what_transformers_computes_and_is_exported_as_it_cam
     logits = model(tokens, torch.arange(64).expand(2, -1))[..., :ROWS]
     assert (logits - oracle(input_ids=tokens).logits).abs().max() <= 1e-4
 
-    export_huggingface(model, recipe, str(world.tokenizer), tmp_path / "out")
+    export_model(model, recipe, str(world.tokenizer), tmp_path / "out")
     there, back = (load_file(path / "model.safetensors") for path in (seed_oss, tmp_path / "out"))
     assert there.keys() == back.keys()
     assert [name for name in there if not torch.equal(there[name], back[name][: len(there[name])])] == []

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from neva_model.checkpoints.huggingface import load_pretrained
-from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.inference.generate import generate
 from neva_model.inference.options import Sampling
@@ -21,6 +20,7 @@ from neva_recipes.config import CheckpointError, DataError
 from neva_recipes.plan import plan
 from neva_recipes.plan.checks import with_values
 from tests.end_to_end.world import make_world
+from tests.exported_models import export_model
 from tests.families.fused_models import ROWS, SHAPES, save
 from tests.sentencepiece_models import train_words
 
@@ -48,7 +48,7 @@ def test_its_model_computes_what_transformers_computes_and_comes_back(family, sh
     sampling = Sampling(max_new_tokens=16, temperature=0.0)
     assert [step[0] for step in generate(model, prompt, sampling=sampling, stop_token_ids=())] == expected.tolist()
 
-    export_huggingface(model, recipe, tokenizer, tmp_path / "back")
+    export_model(model, recipe, tokenizer, tmp_path / "back")
     there = {name: weight for name, weight in oracle.state_dict().items() if name != _tied(oracle)}
     back = load_file(tmp_path / "back" / "model.safetensors")
     assert there.keys() == back.keys()
@@ -73,7 +73,7 @@ def test_the_exported_directory_means_the_same_and_loads_without_a_warning(
     recipe = with_values(recipe_from_huggingface(tmp_path / "there"), {"precision.precision": "fp32"})
     model = build_model(recipe, pre_process=True, post_process=True).eval()
     load_pretrained(model, recipe)
-    export_huggingface(model, recipe, tokenizer, tmp_path / "back")
+    export_model(model, recipe, tokenizer, tmp_path / "back")
     capfd.readouterr()
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from neva_model.checkpoints.huggingface import load_pretrained
-from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.model import build_model
 from tests.end_to_end.world import make_world
+from tests.exported_models import export_model
 from tests.families.fused_models import ROWS, drawn, save
 from tests.model.model_cases import changed, llava_recipe
 
@@ -66,7 +66,7 @@ def test_one_of_transformers_is_read_and_written(family, shape, tokenizer, tmp_p
     model = loaded(recipe)
     assert_equal_logits(model, oracle, IMAGE_ROW)
 
-    export_huggingface(model, recipe, tokenizer, tmp_path / "back")
+    export_model(model, recipe, tokenizer, tmp_path / "back")
     again, loading = LlavaForConditionalGeneration.from_pretrained(tmp_path / "back", output_loading_info=True)
     assert not any(loading.values())
     ours, theirs = again.state_dict(), oracle.state_dict()
@@ -82,7 +82,7 @@ def test_an_internlm2_becomes_the_llama_of_a_llava(tokenizer, tmp_path):
     recipe = changed(llava_recipe({"model.vision.from_pretrained": None}), {"model.language": language})
     assert recipe.model.language.family == "internlm2"
     model = loaded(recipe)
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out")
+    export_model(model, recipe, tokenizer, tmp_path / "out")
     oracle, loading = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(loading.values())
     assert_equal_logits(model, oracle.eval(), oracle.config.image_token_index)
@@ -99,7 +99,7 @@ def test_a_gpt2_that_shares_its_embeddings_is_written_with_a_copy_of_them(tokeni
     assert language.share_embeddings_and_output_weights
     recipe = changed(llava_recipe(), {"model.language": language})
     model = loaded(recipe)
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out")
+    export_model(model, recipe, tokenizer, tmp_path / "out")
     oracle, loading = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(loading.values())
     assert_equal_logits(model, oracle.eval(), oracle.config.image_token_index)

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from neva_model.checkpoints.huggingface import load_pretrained
-from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.inference.generate import complete, generate
 from neva_model.inference.options import Sampling
 from neva_model.model import build_model
 from neva_recipes.plan import plan
 from neva_recipes.plan.huggingface.configuration import read_configuration
+from tests.exported_models import export_model
 from tests.model.model_cases import LANGUAGES, changed, hf_language, hf_llava, llava_recipe, pretrained, text_recipe
 from tests.sentencepiece_models import train_words
 
@@ -98,7 +98,7 @@ def test_it_computes_what_transformers_computes(family, shape, tmp_path):
 def test_an_export_is_the_directory_that_it_came_from(family, shape, tokenizer, tmp_path, warnings_of_transformers):
     hf_language(recipe_of(family, shape)).save_pretrained(tmp_path / "there")
     model, recipe = loaded(tmp_path / "there")
-    export_huggingface(model, recipe, tokenizer, tmp_path / "back")
+    export_model(model, recipe, tokenizer, tmp_path / "back")
     there, back = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "back"))
     assert there.keys() == back.keys()
     assert [name for name in there if not torch.equal(there[name], back[name])] == []
@@ -121,7 +121,7 @@ def test_a_llava_has_it_as_its_language_model(family, tokenizer, tmp_path):
     oracle = hf_llava(llava_recipe({**SIZES, "model.language.family": family}))
     oracle.save_pretrained(tmp_path / "there")
     model, recipe = loaded(tmp_path / "there")
-    export_huggingface(model, pretrained(recipe, tmp_path / "there"), tokenizer, tmp_path / "back")
+    export_model(model, pretrained(recipe, tmp_path / "there"), tokenizer, tmp_path / "back")
     there, back = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "back"))
     # Older releases of transformers and vLLM know the tower by this name.
     back = {re.sub(r"^vision_tower\.vision_model\.", "vision_tower.", name): tensor for name, tensor in back.items()}

@@ -52,7 +52,7 @@ def data(pictures, tmp_path):
     return "--data", tmp_path / "questions.json", "--image-folder", pictures
 
 
-@pytest.mark.parametrize("step", ["load_export_tokenizer", "save_file", "write_processor"])
+@pytest.mark.parametrize("step", ["load_export_tokenizer", "write_files", "write_processor"])
 def test_an_export_leaves_nothing(step, run, told, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface, step, interrupting(getattr(huggingface, step)))
     before = sorted(tmp_path.rglob("*"))

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Lla
 from neva_model.checkpoints.distributed import save_sharded, sharding_metadata
 from neva_model.checkpoints.export import main
 from neva_model.checkpoints.huggingface import load_pretrained
-from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.checkpoints.information import CheckpointInformation
 from neva_model.data import ImageProcessor, Turn, encode_prompt, get_template
@@ -23,6 +22,7 @@ from neva_model.model import build_model
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import CheckpointError, config, recipe_to_yaml
 from neva_recipes.families import image_length
+from tests.exported_models import export_model
 from tests.sentencepiece_models import train_words
 
 WORDS = [
@@ -97,7 +97,7 @@ def test_exported_model_is_the_same_in_transformers_and_back(shape, tokenizer, t
     recipe = recipe_of(SHAPES[shape])
     rows = recipe.model.language.vocab_size
     model = build_model(recipe, pre_process=True, post_process=True).eval()
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out", max_shard_size="20KB")
+    export_model(model, recipe, tokenizer, tmp_path / "out", max_shard_size="20KB")
     assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 3
 
     oracle, loading = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
@@ -119,7 +119,7 @@ def test_exported_model_is_the_same_in_transformers_and_back(shape, tokenizer, t
 def test_a_directory_can_be_opened_as_it_is(tokenizer, tmp_path):
     recipe = recipe_of({"data.image_aspect_ratio": "pad", "model.use_im_start_end": True})
     model = build_model(recipe, pre_process=True, post_process=True).eval()
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out")
+    export_model(model, recipe, tokenizer, tmp_path / "out")
     opened = recipe_from_huggingface(tmp_path / "out")
     assert image_length(opened.model.vision) == TOKENS_PER_IMAGE
     assert opened.data.image_aspect_ratio == "pad"
@@ -136,7 +136,7 @@ def test_a_directory_can_be_opened_as_it_is(tokenizer, tmp_path):
 def test_text_only_model_is_the_same_in_transformers_and_back(tokenizer, tmp_path):
     recipe = text_recipe({"model.language.vocab_size": ROWS, "precision.precision": "bf16"})
     model = build_model(recipe, pre_process=True, post_process=True).bfloat16().eval()
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out")
+    export_model(model, recipe, tokenizer, tmp_path / "out")
     oracle, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert oracle.dtype == torch.bfloat16
@@ -158,7 +158,7 @@ def test_text_only_model_is_the_same_in_transformers_and_back(tokenizer, tmp_pat
 def test_processor_makes_the_pixels_that_training_saw(aspect, tokenizer, tmp_path):
     recipe = recipe_of({"data.image_aspect_ratio": aspect})
     model = build_model(recipe, pre_process=True, post_process=True)
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out")
+    export_model(model, recipe, tokenizer, tmp_path / "out")
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     image = Image.radial_gradient("L").resize((90, 40)).convert("RGB")
     expected = ImageProcessor(recipe.model.vision, aspect)(image)
@@ -185,7 +185,7 @@ CHATS = {
 def test_chats_become_the_tokens_that_training_saw(template, borders, tokenizer, tmp_path):
     recipe = recipe_of({"data.conv_template": template, "model.use_im_start_end": borders})
     model = build_model(recipe, pre_process=True, post_process=True)
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out")
+    export_model(model, recipe, tokenizer, tmp_path / "out")
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     chat = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q1"}]},
@@ -245,7 +245,7 @@ def test_chat_templates_render_the_original_prompts(template, expected, tokenize
 
 def test_stop_tokens_and_image_positions_are_written(tokenizer, tmp_path):
     recipe = recipe_of({})
-    export_huggingface(build_model(recipe, pre_process=True, post_process=True), recipe, tokenizer, tmp_path / "out")
+    export_model(build_model(recipe, pre_process=True, post_process=True), recipe, tokenizer, tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["image_seq_length"] == TOKENS_PER_IMAGE
     assert config["architectures"] == ["LlavaForConditionalGeneration"]
@@ -256,12 +256,12 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tokenizer, tmp_pa
     recipe = recipe_of({"model.projector.mm_projector_type": "mlp3x_gelu"})
     model = build_model(recipe, pre_process=True, post_process=True)
     with pytest.raises(CheckpointError, match="mm_projector_type=mlp3x_gelu"):
-        export_huggingface(model, recipe, tokenizer, tmp_path / "three")
+        export_model(model, recipe, tokenizer, tmp_path / "three")
     recipe = recipe_of({})
     model = build_model(recipe, pre_process=True, post_process=True)
     (tmp_path / "taken").mkdir()
     with pytest.raises(CheckpointError, match=r"taken: exists already"):
-        export_huggingface(model, recipe, tokenizer, tmp_path / "taken")
+        export_model(model, recipe, tokenizer, tmp_path / "taken")
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name, reason in (
@@ -273,7 +273,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tokenizer, tmp_pa
     ):
         message = f"^{re.escape(str(tmp_path / name))}: {reason}$"
         with pytest.raises(CheckpointError, match=message):
-            export_huggingface(model, recipe, tokenizer, tmp_path / name)
+            export_model(model, recipe, tokenizer, tmp_path / name)
         # Nothing is loaded for it: there is no such run.
         with pytest.raises(CheckpointError, match=message):
             main([str(tmp_path / "no run"), str(tmp_path / name)])
@@ -285,7 +285,7 @@ def test_whoever_may_read_a_new_file_may_read_an_export(tokenizer, tmp_path):
     model = build_model(recipe, pre_process=True, post_process=True)
     before = os.umask(0o027)
     try:
-        export_huggingface(model, recipe, tokenizer, tmp_path / 'it\'s\n"ä" $x', max_shard_size="20KB")
+        export_model(model, recipe, tokenizer, tmp_path / 'it\'s\n"ä" $x', max_shard_size="20KB")
     finally:
         os.umask(before)
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / 'it\'s\n"ä" $x').iterdir()}

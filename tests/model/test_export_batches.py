@@ -9,8 +9,8 @@ from model_cases import llava_recipe
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration, pipeline
 
-from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.model import build_model
+from tests.exported_models import export_model
 
 COLOURS = ("red", "green", "blue")
 QUESTIONS = ("what is it?", "which colour is the larger digit, and is it odd or even? " * 2, "Q1")
@@ -24,7 +24,7 @@ def export(request, tmp_path_factory):
     changes = {"data.conv_template": KINDS[request.param], "model.language.max_position_embeddings": 1024}
     recipe = llava_recipe({"model.language.vocab_size": 440, **changes})
     model = build_model(recipe, pre_process=True, post_process=True)
-    export_huggingface(model, recipe, str(folder / "tokenizer"), folder / "model")
+    export_model(model, recipe, str(folder / "tokenizer"), folder / "model")
     return folder / "model"
 
 

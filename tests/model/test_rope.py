@@ -11,7 +11,6 @@ from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Phi3Config, 
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from neva_model.checkpoints.huggingface import load_pretrained
-from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.data.loading.collate import collate
 from neva_model.data.sample import Sample
@@ -22,6 +21,7 @@ from neva_model.model.rotary import rotary_frequencies
 from neva_recipes.config import CheckpointError, PrecisionConfig, RopeConfig
 from neva_recipes.families.rope import resolved_rope
 from neva_recipes.plan.checks import with_values
+from tests.exported_models import export_model
 from tests.sentencepiece_models import train_sentencepiece
 
 LONGEST = 48
@@ -188,7 +188,7 @@ def test_greedy_tokens_equal_those_of_transformers(pair, length):
 def test_an_export_means_the_same(pair, tokenizer, tmp_path):
     oracle, recipe, model = pair
     recipe = changed(recipe, {"model.language.from_pretrained": None})
-    export_huggingface(model, recipe, tokenizer, tmp_path / "out")
+    export_model(model, recipe, tokenizer, tmp_path / "out")
     there = AutoConfig.from_pretrained(tmp_path / "out")
     # Null is false, and is written as such.
     told = {key: False if value is None else value for key, value in oracle.config.rope_parameters.items()}
@@ -279,7 +279,7 @@ def test_phi_3_rotates_parts_of_heads(part, tokenizer, tmp_path):
     ours = complete(generate(model, tokens, sampling=Sampling(max_new_tokens=20), stop_token_ids=()), ())
     theirs = oracle.generate(tokens, max_new_tokens=20, do_sample=False, eos_token_id=None)
     assert ours == theirs[:, 17:].tolist()
-    export_huggingface(model, changed(recipe, {"model.language.from_pretrained": None}), tokenizer, tmp_path / "out")
+    export_model(model, changed(recipe, {"model.language.from_pretrained": None}), tokenizer, tmp_path / "out")
     there = AutoConfig.from_pretrained(tmp_path / "out")
     assert there.rope_parameters == oracle.config.rope_parameters
     if PARTS[part]["kind"] == "longrope":

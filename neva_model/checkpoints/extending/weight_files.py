@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 import torch
 
+from neva_model.checkpoints.huggingface.safetensors_files import INDEX_FILE, SINGLE_FILE, read_header, write_header
 from neva_recipes.config import PlainTable
 from neva_recipes.plan.huggingface import read_object
 
@@ -18,8 +18,6 @@ __all__ = ["LongerMatrix", "copy_weights"]
 
 _PIECE = 2**22
 """Bytes that are copied at once."""
-
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -48,32 +46,29 @@ def copy_weights(files: Collection[Path], target: Path, matrices: Mapping[str, L
     """
     for file in sorted(files):
         _copy(file, target / file.name, matrices)
-    source = next(iter(files)).parent / _INDEX
-    if source.is_file() and all(file.name != _SINGLE for file in files):
+    source = next(iter(files)).parent / INDEX_FILE
+    if source.is_file() and all(file.name != SINGLE_FILE for file in files):
         index = read_object(source, "an index of weight files")
         before, after = _sizes(files), _sizes(target / file.name for file in files)
         for name, old, new in zip(("total_parameters", "total_size"), before, after, strict=True):
             # What an index counts beyond the tensors, such as weights that are tied, stays.
             if isinstance(count := (index.get("metadata") or {}).get(name), int):
                 index["metadata"][name] = count + new - old
-        (target / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (target / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _copy(file: Path, target: Path, matrices: Mapping[str, LongerMatrix]) -> None:
     with file.open("rb") as reading:
-        (length,) = struct.unpack("<Q", reading.read(8))
-        header = json.loads(reading.read(length))
+        header, first = read_header(reading)
         if not matrices.keys() & header.keys():
             shutil.copyfile(file, target)
             return
         longer, order = _longer_header(header, matrices)
-        text = json.dumps(longer, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
         with target.open("wb") as writing:
-            writing.write(struct.pack("<Q", len(text)) + text)
+            write_header(writing, longer)
             for name in order:
                 begin, end = header[name]["data_offsets"]
-                reading.seek(8 + length + begin)
+                reading.seek(first + begin)
                 start = writing.tell()
                 _copy_bytes(reading, writing, end - begin)
                 if name in matrices:
@@ -86,8 +81,7 @@ def _sizes(files: Iterable[Path]) -> tuple[int, int]:
     values = size = 0
     for file in files:
         with file.open("rb") as reading:
-            (length,) = struct.unpack("<Q", reading.read(8))
-            header = json.loads(reading.read(length))
+            header, _ = read_header(reading)
         entries = [entry for name, entry in header.items() if name != "__metadata__"]
         values += sum(math.prod(entry["shape"]) for entry in entries)
         size += sum(map(_bytes, entries))

@@ -1,26 +1,24 @@
 """Writes a trained model as a directory that transformers loads."""
 
-import json
-import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
-from huggingface_hub.serialization import StateDictSplit
-from safetensors.torch import save_file
 from transformers import AutoConfig, GenerationConfig, LlavaConfig, PretrainedConfig
 
-from neva_model.checkpoints.huggingface.language import split_parameter
+from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming
 from neva_model.checkpoints.huggingface.processor import (
     ExportedTokenizer,
     feature_select_strategy,
     load_export_tokenizer,
     write_processor,
 )
+from neva_model.checkpoints.huggingface.safetensors_files import split_over_files, write_files
 from neva_model.checkpoints.huggingface.training import recipe_trained_with
-from neva_model.model import NevaModel, global_parameters
+from neva_model.checkpoints.weights.names import Weights
 from neva_model.model.vision import tower_config
+from neva_model.progress import ByteProgress
 from neva_model.tokenizers import read_otherwise
 from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
 from neva_recipes.families import image_length, language_family
@@ -29,13 +27,11 @@ from neva_recipes.storage.exports import require_new_directory, write_digests
 from neva_recipes.storage.whole import written_whole
 from neva_recipes.terminal import tell
 
-__all__ = ["export_huggingface"]
-
-Tensors = dict[str, torch.Tensor]
+__all__ = ["export_huggingface", "write_weights"]
 
 
 def export_huggingface(
-    model: NevaModel,
+    weights: Weights,
     recipe: Recipe,
     tokenizer: str,
     directory: Path,
@@ -50,11 +46,11 @@ def export_huggingface(
     as `LlamaForCausalLM`. The directory gets its name only when it is complete.
 
     Args:
-        model: The model on one process.
+        weights: The weights of the model, which are read one at a time.
         recipe: Its recipe.
         tokenizer: Directory, hub name or SentencePiece file of its tokenizer.
         directory: Directory to write; must not exist yet.
-        dtype: Precision of the written weights; `None` means that of the model.
+        dtype: Type of the written weights; `None` means that of each weight.
         max_shard_size: Size above which weights are split over several files.
         checkpoint: The checkpoint of the model, which the directory will name; `None` if there is none.
 
@@ -66,12 +62,11 @@ def export_huggingface(
     require_new_directory(directory)
     if problem := why_not_exportable(recipe):
         raise CheckpointError(problem)
-    dtype = dtype or model.config.params_dtype
     exported = load_export_tokenizer(recipe, tokenizer)
     with written_whole(directory, "directory") as unfinished:
-        tensors = {name: weight.to(dtype).contiguous() for name, weight in _tensors(model, recipe, exported).items()}
-        _write_configuration(recipe, exported, dtype, unfinished)
-        _write_weights(tensors, unfinished, max_shard_size)
+        tensors = ExportedWeights(weights, recipe.model, _naming(recipe.model, exported), dtype)
+        _write_configuration(recipe, exported, dtype or _main_type(tensors), unfinished)
+        write_weights(tensors, unfinished, max_shard_size)
         write_processor(recipe, exported, unfinished)
         if (text := read_otherwise(unfinished, exported.tokenizer)) is not None:
             tell(
@@ -82,24 +77,36 @@ def export_huggingface(
         write_digests(unfinished, checkpoint, recipe_trained_with(recipe))
 
 
-@torch.no_grad()
-def _tensors(model: NevaModel, recipe: Recipe, exported: ExportedTokenizer) -> Tensors:
-    family = language_family(recipe.model.language).export
-    spelling = language_spellings(family)[0] if recipe.model.vision is None else LLAVA_SPELLING
-    tensors: Tensors = {}
-    for name, parameter in global_parameters(model.language):
-        tensors |= split_parameter(name, parameter.cpu(), recipe.model.language, spelling)
-    embedding, head = f"{spelling.body}{family.embedding_tensor}", f"{spelling.head}{family.head_tensor}"
-    if head not in tensors and not _is_tied(recipe.model):
-        tensors[head] = tensors[embedding].clone()
-    for name in (embedding, head):
-        if name in tensors:
-            tensors[name] = _with_all_rows(tensors[name], exported.rows)
-    if model.vision is None or model.projector is None:
-        return tensors
-    # The names in published LLaVA directories, which every release of transformers and vLLM reads.
-    tensors |= {f"vision_tower.vision_model.{name}": weight.cpu() for name, weight in model.vision.state_dict().items()}
-    return tensors | _projector_tensors(model.projector)
+def _naming(model: ModelConfig, exported: ExportedTokenizer) -> Naming:
+    family = language_family(model.language).export
+    return Naming(
+        family=family,
+        language=language_spellings(family)[0] if model.vision is None else LLAVA_SPELLING,
+        # The names in published LLaVA directories, which every release of transformers and vLLM reads.
+        vision=None if model.vision is None else "vision_tower.vision_model.",
+        projector="multi_modal_projector.",
+        has_output=not _is_tied(model),
+        rows=max(model.language.vocab_size, exported.rows),
+    )
+
+
+def _main_type(tensors: ExportedWeights) -> torch.dtype:
+    """Return the type of most values, which config.json names."""
+    sizes: Counter[torch.dtype] = Counter()
+    for spec in tensors.specs.values():
+        sizes[spec.dtype] += spec.bytes
+    return sizes.most_common(1)[0][0]
+
+
+def write_weights(tensors: ExportedWeights, directory: Path, max_shard_size: str) -> None:
+    """Write the tensors of an export, and show how far it is.
+
+    Raises:
+        OSError: A file cannot be written.
+        CheckpointError: A weight cannot be read.
+    """
+    progress = ByteProgress(sum(spec.bytes for spec in tensors.specs.values()))
+    write_files(tensors.specs, split_over_files(tensors.specs, max_shard_size), tensors, directory, progress.add)
 
 
 def _is_tied(model: ModelConfig) -> bool:
@@ -111,42 +118,6 @@ def _is_tied(model: ModelConfig) -> bool:
     family = language_family(language).export
     can_be = model.vision is None or family.embedding_tensor == "embed_tokens.weight"
     return language.share_embeddings_and_output_weights and can_be
-
-
-def _with_all_rows(weight: torch.Tensor, rows: int) -> torch.Tensor:
-    """Return a vocabulary matrix with a row for every token, including tokens that only serve transformers.
-
-    A new row is the mean of the other rows, so its logit is never the largest, and greedy decoding never picks it.
-    """
-    new = max(rows - len(weight), 0)  # a model may have rows to spare
-    return torch.cat([weight, weight.float().mean(0, keepdim=True).to(weight.dtype).expand(new, -1)])
-
-
-def _projector_tensors(projector: torch.nn.Module) -> Tensors:
-    linears = [module for module in projector.modules() if isinstance(module, torch.nn.Linear)]
-    weights = [(linear.weight.cpu(), linear.bias.cpu()) for linear in linears]
-    if len(weights) == 1:
-        # A linear projector becomes two layers without an activation; the second is an identity.
-        width = weights[0][0].shape[0]
-        weights.append((torch.eye(width), torch.zeros(width)))
-    return {
-        f"multi_modal_projector.linear_{number}.{kind}": tensor
-        for number, layer in enumerate(weights, start=1)
-        for kind, tensor in zip(("weight", "bias"), layer, strict=True)
-    }
-
-
-def _write_weights(tensors: Tensors, directory: Path, max_shard_size: str) -> None:
-    split: StateDictSplit = split_torch_state_dict_into_shards(
-        tensors, filename_pattern="model{suffix}.safetensors", max_shard_size=max_shard_size
-    )
-    for file, names in split.filename_to_tensors.items():
-        save_file({name: tensors[name] for name in names}, directory / file, metadata={"format": "pt"})
-        # safetensors makes its files readable only for the owner, whatever the umask; serving may need more.
-        shutil.copymode(directory / "config.json", directory / file)
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_configuration(recipe: Recipe, exported: ExportedTokenizer, dtype: torch.dtype, directory: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from neva_model.checkpoints.huggingface.files import WeightFiles
 from neva_recipes.config import LanguageConfig
 from neva_recipes.families import Layout, Weight, language_family
-from neva_recipes.families.language import sizes_of
+from neva_recipes.families.language import LanguageFamily, sizes_of
 from neva_recipes.families.tensors import Part
 from neva_recipes.plan.huggingface import LanguageSpelling, core_weight
 
@@ -113,6 +113,8 @@ class LanguageReader:
         return self.files.read(name, rows=piece)
 
     def _columns(self, weight: Weight, name: str) -> torch.Tensor:
+        if self.size == 1 and not weight.transposed:
+            return self.files.read(name)
         share = self.files.shape(name)[0 if weight.transposed else 1] // self.size
         piece = slice(self.rank * share, (self.rank + 1) * share)
         return self.files.read(name, rows=piece).t() if weight.transposed else self.files.read(name, columns=piece)
@@ -136,9 +138,9 @@ def _interleave(parts: list[torch.Tensor], groups: int) -> torch.Tensor:
 
 
 def split_parameter(
-    name: str, weight: torch.Tensor, language: LanguageConfig, spelling: LanguageSpelling
+    name: str, weight: torch.Tensor, language: LanguageConfig, family: LanguageFamily, spelling: LanguageSpelling
 ) -> dict[str, torch.Tensor]:
-    """Return the Hugging Face tensors of one whole parameter of Core, as the family that it is exported as has them.
+    """Return the Hugging Face tensors of one whole parameter of Core.
 
     Padding rows of the vocabulary are left out.
 
@@ -146,9 +148,9 @@ def split_parameter(
         name: Core's name, with layers counted over the whole model.
         weight: The parameter of a model on one tensor-parallel rank.
         language: The recipe's language model.
+        family: The family whose tensors they are to be: its own, or that which it is exported as.
         spelling: How the tensors are to be named.
     """
-    family = language_family(language).export
     declared, names = core_weight(family, name, spelling)
     pieces: dict[int, list[torch.Tensor]] = {}
     for tensor, rows in zip(_numbers(declared), _split(declared, weight, language), strict=True):

@@ -16,8 +16,10 @@ from neva_recipes.plan.huggingface.names import (
     core_weight,
     language_spellings,
     projector_names,
+    vision_tensors,
 )
 from neva_recipes.plan.huggingface.parts import language_fields, tower_fields, tower_fields_of
+from neva_recipes.plan.huggingface.tensors import StoredTensor
 from neva_recipes.plan.huggingface.tower import tower_directory
 from neva_recipes.plan.huggingface.vocabulary import VocabularyRows, vocabulary_rows
 
@@ -27,6 +29,7 @@ __all__ = [
     "Directory",
     "LanguageSpelling",
     "Mismatch",
+    "StoredTensor",
     "VocabularyRows",
     "cached_models",
     "compare_part",
@@ -45,6 +48,7 @@ __all__ = [
     "tower_directory",
     "tower_fields",
     "tower_fields_of",
+    "vision_tensors",
     "vocabulary_rows",
     "why_not_exportable",
 ]
