@@ -1,10 +1,11 @@
-"""Loads a trained model into one process, for chat and evaluation."""
+"""Loads a trained model for chat, evaluation and generation, into one process or divided over several."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from megatron.core import parallel_state
 
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
@@ -12,9 +13,13 @@ from neva_model.checkpoints.information import read_information, with_newest
 from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 from neva_model.model import NevaModel, build_model, initialize_model_parallel
 from neva_model.tokenizers import Tokenizer
-from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, tokenizer_name
+from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, RecipeError, tokenizer_name
+from neva_recipes.plan import check_recipe
 
-__all__ = ["LoadedModel", "initialize_single_process", "load_model"]
+__all__ = ["LoadedModel", "divided", "initialize_single_process", "load_model", "own_share"]
+
+_WHOLE = ParallelConfig()
+"""The layout of a model that is whole in one process."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,8 @@ class LoadedModel:
     """A model in evaluation mode.
 
     Attributes:
-        model: The whole model, on the GPU if there is one.
-        recipe: The recipe it was trained with, with the layout set to one process.
+        model: The model, or this rank's share of it, on the GPU if there is one.
+        recipe: The recipe it was trained with, with the layout that it has here.
         tokenizer: Directory or name of its tokenizer.
         words: The tokenizer, if it was loaded to check it; `None` if the checkpoint has nothing to check it against.
         source: The checkpoint it was loaded from.
@@ -46,28 +51,29 @@ def initialize_single_process() -> None:
     initialize_model_parallel(ParallelConfig(), seed=1234)
 
 
-def load_model(path: str | Path, tokenizer: str | None = None) -> LoadedModel:
-    """Load a run's newest checkpoint, or a given checkpoint, into this process; averaged weights if it has them.
+def load_model(path: str | Path, tokenizer: str | None = None, parallel: ParallelConfig = _WHOLE) -> LoadedModel:
+    """Load a run's newest checkpoint, or a given checkpoint; averaged weights if it has them.
 
     If the run removes its checkpoint meanwhile, the next newest one is loaded.
 
     Args:
         path: The run or checkpoint.
         tokenizer: Where its tokenizer is now; `None` means where it was in training.
+        parallel: How the model is divided over the processes, whose groups then exist already.
 
     Raises:
         CheckpointError: There is no such checkpoint, it is damaged, or its tokenizer has changed.
         DataError: Its tokenizer cannot be loaded.
     """
-    return with_newest(path, lambda checkpoint: _load(checkpoint, tokenizer))
+    return with_newest(path, lambda checkpoint: _load(checkpoint, tokenizer, parallel))
 
 
-def _load(checkpoint: Path, tokenizer: str | None) -> LoadedModel:
+def _load(checkpoint: Path, tokenizer: str | None, parallel: ParallelConfig) -> LoadedModel:
     information = read_information(checkpoint)
     saved, words = recipe_with_tokenizer(checkpoint, information, tokenizer)
     initialize_single_process()
-    recipe = _on_one_process(saved)
-    model = build_model(recipe, pre_process=True, post_process=True)
+    recipe = divided(saved, parallel)
+    model = own_share(recipe)
     shards = model.sharded_state_dict(metadata=sharding_metadata())
     if information.has_average:
         averages = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
@@ -79,8 +85,27 @@ def _load(checkpoint: Path, tokenizer: str | None) -> LoadedModel:
     return LoadedModel(model, recipe, tokenizer_name(recipe), words, checkpoint)
 
 
-def _on_one_process(recipe: Recipe) -> Recipe:
-    """Return the recipe for one process, in a precision in which this machine can generate tokens: never FP8."""
-    trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=1)
+def divided(recipe: Recipe, parallel: ParallelConfig) -> Recipe:
+    """Return the recipe for a layout, in a precision in which this machine can generate tokens: never FP8.
+
+    Raises:
+        RecipeError: The layout does not divide the model.
+    """
+    processes = parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size
+    trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=processes)
     precision = PrecisionConfig(precision=recipe.precision.precision if torch.cuda.is_available() else "fp32")
-    return dataclasses.replace(recipe, parallel=ParallelConfig(), trainer=trainer, precision=precision)
+    here = dataclasses.replace(recipe, parallel=parallel, trainer=trainer, precision=precision)
+    for finding in check_recipe(here) if processes > 1 else ():
+        if finding.severity == "error" and any(path.startswith("parallel.") for path in finding.fields):
+            sizes = f"--tp={parallel.tensor_model_parallel_size} --pp={parallel.pipeline_model_parallel_size}"
+            raise RecipeError(f"{sizes}: {finding.message}")
+    return here
+
+
+def own_share(recipe: Recipe) -> NevaModel:
+    """Return this rank's share of a recipe's model with its initial weights."""
+    return build_model(
+        recipe,
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
+    )

@@ -6,6 +6,7 @@ import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 
 from neva_model.inference.options import Sampling
+from neva_model.inference.stages import agree, run_stage
 from neva_model.model import NevaModel
 from neva_recipes.families.rope import cache_lasts_until
 from neva_recipes.prompts.questions import require_room
@@ -53,47 +54,66 @@ def generate(
     sampling: Sampling,
     stop_token_ids: Collection[int],
     image_features: torch.Tensor | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield the next token of every row, step by step.
 
-    A row ends after its first stop token; the others go on until all have ended, `sampling.max_new_tokens` are
-    generated, or the model's sequence limit is reached. The model must be whole in this process and in evaluation mode.
+    A row ends after its first stop token; the others go on until all have ended, have `sampling.max_new_tokens` new
+    tokens, or have reached the model's sequence limit. The model must be in evaluation mode. It may be divided over
+    tensor- and pipeline-parallel ranks, which all must call this with the same arguments, and get the same tokens.
+
+    Rows of unequal length are read to the end of the shortest prompt; then each step reads one token of every row, the
+    next one of a longer prompt or the one just chosen. So no row is padded, and its positions are those that it has
+    alone.
 
     Args:
-        model: The model.
-        tokens: Prompts of equal length `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
-        images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row.
+        model: The model, or this rank's share of it.
+        tokens: Prompts `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image. What is behind the end
+            of a shorter prompt is not used.
+        images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row. Only for
+            prompts of equal length.
         sampling: How tokens are chosen, and the most tokens of a row, including the stop token.
         stop_token_ids: Tokens that end a row.
         image_features: The result of `NevaModel.image_features` for the images, in place of the images.
+        lengths: Length of each prompt; `None` means that all fill their rows.
 
     Yields:
-        One entry per row: its next token, the stop token included, or `None` once the row has ended.
+        One entry per row: its next token, the stop token included, or `None` once the row has ended, or while its
+        prompt is being read.
 
     Raises:
         DataError: The prompts leave no room for an answer.
     """
     assert not model.training, "generation needs the model in evaluation mode"
-    batch, length = tokens.shape
-    check_length(model, length)
+    batch, width = tokens.shape
+    starts = [width] * batch if lengths is None else list(lengths)
+    check_length(model, max(starts))
     device = next(model.parameters()).device
     generator, stops, ended = _generator(sampling.seed, device), frozenset(stop_token_ids), [False] * batch
-    steps = min(sampling.max_new_tokens, sequence_limit(model) - length)
-    context, whole = StaticInferenceContext(batch, length + steps), tokens.to(device)
-    if image_features is None and images is not None and len(images) > 0:
+    limit = sequence_limit(model)
+    ends = [min(start + sampling.max_new_tokens, limit) for start in starts]
+    context, given = StaticInferenceContext(batch, max(ends)), tokens.to(device)
+    whole, prompts_end = given[:, : min(starts)], torch.tensor(starts, device=device)
+    if image_features is None and images is not None and len(images) > 0 and model.pre_process:
         image_features = image_features_of(model, images)
     longest = cache_lasts_until(model.model_config.language)
-    for _ in range(steps):
-        if longest is not None and 0 < context.sequence_len_offset <= longest < whole.shape[1]:
-            context = StaticInferenceContext(batch, length + steps)  # its keys cannot serve so long a sequence
+    while not all(ended):
+        length = whole.shape[1]
+        if longest is not None and 0 < context.sequence_len_offset <= longest < length:
+            context = StaticInferenceContext(batch, max(ends))  # its keys cannot serve so long a sequence
         cached = context.sequence_len_offset
         logits = _next_logits(model, whole[:, cached:], None if cached else image_features, context)
-        chosen = choose_tokens(logits, sampling, generator)
-        step = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]
+        chosen = agree(None if logits is None else choose_tokens(logits, sampling, generator), batch, device)
+        step = [
+            None if done or length < start else token
+            for done, start, token in zip(ended, starts, chosen.tolist(), strict=True)
+        ]
         yield step
-        ended = [done or token in stops for done, token in zip(ended, step, strict=True)]
-        if all(ended):
-            return
+        ended = [
+            done or token in stops or length + 1 >= end for done, token, end in zip(ended, step, ends, strict=True)
+        ]
+        if length < width:
+            chosen = torch.where(prompts_end > length, given[:, length], chosen)
         whole = torch.cat([whole, chosen[:, None]], dim=1)
 
 
@@ -108,14 +128,13 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
 
 def _next_logits(
     model: NevaModel, tokens: torch.Tensor, image_features: torch.Tensor | None, context: StaticInferenceContext
-) -> torch.Tensor:
-    """Return the logits `[batch, vocabulary without padding]` after the tokens, which are added to the cache."""
-    batch, length = tokens.shape
-    start = context.sequence_len_offset
-    positions = torch.arange(start, start + length, device=tokens.device).expand(batch, length)
-    logits = model(tokens, positions, image_features=image_features, inference_context=context)
-    context.increment_sequence_len_offset(length)
-    return logits[:, -1, : model.language.unpadded_vocab_size].float()
+) -> torch.Tensor | None:
+    """Return the logits `[batch, vocabulary without padding]` after the tokens, which are added to the cache.
+
+    Only the last pipeline stage has logits; others return `None`.
+    """
+    output = run_stage(model, tokens, image_features, context)
+    return None if output is None else output[:, -1, : model.language.unpadded_vocab_size].float()
 
 
 def choose_tokens(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Opens a model that a user names: a run, a checkpoint, or a Hugging Face directory."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -10,11 +9,11 @@ import torch
 from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.checkpoints.huggingface.training import directory_trained_with, recipe_trained_with
-from neva_model.checkpoints.load import LoadedModel, initialize_single_process, load_model
+from neva_model.checkpoints.load import LoadedModel, divided, initialize_single_process, load_model, own_share
 from neva_model.data.images.reading import ImageProcessor
-from neva_model.model import NevaModel, build_model
+from neva_model.model import NevaModel
 from neva_model.tokenizers import Tokenizer, load_recipe_tokenizer, load_tokenizer
-from neva_recipes.config import ConvTemplate, LlavaDataConfig, PrecisionConfig, Recipe, UserError
+from neva_recipes.config import ConvTemplate, LlavaDataConfig, ParallelConfig, Recipe, UserError
 from neva_recipes.families import image_length, language_family
 from neva_recipes.plan.huggingface import open_directory
 from neva_recipes.prompts.encoding import check_template
@@ -27,13 +26,16 @@ __all__ = ["OpenModel", "open_model", "tell_of_template"]
 _USUAL_TEMPLATE = "v1"
 """Template for a Hugging Face directory that names none and whose family has none; most LLaVA models use it."""
 
+_WHOLE = ParallelConfig()
+"""The layout of a model that is whole in one process."""
+
 
 @dataclass(frozen=True)
 class OpenModel:
     """A model ready to answer, with everything that turns text and images into its input.
 
     Attributes:
-        model: The model, in evaluation mode.
+        model: The model, or this rank's share of it, in evaluation mode.
         recipe: The recipe it was trained with, or the one made from its directory.
         tokenizer: Its tokenizer.
         template: Its conversation template; `None` for a model that only continues text.
@@ -57,7 +59,12 @@ class OpenModel:
         return image_length(vision) if vision is not None else 0
 
 
-def open_model(path: str | Path, conv_template: ConvTemplate | None = None, tokenizer: str | None = None) -> OpenModel:
+def open_model(
+    path: str | Path,
+    conv_template: ConvTemplate | None = None,
+    tokenizer: str | None = None,
+    parallel: ParallelConfig = _WHOLE,
+) -> OpenModel:
     """Load a model with its tokenizer, template and image processor.
 
     Args:
@@ -67,6 +74,7 @@ def open_model(path: str | Path, conv_template: ConvTemplate | None = None, toke
             does `None` after training on plain text.
         tokenizer: Where the tokenizer of the training is now; `None` means where it was. Not for a Hugging Face
             directory, which has its own.
+        parallel: How the model is divided over the processes, whose groups then exist already.
 
     Raises:
         UserError: The model, its tokenizer or its image processor cannot be used.
@@ -77,11 +85,11 @@ def open_model(path: str | Path, conv_template: ConvTemplate | None = None, toke
         # transformers also reads config.json for the tokenizer, and its error messages are different.
         open_directory(Path(path))
         # The tokenizer comes before the model, since it may have tokens without rows in the model.
-        loaded = _load_huggingface(Path(path), load_tokenizer(str(path), vocab_size=None))
+        loaded = _load_huggingface(Path(path), load_tokenizer(str(path), vocab_size=None), parallel)
         words = load_recipe_tokenizer(loaded.recipe)
         trained = directory_trained_with(Path(path), loaded.recipe, words)
     else:
-        loaded = load_model(path, tokenizer)
+        loaded = load_model(path, tokenizer, parallel)
         words = loaded.words or load_recipe_tokenizer(loaded.recipe)
         trained = recipe_trained_with(loaded.recipe)
     recipe = loaded.recipe
@@ -130,12 +138,10 @@ def _template(recipe: Recipe, asked: ConvTemplate | None, trained: TrainedWith |
     return get_template(cast(ConvTemplate, name))
 
 
-def _load_huggingface(directory: Path, tokenizer: Tokenizer) -> LoadedModel:
-    recipe = recipe_from_huggingface(directory, tokens=tokenizer.vocab_size)
-    if not torch.cuda.is_available():
-        recipe = dataclasses.replace(recipe, precision=PrecisionConfig(precision="fp32"))
+def _load_huggingface(directory: Path, tokenizer: Tokenizer, parallel: ParallelConfig) -> LoadedModel:
     initialize_single_process()
-    model = build_model(recipe, pre_process=True, post_process=True)
+    recipe = divided(recipe_from_huggingface(directory, tokens=tokenizer.vocab_size), parallel)
+    model = own_share(recipe)
     load_pretrained(model, recipe, tokenizer)
     if torch.cuda.is_available():
         model.to(device="cuda", dtype=model.config.params_dtype)

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "inspect": ("models.inspect", "inspect_command", "what a model on the disk is, and what it is good for"),
     "diff": ("compare", "diff_command", "what is different between recipes or runs"),
     "chat": ("models.tools", "chat_command", "ask a trained model about images"),
+    "generate": ("models.tools", "generate_command", "continue texts with a trained model"),
     "evaluate": ("models.tools", "evaluate_command", "measure a trained model on held-out data"),
     "export": ("models.tools", "export_command", "write a trained model as a Hugging Face directory"),
     "tokenizer": ("tokenizers.command", "tokenizer_command", "train, merge, compare and check tokenizers"),

@@ -35,8 +35,8 @@ COMMAND_WORDS: Mapping[str, tuple[str, ...]] = {
     "compare": ("diff",),
     "eval": ("evaluate",),
     "test": ("evaluate",),
-    "infer": ("chat",),
-    "generate": ("chat",),
+    "infer": ("chat", "generate"),
+    "complete": ("generate",),
     "convert": ("export", "import-nemo"),
     "check": ("verify",),
 }

@@ -104,6 +104,12 @@ def llama_run(llama, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def llama_of_four_layers(tokenizers_by_kind):
+    """One that can be divided over two stages of a pipeline."""
+    return tiny_models.make_llama(tokenizers_by_kind["sentencepiece"].vocab_size, num_hidden_layers=4)
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """Image files that differ, one of them not square."""
     folder = tmp_path_factory.mktemp("pictures of two kinds")

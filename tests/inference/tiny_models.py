@@ -24,12 +24,12 @@ END_TOKEN = 2
 BYTE_TOKENS = slice(3, 259)
 
 
-def llama_config(vocab_size):
+def llama_config(vocab_size, num_hidden_layers=3):
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=64,
         intermediate_size=96,
-        num_hidden_layers=3,
+        num_hidden_layers=num_hidden_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=SEQUENCE_LIMIT,
@@ -75,8 +75,8 @@ def make_llava(tokenizer_size):
     )
 
 
-def make_llama(tokenizer_size):
-    return draw_weights(LlamaForCausalLM(llama_config(tokenizer_size)))
+def make_llama(tokenizer_size, **sizes):
+    return draw_weights(LlamaForCausalLM(llama_config(tokenizer_size, **sizes)))
 
 
 def save_directory(model, tokenizer, directory: Path, *, with_images):

@@ -1,4 +1,4 @@
-"""Uses a trained model: `nemo-run chat`, `evaluate` and `export`.
+"""Uses a trained model: `nemo-run chat`, `generate`, `evaluate` and `export`.
 
 The tools themselves need torch and are in `neva_model`; each is imported only when it is about to run. Their command
 lines are defined here, so that help and error messages come at once.
@@ -10,13 +10,13 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from neva_recipes.cli._chosen import choose_run
 from neva_recipes.cli.arguments import StrictParser, UsageError, add_runs_dir, number, path_argument, whole_number
-from neva_recipes.config import RunError, expand_path, listed_paths, path_is
+from neva_recipes.config import Positive, RunError, expand_path, listed_paths, path_is
 from neva_recipes.interruption import tell_of_interruption, uninterrupted
 from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.origins.unfinished import unfinished_note
@@ -25,7 +25,15 @@ from neva_recipes.run_directory.stages import TOOL_FILE
 from neva_recipes.storage.exports import unfinished_export
 from neva_recipes.terminal import tell
 
-__all__ = ["chat_command", "evaluate_command", "export_command", "model_path", "require_single", "tool_command"]
+__all__ = [
+    "chat_command",
+    "evaluate_command",
+    "export_command",
+    "generate_command",
+    "model_path",
+    "require_single",
+    "tool_command",
+]
 
 _EVALUATION, _EXPORT = "neva_model.evaluation", "neva_model.checkpoints.export"
 
@@ -39,11 +47,7 @@ def chat_command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--prompt", metavar="TEXT", help="ask this, print the answer, and end")
     parser.add_argument("--conv-template", metavar="NAME", help="template (that of the training)")
-    parser.add_argument("--temperature", metavar="T", type=number, help="0 takes the likeliest token (0)")
-    parser.add_argument("--top-p", metavar="P", type=number, help="sample among the likeliest tokens of this share")
-    parser.add_argument("--top-k", metavar="K", type=whole_number, help="sample among this many likeliest tokens")
-    parser.add_argument("--max-new-tokens", metavar="N", type=whole_number, help="longest answer, in tokens (512)")
-    parser.add_argument("--seed", metavar="N", type=whole_number, help="seed of the sampling")
+    _add_sampling(parser, max_new_tokens=512)
     arguments = parser.parse(argv)
     # Whoever gives two images wants both seen; of other flags the last one counts, as in most commands.
     if arguments.image is not None:
@@ -51,6 +55,42 @@ def chat_command(argv: Sequence[str]) -> int:
             raise UsageError(f"{images.option_strings[0]} is given twice: chat talks about one image")
         (arguments.image,) = arguments.image
     return _call("neva_model.inference.chat", arguments)
+
+
+def generate_command(argv: Sequence[str]) -> int:
+    """Continue texts: `nemo-run generate RUN --prompt TEXT`."""
+    parser = StrictParser(
+        "nemo-run generate",
+        description="Continue texts as a model would: one on the terminal, several as JSON lines.",
+    )
+    _add_model(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", metavar="TEXT", action="append", help="text to continue; may be repeated")
+    source.add_argument(
+        "--prompts", metavar="FILE", type=path_argument, help='prompts: lines of text, or JSONL with "prompt"'
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", type=path_argument, help="JSON lines to write; must not exist yet (printed)"
+    )
+    parser.add_argument("--greedy", action="store_true", help="take the likeliest token (so without --temperature)")
+    _add_sampling(parser, max_new_tokens=100)
+    parser.add_argument(
+        "--add-bos",
+        action=argparse.BooleanOptionalAction,
+        help="put the token that begins a text first (as the tokenizer does)",
+    )
+    parser.add_argument("--batch-size", metavar="N", type=_positive, help="prompts continued at once (8)")
+    parser.add_argument("--tp", metavar="N", type=_positive, help="processes that share every layer (1)")
+    parser.add_argument("--pp", metavar="N", type=_positive, help="processes that hold consecutive layers (1)")
+    given = parser.parse(argv)
+    existed = given.output is not None and os.path.lexists(given.output)
+    try:
+        return _call("neva_model.inference.texts", given)
+    except KeyboardInterrupt:
+        has_written = given.output is not None and not existed and os.path.lexists(given.output)
+        kept = f": {given.output} holds what was done" if has_written else ""
+        tell_of_interruption(f"generate was interrupted{kept}")
+        return EXIT_CANCELLED
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
@@ -122,6 +162,20 @@ def tool_command(run_dir: Path) -> str | None:
     return command and shlex.join(["nemo-run", command, *tool["arguments"]])
 
 
+def _add_sampling(parser: StrictParser, *, max_new_tokens: int) -> None:
+    parser.add_argument("--temperature", metavar="T", type=number, help="0 takes the likeliest token (0)")
+    parser.add_argument("--top-p", metavar="P", type=number, help="sample among the likeliest tokens of this share")
+    parser.add_argument("--top-k", metavar="K", type=whole_number, help="sample among this many likeliest tokens")
+    parser.add_argument(
+        "--max-new-tokens", metavar="N", type=whole_number, help=f"longest answer, in tokens ({max_new_tokens})"
+    )
+    parser.add_argument("--seed", metavar="N", type=whole_number, help="seed of the sampling")
+
+
+def _positive(text: str) -> int:
+    return whole_number(text, Positive)
+
+
 def _add_model(
     parser: StrictParser, description: str = "name of a run, or a run, checkpoint or Hugging Face directory"
 ) -> None:
@@ -142,15 +196,24 @@ def _call(module: str, arguments: argparse.Namespace) -> int:
         tell("note", note)
     _require_files(given)
     named += [str(given.pop("directory"))] if "directory" in given else []
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    words = [word for name, value in given.items() for word in _words(f"--{name.replace('_', '-')}", value)]
     # A name may begin with a dash.
     code: int = importlib.import_module(module).main([*words, "--", *named])
     return code
 
 
+def _words(flag: str, value: object) -> Iterator[str]:
+    """Yield a flag as the user may have typed it."""
+    if isinstance(value, bool):
+        if value or flag == "--add-bos":
+            yield flag if value else flag.replace("--", "--no-", 1)
+    elif value is not None:
+        yield from (f"{flag}={each}" for each in (value if isinstance(value, list) else [value]))
+
+
 def _require_files(given: Mapping[str, Any]) -> None:
     """Raise `RunError` for the first file or folder that the command is to read and that is not there."""
-    for flag in ("data", "image", "image_folder"):
+    for flag in ("data", "image", "image_folder", "prompts"):
         named = given.get(flag)
         what = "folder" if flag == "image_folder" else "file"
         for path in [] if named is None else listed_paths(str(named)) if flag == "data" else [str(named)]:
