@@ -85,36 +85,69 @@ def generate(
         DataError: The prompts leave no room for an answer.
     """
     assert not model.training, "generation needs the model in evaluation mode"
-    batch, width = tokens.shape
-    starts = [width] * batch if lengths is None else list(lengths)
+    starts = [tokens.shape[1]] * tokens.shape[0] if lengths is None else list(lengths)
     check_length(model, max(starts))
     device = next(model.parameters()).device
-    generator, stops, ended = _generator(sampling.seed, device), frozenset(stop_token_ids), [False] * batch
-    limit = sequence_limit(model)
-    ends = [min(start + sampling.max_new_tokens, limit) for start in starts]
-    context, given = StaticInferenceContext(batch, max(ends)), tokens.to(device)
-    whole, prompts_end = given[:, : min(starts)], torch.tensor(starts, device=device)
+    generator, batch = _generator(sampling.seed, device), len(starts)
+    ends = [min(start + sampling.max_new_tokens, sequence_limit(model)) for start in starts]
+    rows, context = _Rows(tokens.to(device), starts, ends), StaticInferenceContext(batch, max(ends))
     if image_features is None and images is not None and len(images) > 0 and model.pre_process:
         image_features = image_features_of(model, images)
     longest = cache_lasts_until(model.model_config.language)
-    while not all(ended):
-        length = whole.shape[1]
-        if longest is not None and 0 < context.sequence_len_offset <= longest < length:
-            context = StaticInferenceContext(batch, max(ends))  # its keys cannot serve so long a sequence
-        cached = context.sequence_len_offset
-        logits = _next_logits(model, whole[:, cached:], None if cached else image_features, context)
+    while not rows.have_ended:
+        cached, length = context.sequence_len_offset, rows.read.shape[1]
+        if longest is not None and 0 < cached <= longest < length:
+            context, cached = StaticInferenceContext(batch, max(ends)), 0  # its keys cannot serve so long a sequence
+        logits = _next_logits(model, rows.read[:, cached:], None if cached else image_features, context)
         chosen = agree(None if logits is None else choose_tokens(logits, sampling, generator), batch, device)
+        yield rows.take(chosen, frozenset(stop_token_ids))
+
+
+class _Rows:
+    """Rows that are read and continued together.
+
+    Attributes:
+        read: The tokens of every row so far `[batch, length]`.
+    """
+
+    def __init__(self, prompts: torch.Tensor, starts: list[int], ends: list[int]) -> None:
+        """Begin with what all prompts have.
+
+        Args:
+            prompts: The prompts `[batch, longest]`.
+            starts: Length of each prompt.
+            ends: Length at which each row ends at last.
+        """
+        self.read = prompts[:, : min(starts)]
+        self._prompts = prompts
+        self._starts, self._ends = starts, ends
+        self._lengths = torch.tensor(starts, device=prompts.device)
+        self._ended = [False] * len(starts)
+
+    @property
+    def have_ended(self) -> bool:
+        return all(self._ended)
+
+    def take(self, chosen: torch.Tensor, stops: Collection[int]) -> list[int | None]:
+        """Add a token to every row, and return what is new: `None` in rows that have ended or are being read.
+
+        Args:
+            chosen: The next token of each row `[batch]`, if its prompt has ended.
+            stops: Tokens that end a row.
+        """
+        length = self.read.shape[1]
         step = [
-            None if done or length < start else token
-            for done, start, token in zip(ended, starts, chosen.tolist(), strict=True)
+            None if ended or length < start else token
+            for ended, start, token in zip(self._ended, self._starts, chosen.tolist(), strict=True)
         ]
-        yield step
-        ended = [
-            done or token in stops or length + 1 >= end for done, token, end in zip(ended, step, ends, strict=True)
+        self._ended = [
+            ended or token in stops or length + 1 >= end
+            for ended, token, end in zip(self._ended, step, self._ends, strict=True)
         ]
-        if length < width:
-            chosen = torch.where(prompts_end > length, given[:, length], chosen)
-        whole = torch.cat([whole, chosen[:, None]], dim=1)
+        if length < self._prompts.shape[1]:
+            chosen = torch.where(self._lengths > length, self._prompts[:, length], chosen)
+        self.read = torch.cat([self.read, chosen[:, None]], dim=1)
+        return step
 
 
 def _generator(seed: int | None, device: torch.device) -> torch.Generator:

@@ -26,7 +26,7 @@ def removing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Loading fails as it does when the newest checkpoint is superseded meanwhile; the names of what was tried."""
     tried: list[str] = []
 
-    def load_once(checkpoint: Path, tokenizer: str | None) -> Path:
+    def load_once(checkpoint: Path, *_: object) -> Path:
         tried.append(checkpoint.name)
         if len(tried) == 1:
             checkpoint.with_name("step-00000080").mkdir()
@@ -51,7 +51,7 @@ def test_a_checkpoint_that_was_named_is_not_replaced(run: Path, removing: list[s
 
 
 def test_damage_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(checkpoint: Path, tokenizer: str | None) -> None:
+    def refuse(checkpoint: Path, *_: object) -> None:
         raise CheckpointError(f"{checkpoint}: is damaged")
 
     monkeypatch.setattr(load, "_load", refuse)
