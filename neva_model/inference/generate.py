@@ -58,37 +58,31 @@ def generate(
 ) -> Iterator[list[int | None]]:
     """Yield the next token of every row, step by step.
 
-    A row ends after its first stop token; the others go on until all have ended, have `sampling.max_new_tokens` new
-    tokens, or have reached the model's sequence limit. The model must be in evaluation mode. It may be divided over
-    tensor- and pipeline-parallel ranks, which all must call this with the same arguments, and get the same tokens.
-
-    Rows of unequal length are read to the end of the shortest prompt; then each step reads one token of every row, the
-    next one of a longer prompt or the one just chosen. So no row is padded, and its positions are those that it has
-    alone.
+    A row ends after its first stop token, after `sampling.max_new_tokens`, or at the model's sequence limit. The model
+    must be in evaluation mode. It may be divided over tensor- and pipeline-parallel ranks, which all must call this
+    with the same arguments, and get the same tokens.
 
     Args:
         model: The model, or this rank's share of it.
-        tokens: Prompts `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image. What is behind the end
-            of a shorter prompt is not used.
+        tokens: Prompts `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
         images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row. Only for
             prompts of equal length.
         sampling: How tokens are chosen, and the most tokens of a row, including the stop token.
         stop_token_ids: Tokens that end a row.
         image_features: The result of `NevaModel.image_features` for the images, in place of the images.
-        lengths: Length of each prompt; `None` means that all fill their rows.
+        lengths: Length of each prompt, behind which its row is not used; `None` means that all fill their rows.
 
     Yields:
-        One entry per row: its next token, the stop token included, or `None` once the row has ended, or while its
-        prompt is being read.
+        One entry per row: its next token, the stop token included, or `None` where it has ended or is being read.
 
     Raises:
         DataError: The prompts leave no room for an answer.
     """
     assert not model.training, "generation needs the model in evaluation mode"
-    starts = [tokens.shape[1]] * tokens.shape[0] if lengths is None else list(lengths)
+    device, batch = next(model.parameters()).device, len(tokens)
+    generator = _generator(sampling.seed, device)
+    starts = [tokens.shape[1]] * batch if lengths is None else list(lengths)
     check_length(model, max(starts))
-    device = next(model.parameters()).device
-    generator, batch = _generator(sampling.seed, device), len(starts)
     ends = [min(start + sampling.max_new_tokens, sequence_limit(model)) for start in starts]
     rows, context = _Rows(tokens.to(device), starts, ends), StaticInferenceContext(batch, max(ends))
     if image_features is None and images is not None and len(images) > 0 and model.pre_process:
@@ -105,6 +99,9 @@ def generate(
 
 class _Rows:
     """Rows that are read and continued together.
+
+    Prompts are read to the end of the shortest; then each step reads one token of every row, the next one of a longer
+    prompt or the one just chosen. So no row is padded, and its positions are those that it has alone.
 
     Attributes:
         read: The tokens of every row so far `[batch, length]`.
