@@ -7,6 +7,7 @@ __all__ = [
     "CLIP_LARGE",
     "CLIP_TINY",
     "CLIP_VIT_LARGE",
+    "LLAMA_2",
     "LLAMA_2_CHAT",
     "LLAMA_SHAPES",
     "SIGLIP_TOWERS",
@@ -94,6 +95,8 @@ LLAMA_SHAPES: dict[LlamaSize, LlamaShape] = {
 
 VICUNA: dict[NevaSize, str] = {"7b": "lmsys/vicuna-7b-v1.5", "13b": "lmsys/vicuna-13b-v1.5"}
 
+LLAMA_2: dict[NevaSize, str] = {"7b": "meta-llama/Llama-2-7b-hf", "13b": "meta-llama/Llama-2-13b-hf"}
+
 LLAMA_2_CHAT: dict[NevaSize, str] = {
     "7b": "meta-llama/Llama-2-7b-chat-hf",
     "13b": "meta-llama/Llama-2-13b-chat-hf",
@@ -150,7 +153,7 @@ SIGLIP_TOWERS: dict[str, dict[str, Any]] = {
 """Fields of `VisionConfig`, by the names of SigLIP's and SigLIP 2's towers of fixed resolution on the hub."""
 
 _SIZES: dict[str, Iterable[LlamaSize]] = {
-    "gpt.pretrain": LLAMA_SHAPES,
+    **dict.fromkeys(("gpt.pretrain", "gpt.continue_pretrain"), LLAMA_SHAPES),
     **dict.fromkeys(("llava.pretrain", "llava.finetune"), LLAMA_SHAPES),
     **dict.fromkeys(("neva.pretrain", "neva.finetune"), LLAMA_2_CHAT),
 }
@@ -162,7 +165,7 @@ def hub_shape(name: str) -> Mapping[str, Any] | None:
 
     Its vocabulary and its positions are left out, since a recipe may use fewer of them.
     """
-    for language_models in (VICUNA, LLAMA_2_CHAT):
+    for language_models in (VICUNA, LLAMA_2, LLAMA_2_CHAT):
         for size, model in language_models.items():
             if model == name:
                 free = ("vocab_size", "max_position_embeddings")

@@ -22,6 +22,7 @@ class Rates(NamedTuple):
 
 RATES: dict[str, Rates] = {
     "gpt.pretrain": Rates(3e-4, tiny=1e-3),
+    "gpt.continue_pretrain": Rates(1.2e-4, tiny=1e-3),
     "llava.pretrain": Rates(1e-3, tiny=3e-3),
     "llava.finetune": Rates(2e-5, tiny=1e-3),
     "neva.pretrain": Rates(1e-3, tiny=3e-3),

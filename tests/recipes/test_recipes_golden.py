@@ -7,7 +7,7 @@ import pytest
 from neva_recipes import gpt, llava, neva
 from neva_recipes.config import build
 from neva_recipes.families import image_length
-from neva_recipes.plan import layout_of
+from neva_recipes.plan import check_recipe, layout_of
 
 # One row of the published table: field, llava.pretrain, llava.finetune. Both sizes share them.
 LLAVA = [
@@ -93,7 +93,12 @@ NEVA_TENSOR_PARALLEL = {"7b": 4, "13b": 8}
 FUNCTIONS = {"llava": (llava.pretrain, llava.finetune), "neva": (neva.pretrain, neva.finetune)}
 
 # The digits job: what was found to learn on a laptop. lr and steps of gpt.pretrain, llava.pretrain, llava.finetune.
-TINY = [(gpt.pretrain, 1e-3, 100), (llava.pretrain, 3e-3, 400), (llava.finetune, 1e-3, 800)]
+TINY = [
+    (gpt.pretrain, 1e-3, 100),
+    (gpt.continue_pretrain, 1e-3, 100),
+    (llava.pretrain, 3e-3, 400),
+    (llava.finetune, 1e-3, 800),
+]
 
 
 def read(node, path):
@@ -153,7 +158,7 @@ def test_tiny_is_the_digits_job(function, lr, steps):
     assert (recipe.optim.lr, recipe.trainer.max_steps, recipe.data.global_batch_size) == (lr, steps, 64)
     assert recipe.precision.precision == "fp32"
     assert layout_of(recipe).world_size == 1
-    if function is not gpt.pretrain:
+    if function not in (gpt.pretrain, gpt.continue_pretrain):
         vision = recipe.model.vision
         assert (vision.num_layers, vision.hidden_size, vision.image_size, vision.patch_size) == (4, 128, 56, 14)
         assert (image_length(vision), vision.vision_select_layer, vision.from_pretrained) == (16, -2, "random")
@@ -167,3 +172,22 @@ def test_llama_2_pretraining():
     assert (optim.lr, optim.min_lr, optim.warmup_steps, optim.weight_decay) == (3e-4, 3e-5, 2000, 0.1)
     assert (optim.adam_beta1, optim.adam_beta2, optim.adam_eps, optim.clip_grad) == (0.9, 0.95, 1e-5, 1.0)
     assert recipe.model.vision is None
+
+
+def test_continued_pretraining():
+    recipe = build(gpt.continue_pretrain("7b"))
+    optim, language = recipe.optim, recipe.model.language
+    assert language.from_pretrained == "meta-llama/Llama-2-7b-hf"
+    assert recipe.data.sequence_length * recipe.data.global_batch_size == 2 * 1024**2  # tokens of a step
+    assert (optim.lr, optim.min_lr, optim.warmup_ratio, optim.warmup_steps) == (1.2e-4, 1.2e-5, 0.01, None)
+    assert (optim.weight_decay, optim.adam_beta1, optim.adam_beta2, optim.clip_grad) == (0.1, 0.9, 0.95, 1.0)
+    assert (recipe.trainer.max_steps, recipe.trainer.max_epochs) == (None, 1)
+
+
+def test_continued_pretraining_from_random_weights_is_warned_of():
+    recipe = gpt.continue_pretrain("tiny")
+    codes = [finding.code for finding in check_recipe(build(recipe))]
+    assert "random-weights" in codes
+    recipe.model.language.from_pretrained = "random"
+    assert "random-weights" not in [finding.code for finding in check_recipe(build(recipe))]
+    assert "random-weights" not in [finding.code for finding in check_recipe(build(gpt.pretrain("tiny")))]

@@ -7,7 +7,14 @@ import pytest
 from neva_recipes.config import RecipeError, build
 from neva_recipes.registry import find_recipe, list_recipes
 
-BUILT_IN = ["llava.pretrain", "llava.finetune", "neva.pretrain", "neva.finetune", "gpt.pretrain"]
+BUILT_IN = [
+    "llava.pretrain",
+    "llava.finetune",
+    "neva.pretrain",
+    "neva.finetune",
+    "gpt.pretrain",
+    "gpt.continue_pretrain",
+]
 
 MINE = '''
 """Recipes of my own."""
@@ -102,7 +109,7 @@ def test_recipes_of_a_file(mine):
     names = [entry.name for entry in list_recipes(mine)]
     mine_names = ["digits", "needs", "broken", "wrong_type", "typed", "as_checkers_see_it"]
     assert names[: len(mine_names)] == [f"my recipes.{name}" for name in mine_names]
-    assert names[len(mine_names) : len(mine_names) + 5] == BUILT_IN
+    assert names[len(mine_names) : len(mine_names) + len(BUILT_IN)] == BUILT_IN
 
     digits = find_recipe("digits", mine)
     assert find_recipe("my recipes.digits", mine).name == digits.name

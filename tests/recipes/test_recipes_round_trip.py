@@ -20,7 +20,7 @@ from neva_recipes.config import (
     set_field,
 )
 
-RECIPES = [llava.pretrain, llava.finetune, neva.pretrain, neva.finetune, gpt.pretrain]
+RECIPES = [llava.pretrain, llava.finetune, neva.pretrain, neva.finetune, gpt.pretrain, gpt.continue_pretrain]
 
 # What people call files and projects: anything on one line, and what YAML could take for something else.
 HOSTILE = [

@@ -168,8 +168,9 @@ def something_trained(recipe: Recipe) -> Iterator[Found]:
 def random_weights(recipe: Recipe) -> Iterator[Found]:
     """Each part starts from pretrained weights, unless the recipe says that random weights are meant.
 
-    Exceptions are text-only models, and a projector that is trained before the language model is. A random projector
-    beside trained weights gets the warning even if the recipe says so, since size `tiny` sets it by itself.
+    Exceptions are text-only models, unless their recipe is the one that goes on training, and a projector that is
+    trained before the language model is. A random projector beside trained weights gets the warning even if the recipe
+    says so, since size `tiny` sets it by itself.
     """
     model = recipe.model
     if _all_frozen(recipe):
@@ -180,7 +181,8 @@ def random_weights(recipe: Recipe) -> Iterator[Found]:
         told_anyway = name == "projector" and not model.language.freeze and _has_trained_neighbour(recipe)
         if part.from_pretrained == RANDOM and not told_anyway:
             continue
-        if not part.freeze and (model.vision is None or (name == "projector" and model.language.freeze)):
+        is_first = model.vision is None and recipe.name != "gpt.continue_pretrain"
+        if not part.freeze and (is_first or (name == "projector" and model.language.freeze)):
             continue
         field, freeze = f"model.{name}.from_pretrained", f"model.{name}.freeze"
         otherwise = "leave it" if told_anyway else f"={RANDOM}"
