@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from executors.runs.standing import RunStatus
 from neva_recipes.config import PlainTable, Recipe, UserError, build, listed_paths, load_recipe
 from neva_recipes.run_directory.layout import EVALUATION_FILE, EVALUATIONS, RECIPE_FILE
-from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, Curve, Point, read_metrics
+from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, Curve, Point, file_of_metric, read_metrics
 from neva_recipes.run_directory.state import read_json
 from neva_recipes.storage.best import best_checkpoint
 
@@ -137,6 +137,7 @@ class Results:
         lowest_train_loss: The lowest training loss.
         val_loss: The last validation loss.
         lowest_val_loss: The lowest validation loss.
+        val_losses: The last and the lowest of each validation file, by its name, if there are several.
         seconds: Total duration of all attempts.
         planned_seconds: Duration according to the plan; `None` for a run on CPUs.
         tokens_per_second: Image and text tokens per second without padding, over the logged steps.
@@ -151,6 +152,7 @@ class Results:
     lowest_train_loss: Point | None = None
     val_loss: Point | None = None
     lowest_val_loss: Point | None = None
+    val_losses: Mapping[str, tuple[Point, Point]] = field(default_factory=dict)
     seconds: float | None = None
     planned_seconds: float | None = None
     tokens_per_second: float | None = None
@@ -166,6 +168,10 @@ class Results:
         for name in ("train_loss", "lowest_train_loss", "val_loss", "lowest_val_loss"):
             point: Point | None = getattr(self, name)
             plain[name] = point and point._asdict()
+        plain["val_losses"] = {
+            file: {"last": last._asdict(), "lowest": lowest._asdict()}
+            for file, (last, lowest) in self.val_losses.items()
+        }
         plain["above_guessing"] = self.above_guessing and self.above_guessing._asdict()
         plain["best_checkpoint"] = self.best_checkpoint and str(self.best_checkpoint)
         return plain
@@ -188,6 +194,11 @@ def read_results(run_dir: Path, status: RunStatus, plan: Mapping[str, Any] | Non
         lowest_train_loss=train.lowest if train else None,
         val_loss=val.last if val else None,
         lowest_val_loss=val.lowest if val else None,
+        val_losses={
+            file: (curve.last, curve.lowest)
+            for name, curve in metrics.items()
+            if (file := file_of_metric(name, VAL_LOSS)) is not None
+        },
         seconds=None if duration is None else duration.total_seconds(),
         planned_seconds=cost["hours"] * 3600 if cost and cost["hours"] is not None else None,
         tokens_per_second=_speed(metrics),

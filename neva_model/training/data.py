@@ -21,6 +21,7 @@ class TrainingData(pl.LightningDataModule):
 
     Attributes:
         tokenizer: The recipe's tokenizer.
+        validation_files: The validation file that each batch of a validation is of, by its number in the recipe.
     """
 
     def __init__(self, recipe: Recipe, run_directory: Path, accelerator: str, failures: Failures) -> None:
@@ -38,6 +39,7 @@ class TrainingData(pl.LightningDataModule):
         self._on_gpu = accelerator == "gpu"
         self._failures = failures
         self.tokenizer = load_recipe_tokenizer(recipe)
+        self.validation_files: list[int] = []
         self._train_loader: MicrobatchLoader | None = None
         self.module: Any = None
 
@@ -57,6 +59,7 @@ class TrainingData(pl.LightningDataModule):
         if self._recipe.data.validation_data_path is None:
             return []
         loader = build_validation_loader(self._recipe, self.tokenizer, **self._share())
+        self.validation_files = loader.files.tolist()
         return SizedGuardedLoader(loader, self._failures)
 
     def report(self) -> list[str]:

@@ -28,7 +28,8 @@ from neva_model.model import IGNORE_INDEX, ModelChunks, build_chunks, own_positi
 from neva_model.training.average import AverageWeights
 from neva_model.training.failures import Failures
 from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
-from neva_recipes.config import Recipe, format_value
+from neva_model.training.validation import validation_metrics
+from neva_recipes.config import Recipe, TextDataConfig, format_value, listed_paths
 from neva_recipes.plan.cost.schedule import learning_rate as scheduled_rate
 
 __all__ = ["NevaTrainingModule"]
@@ -69,7 +70,7 @@ class NevaTrainingModule(pl.LightningModule):
         self._is_resumed = is_resumed
         self.model: torch.nn.ModuleList | None = None
         self._step_ended: float | None = None
-        self._validation_sum = torch.zeros(2)
+        self._validation_sums = torch.zeros(0, 2)
         self._loaded_metrics: dict[str, float] = {}
 
     def configure_model(self) -> None:
@@ -214,21 +215,23 @@ class NevaTrainingModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start a new sum, over the weights of the last step."""
         self._gather_weights()
-        self._validation_sum = torch.zeros(2, device=self.device)
+        files = len(listed_paths(self.recipe.data.validation_data_path))
+        self._validation_sums = torch.zeros(files, 2, device=self.device)
 
     def validation_step(self, batch: list[Microbatch], batch_index: int) -> None:
-        """Add one global batch to the validation loss."""
+        """Add one global batch to the validation loss of its file."""
         self._failures.raise_together(self.device)
         loss_sum, tokens = self._run_schedule(batch, forward_only=True)
-        self._validation_sum += torch.stack([loss_sum, tokens])
+        self._validation_sums[self.trainer.datamodule.validation_files[batch_index]] += torch.stack([loss_sum, tokens])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss per supervised token over the whole validation file; this time counts for no step.
+        """Log the loss per supervised token over all validation files, and over each; this time counts for no step.
 
         Raises:
             FailedTogether: There is no supervised token, and so no loss.
         """
-        loss_sum, tokens = self._validation_sum
+        loss_sum, tokens = self._validation_sums.sum(0)
+        paths = listed_paths(self.recipe.data.validation_data_path)
         if not tokens:
             self._failures.raise_together(self.device)
             length = self.recipe.data.sequence_length
@@ -238,7 +241,8 @@ class NevaTrainingModule(pl.LightningModule):
                 f"its first {length} tokens: set data.sequence_length to more, or do without validation",
             )
         self._require_finite("the validation loss is", float(loss_sum), self.trainer.global_step)
-        self.log("val_loss", float(loss_sum / tokens))
+        is_text = isinstance(self.recipe.data, TextDataConfig)
+        self.log_dict(validation_metrics(self._validation_sums.tolist(), paths, is_text=is_text))
         self._step_ended = None
 
     def on_train_end(self) -> None:

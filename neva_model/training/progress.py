@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 
+from neva_recipes.run_directory.metrics import VAL_LOSS, VAL_PERPLEXITY, file_of_metric, metric_of_file
+
 __all__ = ["ProgressLines", "progress_line"]
 
 _RANK_COLUMNS = len("[0] ")
@@ -93,7 +95,13 @@ class ProgressLines(ProgressBar):
         print(progress_line(step, last, values, (last - step) * seconds, self._width), flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the validation loss."""
-        if self._is_enabled and "val_loss" in trainer.callback_metrics:
-            loss = trainer.callback_metrics["val_loss"]
-            print(f"step {trainer.global_step}/{trainer.max_steps}  val loss {loss:.4f}", flush=True)
+        """Print the validation loss, and below it that of each file where there are several."""
+        metrics = trainer.callback_metrics
+        if not self._is_enabled or VAL_LOSS not in metrics:
+            return
+        print(f"step {trainer.global_step}/{trainer.max_steps}  val loss {metrics[VAL_LOSS]:.4f}", flush=True)
+        for name, loss in metrics.items():
+            if (file := file_of_metric(name, VAL_LOSS)) is not None:
+                perplexity = metrics.get(metric_of_file(VAL_PERPLEXITY, file))
+                more = "" if perplexity is None else f"  perplexity {perplexity:.4g}"
+                print(f"  {file}  val loss {loss:.4f}{more}", flush=True)

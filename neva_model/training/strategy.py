@@ -86,7 +86,11 @@ class MegatronStrategy(DDPStrategy):
         information = dataclasses.replace(state["information"], **(storage_options or {}))
         if information.validation == "due":
             # The known val_loss belongs to an earlier step.
-            known = {name: value for name, value in information.metrics.items() if name != "val_loss"}
+            known = {
+                name: value
+                for name, value in information.metrics.items()
+                if not name.startswith(("val_loss", "val_perplexity"))
+            }
             information = dataclasses.replace(information, metrics=known)
         state["information"] = information
         self.checkpoint_io.save_checkpoint({"lightning": checkpoint, **state}, filepath)

@@ -11,11 +11,32 @@ from typing import NamedTuple
 from neva_recipes.run_directory.layout import metrics_file
 from neva_recipes.run_directory.progress import read_trained_steps
 
-__all__ = ["TRAIN_LOSS", "VAL_LOSS", "Curve", "Point", "last_loss", "read_metrics", "trained_steps"]
+__all__ = [
+    "TRAIN_LOSS",
+    "VAL_LOSS",
+    "VAL_PERPLEXITY",
+    "Curve",
+    "Point",
+    "file_of_metric",
+    "last_loss",
+    "metric_of_file",
+    "read_metrics",
+    "trained_steps",
+]
 
-TRAIN_LOSS, VAL_LOSS = "reduced_train_loss", "val_loss"
+TRAIN_LOSS, VAL_LOSS, VAL_PERPLEXITY = "reduced_train_loss", "val_loss", "val_perplexity"
 
 _TAIL_BYTES = 16384
+
+
+def metric_of_file(metric: str, file: str | None) -> str:
+    """Return the name of a metric of one validation file, or of all of them together if `file` is `None`."""
+    return metric if file is None else f"{metric}/{file}"
+
+
+def file_of_metric(name: str, metric: str) -> str | None:
+    """Return the validation file that a logged metric is of; `None` if it is another one, or of all files."""
+    return name.removeprefix(f"{metric}/") if name.startswith(f"{metric}/") else None
 
 
 class Point(NamedTuple):

@@ -56,8 +56,12 @@ def test_samples_follow_each_other_with_the_images_of_their_folders(
     assert count_samples(single, byte_level_tokenizer, run_dir=tmp_path / "run").one_pass == 9
     trained = build_train_loader(single, byte_level_tokenizer, consumed_samples=0, **place)
     validated = build_validation_loader(single, byte_level_tokenizer, **place)
-    expected = (list(range(9)), ["red", "red", "blue", "blue", "blue"])  # 0, 2 | 4 | 6, 8
-    assert words(trained, byte_level_tokenizer) == words(validated, byte_level_tokenizer) == expected
+    assert words(trained, byte_level_tokenizer) == (list(range(9)), ["red", "red", "blue", "blue", "blue"])
+    # In a validation the files take turns, a batch each, and the last batch of each is filled up.
+    assert words(validated, byte_level_tokenizer)[0] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert validated.files.tolist() == [0, 1, 2, 2]
+    first = [words([step], byte_level_tokenizer)[0] for step in validated]
+    assert first == [[0, 1, 2], [3, 4], [5, 6, 7], [8]]
     # A resume in the middle of the second file goes on there.
     resumed = build_train_loader(single, byte_level_tokenizer, consumed_samples=3, **place)
     assert words(resumed, byte_level_tokenizer)[0] == list(range(3, 9))

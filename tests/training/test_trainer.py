@@ -1,6 +1,7 @@
 """What the trainer does beside training: validation, retention, early stopping, profiling, bf16."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from executors import Run
+from neva_model.training.validation import validation_metrics, validation_names
 from neva_recipes.config import Recipe, build, load_recipe
 from neva_recipes.plan import layout_of
 from neva_recipes.plan.disk import disk_space
+from neva_recipes.run_directory.metrics import read_metrics
 from neva_recipes.storage.best import best_checkpoint
 from tests.training._results import losses, tensors
 
@@ -89,6 +93,16 @@ def folder(
         model__use_im_start_end="true",
         model__language__vocab_size=642,
     )
+    parts = {"few": samples[:5], "many": samples[5:], "joined": samples}
+    for name, part in parts.items():
+        (folder / f"{name}.json").write_text(json.dumps(part))
+    validations = {name: folder / f"{name}.json" for name in parts} | {
+        "separate": f"{folder / 'few.json'},{folder / 'many.json'}"
+    }
+    validated = {
+        f"validated_on_{name}": make_recipe(data__validation_data_path=files, trainer__max_steps=1)
+        for name, files in validations.items()
+    }
     train(
         make_recipe(**bf16, checkpoint__save_top_k=2),
         folder / "bf16",
@@ -96,6 +110,7 @@ def folder(
         saving_often=saving_often,
         keeping_best=keeping_best,
         epoch_with_marks=epoch_with_marks,
+        **validated,
     )
     return folder
 
@@ -165,6 +180,43 @@ def test_the_best_is_kept_beside_the_last(folder: Path) -> None:
     assert checkpoints(run) == [f"step-{best:08d}", "step-00000004"]
     found, loss = best_checkpoint(run) or (run, 0.0)
     assert (found.name, loss) == (f"step-{best:08d}", pytest.approx(min(validation), rel=1e-6))
+
+
+@pytest.mark.slow
+def test_each_validation_file_has_a_loss_of_its_own(folder: Path) -> None:
+    losses_of = {name: read_metrics(folder / f"validated_on_{name}") for name in ("few", "many", "joined", "separate")}
+    last = {name: {metric: curve.last.value for metric, curve in found.items()} for name, found in losses_of.items()}
+    assert last["separate"]["val_loss/few"] == pytest.approx(last["few"]["val_loss"], rel=1e-6)
+    assert last["separate"]["val_loss/many"] == pytest.approx(last["many"]["val_loss"], rel=1e-6)
+    assert last["separate"]["val_loss"] == pytest.approx(last["joined"]["val_loss"], rel=1e-6)
+    assert last["few"]["val_loss"] != pytest.approx(last["many"]["val_loss"], rel=1e-3)
+    results = Run(folder / "validated_on_separate").results()
+    assert list(results.val_losses) == ["few", "many"]
+    assert results.val_losses["few"][0].value == pytest.approx(last["few"]["val_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/de.jsonl", "b/en.txt.gz"], ["de", "en"]),
+        (["de/valid.jsonl", "en/valid.jsonl", "x.txt"], ["de/valid.jsonl", "en/valid.jsonl", "x"]),
+        ([".hidden"], [".hidden"]),
+    ],
+)
+def test_names_of_validation_files_are_distinct(paths: list[str], names: list[str]) -> None:
+    assert validation_names(paths) == names
+
+
+def test_metrics_of_a_validation_by_hand() -> None:
+    sums = [[6.0, 3.0], [2.0, 1.0], [0.0, 0.0]]
+    metrics = validation_metrics(sums, ["de.txt", "en.txt", "none.txt"], is_text=True)
+    two = pytest.approx(math.exp(2))
+    assert metrics == {
+        **dict.fromkeys(("val_loss", "val_loss/de", "val_loss/en"), 2.0),
+        **dict.fromkeys(("val_perplexity", "val_perplexity/de", "val_perplexity/en"), two),
+    }
+    assert validation_metrics([[6.0, 3.0]], ["de.txt"], is_text=False) == {"val_loss": 2.0}
+    assert validation_metrics([[3e3, 1.0]], ["de.txt"], is_text=True)["val_perplexity"] == math.inf
 
 
 @pytest.mark.slow

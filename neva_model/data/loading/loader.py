@@ -1,6 +1,6 @@
 """Data loaders: the micro batches of one data-parallel rank for each optimizer step."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from neva_model.data.loading.sampler import (
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError, LlavaDataConfig, Recipe
 
-__all__ = ["MicrobatchLoader", "build_train_loader", "build_validation_loader"]
+__all__ = ["MicrobatchLoader", "ValidationLoader", "build_train_loader", "build_validation_loader"]
 
 
 class MicrobatchLoader(Iterable[list[Microbatch]]):
@@ -72,28 +72,54 @@ class MicrobatchLoader(Iterable[list[Microbatch]]):
                 step = []
 
 
-class _ValidationLoader(MicrobatchLoader):
-    """A loader with a known number of steps."""
+class ValidationLoader(MicrobatchLoader):
+    """A loader with a known number of steps.
 
-    def __init__(self, loader: DataLoader[Any], num_microbatches: int, num_samples: int, steps: int) -> None:
+    Attributes:
+        files: The file that each step is of, by its number in the recipe. [steps]
+    """
+
+    def __init__(
+        self, loader: DataLoader[Any], num_microbatches: int, num_samples: int, files: NDArray[np.int64]
+    ) -> None:
+        """Group the results of `loader`, as for training.
+
+        Args:
+            loader: Yields one micro batch at a time.
+            num_microbatches: Micro batches of a step.
+            num_samples: Samples of all files.
+            files: The file of each step.
+        """
         super().__init__(loader, num_microbatches, num_samples, num_samples)
-        self._steps = steps
+        self.files = files
 
     def __len__(self) -> int:
-        return self._steps
+        return len(self.files)
 
 
 class _ValidationOrder:
-    """One pass in the order of the files, with the last batch padded."""
+    """One pass through every file, in batches of a single file each, the last of which is padded.
 
-    def __init__(self, num_samples: int) -> None:
-        self._num_samples = num_samples
+    The files take turns, so that a validation of some batches only is one of all files.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int) -> None:
+        batches = np.array(
+            [(number, file) for file, length in enumerate(lengths) for number in range(-(-length // size))]
+        )
+        turns = batches[np.lexsort((batches[:, 1], batches[:, 0]))]
+        self.files = turns[:, 1]
+        self._numbers = turns[:, 0]
+        self._lengths = np.array(lengths)
+        self._starts = np.cumsum(self._lengths) - self._lengths
 
     def global_batch(self, consumed_samples: int, size: int) -> np.ndarray | None:
-        if consumed_samples >= self._num_samples:
+        step = consumed_samples // size
+        if step >= len(self.files):
             return None
-        positions = np.arange(consumed_samples, consumed_samples + size)
-        return np.where(positions < self._num_samples, positions, FILLER)
+        file, number = self.files[step], self._numbers[step]
+        positions = np.arange(number * size, (number + 1) * size)
+        return np.where(positions < self._lengths[file], self._starts[file] + positions, FILLER)
 
 
 def build_train_loader(
@@ -162,11 +188,11 @@ def build_validation_loader(
     data_parallel_size: int,
     pad_to_multiple_of: int,
     pin_memory: bool = False,
-) -> MicrobatchLoader:
-    """Return the loader of the validation files: one pass in their order, every sample once.
+) -> ValidationLoader:
+    """Return the loader of the validation files: every sample once, batches of one file each, the files in turn.
 
-    The last batch is padded with rows that carry no loss. Such a row also replaces a sample that teaches nothing and,
-    with data.on_bad_sample=skip, a bad sample.
+    The last batch of a file is padded with rows that carry no loss. Such a row also replaces a sample that teaches
+    nothing and, with data.on_bad_sample=skip, a bad sample.
 
     Args:
         recipe: The recipe to validate.
@@ -183,11 +209,12 @@ def build_validation_loader(
     """
     data = recipe.data
     samples = open_samples(recipe, "data.validation_data_path", tokenizer, run_dir)
+    order = _ValidationOrder([len(file) for file in samples.files], data.global_batch_size)
     loader = _data_loader(
         recipe,
         samples,
         MicrobatchSampler(
-            _ValidationOrder(len(samples)),
+            order,
             global_batch_size=data.global_batch_size,
             micro_batch_size=data.micro_batch_size,
             rank=data_parallel_rank,
@@ -199,8 +226,7 @@ def build_validation_loader(
         pad_to_multiple_of=pad_to_multiple_of,
         pin_memory=pin_memory,
     )
-    steps = -(-len(samples) // data.global_batch_size)
-    return _ValidationLoader(loader, _num_microbatches(recipe, data_parallel_size), len(samples), steps)
+    return ValidationLoader(loader, _num_microbatches(recipe, data_parallel_size), len(samples), order.files)
 
 
 def _num_microbatches(recipe: Recipe, data_parallel_size: int) -> int:

@@ -35,6 +35,10 @@ def result_facts(results: "Results") -> dict[str, object]:
     return {
         "loss": _loss_text(results.train_loss, results.lowest_train_loss, "lowest"),
         "val loss": _loss_text(results.val_loss, results.lowest_val_loss, "best"),
+        **{
+            f"val loss of {file}": _loss_text(last, lowest, "best")
+            for file, (last, lowest) in results.val_losses.items()
+        },
         "tokens/s": results.tokens_per_second and f"{results.tokens_per_second:,.0f}",
         "best": _best_text(results),
         "evaluated": evaluation_lines(results.evaluations) or None,
