@@ -4,6 +4,7 @@ import torch
 
 from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.model import global_parameters
+from neva_recipes.families import vision_family
 
 
 class ModelWeights:
@@ -15,9 +16,11 @@ class ModelWeights:
         for name in ("language.embedding.word_embeddings.weight", "language.output_layer.weight"):
             if name in named:
                 named[name] = named[name][:rows]
-        for part in ("vision", "projector"):
-            if (module := getattr(model, part)) is not None:
-                named |= {f"{part}.{name}": weight for name, weight in module.state_dict().items()}
+        if model.vision is not None:
+            family = vision_family(model.model_config.vision)
+            tower = model.vision.state_dict().items()
+            named |= {f"vision.{family.published_name(name)}": weight for name, weight in tower}
+            named |= {f"projector.{name}": weight for name, weight in model.projector.state_dict().items()}
         # Transformer Engine keeps a norm in the layer that follows it.
         for weight in model.language.family.layer:
             if weight.fused is not None:

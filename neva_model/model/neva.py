@@ -19,7 +19,7 @@ from neva_model.model.projector import build_projector
 from neva_model.model.transformer import transformer_config
 from neva_model.model.vision import build_tower, encode_images, freeze_tower
 from neva_recipes.config import DataError, ModelConfig, Recipe
-from neva_recipes.families import image_length
+from neva_recipes.families import image_length, vision_family
 from neva_recipes.prompts.encoding import IMAGE_TOKEN_INDEX
 
 __all__ = ["NevaModel", "build_model"]
@@ -96,6 +96,24 @@ class NevaModel(MegatronModule):
     def shared_embedding_or_output_weight(self) -> torch.Tensor | None:
         """Return this stage's copy of the weight that embeddings and output layer share."""
         return self.language.shared_embedding_or_output_weight()
+
+    def sharded_state_dict(
+        self,
+        prefix: str = "",
+        sharded_offsets: tuple[tuple[int, int, int], ...] = (),
+        metadata: dict[str, object] | None = None,
+    ) -> ShardedStateDict:
+        """Return the shards of all parts.
+
+        The tower's are keyed by its published names, since releases of transformers name its modules differently.
+        """
+        shards: ShardedStateDict = super().sharded_state_dict(prefix, sharded_offsets, metadata)
+        if self.vision is not None and self.model_config.vision is not None:
+            family = vision_family(self.model_config.vision)
+            for name, shard in shards.items():
+                if name.startswith(f"{prefix}vision."):
+                    shard.key = family.published_name(shard.key)
+        return shards
 
     def part_sharded_state_dict(self, part: str, metadata: dict[str, object] | None = None) -> ShardedStateDict:
         """Return the shards of one part under the names of its own `state_dict`.

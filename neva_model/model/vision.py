@@ -29,22 +29,22 @@ def build_tower(vision: VisionConfig) -> PreTrainedModel:
 def freeze_tower(tower: PreTrainedModel, vision: VisionConfig) -> None:
     """Mark which weights are trained.
 
-    The layers above the selected one do not contribute to the features, so they stay fixed in a trained tower too: a
-    weight that never gets a gradient must not be in Megatron's gradient buffers. A trained tower's gradients are
-    summed over the tensor-parallel ranks, since each rank encodes its own share of the images.
+    The layers above the selected one, and what no image meets, stay fixed in a trained tower too: a weight that never
+    gets a gradient must not be in Megatron's gradient buffers. A trained tower's gradients are summed over the
+    tensor-parallel ranks, since each rank encodes its own share of the images.
     """
     tower.requires_grad_(False)
     if vision.freeze:
         return
-    trained = [tower.embeddings, *tower.encoder.layers[: layers_run(vision)]]
+    trained = [tower.embeddings, *_layers_run(tower, vision)]
     if (first_norm := _first_norm(tower, vision)) is not None:
         trained.append(first_norm)
+    unused = {id(tower.get_parameter(name)) for name in vision_family(vision).after}
     group = parallel_state.get_tensor_model_parallel_group()
-    for module in trained:
-        module.requires_grad_(True)
-        for parameter in module.parameters():
-            if group.size() > 1:
-                parameter.register_hook(_sum_over_tensor_parallel_ranks)
+    for parameter in (one for module in trained for one in module.parameters() if id(one) not in unused):
+        parameter.requires_grad_(True)
+        if group.size() > 1:
+            parameter.register_hook(_sum_over_tensor_parallel_ranks)
 
 
 def _sum_over_tensor_parallel_ranks(gradient: torch.Tensor) -> torch.Tensor:
@@ -57,6 +57,11 @@ def _first_norm(tower: PreTrainedModel, vision: VisionConfig) -> torch.nn.Module
     """Return the module between embeddings and layers, if there is one."""
     name = vision_family(vision).first_norm
     return None if name is None else tower.get_submodule(name)
+
+
+def _layers_run(tower: PreTrainedModel, vision: VisionConfig) -> list[torch.nn.Module]:
+    layers = tower.get_submodule(vision_family(vision).layers)
+    return list(layers.children())[: layers_run(vision)]
 
 
 def encode_images(tower: PreTrainedModel, vision: VisionConfig, images: torch.Tensor) -> torch.Tensor:
@@ -84,9 +89,9 @@ def encode_images(tower: PreTrainedModel, vision: VisionConfig, images: torch.Te
 
 
 def _select_features(tower: PreTrainedModel, vision: VisionConfig, images: torch.Tensor) -> torch.Tensor:
-    hidden = tower.embeddings(images)
+    family, hidden = vision_family(vision), tower.embeddings(images)
     if (first_norm := _first_norm(tower, vision)) is not None:
         hidden = first_norm(hidden)
-    for layer in tower.encoder.layers[: layers_run(vision)]:
-        hidden = layer(hidden, None)
-    return hidden[:, 1:] if vision_family(vision).skips_first(vision) else hidden
+    for layer in _layers_run(tower, vision):
+        hidden = layer(hidden, None) if family.takes_mask else layer(hidden)
+    return hidden[:, 1:] if family.skips_first(vision) else hidden

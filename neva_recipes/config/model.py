@@ -155,7 +155,7 @@ class VisionConfig(_Part):
     """A vision transformer that turns an image into patch features."""
 
     vision_model_type: _FamilyName = "clip"
-    """Family of the tower: clip, siglip, or one that an installed package offers."""
+    """Family of the tower: clip, siglip, dinov2, or one that an installed package offers."""
     num_layers: Positive = 24
     """Number of transformer layers."""
     hidden_size: Positive = 1024
@@ -166,6 +166,9 @@ class VisionConfig(_Part):
     """Number of attention heads."""
     image_size: Positive = 336
     """Side of the square input image, in pixels."""
+    position_image_size: Positive | None = None
+    """Side of the images that its position embeddings are for, which are interpolated to image_size (DINOv2: 518);
+    None means image_size."""
     patch_size: Positive = 14
     """Side of a patch, in pixels."""
     hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "quick_gelu"
@@ -175,7 +178,7 @@ class VisionConfig(_Part):
     vision_select_layer: int = -2
     """Which hidden state becomes the image features; -1 is the last layer's output, -2 the one before (LLaVA)."""
     vision_select_feature: Literal["patch", "cls_patch", "skip_first"] = "patch"
-    """Use the patch tokens only, or the class token too (CLIP); skip_first leaves out the first token of SigLIP too."""
+    """Use the patch tokens only, or the class token too (CLIP, DINOv2); skip_first leaves out SigLIP's first too."""
     image_token_len: Positive | None = None
     """Tokens an image takes in the sequence; None derives it from the sizes, a number is checked against them."""
     freeze: bool = True
@@ -183,6 +186,11 @@ class VisionConfig(_Part):
     from_pretrained: OptionalPathField = None  # type: ignore[assignment]
     """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; None means random,
     random that this is meant."""
+
+    @property
+    def position_side(self) -> int:
+        """Side of the images that the position embeddings are for, in pixels."""
+        return self.position_image_size or self.image_size
 
 
 @config_dataclass

@@ -215,6 +215,7 @@ _LATER_FIELDS = {
     ("LanguageConfig", "family"),
     ("LanguageConfig", "sliding_window"),
     ("LanguageConfig", "rope"),
+    ("VisionConfig", "position_image_size"),
 }
 """Fields that recipes saved by earlier versions lack; with the defaults such a recipe keeps its meaning."""
 

@@ -7,6 +7,7 @@ __all__ = [
     "CLIP_LARGE",
     "CLIP_TINY",
     "CLIP_VIT_LARGE",
+    "DINOV2_TOWERS",
     "LLAMA_2",
     "LLAMA_2_CHAT",
     "LLAMA_SHAPES",
@@ -152,6 +153,22 @@ SIGLIP_TOWERS: dict[str, dict[str, Any]] = {
 }
 """Fields of `VisionConfig`, by the names of SigLIP's and SigLIP 2's towers of fixed resolution on the hub."""
 
+DINOV2_TOWERS: dict[str, dict[str, Any]] = {
+    f"facebook/dinov2-{size}": {
+        "vision_model_type": "dinov2",
+        "num_layers": layers,
+        "hidden_size": hidden,
+        "ffn_hidden_size": 4 * hidden,
+        "num_attention_heads": hidden // 64,
+        "position_image_size": 518,
+        "patch_size": 14,
+        "hidden_act": "gelu",
+        "layernorm_epsilon": 1e-6,
+    }
+    for size, layers, hidden in (("small", 12, 384), ("base", 12, 768), ("large", 24, 1024))
+}
+"""Fields of `VisionConfig`, by the names of DINOv2's towers on the hub; a recipe chooses the size of the images."""
+
 _SIZES: dict[str, Iterable[LlamaSize]] = {
     **dict.fromkeys(("gpt.pretrain", "gpt.continue_pretrain"), LLAMA_SHAPES),
     **dict.fromkeys(("llava.pretrain", "llava.finetune"), LLAMA_SHAPES),
@@ -170,9 +187,9 @@ def hub_shape(name: str) -> Mapping[str, Any] | None:
             if model == name:
                 free = ("vocab_size", "max_position_embeddings")
                 return {field: value for field, value in LLAMA_SHAPES[size].items() if field not in free}
-    if name in SIGLIP_TOWERS:
-        return SIGLIP_TOWERS[name]
-    return next(({**CLIP_LARGE, "image_size": side} for side, tower in CLIP_VIT_LARGE.items() if tower == name), None)
+    if (tower := {**SIGLIP_TOWERS, **DINOV2_TOWERS}.get(name)) is not None:
+        return tower
+    return next(({**CLIP_LARGE, "image_size": side} for side, clip in CLIP_VIT_LARGE.items() if clip == name), None)
 
 
 def recipe_sizes(recipe_name: str) -> dict[str, dict[str, Any]]:

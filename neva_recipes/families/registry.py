@@ -20,6 +20,7 @@ from neva_recipes.families.phi3 import PHI3
 from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.towers.clip import CLIP
+from neva_recipes.families.towers.dinov2 import DINOV2
 from neva_recipes.families.towers.siglip import SIGLIP
 from neva_recipes.families.vision import VisionFamily
 from neva_recipes.user_code import PackageObject, package_objects
@@ -37,7 +38,7 @@ __all__ = [
 ENTRY_POINT_GROUP = "neva_recipes.families"
 
 _LANGUAGE = {family.name: family for family in (LLAMA, QWEN2, QWEN3, MISTRAL, INTERNLM2, PHI3, GPT2)}
-_VISION = {family.name: family for family in (CLIP, SIGLIP)}
+_VISION = {family.name: family for family in (CLIP, SIGLIP, DINOV2)}
 
 _Family = TypeVar("_Family", LanguageFamily, VisionFamily)
 

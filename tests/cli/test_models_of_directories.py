@@ -12,6 +12,8 @@ import pytest
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
@@ -112,6 +114,24 @@ def test_a_model_keeps_nothing_of_the_one_before_it(folder, nemo_run):
     assert (before["kv_channels"], before["sliding_window"], before["rope"]["kind"]) == (16, 64, "linear")
     plain = {"kv_channels": None, "sliding_window": None, "rotary_base": 1e4, "rope_scaling_factor": None, "rope": None}
     assert plain.items() <= fields(nemo_run, *words, "model.language=gpt2")["language"].items()
+
+
+def test_images_of_another_size_than_the_positions_of_a_tower(models, nemo_run):
+    sizes = {key: size for key, size in CLIP.items() if key != "intermediate_size"}
+    Dinov2Model(Dinov2Config(**{**sizes, "image_size": 70}, mlp_ratio=2)).save_pretrained(models / "dino")
+    words = ["llava.pretrain", "size=tiny", "model.vision=dino"]
+    assert fields(nemo_run, *words)["vision"]["image_size"] == 70
+    told = {"vision_model_type": "dinov2", "ffn_hidden_size": 64, "image_size": 42, "position_image_size": 70}
+    assert told.items() <= fields(nemo_run, *words, "model.vision.image_size=42")["vision"].items()
+    (models / "own.py").write_text(
+        "from neva_recipes import llava, parts\n"
+        "def mine():\n"
+        "    recipe = llava.pretrain(size='tiny')\n"
+        "    recipe.model.vision = parts.tower_from_huggingface('dino')\n"
+        "    return recipe\n"
+    )
+    after = fields(nemo_run, "--recipes", "own.py", "own.mine", "model.vision=clip")["vision"]
+    assert {**TOWER, "position_image_size": None}.items() <= after.items()
 
 
 def test_both_parts_of_a_llava(models, nemo_run):

@@ -77,6 +77,36 @@ def test_a_published_siglip_2_scales_bilinearly(tmp_path, kind):
     assert np.abs(pixels.numpy() - (scaled / 127.5 - 1).transpose(2, 0, 1)).max() < 1e-6
 
 
+DINOV2 = {
+    **{"crop_size": {"height": 42, "width": 42}, "do_center_crop": True, "do_convert_rgb": True},
+    **{"do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.485, 0.456, 0.406]},
+    **{"image_processor_type": "BitImageProcessor", "image_std": [0.229, 0.224, 0.225], "resample": 3},
+    **{"rescale_factor": 0.00392156862745098, "size": {"shortest_edge": 48}},
+}
+"""Settings like those of a published DINOv2, which scales to 256 pixels and crops to 224."""
+
+
+@pytest.mark.parametrize("settings", [None, DINOV2])
+@pytest.mark.parametrize("size", [42, 56])
+def test_dinov2_crops_as_published_or_scales_to_its_size(size, settings, tmp_path):
+    if settings is not None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    edge = 48 if settings is not None and size == 42 else size
+    mean, std = np.array(DINOV2["image_mean"]), np.array(DINOV2["image_std"])
+    scaled = picture((97, 40)).resize((97 * edge // 40, edge), Image.Resampling.BICUBIC)
+    left, top = (scaled.width - size) // 2, (edge - size) // 2
+    cropped = np.asarray(scaled.crop((left, top, left + size, top + size)))
+    pixels = ImageProcessor(vision("dinov2", size, str(tmp_path)), "square")(picture((97, 40)))
+    assert np.abs(pixels.numpy() - ((cropped / 255 - mean) / std).transpose(2, 0, 1)).max() < 1e-5
+
+
+def test_a_processor_that_crops_nothing_is_told_at_once(tmp_path):
+    settings = {"size": {"shortest_edge": 56}, "do_center_crop": False, "image_processor_type": "CLIPImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"gives 56x112 pixels, but model\.vision\.image_size=56"):
+        ImageProcessor(vision(source=str(tmp_path)), "square")
+
+
 def test_padding_has_the_mean_color():
     wide = Image.new("RGB", (112, 56), (255, 0, 0))
     pixels = ImageProcessor(vision(), "pad")(wide)

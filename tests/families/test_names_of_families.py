@@ -34,7 +34,8 @@ def of_family(name):
         ),
         (
             lambda: vision_family(dataclasses.replace(VISION, vision_model_type="siglib")),
-            "model.vision.vision_model_type=siglib: no such family (did you mean siglip?); expected clip, siglip",
+            "model.vision.vision_model_type=siglib: no such family (did you mean siglip?); "
+            "expected clip, siglip, dinov2",
         ),
     ],
 )
@@ -48,8 +49,9 @@ def test_a_name_that_no_family_has(lookup, message, tmp_path, monkeypatch):
 
 def test_a_plan_tells_it_too():
     recipe = llava.finetune("tiny")
-    recipe.model.vision.vision_model_type = "dino"
-    with pytest.raises(RecipeError, match=re.escape("vision_model_type=dino: no such family; expected clip, siglip")):
+    recipe.model.vision.vision_model_type = "pixtral"
+    told = "vision_model_type=pixtral: no such family; expected clip, siglip, dinov2"
+    with pytest.raises(RecipeError, match=re.escape(told)):
         plan(build(recipe))
 
 
@@ -105,5 +107,7 @@ def test_two_packages_with_one_name(tmp_path, monkeypatch):
 
 def test_a_directory_of_no_family(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    with pytest.raises(CheckpointError, match=f"model_type is mamba: expected {BUILT_IN}, llava, clip or siglip"):
+    with pytest.raises(
+        CheckpointError, match=f"model_type is mamba: expected {BUILT_IN}, llava, clip, siglip or dinov2"
+    ):
         read_configuration(tmp_path)

@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed import checkpoint as distributed_checkpoint
 from transformers import (
+    BitImageProcessorPil,
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -36,11 +39,13 @@ SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "nu
 TEXT = {**SIZES, "num_key_value_heads": 2, "vocab_size": 99}
 TOWER = CLIPVisionConfig(**SIZES, image_size=28, patch_size=14)
 LLAVA = LlavaConfig(text_config=LlamaConfig(**TEXT), vision_config=TOWER, image_token_id=98)
+DINOV2 = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=70)
 MODELS = {
     "llama": LlamaForCausalLM(LlamaConfig(**TEXT)),
     "tied": Qwen2ForCausalLM(Qwen2Config(**TEXT, tie_word_embeddings=True)).to(torch.bfloat16),
     "gpt2": GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=77, n_positions=64)),
     "clip": CLIPVisionModel(TOWER).half(),
+    "dinov2": Dinov2Model(DINOV2),
     "llava": LlavaForConditionalGeneration(LLAVA),
 }
 
@@ -92,6 +97,17 @@ def test_what_a_directory_can_be_used_for(tmp_path):
         assert problems(tmp_path / name)["nemo-run chat"] is not None  # there is no tokenizer
     for field, name in (("model.language", "tower"), ("model.vision", "text")):
         assert main(["llava.finetune", "size=tiny", f"{field}={tmp_path / name}", "--dry-run"]) == 2
+
+
+@pytest.mark.parametrize("side", [28, 70])
+def test_a_tower_that_interpolates_has_the_images_of_its_processor(side, tmp_path):
+    Dinov2Model(DINOV2).save_pretrained(tmp_path)
+    BitImageProcessorPil(size={"shortest_edge": 80}, crop_size={"height": side, "width": side}).save_pretrained(
+        tmp_path
+    )
+    (part,) = read_huggingface(tmp_path).parts
+    others = ", positions of images of 70 pixels" if side == 28 else ""
+    assert part.shape == f"2 layers of width 32, 2 heads, images of {side} pixels in patches of 14{others}"
 
 
 def test_of_a_whole_clip_the_other_half_is_not_used(tmp_path):

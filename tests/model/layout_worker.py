@@ -46,6 +46,8 @@ def cases(directory):
     Args:
         directory: Holds a LLaVA of transformers under `llava` and a run of ours under `run`.
     """
+    from model_cases import DINOV2
+
     yield "finetune", {"model.vision.freeze": True}
     yield "pretrain", {"model.vision.freeze": True, "model.language.freeze": True}
     yield "all trained", {"model.vision.freeze": False, "model.language.share_embeddings_and_output_weights": True}
@@ -55,6 +57,7 @@ def cases(directory):
         {f"model.{part}.from_pretrained": f"{directory}/llava" for part in ("language", "vision", "projector")}
         | {"model.use_im_start_end": True, "model.language.vocab_size": 102},
     )
+    yield "dinov2", {**DINOV2, "model.vision.freeze": False, "model.vision.position_image_size": 70}
     yield "qwen2", {"model.language.family": "qwen2"}
     yield "qwen3", {"model.language.family": "qwen3"}
     yield "mistral", {"model.language.family": "mistral", "model.language.sliding_window": 6}

@@ -7,6 +7,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     CLIPVisionConfig,
+    Dinov2Config,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
@@ -118,8 +119,20 @@ def text_config(language, vocabulary=None):
     )
 
 
-TOWERS = {"clip": (CLIPVisionConfig, {}), "siglip": (SiglipVisionConfig, {"vision_use_head": False})}
+TOWERS = {
+    "clip": (CLIPVisionConfig, {}),
+    "siglip": (SiglipVisionConfig, {"vision_use_head": False}),
+    "dinov2": (Dinov2Config, {}),
+}
 """transformers' configuration of each family, and what it needs beside the sizes."""
+
+
+DINOV2 = {
+    "model.vision.vision_model_type": "dinov2",
+    "model.vision.hidden_act": "gelu",
+    "model.vision.ffn_hidden_size": 32,
+}
+"""What makes the tower of `llava_recipe` one of DINOv2, whose feed-forward layers are a few times wider."""
 
 
 def tower_config(vision):
@@ -128,11 +141,13 @@ def tower_config(vision):
         "intermediate_size": vision.ffn_hidden_size,
         "num_hidden_layers": vision.num_layers,
         "num_attention_heads": vision.num_attention_heads,
-        "image_size": vision.image_size,
+        "image_size": vision.position_image_size or vision.image_size,
         "patch_size": vision.patch_size,
         "hidden_act": vision.hidden_act,
         "layer_norm_eps": vision.layernorm_epsilon,
     }
+    if vision.vision_model_type == "dinov2":
+        common["mlp_ratio"] = common.pop("intermediate_size") // vision.hidden_size
     cls, more = TOWERS[vision.vision_model_type]
     return cls(**common, **more)
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 import torch
-from model_cases import TOKENS_PER_IMAGE, changed, llava_recipe, pretrained, text_recipe
+from model_cases import DINOV2, TOKENS_PER_IMAGE, changed, llava_recipe, pretrained, text_recipe
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
@@ -22,6 +22,7 @@ from neva_model.model import build_model
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import CheckpointError, config, recipe_to_yaml
 from neva_recipes.families import image_length
+from neva_recipes.storage.tensors import checkpoint_tensors
 from tests.exported_models import export_model
 from tests.sentencepiece_models import train_words
 
@@ -55,6 +56,8 @@ SHAPES = {
     "linear": {"model.projector.mm_projector_type": "linear"},
     "class token": {"model.vision.vision_select_feature": "cls_patch"},
     "siglip": {"model.vision.vision_model_type": "siglip", "model.vision.hidden_act": "gelu_pytorch_tanh"},
+    "dinov2": DINOV2,
+    "dinov2, other positions": {**DINOV2, "model.vision.position_image_size": 70},
     "image borders": {"model.use_im_start_end": True},
     "mistral": {"model.language.family": "mistral", "model.language.sliding_window": 5},
     "qwen2": {"model.language.family": "qwen2"},
@@ -155,8 +158,10 @@ def test_text_only_model_is_the_same_in_transformers_and_back(tokenizer, tmp_pat
 
 
 @pytest.mark.parametrize("aspect", ["square", "pad"])
-def test_processor_makes_the_pixels_that_training_saw(aspect, tokenizer, tmp_path):
-    recipe = recipe_of({"data.image_aspect_ratio": aspect})
+@pytest.mark.parametrize("tower", ["clip", "dinov2"])
+def test_processor_makes_the_pixels_that_training_saw(tower, aspect, tokenizer, tmp_path):
+    other = {**DINOV2, "model.vision.position_image_size": 70} if tower == "dinov2" else {}
+    recipe = recipe_of({"data.image_aspect_ratio": aspect, **other})
     model = build_model(recipe, pre_process=True, post_process=True)
     export_model(model, recipe, tokenizer, tmp_path / "out")
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
@@ -165,6 +170,8 @@ def test_processor_makes_the_pixels_that_training_saw(aspect, tokenizer, tmp_pat
     pixels = processor(images=image, text="<image>", return_tensors="pt")["pixel_values"][0]
     assert expected.std() > 0.1
     assert (pixels - expected).abs().max() <= 1e-6
+    opened = recipe_from_huggingface(tmp_path / "out").model.vision
+    assert dataclasses.replace(opened, from_pretrained=None) == recipe.model.vision
     from_directory = changed(recipe, {"model.vision.from_pretrained": str(tmp_path / "out")})
     assert torch.equal(ImageProcessor(from_directory.model.vision, aspect)(image), expected)
 
@@ -301,8 +308,9 @@ def as_graph(node):
     )
 
 
-def test_the_command_exports_a_checkpoint(tokenizer, tmp_path, capsys):
-    recipe = recipe_of({"data.tokenizer": tokenizer, "precision.precision": "bf16"})
+@pytest.mark.parametrize("tower", [{}, DINOV2], ids=["clip", "dinov2"])
+def test_the_command_exports_a_checkpoint(tower, tokenizer, tmp_path, capsys):
+    recipe = recipe_of({"data.tokenizer": tokenizer, "precision.precision": "bf16", **tower})
     model = build_model(recipe, pre_process=True, post_process=True).bfloat16()
     checkpoint = tmp_path / "step-00000003"
     information = CheckpointInformation(
@@ -324,5 +332,10 @@ def test_the_command_exports_a_checkpoint(tokenizer, tmp_path, capsys):
     assert oracle.dtype == torch.bfloat16
     weight = model.language.decoder.layers[2].mlp.linear_fc2.weight
     assert torch.equal(oracle.model.language_model.layers[2].mlp.down_proj.weight, weight)
+    for name, weight in oracle.model.vision_tower.named_parameters():
+        assert torch.equal(model.vision.get_parameter(name), weight), name
+    # Releases of transformers have other names in memory, and a checkpoint is for all of them.
+    published = "vision.encoder.layer.1.attention.attention.query.weight"
+    assert (published in checkpoint_tensors(checkpoint)) == bool(tower)
     with pytest.raises(CheckpointError, match="exists already"):
         main([str(checkpoint), str(tmp_path / "out")])

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from model_cases import (
+    DINOV2,
     VOCABULARY,
     changed,
     findings_of_source,
@@ -167,6 +168,43 @@ def test_parts_come_from_directories_of_their_own(tmp_path):
     theirs = dict(clip.vision_model.named_parameters())
     for name, weight in model.vision.named_parameters():
         assert torch.equal(weight, theirs[name]), name
+
+
+ATTENTION = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+}
+"""Names of DINOv2's attention as published, and as transformers 5 has them in memory."""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spelling", ["published", "in memory"])
+@pytest.mark.parametrize("prefix", ["", "vision_tower."])
+def test_dinov2_is_read_in_both_of_its_spellings(spelling, prefix, tmp_path):
+    recipe = llava_recipe({**DINOV2, "model.vision.position_image_size": 56})
+    whole = hf_llava(recipe)
+    (whole if prefix else whole.model.vision_tower).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for published, module in ATTENTION.items():
+        old, new = (module, published) if spelling == "published" else (published, module)
+        tensors = {name.replace(old, new) if "layer." in name else name: tensor for name, tensor in tensors.items()}
+    key = ATTENTION["attention.attention.key"] if spelling == "in memory" else "attention.attention.key"
+    assert f"{prefix}encoder.layer.2.{key}.weight" in tensors
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    recipe = changed(recipe, {"model.vision.from_pretrained": str(tmp_path)})
+    assert findings_of_source(recipe) == []
+    model, _ = build(recipe)
+    theirs = dict(whole.model.vision_tower.named_parameters())
+    for name, weight in model.vision.named_parameters():
+        assert torch.equal(weight, theirs.pop(name)), name
+    assert not theirs
+    for number, change in enumerate(({"position_image_size": 70}, {"position_image_size": None})):
+        wrong = changed(recipe, {f"model.vision.{name}": value for name, value in change.items()})
+        (finding,) = findings_of_source(wrong)
+        assert "image_size is 56" in finding.message, number
+        assert finding.remedies[0] == {"model.vision.position_image_size": 56}
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from tests.inference.tiny_models import save_run
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 CASES = ["finetune", "pretrain", "all trained", "imported", "from a run", "bf16"]
-CASES += ["qwen2", "qwen3", "mistral", "yarn", "longrope"]
+CASES += ["dinov2", "qwen2", "qwen3", "mistral", "yarn", "longrope"]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,7 @@ def test_gradients_do_not_depend_on_the_layout(layout, case, ranks, alone):
             "imported": {"language", "projector"},
             "from a run": {"language", "projector"},
             "mistral": {"language", "projector"},
+            "dinov2": {"language", "projector", "vision"},
             "qwen2": {"language", "projector"},
             "qwen3": {"language", "projector"},
             "yarn": {"language", "projector"},

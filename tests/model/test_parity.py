@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from model_cases import IMAGE_ROW, VOCABULARY, batch, hf_llama, hf_llava, llava_recipe, pretrained, text_recipe
+from model_cases import (
+    DINOV2,
+    IMAGE_ROW,
+    VOCABULARY,
+    batch,
+    hf_llama,
+    hf_llava,
+    llava_recipe,
+    pretrained,
+    text_recipe,
+)
 
 from neva_model.checkpoints.huggingface import load_pretrained
 from neva_model.model import build_model
@@ -22,7 +32,26 @@ SHAPES = {
     "first state": {"model.vision.vision_select_layer": -4},
     "layer from the front": {"model.vision.vision_select_layer": 1},
     "siglip": {"model.vision.vision_model_type": "siglip", "model.vision.hidden_act": "gelu_pytorch_tanh"},
+    "dinov2": DINOV2,
+    "dinov2, last layer and class token": {
+        **DINOV2,
+        "model.vision.vision_select_layer": -1,
+        "model.vision.vision_select_feature": "cls_patch",
+    },
+    "dinov2, more positions": {**DINOV2, "model.vision.position_image_size": 70},
+    "dinov2, fewer positions": {**DINOV2, "model.vision.position_image_size": 14},
 }
+TRAINED = {
+    "clip": ("embeddings.patch_embedding.weight", "encoder.layers.1.mlp.fc1.weight"),
+    "dinov2": (
+        "embeddings.patch_embeddings.projection.weight",
+        "embeddings.position_embeddings",
+        "embeddings.cls_token",
+        "encoder.layer.1.mlp.fc1.weight",
+        "encoder.layer.1.layer_scale2.lambda1",
+    ),
+}
+"""Weights of each tower, by their names in transformers' class."""
 
 
 def load(recipe, oracle, directory):
@@ -91,8 +120,10 @@ def test_text_only_logits_and_loss_equal_those_of_transformers(tmp_path):
     assert (loss[case["labels"] == -100] == 0).all()
 
 
-def test_gradients_equal_those_of_transformers(tmp_path):
-    recipe = llava_recipe({"model.vision.freeze": False})
+@pytest.mark.parametrize("tower", TRAINED)
+def test_gradients_equal_those_of_transformers(tower, tmp_path):
+    interpolated = {**DINOV2, "model.vision.position_image_size": 70}
+    recipe = llava_recipe({"model.vision.freeze": False, **(interpolated if tower == "dinov2" else {})})
     oracle = hf_llava(recipe)
     model = load(recipe, oracle, tmp_path)
     case = batch([1, 2], 20)
@@ -112,11 +143,7 @@ def test_gradients_equal_those_of_transformers(tmp_path):
         ),
         (model.projector[0].weight, oracle.model.multi_modal_projector.linear_1.weight),
         (model.projector[2].bias, oracle.model.multi_modal_projector.linear_2.bias),
-        (model.vision.embeddings.patch_embedding.weight, oracle.model.vision_tower.embeddings.patch_embedding.weight),
-        (
-            model.vision.encoder.layers[1].mlp.fc1.weight,
-            oracle.model.vision_tower.encoder.layers[1].mlp.fc1.weight,
-        ),
+        *((model.vision.get_parameter(n), oracle.model.vision_tower.get_parameter(n)) for n in TRAINED[tower]),
     ]
     for ours, theirs in pairs:
         rows = min(len(ours), len(theirs), VOCABULARY) if len(ours) > len(theirs) else len(ours)
@@ -124,3 +151,5 @@ def test_gradients_equal_those_of_transformers(tmp_path):
         assert expected.abs().max() > 1e-3
         assert (ours.grad[:rows] - expected).abs().max() <= 1e-4 * max(1.0, expected.abs().max().item())
     assert (model.language.output_layer.weight.grad[VOCABULARY:] == 0).all()
+    # Megatron waits for the gradient of every weight that is trained.
+    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []

@@ -41,6 +41,10 @@ def changed(recipe, changes: dict[str, object]) -> Recipe:
     return build(recipe)
 
 
+_TOWERS = (("clip", "quick_gelu", 24), ("siglip", "gelu_pytorch_tanh", 24), ("dinov2", "gelu", 32))
+"""Families of towers, each with an activation and a width of the feed-forward layers that it can have."""
+
+
 def random_recipes(seed: int, number: int) -> list[Recipe]:
     """Return recipes of many architectures and layouts, none of which breaks a rule of Megatron-Core's."""
     generator = random.Random(seed)
@@ -53,7 +57,7 @@ def _draw(generator: random.Random) -> dict[str, object]:
     virtual = choose([None, 2]) if pipeline > 1 else None
     heads = choose([4, 8])
     layers = pipeline * (virtual or 1) * choose([1, 2])
-    clip = choose([True, False])
+    tower, activation, ffn = choose(_TOWERS)
     groups = choose([1, 2, 4, heads])
     changes: dict[str, object] = {
         "model.language.family": choose([family.name for family in language_families()]),
@@ -71,8 +75,10 @@ def _draw(generator: random.Random) -> dict[str, object]:
         "model.language.make_vocab_size_divisible_by": choose([1, 8, 128]),
         "model.language.share_embeddings_and_output_weights": choose([True, False]),
         "model.language.freeze": choose([True, False]),
-        "model.vision.vision_model_type": "clip" if clip else "siglip",
-        "model.vision.hidden_act": "quick_gelu" if clip else "gelu_pytorch_tanh",
+        "model.vision.vision_model_type": tower,
+        "model.vision.hidden_act": activation,
+        "model.vision.ffn_hidden_size": ffn,
+        "model.vision.position_image_size": choose([28, 70]) if tower == "dinov2" else None,
         "model.vision.vision_select_layer": choose([-1, -2, 1, 0]),
         "model.vision.freeze": choose([True, False]),
         "model.projector.mm_projector_type": choose(["linear", "mlp1x_gelu", "mlp2x_gelu", "mlp3x_gelu"]),

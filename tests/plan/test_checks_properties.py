@@ -47,7 +47,7 @@ VALUES = MappingProxyType(
         "model.vision.num_attention_heads": ("3", "4", "16"),
         "model.vision.image_size": ("7", "56", "60", "336", "672"),
         "model.vision.patch_size": ("8", "14", "400"),
-        "model.vision.vision_model_type": ("clip", "siglip"),
+        "model.vision.vision_model_type": ("clip", "siglip", "dinov2"),
         "model.vision.vision_select_layer": ("-30", "-25", "-5", "-2", "0", "24", "30"),
         "model.vision.vision_select_feature": ("patch", "cls_patch"),
         "model.vision.image_token_len": ("none", "16", "256"),

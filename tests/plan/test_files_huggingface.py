@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     CLIPConfig,
     CLIPVisionConfig,
+    Dinov2Config,
     GPT2Config,
     LlamaConfig,
     LlavaConfig,
@@ -34,6 +35,7 @@ from neva_recipes.families.qwen2 import QWEN2
 from neva_recipes.families.qwen3 import QWEN3
 from neva_recipes.families.rope import resolved_rope, rope_parameters
 from neva_recipes.families.towers.clip import CLIP
+from neva_recipes.families.towers.dinov2 import DINOV2
 from neva_recipes.families.towers.siglip import SIGLIP
 from neva_recipes.plan.cost.parameters import total_parameters
 from neva_recipes.plan.huggingface import llava_keys, vocabulary_rows
@@ -58,6 +60,8 @@ TOWER = {
     "patch_size": 14,
 }
 
+DINOV2_TOWER = {**{key: size for key, size in TOWER.items() if key != "intermediate_size"}, "mlp_ratio": 2}
+
 GPT2_TEXT = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 100}
 
 DIRECTORIES = {
@@ -76,6 +80,8 @@ DIRECTORIES = {
     "clip": CLIPVisionConfig(**TOWER).to_dict(),
     "clip short": CLIPVisionConfig(**TOWER).to_diff_dict(),
     "siglip": SiglipVisionConfig(**TOWER).to_dict(),
+    "dinov2": Dinov2Config(**DINOV2_TOWER).to_dict(),
+    "dinov2 short": Dinov2Config(**DINOV2_TOWER).to_diff_dict(),
     "whole clip": {"model_type": "clip", "vision_config": TOWER, "text_config": {}},
     "clip with two entries": {"model_type": "clip", "vision_config": TOWER, "vision_config_dict": {"hidden_size": 36}},
     "llava": LlavaConfig(
@@ -86,7 +92,7 @@ DIRECTORIES = {
 }
 
 CHANGES = st.dictionaries(
-    st.sampled_from([*TEXT, "num_key_value_heads", "head_dim", "tie_word_embeddings"])
+    st.sampled_from([*TEXT, "mlp_ratio", "num_key_value_heads", "head_dim", "tie_word_embeddings"])
     | st.sampled_from(["patch_size", "image_size", "vision_feature_layer", "image_token_index"]),
     st.sampled_from([2, 3, 4, 14, 28, 32, 64, 96, 99, 100, 256, 512, -2, [-2], True, False]),
     max_size=2,
@@ -160,6 +166,9 @@ def test_it_is_read_as_transformers_reads_it(tmp_path, kind, changes, others, ne
         tower = theirs.vision_config if hasattr(theirs, "vision_config") else theirs
         assert ours.tower_family.model_type == tower.model_type
         for key in [*TOWER, "hidden_act", "layer_norm_eps"]:
+            if key == "intermediate_size" and tower.model_type == "dinov2":
+                assert ours.vision[key] == tower.hidden_size * tower.mlp_ratio
+                continue
             there = getattr(tower, key)
             assert ours.vision[key] == (there[0] if isinstance(there, list) else there), key
     if kind.startswith("llava"):
@@ -218,6 +227,7 @@ def test_published_llava_has_rows_that_words_do_without(tmp_path):
         (GPT2Config, GPT2.keys),
         (CLIPVisionConfig, CLIP.keys),
         (SiglipVisionConfig, SIGLIP.keys),
+        (Dinov2Config, DINOV2.keys),
         (LlavaConfig, llava_keys.LLAVA),
         (CLIPConfig, llava_keys.WHOLE_CLIP),
         (SiglipConfig, llava_keys.WHOLE_CLIP),

@@ -39,6 +39,13 @@ CASES: dict[str, dict[str, object]] = {
         "model.vision.freeze": False,
         "model.projector.mm_projector_type": "linear",
     },
+    "DINOv2 trained, other positions": {
+        "model.vision.vision_model_type": "dinov2",
+        "model.vision.hidden_act": "gelu",
+        "model.vision.ffn_hidden_size": 32,
+        "model.vision.position_image_size": 70,
+        "model.vision.freeze": False,
+    },
     "grouped heads, wide heads": {"model.language.num_query_groups": 1, "model.language.kv_channels": 24},
     "text": {"text": True},
     "qwen2": {"model.language.family": "qwen2"},

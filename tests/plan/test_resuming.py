@@ -112,6 +112,7 @@ OTHER_VALUES = {
     "model.vision.ffn_hidden_size": "96",
     "model.vision.num_attention_heads": "2",
     "model.vision.image_size": "28",
+    "model.vision.position_image_size": "28",
     "model.vision.patch_size": "7",
     "model.vision.hidden_act": "gelu",
     "model.vision.layernorm_epsilon": "1e-6",

@@ -75,6 +75,14 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("vocabulary-padding", "warning", FINETUNE, LANGUAGE + "make_vocab_size_divisible_by=65536", None),
     # The vision tower.
     ("vision-heads", "error", FINETUNE, VISION + "num_attention_heads=15", None),
+    (
+        "vision-feed-forward",
+        "error",
+        FINETUNE,
+        VISION + "vision_model_type=dinov2 " + VISION + "hidden_act=gelu " + VISION + "ffn_hidden_size=4000",
+        None,
+    ),
+    ("position-image-size", "error", FINETUNE, VISION + "position_image_size=518", None),
     ("image-patches", "error", FINETUNE, VISION + "image_size=340", None),
     ("image-patches", "error", FINETUNE, VISION + "vision_model_type=siglip " + VISION + "image_size=10", None),
     ("vision-select-layer", "error", FINETUNE, VISION + "vision_select_layer=25", None),

@@ -21,7 +21,7 @@ from neva_model.model.vision import tower_config
 from neva_model.progress import ByteProgress
 from neva_model.tokenizers import read_otherwise
 from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
-from neva_recipes.families import image_length, language_family
+from neva_recipes.families import image_length, language_family, vision_family
 from neva_recipes.plan.huggingface import LLAVA_SPELLING, language_spellings, why_not_exportable
 from neva_recipes.storage.exports import require_new_directory, write_digests
 from neva_recipes.storage.whole import written_whole
@@ -79,11 +79,12 @@ def export_huggingface(
 
 def _naming(model: ModelConfig, exported: ExportedTokenizer) -> Naming:
     family = language_family(model.language).export
+    # The names in published LLaVA directories, which every release of transformers and vLLM reads.
+    vision = None if model.vision is None else f"vision_tower.{vision_family(model.vision).inner}"
     return Naming(
         family=family,
         language=language_spellings(family)[0] if model.vision is None else LLAVA_SPELLING,
-        # The names in published LLaVA directories, which every release of transformers and vLLM reads.
-        vision=None if model.vision is None else "vision_tower.vision_model.",
+        vision=vision,
         projector="multi_modal_projector.",
         has_output=not _is_tied(model),
         rows=max(model.language.vocab_size, exported.rows),

@@ -93,7 +93,7 @@ def _load_language(
 @torch.no_grad()
 def _load_vision(model: NevaModel, _: ModelConfig, directory: Directory, files: WeightFiles) -> None:
     for name, weight in model.vision.state_dict().items() if model.vision is not None else ():
-        weight.copy_(files.read(f"{directory.vision_spelling}{name}"))
+        weight.copy_(files.read(directory.vision_tensor(name)))
 
 
 @torch.no_grad()

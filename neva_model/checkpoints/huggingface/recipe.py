@@ -28,6 +28,7 @@ from neva_recipes.plan.huggingface import (
     Configuration,
     Directory,
     compare_part,
+    image_side,
     open_directory,
     read_image_processor,
     read_object,
@@ -146,8 +147,13 @@ def _vision(configuration: Configuration, family: VisionFamily, tower: Mapping[s
     feature: Literal["patch", "cls_patch", "skip_first"] = "patch"
     if bool(skips) != family.has_class_token:
         feature = "cls_patch" if family.has_class_token else "skip_first"
+    fields = tower_fields_of(family, tower)
+    settings = read_image_processor(Path(source)) if family.interpolates else None
+    side = image_side(settings[1], crops=family.crops) if settings is not None else None
+    if side is not None:
+        fields["image_size"] = side
     return VisionConfig(
-        **tower_fields_of(family, tower),
+        **fields,
         vision_select_layer=-2 if layer is None else layer,
         vision_select_feature=feature,
         from_pretrained=source,

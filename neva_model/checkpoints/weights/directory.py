@@ -36,7 +36,7 @@ class DirectoryWeights:
         )
         self._vocabulary, self._rows = language.vocab_size, vocabulary_names(language)
         self._projector: dict[str, str] = {}
-        self._tower, self._tower_files = "", self._files
+        self._tower, self._tower_files = directory, self._files
         if projector is None or vision is None:
             return
         there, layers = directory.projector_spelling or "", projector.num_layers
@@ -46,7 +46,7 @@ class DirectoryWeights:
         assert source is not None
         # The original LLaVA leaves the tower in a directory of its own.
         towers = directory if Path(source) == directory.path else open_directory(Path(source), thorough=True)
-        self._tower, self._tower_files = towers.vision_spelling or "", WeightFiles(towers)
+        self._tower, self._tower_files = towers, WeightFiles(towers)
 
     def _place(self, name: str) -> tuple[WeightFiles, tuple[str, ...]]:
         """Return the files that hold a weight, and the names of its tensors there."""
@@ -54,7 +54,7 @@ class DirectoryWeights:
             return self._files, core_weight(self._family, name.removeprefix(LANGUAGE), self._spelling)[1]
         if name.startswith(PROJECTOR):
             return self._files, (self._projector[name],)
-        return self._tower_files, (f"{self._tower}{name.removeprefix(VISION)}",)
+        return self._tower_files, (self._tower.vision_tensor(name.removeprefix(VISION)),)
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type of a weight; the widest one if it is made of tensors of several types."""

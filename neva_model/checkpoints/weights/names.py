@@ -30,7 +30,7 @@ class Weights(Protocol):
     """The weights of a whole model.
 
     A name is that of the part, a dot, and the name of the weight there: of the language model Core's, with layers
-    counted over the whole model.
+    counted over the whole model, of the tower that of its published directories.
     """
 
     def dtype(self, name: str) -> torch.dtype:
@@ -77,7 +77,7 @@ def weight_shapes(model: ModelConfig) -> dict[str, Shape]:
     shapes = {f"{LANGUAGE}{name}": _core_shape(weight, sizes) for name, weight in language_names(model.language)}
     if model.vision is not None and model.projector is not None:
         tower = vision_family(model.vision)
-        shapes |= vision_tensors(VISION, tower, tower.config_json(model.vision))
+        shapes |= vision_tensors(VISION, tower, tower.sizes(model.vision), ())
         width = model.vision.hidden_size
         for matrix, bias in projector_names_of(model.projector.num_layers):
             shapes |= {matrix: (model.language.hidden_size, width), bias: (model.language.hidden_size,)}

@@ -81,6 +81,8 @@ class ImageProcessor:
     def __init__(self, vision: VisionConfig, image_aspect_ratio: Literal["square", "pad", "crop"]) -> None:
         """Load the processor from `vision.from_pretrained` if it has one, otherwise make the family's usual one.
 
+        Where the family interpolates its positions, a processor of another size is used with the size of the tower.
+
         Args:
             vision: The vision tower.
             image_aspect_ratio: `square` or `crop` use the processor as it is; `pad` first pads to a square.
@@ -91,7 +93,8 @@ class ImageProcessor:
         self.image_size = vision.image_size
         self.hf = _load_processor(vision)
         self._pad_color = tuple(int(mean * 255) for mean in self.hf.image_mean) if image_aspect_ratio == "pad" else None
-        shape = tuple(self(Image.new("RGB", (8, 8))).shape)
+        # No square, which shows whether the processor makes one.
+        shape = tuple(self(Image.new("RGB", (16, 8))).shape)
         if shape != (3, self.image_size, self.image_size):
             raise DataError(
                 f"the image processor of {vision.from_pretrained} gives {shape[1]}x{shape[2]} pixels, "
@@ -133,14 +136,22 @@ def _load_processor(vision: VisionConfig) -> Any:
     source = vision.source
     if source is not None and _has_processor(source):
         try:
-            return processor_class.from_pretrained(source, do_pad=False)
+            processor = processor_class.from_pretrained(source, do_pad=False)
+            if family.interpolates and processor.crop_size["height"] != vision.image_size:
+                processor = processor_class.from_pretrained(source, do_pad=False, **_usual_size(vision))
+            return processor
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"the image processor of {source} cannot be loaded: {reason}") from None
+    return processor_class(**family.image_settings, **_usual_size(vision))
+
+
+def _usual_size(vision: VisionConfig) -> dict[str, dict[str, int]]:
+    """Return the settings with which an image processor of a tower's family makes images of its size."""
     square = {"height": vision.image_size, "width": vision.image_size}
-    if family.crops:
-        return processor_class(size={"shortest_edge": vision.image_size}, crop_size=square)
-    return processor_class(size=square)
+    if vision_family(vision).crops:
+        return {"size": {"shortest_edge": vision.image_size}, "crop_size": square}
+    return {"size": square}
 
 
 def _has_processor(source: str) -> bool:

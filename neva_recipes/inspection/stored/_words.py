@@ -20,14 +20,17 @@ def language_shape(language: LanguageConfig) -> str:
     )
 
 
-def vision_shape(tower: Mapping[str, Any]) -> str:
+def vision_shape(tower: Mapping[str, Any], image_size: int | None = None) -> str:
     """Return the sizes of a vision tower.
 
     Args:
         tower: What is known of it, by the keys of a config.json; its heads may be missing.
+        image_size: Side of its images, in pixels; `None` if it is that of `tower`, the one of the position embeddings.
     """
     heads = f", {tower['num_attention_heads']} heads" if "num_attention_heads" in tower else ""
+    positions = tower["image_size"]
+    others = "" if image_size in (None, positions) else f", positions of images of {positions} pixels"
     return (
         f"{tower['num_hidden_layers']} layers of width {tower['hidden_size']}{heads}, images of "
-        f"{tower['image_size']} pixels in patches of {tower['patch_size']}"
+        f"{image_size or positions} pixels in patches of {tower['patch_size']}{others}"
     )

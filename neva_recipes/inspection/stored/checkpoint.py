@@ -108,7 +108,7 @@ def _parts(recipe: Recipe, stored: Mapping[str, StoredTensor]) -> Iterator[Store
     if vision is not None:
         kinds["vision"] = vision.vision_model_type
         family = vision_family(vision)
-        shapes["vision"] = vision_shape({theirs: getattr(vision, ours) for theirs, ours in family.fields.items()})
+        shapes["vision"] = vision_shape(family.sizes(vision), vision.image_size)
     if projector is not None and vision is not None:
         kinds["projector"] = projector.mm_projector_type
         shapes["projector"] = f"{vision.hidden_size} to {recipe.model.language.hidden_size}"

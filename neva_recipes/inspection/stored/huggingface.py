@@ -5,9 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neva_recipes.config import DataError, PlainTable, how_many
+from neva_recipes.families import VisionFamily
 from neva_recipes.inspection.stored._words import language_shape, vision_shape
 from neva_recipes.inspection.stored.stored_model import StoredModel, StoredPart, StoredTensor, Use, part_of_tensors
-from neva_recipes.plan.huggingface import Directory, open_directory, tower_directory, vocabulary_rows
+from neva_recipes.plan.huggingface import (
+    Directory,
+    image_side,
+    open_directory,
+    read_image_processor,
+    tower_directory,
+    vocabulary_rows,
+)
 from neva_recipes.plan.origins.checkpoints import PARTS
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, read_tokenizer
 
@@ -81,7 +89,8 @@ def _parts(directory: Directory, stored: dict[str, StoredTensor]) -> Iterator[St
             kind, shape = told.language.family, language_shape(told.language)
             values -= directory.repeated_values()
         elif part == "vision" and directory.tower_family is not None and directory.tower is not None:
-            kind, shape = directory.tower_family.name, vision_shape(directory.tower)
+            kind = directory.tower_family.name
+            shape = vision_shape(directory.tower, _image_size(directory.path, directory.tower_family))
         elif part == "projector":
             layers = directory.projector_layers
             kind = "linear" if layers == 1 else f"mlp{layers}x_gelu"
@@ -89,6 +98,12 @@ def _parts(directory: Directory, stored: dict[str, StoredTensor]) -> Iterator[St
         yield part_of_tensors(part, tensors, kind, shape, values)
     if others:
         yield part_of_tensors("not used", others.values())
+
+
+def _image_size(path: Path, family: VisionFamily) -> int | None:
+    """Return the side of the images that a directory's image processor makes, if the tower leaves it to that."""
+    settings = read_image_processor(path) if family.interpolates else None
+    return None if settings is None else image_side(settings[1], crops=family.crops)
 
 
 def _uses(directory: Directory, tokenizer: LocalTokenizer | None, no_tokenizer: str, missing: int) -> Iterator[Use]:

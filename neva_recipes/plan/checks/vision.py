@@ -16,6 +16,7 @@ _LAYER = f"{_VISION}.vision_select_layer"
 _FEATURE = f"{_VISION}.vision_select_feature"
 _TYPE = f"{_VISION}.vision_model_type"
 _TOKENS = f"{_VISION}.image_token_len"
+_POSITIONS = f"{_VISION}.position_image_size"
 
 
 def vision_heads(recipe: Recipe) -> Iterator[Found]:
@@ -28,6 +29,36 @@ def vision_heads(recipe: Recipe) -> Iterator[Found]:
             error("vision-heads", message, recipe, hidden, heads),
             *around(heads, vision.num_attention_heads, highest=vision.hidden_size),
             *around(hidden, vision.hidden_size),
+        )
+
+
+def vision_feed_forward(recipe: Recipe) -> Iterator[Found]:
+    """The feed-forward layers are a whole number of times wider, where the family's config.json says it so."""
+    vision = recipe.model.vision
+    if vision is None or (family := vision_family(vision)).mlp_ratio is None:
+        return
+    hidden, ffn = f"{_VISION}.hidden_size", f"{_VISION}.ffn_hidden_size"
+    if vision.ffn_hidden_size % vision.hidden_size:
+        message = f"{family.title}'s is a multiple of the width ({family.mlp_ratio}), not {vision.ffn_hidden_size}"
+        yield found(
+            error("vision-feed-forward", message, recipe, _TYPE, ffn, hidden),
+            *multiples(ffn, vision.ffn_hidden_size, vision.hidden_size),
+        )
+
+
+def position_embeddings(recipe: Recipe) -> Iterator[Found]:
+    """The position embeddings are those of the images, or the family interpolates them."""
+    vision = recipe.model.vision
+    if vision is None or vision.position_side == vision.image_size:
+        return
+    family = vision_family(vision)
+    if not family.interpolates:
+        message = f"{family.title} takes images of the size that its position embeddings are for"
+        yield found(error("position-image-size", message, recipe, _TYPE, _POSITIONS, _IMAGE), [{_POSITIONS: None}])
+    elif vision.patch_size > vision.position_side:
+        message = f"a patch of {vision.patch_size} pixels does not fit into an image of {vision.position_side}"
+        yield found(
+            error("position-image-size", message, recipe, _POSITIONS, f"{_VISION}.patch_size"), [{_POSITIONS: None}]
         )
 
 
@@ -129,6 +160,8 @@ def image_token_len(recipe: Recipe) -> Iterator[Found]:
 
 vision_rules: tuple[Rule, ...] = (
     vision_heads,
+    vision_feed_forward,
+    position_embeddings,
     image_patches,
     selected_layer,
     class_token,

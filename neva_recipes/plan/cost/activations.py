@@ -204,7 +204,9 @@ def _tower_bytes(vision: VisionConfig, size: int) -> float:
         return max(6 * hidden, 2 * hidden + 2 * ffn) * size
     # Quick GELU is x * sigmoid(1.702 x) in three steps; the other activations only keep their input.
     widened = (3 if vision.hidden_act == "quick_gelu" else 2) * ffn
-    layer = 8 * hidden * size + widened * size + _STATISTIC * vision.num_attention_heads
+    # A product with weights keeps what is multiplied.
+    kept = 8 + vision_family(vision).layer_scales
+    layer = kept * hidden * size + widened * size + _STATISTIC * vision.num_attention_heads
     return layers_run(vision) * layer
 
 

@@ -9,7 +9,7 @@ from neva_recipes.plan.huggingface.configuration import Configuration
 from neva_recipes.plan.huggingface.directory import Directory, is_huggingface, kept_directory, open_directory
 from neva_recipes.plan.huggingface.exportable import why_not_exportable
 from neva_recipes.plan.huggingface.hub import cached_models, could_be_on_hub, is_cached, is_hub_name
-from neva_recipes.plan.huggingface.json_files import read_image_processor, read_object
+from neva_recipes.plan.huggingface.json_files import image_side, read_image_processor, read_object
 from neva_recipes.plan.huggingface.names import (
     LLAVA_SPELLING,
     LanguageSpelling,
@@ -35,6 +35,7 @@ __all__ = [
     "compare_part",
     "core_weight",
     "could_be_on_hub",
+    "image_side",
     "is_cached",
     "is_hub_name",
     "is_huggingface",

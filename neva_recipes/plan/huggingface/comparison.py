@@ -136,12 +136,15 @@ def _compare_rope(there: LanguageConfig, language: LanguageConfig) -> Iterator[M
 def _compare_vision(family: VisionFamily, tower: Mapping[str, object], vision: VisionConfig) -> Iterator[Mismatch]:
     if family.name != vision.vision_model_type:
         yield Mismatch(f"model_type is {family.model_type}", "model.vision.vision_model_type", family.name)
+    ours = dict(family.fields)
+    if family.interpolates:
+        ours["image_size"] = "position_image_size"
     yield from _differing(
         "model.vision",
         # A tower without its own configuration does not tell everything.
         [
-            (theirs, tower[theirs], ours, getattr(vision, ours))
-            for theirs, ours in family.fields.items()
+            (family.said(theirs), tower[theirs], ours[theirs], held)
+            for theirs, held in family.sizes(vision).items()
             if theirs in tower
         ],
     )

@@ -103,7 +103,7 @@ def _parse(fields: dict[str, object]) -> Configuration:
     if kind in ("llava", "llava_llama"):
         return _parse_original_llava(architecture, fields)
     for family in families():
-        if isinstance(family, VisionFamily) and kind == family.whole_model_type:
+        if isinstance(family, VisionFamily) and kind is not None and kind == family.whole_model_type:
             return _parse_whole_clip(family, architecture, fields)
         if isinstance(family, VisionFamily) and kind in family.refused:
             raise ValueError(f"model_type is {bare(kind)}: {family.refused[kind]}")
@@ -113,9 +113,9 @@ def _parse(fields: dict[str, object]) -> Configuration:
             problems = _about("language", family.problems(fields))
             return Configuration(architecture, **_language(family, fields), problems=problems)
         problems = _about("vision", problems_of(fields, family.keys))
-        return Configuration(architecture, tower_family=family, vision=_vision(family, fields), problems=problems)
+        return Configuration(architecture, tower_family=family, vision=family.read(fields), problems=problems)
     expected = [family.model_type for family in language_families()] + ["llava"]
-    *others, last = [*expected, *(tower.whole_model_type for tower in vision_families())]
+    *others, last = [*expected, *(tower.whole_model_type or tower.model_type for tower in vision_families())]
     raise ValueError(f"model_type is {bare(kind)}: expected {', '.join(others)} or {last}")
 
 
@@ -139,7 +139,7 @@ def _parse_whole_clip(tower: VisionFamily, architecture: str, fields: dict[str, 
         *_about("vision", problems_of(fields, whole_keys)),
         *_about("vision", problems_of(vision, keys, "vision_config.")),
     )
-    read = _vision(tower, vision, "vision_config.")
+    read = tower.read(vision, "vision_config.")
     return Configuration(architecture, tower_family=tower, vision=read, problems=problems)
 
 
@@ -173,7 +173,7 @@ def _parse_llava(architecture: str, fields: dict[str, object]) -> Configuration:
         architecture,
         **_language(family, text, "text_config."),
         tower_family=tower,
-        vision=_vision(tower, vision, "vision_config."),
+        vision=tower.read(vision, "vision_config."),
         image_token_index=whole["image_token_index"] if old_name else whole["image_token_id"],
         vision_feature_layer=_layer("vision_feature_layer", whole["vision_feature_layer"]),
         skips_first=strategy == "default",
@@ -229,11 +229,3 @@ def _about(part: str | None, problems: Iterator[str]) -> tuple[tuple[str | None,
         (None if "quantization_config" in problem else part, problem)
         for problem in problems
     )
-
-
-def _vision(family: VisionFamily, fields: Mapping[str, object], place: str = "") -> PlainTable:
-    tower = read_values(fields, family.keys, place)
-    for key in ("image_size", "patch_size"):
-        if isinstance(tower[key], list):
-            tower[key] = tower[key][0]
-    return tower

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import CheckpointError
-from neva_recipes.families import VisionFamily
+from neva_recipes.families import VisionFamily, vision_families
 from neva_recipes.families.tensors import Shape
+from neva_recipes.families.towers.clip import CLIP
 from neva_recipes.plan.huggingface import names
 from neva_recipes.plan.huggingface.configuration import Configuration, read_configuration
 from neva_recipes.plan.huggingface.tensors import StoredTensor, are_equal, has_weight_files, read_tensors
@@ -79,7 +80,17 @@ class Directory:
     @cached_property
     def vision_spelling(self) -> str | None:
         """The spelling of the tower's tensors."""
-        return names.find_vision_spelling(self.tensors)
+        told = self.configuration.tower_family if self.configuration is not None else None
+        return names.find_vision_spelling(self.tensors, vision_families() if told is None else (told,))
+
+    def vision_tensor(self, name: str) -> str:
+        """Return the name here of a tensor of the tower.
+
+        Args:
+            name: Its name as published, or in transformers' class.
+        """
+        assert self.vision_spelling is not None and self.tower_family is not None
+        return names.vision_name(name, self.vision_spelling, self.tower_family, self.tensors)
 
     @cached_property
     def projector_spelling(self) -> str | None:
@@ -133,9 +144,10 @@ class Directory:
             embedding = (
                 f"{family.prefix}{family.embedding_tensor}" if family is not None else "model.embed_tokens.weight"
             )
+            tower = told.tower_family if told is not None and told.tower_family is not None else CLIP
             anchor, what = {
                 "language": (embedding, "language model"),
-                "vision": ("vision_model.embeddings.patch_embedding.weight", "vision tower"),
+                "vision": (f"{tower.inner}{tower.patches}", "vision tower"),
                 "projector": ("multi_modal_projector.linear_1.weight", "projector"),
             }[part]
             return f"has no tensor {anchor}, so no {what}"
@@ -157,7 +169,7 @@ class Directory:
         if spelling is None:
             return
         if part == "vision" and self._tower is not None:
-            yield from names.vision_tensors(spelling, *self._tower)
+            yield from names.vision_tensors(spelling, *self._tower, self.tensors)
         elif part == "language" and configuration is not None and language is not None:
             assert configuration.family is not None
             yield from names.language_tensors(spelling, configuration.family, language)

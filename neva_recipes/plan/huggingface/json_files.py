@@ -1,11 +1,13 @@
 """The JSON files of a Hugging Face directory; each holds an object."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from neva_recipes.config import CheckpointError, PlainTable, pointer_in_place
 
-__all__ = ["LONGEST_JSON", "parse_object", "read_image_processor", "read_object"]
+__all__ = ["LONGEST_JSON", "image_side", "parse_object", "read_image_processor", "read_object"]
 
 LONGEST_JSON = 100_000_000
 """The most bytes of a JSON text; the limit that safetensors has for its headers."""
@@ -82,3 +84,15 @@ def read_image_processor(directory: Path) -> tuple[str, PlainTable] | None:
             raise CheckpointError(f"{directory / name}: {group} is no object")
         return name, found
     return None
+
+
+def image_side(settings: Mapping[str, Any], *, crops: bool) -> int | None:
+    """Return the side of the images that an image processor makes; `None` if its settings do not say it.
+
+    Args:
+        settings: Its settings.
+        crops: Whether it crops images, rather than scaling both sides.
+    """
+    size = settings.get("crop_size" if crops else "size")
+    side = size.get("height") if isinstance(size, dict) else size
+    return side if isinstance(side, int) and settings.get("do_center_crop") is not False else None

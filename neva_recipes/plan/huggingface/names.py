@@ -5,7 +5,7 @@ spelling has tells which one a directory uses.
 """
 
 import re
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from neva_recipes.config import LanguageConfig
@@ -15,7 +15,6 @@ from neva_recipes.families.vision import VisionFamily
 
 __all__ = [
     "LLAVA_SPELLING",
-    "TOWER_LAYERS",
     "LanguageSpelling",
     "core_weight",
     "find_language_spelling",
@@ -27,6 +26,7 @@ __all__ = [
     "projector_layers",
     "projector_names",
     "projector_tensors",
+    "vision_name",
     "vision_tensors",
 ]
 
@@ -58,17 +58,14 @@ def language_spellings(family: LanguageFamily) -> tuple[LanguageSpelling, ...]:
 
 
 _VISION_SPELLINGS = (
-    "",  # CLIPVisionModel and SiglipVisionModel of transformers 5
+    "",  # CLIPVisionModel and SiglipVisionModel of transformers 5, Dinov2Model
     "vision_model.",  # the same of transformers 4, and whole CLIP models
-    "vision_tower.",  # LlavaForConditionalGeneration saved by transformers 5
+    "vision_tower.",  # LlavaForConditionalGeneration saved by transformers 5, or with a tower of DINOv2
     "vision_tower.vision_model.",  # LlavaForConditionalGeneration saved by transformers 4
     "model.vision_tower.",
     "model.vision_tower.vision_model.",
     "model.vision_tower.vision_tower.vision_model.",  # the original LLaVA, when it trained the tower
 )
-
-TOWER_LAYERS = "encoder.layers."
-"""Prefix of the tensors of a tower's layers; the number of the layer and a dot follow."""
 
 _PROJECTOR_SPELLINGS = (
     "multi_modal_projector.",  # LlavaForConditionalGeneration
@@ -118,10 +115,15 @@ def find_language_spelling(names: Container[str], family: LanguageFamily) -> Lan
     return next((one for one in spellings if f"{one.body}{family.embedding_tensor}" in names), None)
 
 
-def find_vision_spelling(names: Container[str]) -> str | None:
-    """Return the prefix of the vision tower in a directory; `None` if there is no tower."""
-    anchor = "embeddings.patch_embedding.weight"
-    return next((one for one in _VISION_SPELLINGS if f"{one}{anchor}" in names), None)
+def find_vision_spelling(names: Container[str], families: Iterable[VisionFamily]) -> str | None:
+    """Return the prefix of the vision tower in a directory; `None` if there is no tower.
+
+    Args:
+        names: The names of its tensors.
+        families: Families that the tower may be of.
+    """
+    anchors = {family.patches for family in families}
+    return next((one for one in _VISION_SPELLINGS if any(f"{one}{anchor}" in names for anchor in anchors)), None)
 
 
 def find_projector_spelling(names: Container[str]) -> str | None:
@@ -157,18 +159,36 @@ def language_tensors(
         yield from _prefixed(f"{spelling.body}{_layer_prefix(family, number)}", layer)
 
 
-def vision_tensors(spelling: str, family: VisionFamily, tower: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+def vision_tensors(
+    spelling: str, family: VisionFamily, tower: Mapping[str, Any], names: Container[str]
+) -> Iterator[tuple[str, Shape]]:
     """Yield the names and shapes of all tensors of a tower.
 
     Args:
         spelling: Their prefix.
         family: The family of the tower.
-        tower: Its sizes, by the keys of a config.json.
+        tower: Its sizes, by the keys of `fields` of the family.
+        names: The names of the directory's tensors.
     """
     yield from _prefixed(spelling, family.shapes({**family.before, **family.after}, tower))
     layer = family.shapes(family.layer, tower)
     for number in range(tower["num_hidden_layers"]):
-        yield from _prefixed(f"{spelling}{TOWER_LAYERS}{number}.", layer)
+        for name, shape in layer.items():
+            yield vision_name(f"{family.layers}.{number}.{name}", spelling, family, names), shape
+
+
+def vision_name(name: str, spelling: str, family: VisionFamily, names: Container[str]) -> str:
+    """Return how a directory names a tensor of a tower.
+
+    Args:
+        name: Its name as published, or in transformers' class.
+        spelling: Prefix of the tower's tensors.
+        family: The family of the tower.
+        names: The names of the directory's tensors.
+    """
+    published = f"{spelling}{family.published_name(name)}"
+    module = f"{spelling}{family.module_name(name)}"
+    return module if module in names else published
 
 
 def _prefixed(prefix: str, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Shape]]:

@@ -57,7 +57,10 @@ def tower_fields_of(family: VisionFamily, tower: Mapping[str, Any]) -> PlainTabl
         family: The family of the tower.
         tower: Its sizes, by the keys of a config.json.
     """
-    return {"vision_model_type": family.name, **{ours: tower[theirs] for theirs, ours in family.fields.items()}}
+    fields = {ours: tower[theirs] for theirs, ours in family.fields.items()}
+    # Written out, the size of the images can be changed alone.
+    positions = tower["image_size"] if family.interpolates else None
+    return {"vision_model_type": family.name, **fields, "position_image_size": positions}
 
 
 def _open(source: str, part: str) -> tuple[Path, Configuration, Directory | None]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from neva_recipes.config import PlainTable, expand_path, path_is
 from neva_recipes.families import VisionFamily, vision_families
 from neva_recipes.plan.huggingface.configuration import read_configuration
-from neva_recipes.plan.huggingface.names import TOWER_LAYERS
 from neva_recipes.plan.huggingface.tensors import StoredTensor
 
 __all__ = ["read_tower", "tower_directory"]
@@ -44,18 +43,27 @@ def read_tower(
     family = next(fitting, None)
     if family is None:
         raise ValueError(f"{spelling}embeddings: are those of no known vision tower")
-    hidden, _, patch, _ = _shape(tensors, f"{spelling}embeddings.patch_embedding.weight", 4)
-    positions, _ = _shape(tensors, f"{spelling}embeddings.position_embedding.weight", 2)
-    ffn, _ = _shape(tensors, f"{spelling}{TOWER_LAYERS}0.mlp.fc1.weight", 2)
-    prefix = f"{spelling}{TOWER_LAYERS}"
+    sizes = _sizes(tensors, spelling, family)
+    prefix = f"{spelling}{family.layers}."
     numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
     return family, {
-        "hidden_size": hidden,
-        "intermediate_size": ffn,
+        "hidden_size": sizes["hidden"],
+        "intermediate_size": sizes["ffn"],
         "num_hidden_layers": len(numbers),
-        "image_size": math.isqrt(max(positions - family.has_class_token, 0)) * patch,
-        "patch_size": patch,
+        "image_size": math.isqrt(max(sizes["positions"] - family.has_class_token, 0)) * sizes["patch"],
+        "patch_size": sizes["patch"],
     }
+
+
+def _sizes(tensors: Mapping[str, StoredTensor], spelling: str, family: VisionFamily) -> dict[str, int]:
+    """Return the dimensions of a tower, each by the first tensor that has it."""
+    sizes: dict[str, int] = {}
+    first = {f"{family.layers}.0.{name}": axes for name, axes in family.layer.items()}
+    for name, axes in {**family.before, **first}.items():
+        if any(isinstance(axis, str) and axis not in sizes for axis in axes):
+            shape = _shape(tensors, f"{spelling}{name}", len(axes))
+            sizes |= {axis: size for axis, size in zip(axes, shape, strict=True) if isinstance(axis, str)}
+    return sizes
 
 
 def _shape(tensors: Mapping[str, StoredTensor], name: str, dimensions: int) -> tuple[int, ...]:

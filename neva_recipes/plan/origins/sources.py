@@ -22,6 +22,7 @@ from neva_recipes.plan.huggingface import (
     Configuration,
     Directory,
     compare_part,
+    image_side,
     is_huggingface,
     kept_directory,
     read_image_processor,
@@ -45,6 +46,8 @@ from neva_recipes.storage.checkpoints import read_record
 from neva_recipes.storage.exports import exported_checkpoint
 
 __all__ = ["Opened", "check_sources"]
+
+_POSITIONS = "model.vision.position_image_size"
 
 
 class Opened:
@@ -155,6 +158,8 @@ def _published(recipe: Recipe, part: str, field: str, source: str) -> Iterator[F
     config = getattr(recipe.model, part)
     there = {f"model.{part}.{name}": value for name, value in (hub_shape(source) or {}).items() if part in PARTS[:2]}
     differing = {path: value for path, value in there.items() if field_value(recipe, path) != value}
+    if part == "vision" and there.get(_POSITIONS) == config.position_side:
+        differing.pop(_POSITIONS, None)
     if part == "language" and there and config.kv_channels is not None:
         own = there["model.language.hidden_size"] // there["model.language.num_attention_heads"]
         differing |= {"model.language.kv_channels": None} if config.kv_channels != own else {}
@@ -237,12 +242,8 @@ def _image_processor(recipe: Recipe, vision: VisionConfig, field: str, path: Pat
     if (settings := read_image_processor(path)) is None:
         return
     name, fields = settings
-    side = _side(fields.get("crop_size" if vision_family(vision).crops else "size"))
-    if side not in (None, vision.image_size) and fields.get("do_center_crop") is not False:
+    family = vision_family(vision)
+    side = image_side(fields, crops=family.crops)
+    if side not in (None, vision.image_size) and not family.interpolates:
         message = f"{name} there makes images of {side} pixels"
         yield found(error("shape-mismatch", message, recipe, field, "model.vision.image_size"))
-
-
-def _side(size: object) -> int | None:
-    side = size.get("height") if isinstance(size, dict) else size
-    return side if isinstance(side, int) else None

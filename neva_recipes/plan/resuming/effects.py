@@ -52,6 +52,7 @@ REFUSED: Mapping[str, str] = {
     "model.vision.ffn_hidden_size": _SHAPE,
     "model.vision.num_attention_heads": _SHAPE,
     "model.vision.image_size": _SHAPE,
+    "model.vision.position_image_size": _SHAPE,
     "model.vision.patch_size": _SHAPE,
     "model.vision.hidden_act": _MEANING,
     "model.vision.layernorm_epsilon": _MEANING,
