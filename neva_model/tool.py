@@ -1,6 +1,6 @@
 """The entry point of a job that uses a trained model: `python -m neva_model.tool RUN_DIR`.
 
-RUN_DIR/tool.json names the module and its arguments. Exit codes and failure.json are those of the worker.
+RUN_DIR/tool.json names the module, its function and its arguments. Exit codes and failure.json are those of the worker.
 """
 
 import importlib
@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> int:
     run_directory = Path(arguments[0])
     try:
         tool = json.loads((run_directory / TOOL_FILE).read_text(encoding="utf-8"))
-        code: int = importlib.import_module(tool["module"]).main(tool["arguments"])
+        # Earlier versions named no function.
+        function = getattr(importlib.import_module(tool["module"]), tool.get("function", "main"))
+        code: int = function(tool["arguments"])
     except UserError as error:
         record_failure(run_directory, "user", str(error))
         print(f"error: {error}", file=sys.stderr)

@@ -31,6 +31,7 @@ def tool_text(tool: Tool, run_dir: Path, chosen: Mapping[str, str], *, on_gpu: b
     whole = dataclasses.replace(tool, **chosen)
     record = {
         "module": tool.module,
+        "function": tool.function,
         "arguments": whole.argv(str(run_dir / tool.output)),
         "fields": fields,
         "reads": list(map(str, _read_paths(whole))),

@@ -1,102 +1,30 @@
-"""Pipelines: ordered stages that train or use a model, each with the outputs of earlier stages.
-
-A pipeline is only a description; `executors.run_pipeline` runs it.
-"""
+"""The stages of a pipeline, and their order."""
 
 import graphlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import fiddle as fdl
 
 from neva_recipes.config import (
-    ConfigNode,
-    ConvTemplate,
     Draft,
     Field,
-    OptionalPathField,
-    PathField,
-    PathsField,
-    Positive,
     Recipe,
     RecipeError,
     StageOutput,
-    config_dataclass,
     format_value,
     iterate_fields,
     owned,
     parse_value,
     suggest,
 )
-from neva_recipes.run_directory.layout import PREDICTIONS_FILE
+from neva_recipes.pipeline.tools import Tool
 from neva_recipes.run_directory.names import name_problem
 
-__all__ = ["Evaluate", "Export", "Flow", "Pipeline", "Stage", "StageOutput", "Tool", "Work"]
+__all__ = ["Flow", "Pipeline", "Stage", "Work"]
 
 _GROUPS = tuple(entry.name for entry in fields(Recipe))
-
-
-@config_dataclass
-class Tool(ConfigNode):
-    """A program that uses a trained model."""
-
-    module: ClassVar[str]
-    """The module of the program; its `main` takes the arguments."""
-
-    output: ClassVar[str]
-    """File or folder that it makes, in the run directory of its stage."""
-
-    model: PathField
-    """The trained model: a run, a checkpoint or a Hugging Face directory."""
-
-    def argv(self, output: str) -> list[str]:
-        """Return the arguments of the program.
-
-        Args:
-            output: Path of the program's output.
-        """
-        raise NotImplementedError
-
-
-@config_dataclass
-class Export(Tool):
-    """Writes the model as a Hugging Face directory, as `nemo-run export` does."""
-
-    module: ClassVar[str] = "neva_model.checkpoints.export"
-    output: ClassVar[str] = "exported"
-
-    def argv(self, output: str) -> list[str]:
-        """Return the arguments of the program; `output` is the directory it writes."""
-        return [self.model, output]
-
-
-@config_dataclass
-class Evaluate(Tool):
-    """Counts the right answers of the model, as `nemo-run evaluate` does."""
-
-    module: ClassVar[str] = "neva_model.evaluation"
-    output: ClassVar[str] = PREDICTIONS_FILE
-
-    data: PathsField
-    """LLaVA JSON or JSONL of questions and answers; one file or several."""
-    image_folder: OptionalPathField = None  # type: ignore[assignment]
-    """Folder of the images; None means that of each data file, or that of the training if the images are not there."""
-    conv_template: ConvTemplate | None = None
-    """Conversation template; None means that of the training."""
-    batch_size: Positive | None = None
-    """Questions answered at once."""
-
-    def argv(self, output: str) -> list[str]:
-        """Return the arguments of the program; `output` is the file for all answers."""
-        flags = {
-            "data": format_value(self.data),
-            "image-folder": self.image_folder,
-            "conv-template": self.conv_template,
-            "batch-size": self.batch_size,
-            "output": output,
-        }
-        return [self.model, *(f"--{name}={value}" for name, value in flags.items() if value is not None)]
 
 
 Work: TypeAlias = Draft[Recipe] | Draft[Tool]
@@ -320,5 +248,5 @@ def _check_names(stages: Sequence[Stage]) -> None:
         kind = fdl.get_callable(stage.work) if isinstance(stage.work, fdl.Buildable) else type(stage.work)
         if kind is not Recipe and not (isinstance(kind, type) and issubclass(kind, Tool)):
             raise RecipeError(
-                f"stage {stage.name}: does {kind.__name__}: expected a Draft of Recipe, Export or Evaluate"
+                f"stage {stage.name}: does {kind.__name__}: expected a Draft of Recipe, or of a tool such as Export"
             )

@@ -1,0 +1,10 @@
+"""Pipelines: ordered stages that train, make or use something, each with the outputs of earlier stages.
+
+A pipeline is only a description; `executors.run_pipeline` runs it.
+"""
+
+from neva_recipes.config import StageOutput
+from neva_recipes.pipeline.flow import Flow, Pipeline, Stage, Work
+from neva_recipes.pipeline.tools import Evaluate, Export, ModelTool, Tool
+
+__all__ = ["Evaluate", "Export", "Flow", "ModelTool", "Pipeline", "Stage", "StageOutput", "Tool", "Work"]
