@@ -157,15 +157,16 @@ def test_text_only_model_is_the_same_in_transformers_and_back(tokenizer, tmp_pat
     assert opened.model.vision is None and opened.model.language.vocab_size == ROWS
 
 
+@pytest.mark.parametrize("size", [(90, 40), (31, 77), (9, 9)])
 @pytest.mark.parametrize("aspect", ["square", "pad"])
-@pytest.mark.parametrize("tower", ["clip", "dinov2"])
-def test_processor_makes_the_pixels_that_training_saw(tower, aspect, tokenizer, tmp_path):
-    other = {**DINOV2, "model.vision.position_image_size": 70} if tower == "dinov2" else {}
-    recipe = recipe_of({"data.image_aspect_ratio": aspect, **other})
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
+def test_processor_makes_the_pixels_that_training_saw(tower, aspect, size, tokenizer, tmp_path):
+    positions = {"model.vision.position_image_size": 70} if tower == "dinov2" else {}
+    recipe = recipe_of({**SHAPES[tower], "data.image_aspect_ratio": aspect, **positions})
     model = build_model(recipe, pre_process=True, post_process=True)
     export_model(model, recipe, tokenizer, tmp_path / "out")
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
-    image = Image.radial_gradient("L").resize((90, 40)).convert("RGB")
+    image = Image.radial_gradient("L").resize(size).convert("RGB")
     expected = ImageProcessor(recipe.model.vision, aspect)(image)
     pixels = processor(images=image, text="<image>", return_tensors="pt")["pixel_values"][0]
     assert expected.std() > 0.1
@@ -174,6 +175,7 @@ def test_processor_makes_the_pixels_that_training_saw(tower, aspect, tokenizer, 
     assert dataclasses.replace(opened, from_pretrained=None) == recipe.model.vision
     from_directory = changed(recipe, {"model.vision.from_pretrained": str(tmp_path / "out")})
     assert torch.equal(ImageProcessor(from_directory.model.vision, aspect)(image), expected)
+    assert recipe_from_huggingface(tmp_path / "out").data.image_aspect_ratio == aspect
 
 
 # The originals' texts, with the spaces that their tokenizer put after <s> and after the image written out.

@@ -96,12 +96,6 @@ def test_what_would_be_missed_after_the_training(runs_dir, tmp_path, tool, field
     ("words", "problem", "remedy"),
     [
         (
-            ["model.vision.vision_model_type=siglip", "data.image_aspect_ratio=pad"],
-            "data.image_aspect_ratio=pad with model.vision.vision_model_type=siglip: transformers has no image "
-            "processor that does this, and data.image_aspect_ratio=square can be exported",
-            "data.image_aspect_ratio=square",
-        ),
-        (
             ["model.projector.mm_projector_type=mlp3x_gelu"],
             "model.projector.mm_projector_type=mlp3x_gelu: transformers' LLaVA has two layers, so only linear and "
             "mlp2x_gelu can be exported",

@@ -34,6 +34,7 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     # The model.
     ("vision-and-projector", "error", FINETUNE, "model.vision=none", None),
     ("vision-and-projector", "error", FINETUNE, "model.projector=none", None),
+    ("not-exportable", "warning", FINETUNE, "model.projector.mm_projector_type=mlp3x_gelu", None),
     ("image-marks", "error", TEXT, "model.use_im_start_end=true", None),
     ("all-frozen", "error", FINETUNE, LANGUAGE + "freeze=true model.projector.freeze=true", None),
     ("all-frozen", "error", TEXT, LANGUAGE + "freeze=true", None),

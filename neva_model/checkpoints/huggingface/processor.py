@@ -107,5 +107,12 @@ def _image_processor(vision: VisionConfig, *, pad: bool) -> Any:
     processor = ImageProcessor(vision, "square").hf
     if not pad:
         return processor
-    fields = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
-    return LlavaImageProcessorPil(do_pad=True, **{field: getattr(processor, field) for field in fields})
+    fields = ("size", "image_mean", "image_std", "resample", "rescale_factor")
+    crops = vision_family(vision).crops
+    # A class for CLIP's images, which also pads those of a tower whose processor crops nothing.
+    return LlavaImageProcessorPil(
+        do_pad=True,
+        do_center_crop=crops,
+        crop_size=processor.crop_size if crops else processor.size,
+        **{field: getattr(processor, field) for field in fields},
+    )

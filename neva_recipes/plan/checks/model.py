@@ -9,6 +9,7 @@ from neva_recipes.families import language_family
 from neva_recipes.plan.checks._rules import Found, Rule, Way, around, found, multiples, of_new
 from neva_recipes.plan.cost.parameters import is_small, padding_parameters, total_parameters
 from neva_recipes.plan.findings import error, warning
+from neva_recipes.plan.huggingface.exportable import DEEP_PROJECTOR, has_deep_projector
 
 __all__ = ["model_rules"]
 
@@ -145,6 +146,13 @@ def vision_and_projector(recipe: Recipe) -> Iterator[Found]:
         yield found(error("vision-and-projector", message, recipe, missing, advice=advice), neither)
 
 
+def exportable(recipe: Recipe) -> Iterator[Found]:
+    """Transformers has a model that does what this one does."""
+    if has_deep_projector(recipe.model.projector):
+        path = f"{_PROJECTOR}.mm_projector_type"
+        yield found(warning("not-exportable", DEEP_PROJECTOR, recipe, path), [{path: "mlp2x_gelu"}, {path: "linear"}])
+
+
 def image_marks(recipe: Recipe) -> Iterator[Found]:
     """Tokens around images need images."""
     if recipe.model.use_im_start_end and recipe.model.vision is None:
@@ -246,6 +254,7 @@ def vocabulary_padding(recipe: Recipe) -> Iterator[Found]:
 
 model_rules: tuple[Rule, ...] = (
     vision_and_projector,
+    exportable,
     image_marks,
     something_trained,
     hidden_heads,

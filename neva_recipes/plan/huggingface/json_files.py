@@ -93,6 +93,8 @@ def image_side(settings: Mapping[str, Any], *, crops: bool) -> int | None:
         settings: Its settings.
         crops: Whether it crops images, rather than scaling both sides.
     """
+    if crops and settings.get("do_center_crop") is False:
+        return None
     size = settings.get("crop_size" if crops else "size")
     side = size.get("height") if isinstance(size, dict) else size
-    return side if isinstance(side, int) and settings.get("do_center_crop") is not False else None
+    return side if isinstance(side, int) else None
