@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from executors.script import run_directory_script
     from executors.settling import settle, with_named_runs
     from executors.slurm.executor import SlurmExecutor
-    from neva_recipes.pipeline import Evaluate, Export, Pipeline, Stage
+    from neva_recipes.pipeline import (
+        Evaluate,
+        Export,
+        ExtendVocabulary,
+        MergeTokenizers,
+        Pipeline,
+        Stage,
+        TrainTokenizer,
+    )
     from neva_recipes.run_directory.metrics import Curve, Point
     from neva_recipes.run_directory.state import State, read_state, write_state
 
@@ -39,9 +47,11 @@ __all__ = [
     "Evaluation",
     "Executor",
     "Export",
+    "ExtendVocabulary",
     "Job",
     "Leftover",
     "LocalExecutor",
+    "MergeTokenizers",
     "NemoRunExecutor",
     "Pipeline",
     "PipelineJob",
@@ -53,6 +63,7 @@ __all__ = [
     "SlurmExecutor",
     "Stage",
     "State",
+    "TrainTokenizer",
     "disk_finding",
     "find_executor",
     "find_leftovers",
@@ -84,9 +95,11 @@ _HOMES = {
     "Evaluation": "executors.runs.results",
     "Executor": "executors.base",
     "Export": "neva_recipes.pipeline",
+    "ExtendVocabulary": "neva_recipes.pipeline",
     "Job": "executors.base",
     "Leftover": "executors.runs.cleanup",
     "LocalExecutor": "executors.local",
+    "MergeTokenizers": "neva_recipes.pipeline",
     "NemoRunExecutor": "executors.nemo_run.executor",
     "Pipeline": "neva_recipes.pipeline",
     "PipelineJob": "executors.pipelines.planning",
@@ -97,6 +110,7 @@ _HOMES = {
     "RunStatus": "executors.runs.standing",
     "SlurmExecutor": "executors.slurm.executor",
     "Stage": "neva_recipes.pipeline",
+    "TrainTokenizer": "neva_recipes.pipeline",
     "State": "neva_recipes.run_directory.state",
     "disk_finding": "executors.disk",
     "find_executor": "executors.registry",

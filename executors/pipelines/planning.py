@@ -176,6 +176,9 @@ class PipelineJob:
 
     def _is_on_gpu(self, entry: StagePlan) -> bool:
         """Return whether a tool uses a GPU: as its model did in training, or if unknown, as the other stages do."""
+        kind: Any = fdl.get_callable(entry.stage.work)
+        if not kind.can_use_gpu:
+            return False
         recipes = [other.plan.recipe for other in self.stages if other.plan is not None]
         return any(recipe.trainer.accelerator != "cpu" for recipe in (recipes if entry.used is None else [entry.used]))
 

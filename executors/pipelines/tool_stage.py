@@ -4,15 +4,25 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from neva_recipes.config import Draft, RunError, config, expand_path, listed_paths
-from neva_recipes.pipeline import Evaluate, Export, Tool
+from neva_recipes.config import Draft, RunError, config, expand_path, field_types, is_here_path, listed_paths
+from neva_recipes.pipeline import (
+    Evaluate,
+    Export,
+    ExtendVocabulary,
+    MergeTokenizers,
+    Tool,
+    TrainTokenizer,
+)
 from neva_recipes.run_directory.stages import TOOL_FILE
 from neva_recipes.run_directory.state import read_json
 
 __all__ = ["saved_tool", "tool_text"]
 
-_KINDS: dict[str, type[Tool]] = {kind.module: kind for kind in (Evaluate, Export)}
+_KINDS: dict[str, type[Tool]] = {
+    kind.module: kind for kind in (Evaluate, Export, TrainTokenizer, MergeTokenizers, ExtendVocabulary)
+}
 
 
 def tool_text(tool: Tool, run_dir: Path, chosen: Mapping[str, str], *, on_gpu: bool) -> str:
@@ -42,11 +52,17 @@ def tool_text(tool: Tool, run_dir: Path, chosen: Mapping[str, str], *, on_gpu: b
 
 def _read_paths(tool: Tool) -> list[Path]:
     """Return the files and folders that a tool reads beside its model."""
-    if not isinstance(tool, Evaluate):
-        return []
-    files = [expand_path(path).absolute() for path in listed_paths(tool.data)]
-    folders = [expand_path(tool.image_folder).absolute()] if tool.image_folder else [file.parent for file in files]
-    return list(dict.fromkeys([*files, *folders]))
+    kind: Any = type(tool)
+    named = [
+        path
+        for name, annotation in field_types(kind).items()
+        if name != "model" and is_here_path(annotation)
+        for path in listed_paths(getattr(tool, name))
+    ]
+    paths = [expand_path(path).absolute() for path in named]
+    if isinstance(tool, Evaluate) and not tool.image_folder:
+        paths += [path.parent for path in paths]
+    return list(dict.fromkeys(paths))
 
 
 def saved_tool(run_dir: Path) -> Draft[Tool]:

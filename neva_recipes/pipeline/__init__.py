@@ -6,5 +6,19 @@ A pipeline is only a description; `executors.run_pipeline` runs it.
 from neva_recipes.config import StageOutput
 from neva_recipes.pipeline.flow import Flow, Pipeline, Stage, Work
 from neva_recipes.pipeline.tools import Evaluate, Export, ModelTool, Tool
+from neva_recipes.pipeline.vocabulary import ExtendVocabulary, MergeTokenizers, TrainTokenizer
 
-__all__ = ["Evaluate", "Export", "Flow", "ModelTool", "Pipeline", "Stage", "StageOutput", "Tool", "Work"]
+__all__ = [
+    "Evaluate",
+    "Export",
+    "ExtendVocabulary",
+    "Flow",
+    "MergeTokenizers",
+    "ModelTool",
+    "Pipeline",
+    "Stage",
+    "StageOutput",
+    "Tool",
+    "TrainTokenizer",
+    "Work",
+]

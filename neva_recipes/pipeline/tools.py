@@ -27,6 +27,9 @@ class Tool(ConfigNode):
     function: ClassVar[str] = "main"
     """The function of the module that takes the arguments and returns an exit code."""
 
+    can_use_gpu: ClassVar[bool] = False
+    """Whether it computes with a model, on the GPUs of the run that has trained it."""
+
     output: ClassVar[str]
     """File or folder that it makes, in the run directory of its stage."""
 
@@ -52,6 +55,7 @@ class Export(ModelTool):
     """Writes the model as a Hugging Face directory, as `nemo-run export` does."""
 
     module: ClassVar[str] = "neva_model.checkpoints.export"
+    can_use_gpu: ClassVar[bool] = True
     output: ClassVar[str] = "exported"
 
     def argv(self, output: str) -> list[str]:
@@ -64,6 +68,7 @@ class Evaluate(ModelTool):
     """Counts the right answers of the model, as `nemo-run evaluate` does."""
 
     module: ClassVar[str] = "neva_model.evaluation"
+    can_use_gpu: ClassVar[bool] = True
     output: ClassVar[str] = PREDICTIONS_FILE
 
     data: PathsField

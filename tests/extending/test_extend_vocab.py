@@ -112,6 +112,16 @@ def test_the_tokens_of_neva(llama, tmp_path, capsys):
     assert size == sum(tensor.nbytes for tensor in weights(out).values())
 
 
+def test_a_least_number_of_rows(llama, tmp_path, capsys):
+    tokenizer, out = with_extra_ids(llama, tmp_path / "tokenizer"), tmp_path / "out"
+    assert main(["extend-vocab", str(llama), str(out), "--tokenizer", str(tokenizer), "--rows=400"]) == 0
+    assert f"8 new tokens, 400 rows, {OLD} before" in capsys.readouterr().out
+    assert_only_rows_were_added(llama, out, ["model.embed_tokens.weight", "lm_head.weight"])
+    assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == 400
+    extend_vocabulary(llama, tmp_path / "less", str(tokenizer), least_rows=5)
+    assert len(weights(tmp_path / "less")["lm_head.weight"]) == OLD + 8
+
+
 def test_a_recipe_takes_the_result(llama, tmp_path, capsys):
     out = tmp_path / "out"
     extend_vocabulary(llama, out, str(with_extra_ids(llama, tmp_path / "tokenizer")))

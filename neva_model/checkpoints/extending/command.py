@@ -31,13 +31,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("target", type=Path)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--init", choices=("pieces", "mean", "zero"), default="pieces")
+    parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--divisible-by", type=int, default=1)
     given = parser.parse_args(argv)
     prepare_command()
     from neva_model.checkpoints.extending.extend import extend_vocabulary
 
     done = extend_vocabulary(
-        given.source, given.target, given.tokenizer, init=given.init, divisible_by=given.divisible_by
+        given.source,
+        given.target,
+        given.tokenizer,
+        init=given.init,
+        least_rows=given.rows,
+        divisible_by=given.divisible_by,
     )
     made = {"pieces": "the mean of the rows of their pieces", "mean": "the mean of all rows", "zero": "zeros"}
     added = how_many(len(done.tokens), "new token")

@@ -64,7 +64,13 @@ class Extension:
 
 
 def extend_vocabulary(
-    source: Path, target: Path, tokenizer: str, *, init: RowInit = "pieces", divisible_by: int = 1
+    source: Path,
+    target: Path,
+    tokenizer: str,
+    *,
+    init: RowInit = "pieces",
+    least_rows: int = 1,
+    divisible_by: int = 1,
 ) -> Extension:
     """Give the language model of a directory a row for every token of another tokenizer.
 
@@ -75,6 +81,7 @@ def extend_vocabulary(
         target: The directory to write; must not exist yet.
         tokenizer: The other tokenizer: a directory, a hub name, or a SentencePiece file.
         init: How the rows of new tokens are made.
+        least_rows: The number of rows if the tokenizer needs fewer.
         divisible_by: The number of rows becomes a multiple of it: Megatron's make_vocab_size_divisible_by times the
             tensor-parallel size.
 
@@ -86,7 +93,7 @@ def extend_vocabulary(
     directory = _open(source)
     with written_whole(target, "directory") as unfinished, _reading_errors(source):
         _copy_tokenizer(find_tokenizer(tokenizer), tokenizer, source, unfinished)
-        added, before, matrices = _longer_matrices(directory, unfinished, tokenizer, init, divisible_by)
+        added, before, matrices = _longer_matrices(directory, unfinished, tokenizer, init, least_rows, divisible_by)
         rows = next(iter(matrices.values())).rows
         files = {tensor.file for tensor in directory.tensors.values()}
         for file in files:
@@ -112,7 +119,7 @@ def _reading_errors(source: Path) -> Iterator[None]:
 
 
 def _longer_matrices(
-    directory: Directory, folder: Path, name: str, init: RowInit, divisible_by: int
+    directory: Directory, folder: Path, name: str, init: RowInit, least_rows: int, divisible_by: int
 ) -> tuple[dict[int, str], int, dict[str, LongerMatrix]]:
     """Return the new tokens, the rows before, and the matrices with their new rows, by the names of their tensors.
 
@@ -121,6 +128,7 @@ def _longer_matrices(
         folder: The folder that the new tokenizer has been copied to.
         name: The name that the user gave for it.
         init: How the rows of new tokens are made.
+        least_rows: The number of rows if the tokenizer needs fewer.
         divisible_by: What the number of rows is a multiple of.
     """
     old, new = read_here(directory.path), read_here(folder)
@@ -129,11 +137,11 @@ def _longer_matrices(
     if not added:
         raise CheckpointError(f"tokenizer {name} has no token that {directory.path} lacks: nothing to extend")
     before = directory.tensors[directory.vocabulary_tensors[0]].shape[0]
-    rows = -(-max(before, token_rows(new)) // divisible_by) * divisible_by
+    rows = -(-max(before, token_rows(new), least_rows) // divisible_by) * divisible_by
     if rows > before + len(added) + _MOST_SPARE:
         raise CheckpointError(
             f"{directory.path}: would get {rows:,} rows for {before:,} and {len(added):,} new tokens: "
-            f"expected at most {_MOST_SPARE:,} rows without a token (a smaller --divisible-by, ids without gaps)"
+            f"expected at most {_MOST_SPARE:,} rows without a token (fewer --rows, a smaller --divisible-by, no gaps)"
         )
     split = pieces_of(folder, old, new)
     # A tokenizer may have tokens without rows, such as one for padding.

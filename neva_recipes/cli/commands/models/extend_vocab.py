@@ -32,9 +32,17 @@ def extend_vocab_command(argv: Sequence[str]) -> int:
         help="new rows: mean of the rows of their pieces, mean of all, zero (pieces)",
     )
     positive = partial(whole_number, kind=Positive)
+    parser.add_argument(
+        "--rows", metavar="N", type=positive, default=1, help="least number of rows (one for each token)"
+    )
     parser.add_argument("--divisible-by", metavar="N", type=positive, default=1, help="make the rows a multiple (1)")
     given = parser.parse(argv)
-    words = [f"--tokenizer={given.tokenizer}", f"--init={given.init}", f"--divisible-by={given.divisible_by}"]
+    words = [
+        f"--tokenizer={given.tokenizer}",
+        f"--init={given.init}",
+        f"--rows={given.rows}",
+        f"--divisible-by={given.divisible_by}",
+    ]
     module = importlib.import_module("neva_model.checkpoints.extending.command")
     code: int = module.main([*words, "--", str(given.source), str(given.target)])
     return code
