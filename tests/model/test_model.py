@@ -6,11 +6,14 @@ from megatron.core import tensor_parallel
 from megatron.core.inference.contexts import StaticInferenceContext
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import Float16Module
-from model_cases import VOCABULARY, batch, changed, llava_recipe, text_recipe
+from model_cases import DINOV2, VOCABULARY, batch, changed, llava_recipe, text_recipe
 
 from neva_model.model import build_model, transformer_config
 from neva_model.model.attention import SdpaCoreAttention
+from neva_model.model.vision import encode_images
 from neva_recipes.config import DataError, RecipeError
+from neva_recipes.plan import layout_of
+from neva_recipes.plan.cost.activations import vision_activations
 
 
 def build(changes=None, recipe=None):
@@ -308,3 +311,27 @@ def test_hidden_states_are_counted_from_either_end():
             for layer in (front, back)
         )
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("tower", [{}, DINOV2], ids=["clip", "dinov2"])
+def test_a_trained_tower_keeps_what_the_plan_says(tower):
+    """Bytes that one more layer keeps for the backward pass, against the tensors that autograd saves."""
+    planned, saved = [], []
+    for layers in (2, 1):
+        selected = {"model.vision.num_layers": layers, "model.vision.vision_select_layer": -1}
+        recipe = llava_recipe({**tower, **selected, "model.vision.freeze": False, "data.micro_batch_size": 2})
+        layout = layout_of(recipe)
+        planned.append(vision_activations(recipe, layout, layout.stages[0]))
+        model, kept = build_model(recipe, pre_process=True, post_process=True), {}
+        own = {weight.untyped_storage().data_ptr() for weight in model.vision.parameters()}
+
+        def keep(tensor, kept=kept, own=own):
+            storage = tensor.untyped_storage()
+            kept |= {storage.data_ptr(): storage.nbytes()} if storage.data_ptr() not in own else {}
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            encode_images(model.vision, recipe.model.vision, torch.randn(2, 3, 28, 28))
+        saved.append(sum(kept.values()))
+    # A norm's mean and deviation are left out.
+    assert planned[0] - planned[1] == pytest.approx(saved[0] - saved[1], rel=0.03)
