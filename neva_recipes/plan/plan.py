@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from neva_recipes.config import Draft, Recipe, RunError, build
-from neva_recipes.plan.checks import check_recipe
+from neva_recipes.plan.checks import check_recipe, check_schedule
 from neva_recipes.plan.cost.cost import Cost, cost_of
 from neva_recipes.plan.cost.gpus import Gpu, find_gpu, gpus_named
 from neva_recipes.plan.cost.layout import Layout, layout_of
@@ -229,7 +229,7 @@ class Planner:
         if self._executor is not None:
             findings += _about("executor", [*_ask(self._executor, layout), *_missing_packages(self._executor, built)])
         cost = cost_of(built, layout, lengths, card)
-        findings += check_saving(built, cost.steps, None if on_cpu else cost.hours)
+        findings += _check_steps(built, cost, on_cpu=on_cpu)
         disk = disk_space(built, layout, cost.steps)
         if accelerator != "cpu" and self._machine is not None:
             findings += _about("machine", check_cpu(built, layout, memory, cost, self._machine))
@@ -256,6 +256,12 @@ def _advised(plan: Plan, findings: Sequence[Finding], executor: Place | None) ->
     """Return a plan with its findings, and those of the executor about it."""
     whole = replace(plan, findings=_sorted(findings))
     return whole if executor is None else replace(plan, findings=_sorted([*findings, *executor.advise(whole)]))
+
+
+def _check_steps(recipe: Recipe, cost: Cost, *, on_cpu: bool) -> list[Finding]:
+    """Return what is found of a recipe once its steps, and on GPUs their time, are known."""
+    saving = check_saving(recipe, cost.steps, None if on_cpu else cost.hours)
+    return [*check_schedule(recipe, cost.steps), *saving]
 
 
 def _missing_packages(executor: Place, recipe: Recipe) -> list[Finding]:

@@ -245,8 +245,19 @@ def test_what_has_no_effect_and_a_jump_of_the_rate_are_said_before_the_start(fin
         "changed: optim.adam_beta2=0.95 (it was 0.999)",
         "changed: trainer.max_steps=20 (it was 10)",
         "learning rate: 2.5e-05 at step 10, 0.0005 at step 11: the schedule has the length of the run, 20 steps "
-        "instead of 10; optim.lr_decay_steps=10 keeps the old one, optim.min_lr=0 from step 10 on",
+        "instead of 10; optim.lr_decay_steps=10 keeps the old one, but zero from step 10 on, where nothing is trained "
+        "without a rate such as optim.min_lr=0.0001",
     ]
+
+
+def test_steps_at_a_rate_of_zero_are_warned_of_where_a_run_goes_on(codes, nemo_run):
+    words = ["trainer.max_steps=20", "optim.lr_decay_steps=10"]
+    for command in ("resume", "rerun"):
+        told = nemo_run(command, "digits", *words, "--dry-run").stdout
+        assert "zero after step 10: the last 10 steps of 20 change nothing" in " ".join(told.split())
+    assert "lr-zero" not in codes()
+    assert "lr-zero" in codes(**{"optim.lr_decay_steps": "10"})
+    assert "lr-zero" not in codes(**{"optim.min_lr": "0.0001"})  # what the note of a jump names
 
 
 FILES = ("recipe.yaml", "plan.json", "job.json", "launch.sh")

@@ -69,6 +69,31 @@ def test_where_they_begin(tmp_path, count, fields, codes):
     assert findings(of_chats(tmp_path, count, **fields)).keys() == codes
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, None),
+        ({"lr_decay_steps": "5"}, None),  # 640 samples in batches of 128
+        ({"lr_decay_steps": "4"}, "the learning rate is zero after step 4: the last of 5 steps changes nothing"),
+        ({"lr_decay_steps": "4", "min_lr": "1e-6"}, None),
+        ({"warmup_steps": "4", "warmup_ratio": "none"}, None),
+        (
+            {"warmup_steps": "5", "warmup_ratio": "none"},
+            "the learning rate never reaches 2e-05: warm-up takes all of the 5 steps",
+        ),
+    ],
+)
+def test_the_schedule_of_a_run_whose_length_the_samples_decide(tmp_path, fields, told):
+    passes = {"trainer__max_steps": "none", "trainer__max_epochs": "2"}
+    recipe = of_chats(tmp_path, 320, **passes, **{f"optim__{name}": value for name, value in fields.items()})
+    found = [each for each in plan(recipe).findings if each.code in ("lr-zero", "warmup-too-long")]
+    assert [each.message for each in found] == ([] if told is None else [told])
+    for each in found:
+        assert each.remedies
+        for remedy in each.remedies:
+            assert each.code not in {other.code for other in plan(with_values(recipe, remedy)).findings}
+
+
 def test_a_micro_batch_too_large_for_the_samples_is_made_smaller_with_the_batch(tmp_path):
     recipe = of_chats(tmp_path, 20, trainer__max_steps="5")
     remedies = findings(recipe)["batch-repeats"].remedies

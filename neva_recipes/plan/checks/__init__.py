@@ -14,7 +14,7 @@ from neva_recipes.plan.checks.pipeline import pipeline_rules
 from neva_recipes.plan.checks.precision import gpu_rules, precision_rules
 from neva_recipes.plan.checks.recompute import recompute_rules
 from neva_recipes.plan.checks.rope import rope_rules
-from neva_recipes.plan.checks.training import training_rules
+from neva_recipes.plan.checks.training import schedule_rules, training_rules
 from neva_recipes.plan.checks.vision import vision_rules
 from neva_recipes.plan.checks.waste import waste_rules
 from neva_recipes.plan.cost.gpus import Gpu
@@ -25,6 +25,7 @@ __all__ = [
     "Rule",
     "check_division",
     "check_recipe",
+    "check_schedule",
     "found",
     "is_valid",
     "require_valid",
@@ -76,6 +77,18 @@ def rules_for(gpu: Gpu | None) -> tuple[Rule, ...]:
 def check_division(recipe: Recipe) -> list[Finding]:
     """Return why the processes, layers and batches of a recipe cannot be divided; all errors."""
     return run_rules(division_rules, recipe)
+
+
+def check_schedule(recipe: Recipe, steps: int | None) -> list[Finding]:
+    """Return what is wrong with the learning rates of a run whose steps its passes over the data decide.
+
+    Args:
+        recipe: A recipe without errors of its own.
+        steps: Steps of the run; `None` if unknown.
+    """
+    if steps is None or recipe.trainer.max_steps is not None:
+        return []
+    return run_rules([partial(rule, steps=steps) for rule in schedule_rules], recipe, rules_for(None))
 
 
 def require_valid(recipe: Recipe) -> None:

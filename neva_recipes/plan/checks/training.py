@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from neva_recipes.config import Recipe
+from neva_recipes.config import Recipe, how_many
 from neva_recipes.plan.checks._rules import Found, Rule, found
+from neva_recipes.plan.cost.schedule import steps_without_rate, warmup_steps
 from neva_recipes.plan.findings import error, warning
 from neva_recipes.plan.rates import RATES, highest_published_rate, own_rate
 
-__all__ = ["training_rules"]
+__all__ = ["schedule_rules", "training_rules"]
 
 _LR = "optim.lr"
 _MIN_LR = "optim.min_lr"
@@ -74,18 +75,54 @@ def one_warmup(recipe: Recipe) -> Iterator[Found]:
         yield found(error("warmup-twice", message, recipe, _WARMUP, _RATIO), [{_RATIO: None}], [{_WARMUP: None}])
 
 
-def whole_warmup(recipe: Recipe) -> Iterator[Found]:
-    """Warm-up ends before the training does."""
-    steps, optim = recipe.trainer.max_steps, recipe.optim
-    if optim.warmup_steps is not None and steps is not None and optim.warmup_steps >= steps:
-        message = f"the learning rate never reaches {optim.lr:g}: warm-up takes all of the {steps} steps"
-        shorter = [{_WARMUP: steps * 3 // 100}, {_WARMUP: 0}]
-        yield found(
-            warning("warmup-too-long", message, recipe, _WARMUP, _STEPS), shorter, [{_STEPS: optim.warmup_steps + 1}]
-        )
-    elif optim.warmup_steps is None and optim.warmup_ratio == 1.0:
-        message = f"the learning rate never reaches {optim.lr:g}: warm-up takes all of the training"
-        yield found(warning("warmup-too-long", message, recipe, _RATIO), [{_RATIO: 0.03}])
+def whole_warmup(recipe: Recipe, steps: int | None = None) -> Iterator[Found]:
+    """Warm-up ends before the training does.
+
+    Args:
+        recipe: The recipe.
+        steps: The steps of its passes over the data; `None` if they are unknown, or it gives its steps itself.
+    """
+    optim, steps = recipe.optim, recipe.trainer.max_steps if steps is None else steps
+    is_share = optim.warmup_steps is None
+    if steps is None and not (is_share and optim.warmup_ratio == 1.0):
+        return
+    if steps is not None and warmup_steps(optim, steps) < steps:
+        return
+    whole = "training" if steps is None else f"{steps:,} steps"
+    message = f"the learning rate never reaches {optim.lr:g}: warm-up takes all of the {whole}"
+    if steps == 1:
+        message = "the learning rate of the only step is zero, where warm-up begins: it changes nothing"
+    involved = [_RATIO if is_share else _WARMUP, *([_DECAY] if is_share and optim.lr_decay_steps else [])]
+    finding = warning("warmup-too-long", message, recipe, *involved, _length_field(recipe))
+    if is_share:
+        shorter = {_WARMUP: (steps or 0) * 3 // 100, _RATIO: None}
+        yield found(finding, [{_RATIO: 0.03}], [{_DECAY: None}], [shorter])
+    else:
+        shorter_ones = [{_WARMUP: (steps or 0) * 3 // 100}, {_WARMUP: 0}]
+        yield found(finding, shorter_ones, [{_STEPS: (optim.warmup_steps or 0) + 1}])
+
+
+def rate_above_zero(recipe: Recipe, steps: int | None = None) -> Iterator[Found]:
+    """No step is trained at a learning rate of zero, but the first one of a warm-up.
+
+    Args:
+        recipe: The recipe.
+        steps: As of `whole_warmup`.
+    """
+    optim, steps = recipe.optim, recipe.trainer.max_steps if steps is None else steps
+    if steps is None or not (idle := steps_without_rate(optim, steps)):
+        return
+    last = f"the last {how_many(idle, 'step')} of {steps:,}" if idle > 1 else f"the last of {steps:,} steps"
+    changes = "change" if idle > 1 else "changes"
+    message = f"the learning rate is zero after step {steps - idle:,}: {last} {changes} nothing"
+    low = float(f"{optim.lr / 10:g}")
+    yield found(
+        warning("lr-zero", message, recipe, _DECAY, _MIN_LR, _length_field(recipe)), [{_MIN_LR: low}], [{_DECAY: None}]
+    )
+
+
+def _length_field(recipe: Recipe) -> str:
+    return _EPOCHS if recipe.trainer.max_steps is None else _STEPS
 
 
 def moments(recipe: Recipe) -> Iterator[Found]:
@@ -131,7 +168,11 @@ training_rules: tuple[Rule, ...] = (
     schedule_length,
     one_warmup,
     whole_warmup,
+    rate_above_zero,
     moments,
     seed,
     moving_average,
 )
+
+schedule_rules = (whole_warmup, rate_above_zero)
+"""Those of them that take the steps of a run, where its passes over the data decide them."""

@@ -11,6 +11,7 @@ __all__ = [
     "run_steps",
     "schedule_steps",
     "short_pass",
+    "steps_without_rate",
     "warmup_steps",
 ]
 
@@ -72,6 +73,20 @@ def warmup_steps(optim: OptimConfig, max_steps: int) -> int:
     if optim.warmup_steps is not None:
         return optim.warmup_steps
     return math.ceil((optim.warmup_ratio or 0.0) * schedule_steps(optim, max_steps))
+
+
+def steps_without_rate(optim: OptimConfig, max_steps: int) -> int:
+    """Return how many of the last steps of a run have a learning rate of zero.
+
+    Args:
+        optim: The schedule.
+        max_steps: Number of steps of the whole run.
+    """
+    if optim.lr_decay_style == "constant" or optim.min_lr > 0:
+        return 0
+    # The first step after the warm-up has the peak, however short the schedule is.
+    end = max(schedule_steps(optim, max_steps), warmup_steps(optim, max_steps) + 1)
+    return max(0, max_steps - end)
 
 
 def learning_rate(step: int, optim: OptimConfig, max_steps: int) -> float:

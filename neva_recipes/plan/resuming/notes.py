@@ -144,6 +144,16 @@ def _jump(
     others = [f"{each} has changed" for each in causes if each in _SHAPE]
     length = f"the schedule has the length of the run, {steps} steps instead of {before}"
     kept = "one" if not others else "length"
-    is_constant = recipe.optim.lr_decay_style == "constant"
-    end = "" if is_constant else f", optim.min_lr={recipe.optim.min_lr:g} from step {before} on"
+    end = _end_of_schedule(recipe, before)
     return f"{line}: {', and '.join([*others, length])}; optim.lr_decay_steps={before} keeps the old {kept}{end}"
+
+
+def _end_of_schedule(recipe: Recipe, steps: int) -> str:
+    """Return what the learning rate is after a schedule of some steps."""
+    optim = recipe.optim
+    if optim.lr_decay_style == "constant":
+        return ""
+    if optim.min_lr > 0:
+        return f", optim.min_lr={optim.min_lr:g} from step {steps} on"
+    nothing = f"zero from step {steps} on, where nothing is trained without a rate such as"
+    return f", but {nothing} optim.min_lr={optim.lr / 10:g}"
