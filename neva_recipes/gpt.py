@@ -54,7 +54,7 @@ def continue_pretrain(size: parts.LlamaSize = "7b") -> Draft[Recipe]:
     data.data_path must be set, and model.language=DIR takes a model of any family in place of Llama 2. Text of what
     the model knows already belongs among the new one, lest it forget: the paper below replays a twentieth, or a quarter
     where the new text is far from the old, as another language is. With validation files of both, each has a
-    val_loss and a val_perplexity of its own, so that forgetting shows as it happens.
+    val_loss and a val_perplexity of its own, from before the first step on, so that forgetting shows as it happens.
 
     The learning rate follows Ibrahim et al. 2024 (arXiv 2403.08763): warmed up again over the first hundredth of the
     steps, to the peak of their 10B model, 1.2e-4, then falling to a tenth of it on a cosine; AdamW with betas 0.9 and
@@ -74,6 +74,7 @@ def continue_pretrain(size: parts.LlamaSize = "7b") -> Draft[Recipe]:
     recipe.optim.warmup_ratio = 0.01
     recipe.trainer.max_steps = None
     recipe.trainer.max_epochs = 1
+    recipe.trainer.val_before_training = True
     if size == "tiny":
         scale_to_laptop(recipe, lr=rates_of("gpt.continue_pretrain").tiny, max_steps=100)
         recipe.trainer.max_epochs = None

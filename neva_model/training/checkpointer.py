@@ -73,7 +73,13 @@ class Checkpointer(Checkpoint):
     """
 
     def __init__(
-        self, directory: Path, config: CheckpointConfig, failures: Failures, resumed: Validation | None
+        self,
+        directory: Path,
+        config: CheckpointConfig,
+        failures: Failures,
+        resumed: Validation | None,
+        *,
+        validates_first: bool,
     ) -> None:
         """Keep checkpoints under `directory`.
 
@@ -82,11 +88,13 @@ class Checkpointer(Checkpoint):
             config: When to save and what to keep.
             failures: Failures of this rank that end the run after the step.
             resumed: State of the validation for the checkpoint that training goes on from.
+            validates_first: Whether to validate before the first step of the run.
         """
         self._directory = directory
         self._config = config
         self._failures = failures
         self._resumed = resumed
+        self._validates_first = validates_first
         self._saved_step = -1
         self._saved_time = time.monotonic()
         self._validates = False
@@ -98,8 +106,8 @@ class Checkpointer(Checkpoint):
         """Validate if the run ended before it could, and stop before the first step if asked to."""
         self._saved_step = trainer.global_step
         self._deletes_next = True
-        if self._resumed == "due":
-            self._validate_again(trainer, pl_module)
+        if self._resumed == "due" or self._validates_first:
+            self._validate_at_once(trainer, pl_module)
         if trainer.global_step < trainer.max_steps and not trainer.should_stop:
             self._stop_if_requested(trainer)
 
@@ -120,6 +128,8 @@ class Checkpointer(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the results to the checkpoint of this step, and do what has waited for them."""
+        if trainer.global_step == 0:
+            return  # before training, of which no checkpoint is kept
         if self._saved_step == trainer.global_step:
             if trainer.global_rank == 0:
                 metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -160,15 +170,19 @@ class Checkpointer(Checkpoint):
         if trainer.global_step < trainer.max_steps and not trainer.should_stop:
             self._stop_if_requested(trainer)
 
-    def _validate_again(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validate before the first step, as Lightning would have done after the last one."""
+    def _validate_at_once(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate before the first step, as Lightning does after a step."""
         trainer.fit_loop.epoch_loop.max_steps = pl_module.max_steps
-        loop = trainer.fit_loop.epoch_loop.val_loop
+        epoch_loop = trainer.fit_loop.epoch_loop
+        loop, stepped = epoch_loop.val_loop, epoch_loop._batches_that_stepped
         # The loop's state in the checkpoint belongs to another validation.
         loop.restarting = False
         loop.reset_restart_stage()
         trainer.validating = True
+        # Lightning counts a step only after its validation, and loggers count from zero.
+        epoch_loop._batches_that_stepped = trainer.global_step - 1
         loop.run()
+        epoch_loop._batches_that_stepped = stepped
         trainer.training = True
 
     def _stop_if_requested(self, trainer: pl.Trainer) -> None:

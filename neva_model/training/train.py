@@ -91,7 +91,8 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> bool:
     module = NevaTrainingModule(recipe, recipe_yaml, max_steps, failures, is_resumed=resumed is not None)
     data.module = module
     due = resumed.information.validation if resumed else None
-    checkpointer = Checkpointer(checkpoints, recipe.checkpoint, failures, due)
+    first = recipe.trainer.val_before_training and recipe.data.validation_data_path is not None and resumed is None
+    checkpointer = Checkpointer(checkpoints, recipe.checkpoint, failures, due, validates_first=first)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     trainer = _trainer(recipe, run_directory, max_steps, resumed, checkpointer, failures)
     validates_only = due == "due" and begin >= max_steps

@@ -124,6 +124,8 @@ class TrainerConfig(ConfigNode):
     """Passes over the data, counted in steps rounded up; used when max_steps is None."""
     val_check_interval: Positive | None = None
     """Steps between validations; None validates at the end only."""
+    val_before_training: bool = False
+    """Validate once before the first step, so that what training changes can be compared with it."""
     limit_val_batches: Positive | None = None
     """Global batches per validation; None means the whole validation file."""
     log_every_n_steps: Positive = 10

@@ -65,6 +65,7 @@ SAME = {
     "data.validation_data_path": "{digits}/held_out.json",
     "trainer.val_check_interval": "1",
     "trainer.limit_val_batches": "1",
+    "trainer.val_before_training": "true",
     "trainer.accelerator": "cpu",
     "checkpoint.every_n_train_steps": "3",
     "checkpoint.save_top_k": "-1",

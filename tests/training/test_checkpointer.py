@@ -74,7 +74,9 @@ class Training(Checkpointer):
         self.checkpoints = run / "checkpoints"
         found = list_checkpoints(self.checkpoints)
         record = read_record(found[-1]) if found else {"validation": None, "metrics": {}}
-        super().__init__(self.checkpoints, config, SimpleNamespace(is_pending=False), record["validation"])
+        super().__init__(
+            self.checkpoints, config, SimpleNamespace(is_pending=False), record["validation"], validates_first=False
+        )
         self.losses, self.interval, self.calls = losses, interval, calls
         self.trainer: Any = SimpleNamespace(
             global_step=step_of(found[-1]) if found else 0,
@@ -97,7 +99,7 @@ class Training(Checkpointer):
             trainer.global_step += 1
             self.on_train_batch_end(trainer, SimpleNamespace(), None, None, 0)
             if trainer.global_step % self.interval == 0:
-                self._validate_again(trainer, None)
+                self._validate_at_once(trainer, None)
         self.on_train_end(trainer, None)
         self.delete_superseded(trainer.max_steps)
 
@@ -117,7 +119,7 @@ class Training(Checkpointer):
         path.mkdir(parents=True)
         (path / "checkpoint.json").write_text(record_text(record))
 
-    def _validate_again(self, trainer: Any, pl_module: Any) -> None:
+    def _validate_at_once(self, trainer: Any, pl_module: Any) -> None:
         self.count()
         trainer.callback_metrics["val_loss"] = torch.tensor(self.losses[trainer.global_step - 1])
         self.on_validation_end(trainer, pl_module)

@@ -100,7 +100,9 @@ def folder(
         "separate": f"{folder / 'few.json'},{folder / 'many.json'}"
     }
     validated = {
-        f"validated_on_{name}": make_recipe(data__validation_data_path=files, trainer__max_steps=1)
+        f"validated_on_{name}": make_recipe(
+            data__validation_data_path=files, trainer__max_steps=1, trainer__val_before_training=name == "few"
+        )
         for name, files in validations.items()
     }
     train(
@@ -190,6 +192,11 @@ def test_each_validation_file_has_a_loss_of_its_own(folder: Path) -> None:
     assert last["separate"]["val_loss/many"] == pytest.approx(last["many"]["val_loss"], rel=1e-6)
     assert last["separate"]["val_loss"] == pytest.approx(last["joined"]["val_loss"], rel=1e-6)
     assert last["few"]["val_loss"] != pytest.approx(last["many"]["val_loss"], rel=1e-3)
+    # One file is validated before the first step too, whose learning rate is zero: its loss must stay.
+    before = losses_of["few"]["val_loss"]
+    assert list(before.steps) == [0, 1] and before.values[0] == before.values[1]
+    assert len(losses_of["many"]["val_loss"]) == 1
+    assert checkpoints(folder / "validated_on_few") == ["step-00000001"]
     results = Run(folder / "validated_on_separate").results()
     assert list(results.val_losses) == ["few", "many"]
     assert results.val_losses["few"][0].value == pytest.approx(last["few"]["val_loss"], rel=1e-6)

@@ -142,6 +142,7 @@ UNUSED: Mapping[str, tuple[Callable[[Recipe], bool], str]] = {
     "optim.lr_decay_steps": (_no_schedule, "the learning rate is constant"),
     "trainer.val_check_interval": (_no_validation, _NO_VALIDATION),
     "trainer.limit_val_batches": (_no_validation, _NO_VALIDATION),
+    "trainer.val_before_training": (lambda recipe: True, "the first step has been trained"),
     "checkpoint.monitor": (_ranks_nothing, "nothing is ranked by it: see checkpoint.save_top_k"),
     "checkpoint.mode": (lambda recipe: recipe.checkpoint.monitor is None, "checkpoint.monitor is none"),
     "logging.wandb_entity": (lambda recipe: recipe.logging.wandb_project is None, "logging.wandb_project is none"),
