@@ -38,4 +38,4 @@ class ByteProgress:
         """Count bytes that have been written."""
         self._done += count
         done, total = self._done / 2**20, self._total / 2**20
-        self._line.show(f"{done:,.0f} of {total:,.0f} MiB written", is_last=self._done >= self._total)
+        self._line.show(f"{done:,.1f} of {total:,.1f} MiB written", is_last=self._done >= self._total)

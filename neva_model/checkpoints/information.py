@@ -12,7 +12,7 @@ from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints
 from neva_recipes.run_directory.standing import lacks_checkpoint
 from neva_recipes.storage.checkpoints import read_record, record_text, require_files
-from neva_recipes.storage.digests import digests_of
+from neva_recipes.storage.digests import digests_of, files_below
 from neva_recipes.terminal import tell
 
 __all__ = [
@@ -84,10 +84,10 @@ class CheckpointInformation:
             digests: Digests that are already known, by file name; the others are computed.
         """
         known = digests or {}
-        paths = sorted(path for path in directory.iterdir() if path.name != INFORMATION_FILE)
-        computed = {path.name: digest for path, digest in digests_of(p for p in paths if p.name not in known).items()}
-        files = {path.name: path.stat().st_size for path in paths}
-        digests = {path.name: known.get(path.name) or computed[path.name] for path in paths}
+        paths = {name: path for name, path in files_below(directory).items() if name != INFORMATION_FILE}
+        computed = digests_of(path for name, path in paths.items() if name not in known)
+        files = {name: path.stat().st_size for name, path in paths.items()}
+        digests = {name: known.get(name) or computed[path] for name, path in paths.items()}
         record = dataclasses.asdict(dataclasses.replace(self, files=files, digests=digests))
         (directory / INFORMATION_FILE).write_text(record_text(record), encoding="utf-8")
 

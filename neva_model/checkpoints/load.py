@@ -9,14 +9,14 @@ from megatron.core import parallel_state
 
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
-from neva_model.checkpoints.information import read_information, with_newest
+from neva_model.checkpoints.information import CheckpointInformation, read_information, with_newest
 from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 from neva_model.model import NevaModel, build_model, initialize_model_parallel
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, RecipeError, tokenizer_name
 from neva_recipes.plan import check_recipe
 
-__all__ = ["LoadedModel", "divided", "initialize_single_process", "load_model", "own_share"]
+__all__ = ["LoadedModel", "build_saved", "divided", "initialize_single_process", "load_model", "own_share"]
 
 _WHOLE = ParallelConfig()
 """The layout of a model that is whole in one process."""
@@ -71,6 +71,24 @@ def load_model(path: str | Path, tokenizer: str | None = None, parallel: Paralle
 def _load(checkpoint: Path, tokenizer: str | None, parallel: ParallelConfig) -> LoadedModel:
     information = read_information(checkpoint)
     saved, words = recipe_with_tokenizer(checkpoint, information, tokenizer)
+    model, recipe = build_saved(checkpoint, saved, information, parallel)
+    return LoadedModel(model, recipe, tokenizer_name(recipe), words, checkpoint)
+
+
+def build_saved(
+    checkpoint: Path, saved: Recipe, information: CheckpointInformation, parallel: ParallelConfig = _WHOLE
+) -> tuple[NevaModel, Recipe]:
+    """Return this rank's share of the model of a checkpoint in evaluation mode, and the recipe for the layout.
+
+    Args:
+        checkpoint: The checkpoint.
+        saved: Its recipe.
+        information: Its information.
+        parallel: The layout.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
     initialize_single_process()
     recipe = divided(saved, parallel)
     model = own_share(recipe)
@@ -81,8 +99,7 @@ def _load(checkpoint: Path, tokenizer: str | None, parallel: ParallelConfig) -> 
     model.load_state_dict(load_weights(shards, checkpoint))
     if torch.cuda.is_available():
         model.to(device="cuda", dtype=model.config.params_dtype)
-    model.eval()
-    return LoadedModel(model, recipe, tokenizer_name(recipe), words, checkpoint)
+    return model.eval(), recipe
 
 
 def divided(recipe: Recipe, parallel: ParallelConfig) -> Recipe:

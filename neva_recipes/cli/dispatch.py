@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "generate": ("models.tools", "generate_command", "continue texts with a trained model"),
     "evaluate": ("models.tools", "evaluate_command", "measure a trained model on held-out data"),
     "export": ("models.tools", "export_command", "write a trained model as a Hugging Face directory"),
+    "convert": ("models.tools", "convert_command", "write a model in another layout"),
     "tokenizer": ("tokenizers.command", "tokenizer_command", "train, merge, compare and check tokenizers"),
     "extend-vocab": ("models.extend_vocab", "extend_vocab_command", "rows for the new tokens of a tokenizer"),
     "import-nemo": ("import_nemo", "import_nemo_command", "make a recipe of a NeMo configuration"),

@@ -33,6 +33,7 @@ __all__ = [
     "Field",
     "build",
     "config",
+    "draft_of",
     "drafted_classes",
     "iterate_fields",
     "made_by_its_fields",
@@ -124,6 +125,17 @@ def config(cls: Callable[P, T], *unnamed: P.args, **values: P.kwargs) -> Draft[T
             if name not in values:
                 setattr(node, name, default)
     return node
+
+
+def draft_of(node: T) -> Draft[T]:
+    """Return a draft that is built to what a node is already, such as a recipe that no function has made."""
+    fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}  # type: ignore[arg-type]
+    cls: Callable[..., T] = type(node)
+    return config(cls, **{name: draft_of(value) if _is_node(value) else value for name, value in fields.items()})
+
+
+def _is_node(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def owned(made: T) -> T:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 __all__ = [
+    "DESCRIPTIONS",
     "INFORMATION_FILE",
     "LONGEST_NAME",
     "checkpoint_name",
@@ -18,6 +19,9 @@ __all__ = [
 ]
 
 INFORMATION_FILE = "checkpoint.json"
+
+DESCRIPTIONS = "huggingface"
+"""The folder of a converted checkpoint with what lay beside the weights: tokenizer, settings, licence."""
 
 LONGEST_NAME = 200
 """Bytes of a run's name; the time is appended to it, and file systems allow 255 bytes."""

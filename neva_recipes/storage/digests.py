@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["digest_of", "digests_of", "text_digest", "wrong_file"]
+__all__ = ["digest_of", "digests_of", "files_below", "text_digest", "wrong_file"]
 
 _BLOCK = 4 * 2**20
 _MOST_AT_ONCE = 8
@@ -46,6 +46,11 @@ def digests_of(paths: Iterable[Path]) -> dict[Path, str]:
         return dict(zip(paths, pool.map(digest_of, paths), strict=True))
 
 
+def files_below(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder and of those in it, by their paths in it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def text_digest(text: str) -> str:
     """Return the digest of a file with this text in UTF-8."""
     return f"crc32:{zlib.crc32(text.encode('utf-8')):08x}"
@@ -56,14 +61,14 @@ def wrong_file(folder: Path, digests: Mapping[str, str], source: str) -> str | N
 
     Args:
         folder: The folder.
-        digests: The digest of each file, by name.
+        digests: The digest of each file, by its path in the folder.
         source: Name of the file that holds the digests, for the line.
     """
     try:
         found = digests_of(folder / name for name in digests)
     except OSError as error:
         return f"{error.filename}: cannot be read: {error.strerror}"
-    for path, digest in found.items():
-        if digest != digests[path.name]:
-            return f"{path}: is damaged: its digest is {digest}, {source} says {digests[path.name]}"
+    for expected, (path, digest) in zip(digests.values(), found.items(), strict=True):
+        if digest != expected:
+            return f"{path}: is damaged: its digest is {digest}, {source} says {expected}"
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from neva_recipes.config import CheckpointError, PlainTable
-from neva_recipes.storage.digests import digest_of, digests_of, wrong_file
+from neva_recipes.storage.digests import digest_of, digests_of, files_below, wrong_file
 
 __all__ = [
     "DIGESTS_FILE",
@@ -98,7 +98,8 @@ def write_digests(directory: Path, checkpoint: Path | None, training: TrainedWit
     Raises:
         OSError: A file cannot be read, or the digests cannot be written.
     """
-    digests = {path.name: digest for path, digest in digests_of(sorted(directory.iterdir())).items()}
+    files = files_below(directory)
+    digests = dict(zip(files, digests_of(files.values()).values(), strict=True))
     origin = {} if checkpoint is None else {_CHECKPOINT: str(checkpoint.absolute())}
     text = json.dumps({**origin, _TRAINING: training._asdict(), "files": digests}, indent=2) + "\n"
     (directory / DIGESTS_FILE).write_text(text, encoding="utf-8")

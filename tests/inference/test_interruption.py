@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from neva_model.checkpoints.converting import convert
 from neva_model.checkpoints.huggingface import export as huggingface
 from neva_model.evaluation import answering, report
 from neva_recipes.cli.main import main
@@ -80,7 +81,7 @@ def test_a_second_interruption_while_an_export_is_removed_leaves_nothing_either(
 
 
 def test_an_export_that_was_complete_stays(run, told, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface, "export_huggingface", interrupting(huggingface.export_huggingface))
+    monkeypatch.setattr(convert, "export_huggingface", interrupting(convert.export_huggingface))
     assert told("export", run, "exported") == (130, "note: export was interrupted: exported is complete")
     assert (tmp_path / "exported" / "config.json").is_file()
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from neva_model.checkpoints.extending.new_tokens import new_tokens, pieces_of, read_here, token_rows
 from neva_model.checkpoints.extending.rows import ReadRows, RowInit, new_rows
 from neva_model.checkpoints.extending.weight_files import LongerMatrix, copy_weights
+from neva_model.checkpoints.huggingface.descriptions import is_description
 from neva_recipes.config import CheckpointError, DataError
 from neva_recipes.plan.huggingface import Directory, is_huggingface, open_directory, read_object
 from neva_recipes.storage.exports import (
@@ -34,9 +35,6 @@ _VOCABULARY_FILES = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.
 
 _OTHER_FILES = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"}
 """Files that go with a tokenizer: they stay if the other one has none of its own."""
-
-_WORDS = {".json", ".jinja", ".md", ".txt", ".py", ""}
-"""Endings of the other files that belong to a model, such as its licence."""
 
 _MOST_SPARE = 2**16
 """Rows without a token that a model may get."""
@@ -208,7 +206,7 @@ def _copy_others(source: Path, target: Path, rows: int) -> list[str]:
         if entry.name in done:
             continue
         # Weights in other formats would have the old rows.
-        if entry.is_file() and entry.suffix in _WORDS and not entry.name.endswith(".index.json"):
+        if is_description(entry):
             shutil.copyfile(entry, target / entry.name)
         else:
             left_out.append(entry.name)

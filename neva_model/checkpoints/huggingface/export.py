@@ -1,6 +1,7 @@
 """Writes a trained model as a directory that transformers loads."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from neva_recipes.storage.exports import require_new_directory, write_digests
 from neva_recipes.storage.whole import written_whole
 from neva_recipes.terminal import tell
 
-__all__ = ["export_huggingface", "write_weights"]
+__all__ = ["export_huggingface", "main_type", "write_weights"]
 
 
 def export_huggingface(
@@ -39,6 +40,7 @@ def export_huggingface(
     dtype: torch.dtype | None = None,
     max_shard_size: str = "5GB",
     checkpoint: Path | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a whole model: weights, configuration, tokenizer, image processor and chat template.
 
@@ -53,6 +55,7 @@ def export_huggingface(
         dtype: Type of the written weights; `None` means that of each weight.
         max_shard_size: Size above which weights are split over several files.
         checkpoint: The checkpoint of the model, which the directory will name; `None` if there is none.
+        check: Looks at what has been written, before it gets its name.
 
     Raises:
         CheckpointError: The directory exists or cannot be written, or transformers has nothing that does what the model
@@ -65,8 +68,8 @@ def export_huggingface(
     exported = load_export_tokenizer(recipe, tokenizer)
     with written_whole(directory, "directory") as unfinished:
         tensors = ExportedWeights(weights, recipe.model, _naming(recipe.model, exported), dtype)
-        _write_configuration(recipe, exported, dtype or _main_type(tensors), unfinished)
-        write_weights(tensors, unfinished, max_shard_size)
+        _write_configuration(recipe, exported, dtype or main_type(tensors), unfinished)
+        write_weights(tensors, unfinished, max_shard_size=max_shard_size)
         write_processor(recipe, exported, unfinished)
         if (text := read_otherwise(unfinished, exported.tokenizer)) is not None:
             tell(
@@ -75,6 +78,8 @@ def export_huggingface(
                 f"{text!r}, for it goes by the family of the model: load the tokenizer with PreTrainedTokenizerFast",
             )
         write_digests(unfinished, checkpoint, recipe_trained_with(recipe))
+        if check is not None:
+            check(unfinished)
 
 
 def _naming(model: ModelConfig, exported: ExportedTokenizer) -> Naming:
@@ -91,7 +96,7 @@ def _naming(model: ModelConfig, exported: ExportedTokenizer) -> Naming:
     )
 
 
-def _main_type(tensors: ExportedWeights) -> torch.dtype:
+def main_type(tensors: ExportedWeights) -> torch.dtype:
     """Return the type of most values, which config.json names."""
     sizes: Counter[torch.dtype] = Counter()
     for spec in tensors.specs.values():
@@ -99,15 +104,28 @@ def _main_type(tensors: ExportedWeights) -> torch.dtype:
     return sizes.most_common(1)[0][0]
 
 
-def write_weights(tensors: ExportedWeights, directory: Path, max_shard_size: str) -> None:
+def write_weights(
+    tensors: ExportedWeights,
+    directory: Path,
+    *,
+    max_shard_size: str = "5GB",
+    files: Mapping[str, str] | None = None,
+) -> None:
     """Write the tensors of an export, and show how far it is.
+
+    Args:
+        tensors: The tensors.
+        directory: The directory to write into.
+        max_shard_size: Size above which they are split over several files.
+        files: The file of each; `None` splits them by size.
 
     Raises:
         OSError: A file cannot be written.
         CheckpointError: A weight cannot be read.
     """
     progress = ByteProgress(sum(spec.bytes for spec in tensors.specs.values()))
-    write_files(tensors.specs, split_over_files(tensors.specs, max_shard_size), tensors, directory, progress.add)
+    files = files or split_over_files(tensors.specs, max_shard_size)
+    write_files(tensors.specs, files, tensors, directory, progress.add)
 
 
 def _is_tied(model: ModelConfig) -> bool:

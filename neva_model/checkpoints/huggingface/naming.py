@@ -1,5 +1,6 @@
 """Which tensors of a Hugging Face directory a weight of a model becomes, before any is read."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class Naming:
         vision: Prefix of the tower; `None` if it is elsewhere.
         projector: Prefix of the projector.
         has_output: Whether the output layer is there, even if it is the embedding.
-        rows: Rows of the vocabulary.
+        rows: Rows of the vocabulary, if they are more than those of the model.
     """
 
     family: LanguageFamily
@@ -89,6 +90,13 @@ class ExportedWeights:
                 given = dtype.get(name) if isinstance(dtype, Mapping) else dtype
                 self.specs[name] = TensorSpec(given or weights.dtype(weight.name), shape)
 
+    def below(self, prefix: str) -> "ExportedWeights":
+        """Return those of the tensors whose names begin so."""
+        some = copy.copy(self)
+        some._planned = [weight for weight in self._planned if all(name.startswith(prefix) for name in weight.shapes)]
+        some.specs = {name: spec for name, spec in self.specs.items() if name.startswith(prefix)}
+        return some
+
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors with their names; each weight is read when its turn comes.
 
@@ -109,7 +117,8 @@ def _language(model: ModelConfig, naming: Naming) -> Iterator[_Weight]:
         tied = name == family.body[0].core and naming.has_output and family.head.core not in names
         more = core_weight(family, family.head.core, spelling)[1] if tied else ()
         if f"{LANGUAGE}{name}" in vocabulary:
-            shapes = {one: (naming.rows, *shape[1:]) for shape in shapes.values() for one in (*there, *more)}
+            rows, width = max(naming.rows, language.vocab_size), language.hidden_size
+            shapes = dict.fromkeys((*there, *more), (rows, width))
 
         def make(weight: torch.Tensor, name: str = name, more: tuple[str, ...] = more) -> Tensors:
             tensors = split_parameter(name, weight, language, family, spelling)

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Uses a trained model: `nemo-run chat`, `generate`, `evaluate` and `export`.
+=======
+"""Uses a model: `nemo-run chat`, `evaluate`, `export` and `convert`.
+>>>>>>> 71e96fd (nemo-run convert: Hugging Face directories to checkpoints and back, one tensor at a time)
 
 The tools themselves need torch and are in `neva_model`; each is imported only when it is about to run. Their command
 lines are defined here, so that help and error messages come at once.
@@ -27,15 +31,22 @@ from neva_recipes.terminal import tell
 
 __all__ = [
     "chat_command",
+<<<<<<< HEAD
     "evaluate_command",
     "export_command",
     "generate_command",
+=======
+    "convert_command",
+    "evaluate_command",
+    "export_command",
+>>>>>>> 71e96fd (nemo-run convert: Hugging Face directories to checkpoints and back, one tensor at a time)
     "model_path",
     "require_single",
     "tool_command",
 ]
 
 _EVALUATION, _EXPORT = "neva_model.evaluation", "neva_model.checkpoints.export"
+_CONVERSION = "neva_model.checkpoints.converting.command"
 
 
 def chat_command(argv: Sequence[str]) -> int:
@@ -139,16 +150,41 @@ def export_command(argv: Sequence[str]) -> int:
     )
     _add_model(parser, "name of a run, or a run or checkpoint")
     parser.add_argument("directory", metavar="DIR", type=path_argument, help="directory to write; must not exist yet")
-    given = parser.parse(argv)
+    return _write("export", _EXPORT, parser.parse(argv))
+
+
+def convert_command(argv: Sequence[str]) -> int:
+    """Write a model in another layout: `nemo-run convert SOURCE TARGET`."""
+    parser = StrictParser(
+        "nemo-run convert",
+        description=(
+            "Write a model in another layout: a Hugging Face directory as a checkpoint that\n"
+            "recipes can start from, a run or a checkpoint as a Hugging Face directory."
+        ),
+    )
+    _add_model(parser, metavar="SOURCE")
+    parser.add_argument("directory", metavar="TARGET", type=path_argument, help="to write; must not exist yet")
+    parser.add_argument(
+        "--layout",
+        metavar="L",
+        choices=("megatron", "transformers", "original", "projector"),
+        help="megatron, transformers, original (LLaVA's own), projector (its mm_projector.bin)",
+    )
+    parser.add_argument("--verify", action="store_true", help="compare the logits of both before it counts as written")
+    return _write("convert", _CONVERSION, parser.parse(argv))
+
+
+def _write(name: str, module: str, given: argparse.Namespace) -> int:
+    """Call a tool that writes a directory, and say after Ctrl-C what is left of it."""
     existed = os.path.lexists(given.directory)
     try:
-        return _call(_EXPORT, given)
+        return _call(module, given)
     except KeyboardInterrupt:
         with uninterrupted():  # a second Ctrl-C may have ended the removal
             shutil.rmtree(unfinished_export(given.directory), ignore_errors=True)
         is_complete = not existed and os.path.lexists(given.directory)
         kept = f"{given.directory} is complete" if is_complete else f"nothing is left of {given.directory}"
-        tell_of_interruption(f"export was interrupted: {'nothing was written' if existed else kept}")
+        tell_of_interruption(f"{name} was interrupted: {'nothing was written' if existed else kept}")
         return EXIT_CANCELLED
 
 
@@ -177,9 +213,11 @@ def _positive(text: str) -> int:
 
 
 def _add_model(
-    parser: StrictParser, description: str = "name of a run, or a run, checkpoint or Hugging Face directory"
+    parser: StrictParser,
+    description: str = "name of a run, or a run, checkpoint or Hugging Face directory",
+    metavar: str = "RUN",
 ) -> None:
-    parser.add_argument("run", metavar="RUN", help=description)
+    parser.add_argument("run", metavar=metavar, help=description)
     parser.add_argument(
         "--tokenizer", metavar="P", type=path_argument, help="where a run's tokenizer is now, if it has moved"
     )
@@ -196,7 +234,15 @@ def _call(module: str, arguments: argparse.Namespace) -> int:
         tell("note", note)
     _require_files(given)
     named += [str(given.pop("directory"))] if "directory" in given else []
+<<<<<<< HEAD
     words = [word for name, value in given.items() for word in _words(f"--{name.replace('_', '-')}", value)]
+=======
+    words = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+>>>>>>> 71e96fd (nemo-run convert: Hugging Face directories to checkpoints and back, one tensor at a time)
     # A name may begin with a dash.
     code: int = importlib.import_module(module).main([*words, "--", *named])
     return code

@@ -1,0 +1,143 @@
+"""What a converted checkpoint keeps of the directory it was made of, so that this can be written again as it was."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from neva_model.checkpoints.huggingface.descriptions import is_description
+from neva_model.checkpoints.huggingface.export import write_weights
+from neva_model.checkpoints.huggingface.files import TYPES
+from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming
+from neva_model.checkpoints.huggingface.safetensors_files import INDEX_FILE
+from neva_model.checkpoints.weights import Weights
+from neva_recipes.config import CheckpointError, ModelConfig, PlainTable
+from neva_recipes.families import language_family
+from neva_recipes.plan.huggingface import Directory, read_object
+from neva_recipes.plan.huggingface.names import (
+    find_language_spelling,
+    find_projector_spelling,
+    find_vision_spelling,
+    is_idle,
+)
+from neva_recipes.storage.exports import DIGESTS_FILE, exported_training, write_digests
+
+__all__ = ["Kept", "copy_descriptions", "keep", "read_kept", "write_again"]
+
+_TENSORS = "tensors.json"
+"""The file that says which tensors the directory had, in which files, and of which type."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A directory that a checkpoint was made of.
+
+    Attributes:
+        folder: Where its descriptions are.
+        is_original: Whether its layout is that of the original LLaVA.
+        files: The file of each tensor.
+        types: The type of each tensor.
+        index: The index of these files; `None` without one.
+    """
+
+    folder: Path
+    is_original: bool
+    files: dict[str, str]
+    types: dict[str, torch.dtype]
+    index: PlainTable | None
+
+
+def copy_descriptions(source: Path, target: Path) -> None:
+    """Copy everything of a directory that is no weights and that says something of the model, but for its digests.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    for entry in sorted(source.iterdir()):
+        if is_description(entry) and entry.name not in (DIGESTS_FILE, _TENSORS):
+            shutil.copyfile(entry, target / entry.name)
+
+
+def keep(directory: Directory, folder: Path) -> None:
+    """Write what is kept of a directory.
+
+    Args:
+        directory: The directory.
+        folder: The folder to write.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    folder.mkdir()
+    copy_descriptions(directory.path, folder)
+    index = directory.path / INDEX_FILE
+    told = {
+        "index": read_object(index, "an index of weight files") if index.is_file() else None,
+        "is_original": directory.configuration is not None and directory.configuration.is_original,
+        "tensors": {
+            name: [tensor.file.name, tensor.dtype] for name, tensor in directory.tensors.items() if not is_idle(name)
+        },
+    }
+    (folder / _TENSORS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    if (training := exported_training(directory.path)) is not None:
+        write_digests(folder, None, training)
+
+
+def read_kept(folder: Path) -> Kept | None:
+    """Return what a checkpoint has kept; `None` if it was not converted.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    path = folder / _TENSORS
+    if not path.is_file():
+        return None
+    told = read_object(path, "a list of tensors")
+    try:
+        files = {name: file for name, (file, _) in told["tensors"].items()}
+        types = {name: TYPES[dtype] for name, (_, dtype) in told["tensors"].items()}
+        return Kept(folder, bool(told["is_original"]), files, types, told["index"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"{path}: cannot be read as a list of tensors") from None
+
+
+def write_again(weights: Weights, model: ModelConfig, kept: Kept, directory: Path, checkpoint: Path) -> None:
+    """Write the directory that a checkpoint was made of: the same descriptions, names, types and files.
+
+    Args:
+        weights: The weights of the checkpoint.
+        model: Its model.
+        kept: What it has kept.
+        directory: The directory to write into.
+        checkpoint: The checkpoint, which the directory names if that one named how it was trained.
+
+    Raises:
+        OSError: A file cannot be written.
+        CheckpointError: A weight cannot be read.
+    """
+    family, names = language_family(model.language), kept.files
+    language = find_language_spelling(names, family)
+    assert language is not None  # the checkpoint was made of it
+    naming = Naming(
+        family=family,
+        language=language,
+        vision=find_vision_spelling(names),
+        projector=find_projector_spelling(names) or "",
+        has_output=f"{language.head}{family.head_tensor}" in names,
+        rows=model.language.vocab_size,
+    )
+    tensors = ExportedWeights(weights, model, naming, kept.types)
+    copy_descriptions(kept.folder, directory)
+    if all(names.get(name, "").endswith(".safetensors") for name in tensors.specs):
+        # In their old order, so that the files are the same byte for byte if safetensors wrote them.
+        tensors.specs = {name: tensors.specs[name] for name in names if name in tensors.specs}
+        write_weights(tensors, directory, files={name: names[name] for name in tensors.specs})
+        # An index that says otherwise than the files is not kept.
+        if kept.index is not None and kept.index.get("weight_map") == {name: names[name] for name in tensors.specs}:
+            (directory / INDEX_FILE).write_text(json.dumps(kept.index, indent=2) + "\n", encoding="utf-8")
+    else:
+        write_weights(tensors, directory)
+    if (training := exported_training(kept.folder)) is not None:
+        write_digests(directory, checkpoint, training)
