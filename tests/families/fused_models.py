@@ -106,6 +106,7 @@ def save_internlm2(llama, directory: Path) -> None:
     save_file(
         {name: weight.detach().contiguous().clone() for name, weight in tensors.items()},
         directory / "model.safetensors",
+        metadata={"format": "pt"},
     )
     (directory / "config.json").write_text(json.dumps(internlm2_config(config)))
 

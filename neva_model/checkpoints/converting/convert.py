@@ -15,7 +15,7 @@ from neva_model.checkpoints.huggingface import is_huggingface_directory
 from neva_model.checkpoints.huggingface.export import export_huggingface
 from neva_model.checkpoints.huggingface.original import export_original
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
-from neva_model.checkpoints.information import read_information, with_newest
+from neva_model.checkpoints.information import read_information, saved_recipe, with_newest
 from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 from neva_model.checkpoints.weights import CheckpointWeights, DirectoryWeights, Weights
 from neva_recipes.config import CheckpointError, LlavaDataConfig, Recipe, tokenizer_name
@@ -109,7 +109,9 @@ def convert(
         return _convert(_directory(source), target, layout or "megatron", verify=verify)
     return with_newest(
         source,
-        lambda found: _convert(_checkpoint(found, tokenizer), target, layout or "transformers", verify=verify),
+        lambda found: _convert(
+            _checkpoint(found, tokenizer, layout or "transformers"), target, layout or "transformers", verify=verify
+        ),
     )
 
 
@@ -124,10 +126,14 @@ def _directory(path: Path) -> _Source:
     return _Source(path, recipe, DirectoryWeights(opened, recipe), opened)
 
 
-def _checkpoint(path: Path, tokenizer: str | None) -> _Source:
+def _checkpoint(path: Path, tokenizer: str | None, layout: Layout) -> _Source:
     information = read_information(path)
     kept = read_kept(path / DESCRIPTIONS)
-    recipe, _ = recipe_with_tokenizer(path, information, tokenizer)
+    if kept is not None and kept.layout == layout and tokenizer is None:
+        # Its tokenizer is copied, and may be one that only other programs can use.
+        recipe = saved_recipe(path)
+    else:
+        recipe, _ = recipe_with_tokenizer(path, information, tokenizer)
     return _Source(path, recipe, CheckpointWeights(path, recipe), kept=kept)
 
 
@@ -155,7 +161,7 @@ def _write(source: _Source, target: Path, layout: Layout, check: Callable[[Path]
             write_converted(weights, recipe, source.opened, unfinished, target)
             check(unfinished)
         return
-    if kept is not None and layout == ("original" if kept.is_original else "transformers"):
+    if kept is not None and layout == kept.layout:
         with written_whole(target, "directory") as unfinished:
             write_again(weights, recipe.model, kept, unfinished, source.path)
             check(unfinished)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -36,14 +37,14 @@ class Kept:
 
     Attributes:
         folder: Where its descriptions are.
-        is_original: Whether its layout is that of the original LLaVA.
+        layout: Its layout.
         files: The file of each tensor.
         types: The type of each tensor.
         index: The index of these files; `None` without one.
     """
 
     folder: Path
-    is_original: bool
+    layout: Literal["transformers", "original"]
     files: dict[str, str]
     types: dict[str, torch.dtype]
     index: PlainTable | None
@@ -98,7 +99,7 @@ def read_kept(folder: Path) -> Kept | None:
     try:
         files = {name: file for name, (file, _) in told["tensors"].items()}
         types = {name: TYPES[dtype] for name, (_, dtype) in told["tensors"].items()}
-        return Kept(folder, bool(told["is_original"]), files, types, told["index"])
+        return Kept(folder, "original" if told["is_original"] else "transformers", files, types, told["index"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{path}: cannot be read as a list of tensors") from None
 

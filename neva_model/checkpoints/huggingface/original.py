@@ -21,7 +21,8 @@ from neva_recipes.families import language_family
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.rope import rope_parameters
 from neva_recipes.families.towers.clip import CLIP
-from neva_recipes.plan.huggingface import could_be_on_hub, language_spellings, open_directory, tower_directory
+from neva_recipes.plan.huggingface import could_be_on_hub, language_spellings, tower_directory
+from neva_recipes.plan.huggingface.configuration import read_configuration
 from neva_recipes.storage.exports import write_digests
 from neva_recipes.storage.whole import written_whole
 
@@ -112,8 +113,7 @@ def _tower_elsewhere(vision: VisionConfig) -> str | None:
     if source is None or not vision.freeze:
         return None
     if (path := tower_directory(source)) is not None:
-        told = open_directory(path).configuration
-        return str(path.resolve()) if told is not None and told.language is None else None
+        return str(path.resolve()) if read_configuration(path).language is None else None
     return source if could_be_on_hub(source) and not Path(source).exists() else None
 
 
