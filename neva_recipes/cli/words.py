@@ -37,7 +37,6 @@ COMMAND_WORDS: Mapping[str, tuple[str, ...]] = {
     "test": ("evaluate",),
     "infer": ("chat", "generate"),
     "complete": ("generate",),
-    "convert": ("export", "import-nemo"),
     "check": ("verify",),
 }
 """The commands and recipes that do what each word means elsewhere."""

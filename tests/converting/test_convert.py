@@ -3,7 +3,10 @@
 import filecmp
 import json
 import logging
+import re
+import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -246,3 +249,17 @@ def test_a_conversion_that_computes_something_else_is_not_kept(world, tmp_path, 
     with pytest.raises(CheckpointError, match=r"out: is not written: its logits differ from those of .* by up to"):
         convert(world.source("qwen3"), tmp_path / "out", verify=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_of_the_documentation(world, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ nemo-run (.*)$", text.partition("## Other layouts")[2], re.MULTILINE)
+    assert len(commands) == 3
+    shutil.copytree(world.source("llama"), tmp_path / "llama")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("what is the digit ? it is even\n" * 200)
+    more = {"gpt.pretrain": ["data.data_path=text.txt", "data.sequence_length=16", "trainer.accelerator=cpu"]}
+    for command in commands:
+        words = command.split()
+        assert main([*words, *more.get(words[0], [])]) == 0, capsys.readouterr().err
+    assert files(tmp_path / "again") == files(tmp_path / "llama")

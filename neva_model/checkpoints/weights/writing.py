@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
@@ -75,7 +76,7 @@ def write_checkpoint(weights: Weights, recipe: Recipe, folder: Path, written: Ca
             for first, piece in _pieces(values, tensor, layer):
                 chunk = ChunkStorageMetadata(torch.Size(first), piece.shape)
                 begin = file.tell()
-                torch.save(_alone(piece), file)
+                _save(_alone(piece), file)
                 info = _StorageInfo(_FILE.format(number), begin, file.tell() - begin)
                 places[MetadataIndex(there, chunk.offsets, len(tensor.chunks))] = info
                 tensor.chunks.append(chunk)
@@ -118,6 +119,16 @@ def _alone(values: torch.Tensor) -> torch.Tensor:
     """Return a tensor whose storage, which `torch.save` writes whole, holds nothing else."""
     values = values.contiguous()
     return values.clone() if values.untyped_storage().nbytes() > values.numel() * values.itemsize else values
+
+
+def _save(values: torch.Tensor, file: BinaryIO) -> None:
+    try:
+        torch.save(values, file)
+    except RuntimeError as error:
+        # After an error of the file torch fails once more, over the end of what it has begun.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _write_table(tensors: dict[str, _Tensor], places: dict[MetadataIndex, _StorageInfo], folder: Path) -> None:

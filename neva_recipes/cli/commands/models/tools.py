@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Uses a trained model: `nemo-run chat`, `generate`, `evaluate` and `export`.
-=======
-"""Uses a model: `nemo-run chat`, `evaluate`, `export` and `convert`.
->>>>>>> 71e96fd (nemo-run convert: Hugging Face directories to checkpoints and back, one tensor at a time)
+"""Uses a model: `nemo-run chat`, `generate`, `evaluate`, `export` and `convert`.
 
 The tools themselves need torch and are in `neva_model`; each is imported only when it is about to run. Their command
 lines are defined here, so that help and error messages come at once.
@@ -31,15 +27,10 @@ from neva_recipes.terminal import tell
 
 __all__ = [
     "chat_command",
-<<<<<<< HEAD
-    "evaluate_command",
-    "export_command",
-    "generate_command",
-=======
     "convert_command",
     "evaluate_command",
     "export_command",
->>>>>>> 71e96fd (nemo-run convert: Hugging Face directories to checkpoints and back, one tensor at a time)
+    "generate_command",
     "model_path",
     "require_single",
     "tool_command",
@@ -234,15 +225,7 @@ def _call(module: str, arguments: argparse.Namespace) -> int:
         tell("note", note)
     _require_files(given)
     named += [str(given.pop("directory"))] if "directory" in given else []
-<<<<<<< HEAD
     words = [word for name, value in given.items() for word in _words(f"--{name.replace('_', '-')}", value)]
-=======
-    words = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
-        for name, value in given.items()
-        if value is not None and value is not False
-    ]
->>>>>>> 71e96fd (nemo-run convert: Hugging Face directories to checkpoints and back, one tensor at a time)
     # A name may begin with a dash.
     code: int = importlib.import_module(module).main([*words, "--", *named])
     return code
