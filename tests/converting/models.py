@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, CLIPImageProcessorPil, CLIPVision
 
 from neva_model.checkpoints.converting.convert import convert
 from tests.families.fused_models import save
-from tests.model.model_cases import hf_language, hf_llava, llava_recipe, text_recipe
+from tests.model.model_cases import DINOV2, hf_language, hf_llava, llava_recipe, text_recipe
 from tests.sentencepiece_models import train_words
 
 ROWS = 421
@@ -32,6 +32,7 @@ FUSED = [("phi3", "grouped"), ("phi3", "tied"), ("internlm2", "grouped"), ("gpt2
 LLAVAS = {
     "llava": {},
     "llava linear": {"model.projector.mm_projector_type": "linear"},
+    "llava dinov2": DINOV2,
     "llava siglip": {"model.vision.vision_model_type": "siglip", "model.vision.hidden_act": "gelu_pytorch_tanh"},
 }
 TYPES = {"qwen2": torch.bfloat16, "llama": torch.float16}
@@ -87,7 +88,7 @@ def world(tmp_path_factory):
             _make_identity(oracle.model.multi_modal_projector.linear_2)
         oracle.save_pretrained(made.source(name))
         made.oracles[name] = oracle
-        if "siglip" not in name:
+        if name in ("llava", "llava linear"):
             _processor().save_pretrained(made.source(name))
     for directory in (made.folder / "there").iterdir():
         shutil.copy(made.folder / "tokenizer.model", directory)

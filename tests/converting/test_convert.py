@@ -79,7 +79,7 @@ def test_a_checkpoint_of_the_original_layout_computes_the_same(world):
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["llama", "llama tied", "gpt2 as published", "llava"])
+@pytest.mark.parametrize("name", ["llama", "llama tied", "gpt2 as published", "llava", "llava dinov2"])
 def test_core_loads_a_checkpoint_without_a_warning(name, world, caplog):
     checkpoint = world.checkpoint(name)
     saved = saved_recipe(checkpoint)
@@ -107,7 +107,7 @@ def test_core_loads_a_checkpoint_without_a_warning(name, world, caplog):
             assert torch.equal(weight, expected[key]), key
 
 
-@pytest.mark.parametrize("name", ["qwen2", "llama tied", "gpt2 untied", "llava", "llava siglip"])
+@pytest.mark.parametrize("name", ["qwen2", "llama tied", "gpt2 untied", "llava", "llava siglip", "llava dinov2"])
 def test_what_comes_back_loads_in_transformers_without_a_warning(name, world, tmp_path, caplog):
     convert(world.checkpoint(name), tmp_path / "back")
     cls = LlavaForConditionalGeneration if "llava" in name else AutoModelForCausalLM

@@ -15,7 +15,7 @@ from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming
 from neva_model.checkpoints.huggingface.safetensors_files import INDEX_FILE
 from neva_model.checkpoints.weights import Weights
 from neva_recipes.config import CheckpointError, ModelConfig, PlainTable
-from neva_recipes.families import language_family
+from neva_recipes.families import language_family, vision_family
 from neva_recipes.plan.huggingface import Directory, read_object
 from neva_recipes.plan.huggingface.names import (
     find_language_spelling,
@@ -124,10 +124,11 @@ def write_again(weights: Weights, model: ModelConfig, kept: Kept, directory: Pat
     naming = Naming(
         family=family,
         language=language,
-        vision=find_vision_spelling(names),
+        vision=None if model.vision is None else find_vision_spelling(names, [vision_family(model.vision)]),
         projector=find_projector_spelling(names) or "",
         has_output=f"{language.head}{family.head_tensor}" in names,
         rows=model.language.vocab_size,
+        names=names,
     )
     tensors = ExportedWeights(weights, model, naming, kept.types)
     copy_descriptions(kept.folder, directory)

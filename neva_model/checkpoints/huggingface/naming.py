@@ -1,7 +1,7 @@
 """Which tensors of a Hugging Face directory a weight of a model becomes, before any is read."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,11 @@ from neva_model.checkpoints.weights.names import (
     weight_shapes,
 )
 from neva_recipes.config import ModelConfig
+from neva_recipes.families import vision_family
 from neva_recipes.families.language import LanguageFamily, sizes_of
 from neva_recipes.families.tensors import Shape
 from neva_recipes.plan.huggingface import LanguageSpelling, core_weight, projector_names
+from neva_recipes.plan.huggingface.names import vision_name
 
 __all__ = ["ExportedWeights", "Naming"]
 
@@ -41,6 +43,7 @@ class Naming:
         projector: Prefix of the projector.
         has_output: Whether the output layer is there, even if it is the embedding.
         rows: Rows of the vocabulary, if they are more than those of the model.
+        names: The names that there are, where those of a tower can be of several releases of transformers.
     """
 
     family: LanguageFamily
@@ -49,6 +52,7 @@ class Naming:
     projector: str
     has_output: bool
     rows: int
+    names: Container[str] = ()
 
 
 @dataclass(frozen=True)
@@ -142,11 +146,13 @@ def _with_all_rows(weight: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def _vision(model: ModelConfig, naming: Naming) -> Iterator[_Weight]:
-    if naming.vision is None:
+    if naming.vision is None or model.vision is None:
         return
+    family = vision_family(model.vision)
     for name, shape in weight_shapes(model).items():
         if name.startswith(VISION):
-            yield _named(name, f"{naming.vision}{name.removeprefix(VISION)}", shape)
+            there = vision_name(name.removeprefix(VISION), naming.vision, family, naming.names)
+            yield _named(name, there, shape)
 
 
 def _named(name: str, there: str, shape: Shape) -> _Weight:

@@ -77,8 +77,7 @@ def export_original(
         naming = Naming(LLAMA, language_spellings(LLAMA)[0], None, "model.mm_projector.", has_output=True, rows=0)
         tensors = ExportedWeights(weights, recipe.model, naming, dtype)
         tower = elsewhere or str(directory.absolute() / TOWER)
-        kind = dtype or main_type(tensors)
-        _write_configuration(recipe, words, tower, kind, unfinished)
+        _write_configuration(recipe, words, tower, dtype or main_type(tensors), unfinished)
         if only_projector:
             _write_projector(tensors, unfinished)
         else:
