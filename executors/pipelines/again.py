@@ -1,6 +1,6 @@
 """Reads a pipeline or sweep that has been run, to start it anew."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +74,31 @@ def _place(run: Run, stage: Stage) -> tuple[str, ...]:
 
 def _take_new_outputs(stage: Stage, outputs: dict[tuple[str, ...], StageOutput]) -> None:
     """Replace the paths of old outputs in a new stage by the outputs of the new stages."""
-    for node, name, path in list(_paths(stage.work)):
-        parts = Path(path).parts
-        for place, output in outputs.items():
-            if parts[-len(place) :] == place:
-                setattr(node, name, output)
-
-
-def _paths(work: Work) -> Iterator[tuple[Any, str, str]]:
-    """Yield group, name and value of every field that holds an absolute path."""
-    for field in iterate_fields(work):
-        if isinstance(field.value, str) and field.value.startswith("/"):
+    for field in list(iterate_fields(stage.work)):
+        value = field.value
+        items = value if isinstance(value, list) else [value]
+        found = [_new_output(item, outputs) for item in items]
+        taken = found if isinstance(value, list) else found[0]
+        if taken != value:
             *groups, name = field.path.split(".")
-            node: Any = work
+            node: Any = stage.work
             for group in groups:
                 node = getattr(node, group)
-            yield node, name, field.value
+            setattr(node, name, taken)
+
+
+def _new_output(value: object, outputs: Mapping[tuple[str, ...], StageOutput]) -> object:
+    """Return the new output for the path of an old one, or of a file that a tool has made; any other value as it is.
+
+    A checkpoint that was named of an old run stays that one.
+    """
+    if not isinstance(value, str) or not value.startswith("/"):
+        return value
+    parts = Path(value).parts
+    for place, output in outputs.items():
+        is_run = place[-2] == STAGES
+        for end in range(len(parts), len(parts) - 1 if is_run else len(place) - 1, -1):
+            if parts[max(0, end - len(place)) : end] == place:
+                rest = "/".join(parts[end:])
+                return output / rest if rest else output
+    return value

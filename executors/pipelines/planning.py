@@ -35,7 +35,7 @@ from neva_recipes.config import (
     owned,
     with_absolute_inputs,
 )
-from neva_recipes.pipeline import Pipeline, Stage, Tool
+from neva_recipes.pipeline import Pipeline, Stage, StageOutput, Tool
 from neva_recipes.plan import Finding, Layout, Plan, Planner
 from neva_recipes.run_directory.layout import JOB_FILE, RECIPE_FILE
 from neva_recipes.run_directory.stages import PIPELINE_FILE, TOOL_FILE, stage_directory
@@ -358,13 +358,20 @@ def _outputs(stages: Iterable[Stage], directory: Path) -> dict[str, str]:
 def _resolved(stage: Stage, outputs: Mapping[str, str]) -> Any:
     """Return the work of a stage with paths in place of the outputs of other stages."""
     work: Any = owned(stage.work)
-    for path, output in stage.inputs():
+    for path in {path for path, _ in stage.inputs()}:
         *groups, name = path.split(".")
         node = work
         for group in groups:
             node = getattr(node, group)
-        setattr(node, name, outputs[output.stage])
+        setattr(node, name, _with_paths(getattr(node, name), outputs))
     return work if stage.trains else with_absolute_inputs(work)
+
+
+def _with_paths(value: Any, outputs: Mapping[str, str]) -> Any:
+    """Return the value of a field with paths in place of outputs, which may be items of a list."""
+    if isinstance(value, list):
+        return [_with_paths(item, outputs) for item in value]
+    return value.in_folder(outputs[value.stage]) if isinstance(value, StageOutput) else value
 
 
 def _label(stage: Stage) -> str:

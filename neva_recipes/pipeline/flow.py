@@ -64,10 +64,11 @@ class Stage:
         return fdl.get_callable(self.work) is Recipe
 
     def inputs(self) -> Iterator[tuple[str, StageOutput]]:
-        """Yield the fields that take the output of another stage, by dotted path."""
+        """Yield the fields that take the output of another stage, by dotted path, once for each output."""
         for entry in iterate_fields(self.work):
-            if isinstance(entry.value, StageOutput):
-                yield entry.path, entry.value
+            for value in entry.value if isinstance(entry.value, list) else [entry.value]:
+                if isinstance(value, StageOutput):
+                    yield entry.path, value
 
     def as_it_stands(self) -> "Stage":
         """Return a copy whose settings match its fields; keeps the original text of settings that still match."""

@@ -86,7 +86,7 @@ WRONG = {
     lambda: Pipeline("p", stage("a/b")): "stage 'a/b': a run's name cannot hold '/', line breaks or control characters",
     lambda: Pipeline("p", stage("data")): "stage 'data': data.FIELD=VALUE must name a field of that stage alone: "
     "choose a name without dots and = that is no group of a recipe",
-    lambda: Pipeline("p", Stage("a", 3)): "stage a: does int: expected a Draft of Recipe, Export or Evaluate",
+    lambda: Pipeline("p", Stage("a", 3)): "stage a: does int: expected a Draft of Recipe, or of a tool such as Export",
 }
 
 

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import executors
 from executors import ExtendVocabulary, MergeTokenizers, Pipeline, Stage, TrainTokenizer
-from neva_recipes.config import config
+from executors.pipelines.again import pipeline_again
+from neva_recipes.config import StageOutput, config
 from tests.sentencepiece_models import train_sentencepiece
 
 ENGLISH = ["a red square on a white ground", "which digit is this? seven, zero, five", "the answer is a leaf"]
@@ -33,7 +34,9 @@ def pipeline_of(llama, text):
     words = Stage("words", config(TrainTokenizer, files=[str(text)], vocab_size=320))
     merged = Stage("merged", config(MergeTokenizers, base=str(llama), new=words.output))
     extended = Stage("extended", config(ExtendVocabulary, model=str(llama), tokenizer=merged.output, rows=ROWS))
-    return Pipeline("words", words >> merged >> extended)
+    # A list, and a file of what a stage has made.
+    more = Stage("more", config(TrainTokenizer, files=[extended.output / "config.json", str(text)], vocab_size=345))
+    return Pipeline("words", words >> merged >> extended >> more)
 
 
 @pytest.mark.multiprocess
@@ -55,6 +58,11 @@ def test_a_model_gets_the_words_of_another_language(llama, tmp_path, capsys):
     with torch.no_grad():
         before, after = (model(ids).logits for model in models)
     assert (after[..., :OLD] - before).abs().max() <= 1e-6
+    files = [str(extended / "config.json"), str(text)]
+    assert json.loads((stages / "more" / "tool.json").read_text())["fields"]["files"] == files
+    again = {stage.name: stage.work for stage in pipeline_again(run).stages}
+    assert again["merged"].new == StageOutput("words")
+    assert again["more"].files == [StageOutput("extended", "config.json"), str(text)]
     tool = json.loads((stages / "merged" / "tool.json").read_text())
     assert tool["reads"] == [str(llama), str(stages / "words" / "tokenizer")] and tool["on_gpu"] is False
 

@@ -69,12 +69,25 @@ class StageOutput:
 
     Attributes:
         stage: Name of the stage.
+        file: A file in the folder that the stage makes, as `output / "train.idx"` says; `None` means all of it.
     """
 
     stage: str
+    file: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.stage}.output"
+        return f"{self.stage}.output" + ("" if self.file is None else f"/{self.file}")
+
+    def __truediv__(self, file: str) -> "StageOutput":
+        return StageOutput(self.stage, file if self.file is None else f"{self.file}/{file}")
+
+    def in_folder(self, output: str) -> str:
+        """Return the path that stands here once the stage has its output.
+
+        Args:
+            output: Path of the stage's whole output.
+        """
+        return output if self.file is None else f"{output}/{self.file}"
 
 
 # A field for paths holds texts, and a draft takes a `Path` or the output of a stage too: to a type checker it has one
@@ -86,7 +99,7 @@ if TYPE_CHECKING:
         def __set__(self, node: object, value: Written) -> None: ...
 
     _One = str | os.PathLike[str] | StageOutput
-    _Several = list[str] | list[Path] | list[str | os.PathLike[str]]
+    _Several = list[str] | list[Path] | list[StageOutput] | list[str | os.PathLike[str]] | list[_One]
 
     PathField = _Field[str, _One]
     PathsField = _Field[str | list[str], _One | _Several]
