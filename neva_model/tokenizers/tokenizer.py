@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError
-from neva_recipes.prompts.plain_text import PlainTextEncoder, PrefixScheme
+from neva_recipes.prompts.plain_text import PlainTextEncoder
 from neva_recipes.prompts.vocabulary import count_tokens, next_id, vocabulary_digest
+from neva_recipes.prompts.whole_tokens import LLAVA_IMAGE_TOKENS, NAMED_TOKENS, NEMO_IMAGE_TOKENS, PrefixScheme
 
 __all__ = ["Tokenizer"]
 
@@ -40,17 +41,17 @@ class Tokenizer:
         """
         self.hf = hf
         self.name = name
-        start, end = "<extra_id_4>", "<extra_id_5>"
+        start, end = NEMO_IMAGE_TOKENS
         self.adds_image_tokens = use_im_start_end and not {start, end} <= hf.get_added_vocab().keys()
         known = next_id(hf.get_vocab())
         if self.adds_image_tokens:
-            start, end = "<im_start>", "<im_end>"
+            start, end = LLAVA_IMAGE_TOKENS
             hf.add_tokens([start, end], special_tokens=True)
         self.new_tokens = range(known, next_id(hf.get_vocab()))
         self._specials: dict[str, int] = hf.get_added_vocab()
         self.im_start_id = self.special_id(start) if use_im_start_end else None
         self.im_end_id = self.special_id(end) if use_im_start_end else None
-        self._plain = PlainTextEncoder(json.loads(hf.backend_tokenizer.to_str()))
+        self._plain = self._text_encoder()
         self.prefix_scheme: PrefixScheme = self._plain.prefix_scheme
         self.bos_id: int | None = hf.bos_token_id
         self.eos_id: int | None = hf.eos_token_id
@@ -62,6 +63,13 @@ class Tokenizer:
                 f"tokenizer {name} has no vocabulary beyond its {len(self._specials)} special tokens: "
                 "expected a directory with tokenizer.json, or with tokenizer.model and tokenizer_config.json"
             )
+
+    def _text_encoder(self) -> PlainTextEncoder:
+        uses = {token for name in NAMED_TOKENS if (token := self.hf.special_tokens_map.get(name)) is not None}
+        try:
+            return PlainTextEncoder(json.loads(self.hf.backend_tokenizer.to_str()), uses)
+        except DataError as error:
+            raise DataError(f"tokenizer {self.name}: {error}") from None
 
     @property
     def vocab_size(self) -> int:
@@ -81,7 +89,7 @@ class Tokenizer:
         return self._specials[token]
 
     def encode_text(self, text: str, *, prefix: bool = False) -> list[int]:
-        """Return the ids of `text` as plain text; special tokens in it are spelt out.
+        """Return the ids of `text` as plain text; special tokens in it are spelt out, others are kept whole.
 
         Args:
             text: Any text.
@@ -94,7 +102,7 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"text holds {text[error.start]!r}, half a surrogate pair") from None
-        return self._plain.encode(" " + text if prefix and text and self.prefix_scheme != "never" else text)
+        return self._plain.encode(text, prefix=prefix)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of token ids; ids outside the vocabulary (image positions, padding rows) are left out."""
@@ -109,7 +117,9 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """Return a digest of everything that determines how text becomes ids."""
-        return hashlib.sha256(self.hf.backend_tokenizer.to_str().encode()).hexdigest()
+        digest = hashlib.sha256(self.hf.backend_tokenizer.to_str().encode())
+        digest.update("".join(sorted(self._plain.whole.ids)).encode())
+        return digest.hexdigest()
 
     def vocabulary_digest(self) -> str:
         """Return the SHA-256 of the vocabulary, which tells the token of each row of an embedding."""

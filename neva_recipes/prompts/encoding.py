@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from neva_recipes.prompts.plain_text import PrefixScheme
 from neva_recipes.prompts.templates import Piece, Slot, Special, Template
+from neva_recipes.prompts.whole_tokens import PrefixScheme
 
 __all__ = ["IGNORE_INDEX", "IMAGE_TOKEN_INDEX", "PromptTokenizer", "check_template", "encode_pieces"]
 

@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 
-__all__ = ["count_tokens", "next_id", "vocabulary_digest"]
+__all__ = ["IMAGE_TOKEN", "count_tokens", "next_id", "vocabulary_digest"]
 
-_IMAGE = "<image>"
+IMAGE_TOKEN = "<image>"
 """The token for an image in transformers; here an image has positions without a token."""
 
 
@@ -27,9 +27,9 @@ def count_tokens(ids: Mapping[str, int], specials: Collection[str], pad_token: s
         pad_token: The padding token, if there is one.
     """
     for token, number in sorted(ids.items(), key=lambda item: -item[1]):
-        if token not in specials or token not in (_IMAGE, pad_token):
+        if token not in specials or token not in (IMAGE_TOKEN, pad_token):
             break
-        if token == _IMAGE:
+        if token == IMAGE_TOKEN:
             return number
     return next_id(ids)
 

@@ -1,9 +1,10 @@
 """Tools that make tokenizers (train one, merge two, add tokens) and measure them."""
 
+from neva_recipes.prompts.whole_tokens import EXTRA_TOKENS
 from neva_recipes.tokenizers._places import find_tokenizer
 from neva_recipes.tokenizers._scripts import UNSPACED
 from neva_recipes.tokenizers._texts import TEXT_KEYS
-from neva_recipes.tokenizers.adding import EXTRA_TOKENS, Addition, add_tokens
+from neva_recipes.tokenizers.adding import Addition, add_tokens
 from neva_recipes.tokenizers.checking import ChangedText, Check, check
 from neva_recipes.tokenizers.comparing import Comparison, Cost, ScriptCosts, compare
 from neva_recipes.tokenizers.merging import ChangedLine, Merger, OldText, Union, merge

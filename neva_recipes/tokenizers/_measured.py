@@ -1,15 +1,22 @@
 """A tokenizer as it is measured: its tokens with their places in a text, whatever its kind."""
 
-import bisect
-import itertools
+import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import PlainTable, path_is
+from neva_recipes.prompts.plain_text import PlainTextEncoder, SentencePieceEncoder
 from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.prompts.whole_tokens import (
+    WholeTokens,
+    configured_tokens,
+    listed_tokens,
+    marked_pieces,
+    uses_of,
+)
 from neva_recipes.tokenizers._byte_level_files import (
     backend_of,
     encoding_with,
@@ -18,7 +25,7 @@ from neva_recipes.tokenizers._byte_level_files import (
     read_json,
     unusual_settings,
 )
-from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens, token_flags
+from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens, settings_of, token_flags
 from neva_recipes.tokenizers._producible import lost_pieces, parts_of
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
 
@@ -37,7 +44,8 @@ class MeasuredTokenizer:
     Attributes:
         name: How it was named.
         size: One more than its largest id.
-        encode: Returns the tokens of a text: their ids, and the place of the character at which each begins.
+        encode: Returns the tokens of a text as in training: their ids, and the place of the character at which each
+            begins.
         decode: Returns the text of ids.
         tokens: The token of every id.
         unknown: Ids that stand for text that has no token.
@@ -69,14 +77,12 @@ def open_measured(name: str) -> MeasuredTokenizer:
 
 
 def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
-    model, processor = file.model, loaded(file.path, file.model)
-
-    # Releases name it differently.
-    encode_proto = getattr(processor, "encode_as_proto", None) or processor.EncodeAsImmutableProto
-
-    def encode(text: str) -> tuple[list[int], list[int]]:
-        found = encode_proto(text)
-        return [piece.id for piece in found.pieces], _places_of(found, text)
+    model, settings = file.model, file.settings
+    own = marked_pieces(model, settings) + listed_tokens(file.outside)
+    added = {token["content"]: token["id"] for token in own} | file.named
+    whole = WholeTokens(configured_tokens(own, settings, added), uses_of(settings))
+    encoder = SentencePieceEncoder(model, whole, "always" if settings.get("legacy") else "first")
+    decoder = loaded(file.path, _with_pieces(model, whole.ids))
 
     def ids_of(kind: int) -> frozenset[int]:
         return frozenset(number for number, piece in enumerate(model.pieces) if piece.type == kind)
@@ -84,24 +90,27 @@ def _of_sentencepiece(name: str, file: SentencePieceFile) -> MeasuredTokenizer:
     return MeasuredTokenizer(
         name=name,
         size=max(len(model.pieces), next_id({**file.outside, **file.named})),
-        encode=encode,
-        decode=lambda ids: str(processor.decode(list(ids))),
-        tokens={number: piece.piece for number, piece in enumerate(model.pieces)},
+        encode=encoder.located,
+        decode=lambda ids: str(decoder.decode(list(ids))),
+        tokens={**{number: piece.piece for number, piece in enumerate(model.pieces)}, **_by_id(whole.ids)},
         unknown=ids_of(model.SentencePiece.UNKNOWN),
         partial=ids_of(model.SentencePiece.BYTE),
         lost=lambda: _lost_of_sentencepiece(file, ids_of(model.SentencePiece.NORMAL)),
     )
 
 
-def _places_of(found: Any, text: str) -> list[int]:
-    """Return the character at which each piece begins; releases that return a protobuf message count bytes."""
-    from google.protobuf.message import Message
+def _by_id(ids: Mapping[str, int]) -> dict[int, str]:
+    return {number: token for token, number in ids.items()}
 
-    begins = [piece.begin for piece in found.pieces]
-    if text.isascii() or not isinstance(found, Message):
-        return begins
-    ends = list(itertools.accumulate(len(character.encode()) for character in text))
-    return [bisect.bisect_right(ends, begin) for begin in begins]
+
+def _with_pieces(model: Any, ids: Mapping[str, int]) -> Any:
+    """Return a copy of a model that can decode tokens which stand behind its pieces."""
+    found = type(model)()
+    found.CopyFrom(model)
+    tokens = _by_id(ids)
+    for number in range(len(model.pieces), next_id(ids)):
+        found.pieces.add(piece=tokens.get(number, f"<{number}>"), score=0.0, type=model.SentencePiece.USER_DEFINED)
+    return found
 
 
 def _lost_of_sentencepiece(file: SentencePieceFile, normal: frozenset[int]) -> tuple[str, ...] | None:
@@ -114,25 +123,29 @@ def _lost_of_sentencepiece(file: SentencePieceFile, normal: frozenset[int]) -> t
 
 
 def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
-    backend = backend_of(folder / JSON_FILE, layout)
+    path, settings = folder / JSON_FILE, settings_of(folder)
+    backend = backend_of(path, layout)
     outside = outside_tokens(folder)
     _add_outside(backend, folder, layout)
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+    added = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
+    tokens = configured_tokens(layout.get("added_tokens") or [], settings, added)
+    with encoding_with(path):
+        encoder = PlainTextEncoder(copy.deepcopy(layout) | {"added_tokens": tokens}, uses_of(settings))
 
     def encode(text: str) -> tuple[list[int], list[int]]:
-        with encoding_with(folder / JSON_FILE):
-            found = backend.encode(text, add_special_tokens=False)
-        return list(found.ids), [start for start, _ in found.offsets]
+        with encoding_with(path):
+            return encoder.located(text)
 
     return MeasuredTokenizer(
         name=name,
         size=max([*vocabulary.values(), *outside.values()], default=-1) + 1,
         encode=encode,
         decode=lambda ids: str(backend.decode(list(ids), skip_special_tokens=False)),
-        tokens={number: token for token, number in vocabulary.items()},
+        tokens=_by_id(vocabulary),
         unknown=_unknown(layout["model"], vocabulary),
         partial=_partial(backend, layout),
-        lost=lambda: _lost_of_json(folder / JSON_FILE, backend, layout),
+        lost=lambda: _lost_of_json(path, backend, layout),
     )
 
 

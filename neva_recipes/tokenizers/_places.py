@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from neva_recipes.config import DataError, PlainTable, expand_path, path_is, pointer_in_place
+from neva_recipes.prompts.whole_tokens import NAMED_TOKENS, token_text
 
 __all__ = [
     "CONFIG_FILE",
@@ -16,6 +17,7 @@ __all__ = [
     "find_tokenizer",
     "named_tokens",
     "outside_tokens",
+    "settings_of",
     "token_flags",
 ]
 
@@ -26,9 +28,6 @@ _ADDED = "added_tokens.json"
 _DECODER = "added_tokens_decoder"
 
 _SPECIAL = "special_tokens_map.json"
-
-_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""Names of tokens in the order in which transformers adds those that are in no vocabulary."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -88,16 +87,25 @@ def named_tokens(folder: Path) -> list[str]:
     Raises:
         DataError: A file of the configuration cannot be read.
     """
+    settings = settings_of(folder)
+    others = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
+    keys = [*NAMED_TOKENS, *(key for key in settings if key.endswith("_token") and key not in NAMED_TOKENS)]
+    entries = [settings.get(key) for key in keys]
+    entries += list(others.values()) if isinstance(others, dict) else others if isinstance(others, list) else []
+    return list(dict.fromkeys(token for entry in entries if (token := token_text(entry))))
+
+
+def settings_of(folder: Path) -> PlainTable:
+    """Return the configuration of the tokenizer of a directory: tokenizer_config.json over special_tokens_map.json.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
     settings: PlainTable = {}
     for name in (_SPECIAL, CONFIG_FILE):
         if (folder / name).is_file():
             settings |= _read(folder / name)
-    others = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
-    keys = [*_NAMED, *(key for key in settings if key.endswith("_token") and key not in _NAMED)]
-    entries = [settings.get(key) for key in keys]
-    entries += list(others.values()) if isinstance(others, dict) else others if isinstance(others, list) else []
-    contents = (entry.get("content") if isinstance(entry, dict) else entry for entry in entries)
-    return list(dict.fromkeys(token for token in contents if isinstance(token, str) and token))
+    return settings
 
 
 def token_flags(folder: Path) -> dict[str, dict[str, bool]]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from neva_recipes.config import DataError, path_is, pointer_in_place
+from neva_recipes.config import DataError, PlainTable, path_is, pointer_in_place
 from neva_recipes.prompts.vocabulary import next_id
 from neva_recipes.tokenizers._places import (
     CONFIG_FILE,
@@ -18,6 +18,7 @@ from neva_recipes.tokenizers._places import (
     find_tokenizer,
     named_tokens,
     outside_tokens,
+    settings_of,
 )
 from neva_recipes.tokenizers._writing import write_directory, write_file
 
@@ -42,6 +43,11 @@ class SentencePieceFile:
     def has_json(self) -> bool:
         """Whether a tokenizer.json, which holds the same vocabulary, lies beside the model."""
         return self.folder is not None and (self.folder / JSON_FILE).is_file()
+
+    @property
+    def settings(self) -> PlainTable:
+        """The configuration of the directory."""
+        return {} if self.folder is None else settings_of(self.folder)
 
     @cached_property
     def outside(self) -> dict[str, int]:

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError
+from neva_recipes.prompts.whole_tokens import EXTRA_TOKENS
 from neva_recipes.tokenizers._sentencepiece_files import loaded, open_sentencepiece, piece_ids, type_name
 
-__all__ = ["EXTRA_TOKENS", "Addition", "add_tokens"]
-
-EXTRA_TOKENS = tuple(f"<extra_id_{number}>" for number in range(8))
-"""The tokens that NeMo's prompts for NeVA need."""
+__all__ = ["Addition", "add_tokens"]
 
 
 @dataclass(frozen=True)

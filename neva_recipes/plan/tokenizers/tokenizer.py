@@ -18,8 +18,20 @@ from neva_recipes.config import (
 )
 from neva_recipes.families.values import shown
 from neva_recipes.plan.tokenizers.sentencepiece_models import require_encodable, require_model_file
-from neva_recipes.prompts.plain_text import PlainTextEncoder, PrefixScheme
+from neva_recipes.prompts.plain_text import PlainTextEncoder, SentencePieceEncoder, TextEncoder
 from neva_recipes.prompts.vocabulary import count_tokens, next_id, vocabulary_digest
+from neva_recipes.prompts.whole_tokens import (
+    LLAVA_IMAGE_TOKENS,
+    NAMED_TOKENS,
+    NEMO_IMAGE_TOKENS,
+    PrefixScheme,
+    WholeTokens,
+    configured_tokens,
+    listed_tokens,
+    marked_pieces,
+    token_text,
+    uses_of,
+)
 
 __all__ = [
     "LocalTokenizer",
@@ -33,12 +45,11 @@ __all__ = [
 _OTHER_FILES = ("tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 """Files of tokenizers that only transformers can read."""
 
-_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
 _LLAMA_TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 """The tokens of transformers' LlamaTokenizer if tokenizer_config.json does not name them."""
 
-Encode = Callable[[str], list[int]]
+Encoder = Callable[[dict[str, int]], TextEncoder]
+"""Makes what encodes text out of the ids of all added tokens."""
 
 
 class LocalTokenizer:
@@ -62,10 +73,10 @@ class LocalTokenizer:
         self._source = source
         self.specials = dict(source.specials)
         ids = dict(source.ids)
-        start, end = "<extra_id_4>", "<extra_id_5>"
+        start, end = NEMO_IMAGE_TOKENS
         self.adds_image_tokens = use_im_start_end and not {start, end} <= self.specials.keys()
         if self.adds_image_tokens:
-            start, end = "<im_start>", "<im_end>"
+            start, end = LLAVA_IMAGE_TOKENS
             for token in (start, end):
                 if token not in self.specials:
                     self.specials[token] = ids[token] = next_id(ids)
@@ -94,10 +105,12 @@ class LocalTokenizer:
     @property
     def prefix_scheme(self) -> PrefixScheme:
         """Where the tokenizer adds a leading space of its own."""
-        return self._encoder[1]
+        return self._encoder.prefix_scheme
 
     def encode_text(self, text: str, *, prefix: bool = False) -> list[int]:
         """Return the ids of plain text; with `prefix`, after the tokenizer's own leading space.
+
+        Special tokens in it are spelt out, others are kept whole.
 
         Raises:
             DataError: The text holds half a surrogate pair, which is no character.
@@ -106,12 +119,11 @@ class LocalTokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"text holds {text[error.start]!r}, half a surrogate pair") from None
-        encode, scheme = self._encoder
-        return encode(" " + text if prefix and text and scheme != "never" else text)
+        return self._encoder.encode(text, prefix=prefix)
 
     @cached_property
-    def _encoder(self) -> tuple[Encode, PrefixScheme]:
-        return self._source.encoder()
+    def _encoder(self) -> TextEncoder:
+        return self._source.encoder(self.specials)
 
 
 class _Source:
@@ -123,7 +135,7 @@ class _Source:
         bos_token: Token that begins a sequence, or `None`.
         eos_token: Token that ends a sequence, or `None`.
         pad_token: Token that pads rows, or `None`.
-        encoder: Returns a function that encodes text without a leading space, and where such a space belongs.
+        encoder: Makes what encodes text.
     """
 
     def __init__(
@@ -131,7 +143,7 @@ class _Source:
         ids: dict[str, int],
         specials: dict[str, int],
         settings: dict[str, object],
-        encoder: Callable[[], tuple[Encode, PrefixScheme]],
+        encoder: Encoder,
     ) -> None:
         self.ids = ids
         self.specials = specials
@@ -139,9 +151,9 @@ class _Source:
         for token in _named_tokens(settings):
             if token not in self.specials:
                 self.specials[token] = ids.setdefault(token, next_id(ids))
-        self.bos_token = _content(settings.get("bos_token"))
-        self.eos_token = _content(settings.get("eos_token"))
-        self.pad_token = _content(settings.get("pad_token"))
+        self.bos_token = token_text(settings.get("bos_token"))
+        self.eos_token = token_text(settings.get("eos_token"))
+        self.pad_token = token_text(settings.get("pad_token"))
 
 
 def read_tokenizer(path: Path, *, use_im_start_end: bool = False) -> LocalTokenizer | None:
@@ -238,13 +250,13 @@ def _settings(folder: Path) -> PlainTable:
 
 def _check_types(path: Path, settings: dict[str, object]) -> None:
     """Check the names of tokens and of the tokenizer's class, on which transformers fails without a clear message."""
-    for key in (*_NAMED_TOKENS, "tokenizer_class"):
+    for key in (*NAMED_TOKENS, "tokenizer_class"):
         found = settings.get(key)
-        named = _content(found) if key != "tokenizer_class" else found if isinstance(found, str) else None
+        named = token_text(found) if key != "tokenizer_class" else found if isinstance(found, str) else None
         # Some libraries ignore an empty token, others loop over it without end.
         if found is not None and not named:
             raise DataError(
-                f"{path}: {key} is {shown(found)}, expected {'a token' if key in _NAMED_TOKENS else 'a name'}"
+                f"{path}: {key} is {shown(found)}, expected {'a token' if key in NAMED_TOKENS else 'a name'}"
             )
 
 
@@ -253,21 +265,15 @@ def _is_llama(settings: dict[str, object]) -> bool:
 
 
 def _named_tokens(settings: dict[str, object]) -> Iterator[str]:
-    entries = [settings.get(key) for key in _NAMED_TOKENS]
+    entries = [settings.get(key) for key in NAMED_TOKENS]
     # The older name counts if the newer one is absent.
     others = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
     entries += list(others.values()) if isinstance(others, dict) else others if isinstance(others, list) else []
     added = settings.get("added_tokens_decoder")
     entries += added.values() if isinstance(added, dict) else []
     for entry in entries:
-        if token := _content(entry):
+        if token := token_text(entry):
             yield token
-
-
-def _content(entry: object) -> str | None:
-    """Return the text of a token, whose entry is either the text or an object with settings."""
-    text = entry.get("content") if isinstance(entry, dict) else entry
-    return text if isinstance(text, str) else None
 
 
 def _read(path: Path, parse: Callable[[str], object]) -> Any:
@@ -293,7 +299,7 @@ def _read_json(path: Path, settings: dict[str, object]) -> _Source:
         strange = next((token for token, number in ids.items() if type(number) is not int or number < 0), None)
         if strange is not None:
             raise ValueError(f"{shown(strange)} has the id {shown(ids[strange])}")
-        source = _Source(ids, dict(added), settings, lambda: _json_encoder(path, layout, settings))
+        source = _Source(ids, dict(added), settings, lambda added: _json_encoder(path, layout, settings, added))
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a tokenizer: {error!r}") from None
     if len(ids) <= len(added):
@@ -301,13 +307,19 @@ def _read_json(path: Path, settings: dict[str, object]) -> _Source:
     return source
 
 
-def _json_encoder(path: Path, layout: dict[str, object], settings: dict[str, object]) -> tuple[Encode, PrefixScheme]:
+def _json_encoder(path: Path, layout: PlainTable, settings: PlainTable, added: dict[str, int]) -> TextEncoder:
+    tokens = configured_tokens(layout.get("added_tokens") or [], settings, added)
+    if _is_llama(settings):  # transformers gives this class no normalizer
+        tokens = [{**token, "normalized": False} for token in tokens]
     try:
-        encoder = PlainTextEncoder(layout)
+        encoder = PlainTextEncoder({**layout, "added_tokens": tokens}, uses_of(settings))
+    except DataError as error:
+        raise DataError(f"tokenizer {path.parent}: {error}") from None
     except Exception as error:  # noqa: BLE001 the library raises nothing more special
         raise DataError(f"{path}: cannot be read as a tokenizer: {' '.join(str(error).split())[:160]}") from None
-    scheme = encoder.prefix_scheme
-    return encoder.encode, _llama_scheme(settings) if _is_llama(settings) and scheme != "never" else scheme
+    if _is_llama(settings) and encoder.prefix_scheme != "never":
+        encoder.prefix_scheme, encoder.doubles_prefix = _llama_scheme(settings), False
+    return encoder
 
 
 def _llama_scheme(settings: dict[str, object]) -> PrefixScheme:
@@ -342,17 +354,11 @@ def _read_sentencepiece(
     if is_bare or _is_llama(settings):
         require_encodable(path, model)
     ids = {piece.piece: number for number, piece in enumerate(model.pieces)} | dict(added or {})
-    specials = {
-        piece.piece: ids[piece.piece] for piece in model.pieces if piece.type == model.SentencePiece.USER_DEFINED
-    } | dict(added or {})
-    return _Source(ids, specials, _LLAMA_TOKENS | settings, lambda: _sentencepiece_encoder(model, settings))
+    own = marked_pieces(model, settings) + listed_tokens(added or {})
+    settings = _LLAMA_TOKENS | settings
 
+    def encoder(added: dict[str, int]) -> TextEncoder:
+        whole = WholeTokens(configured_tokens(own, settings, added), uses_of(settings))
+        return SentencePieceEncoder(model, whole, _llama_scheme(settings))
 
-def _sentencepiece_encoder(model: Any, settings: PlainTable) -> tuple[Encode, PrefixScheme]:
-    import sentencepiece
-
-    scheme = _llama_scheme(settings) if model.normalizer_spec.add_dummy_prefix else "never"
-    model.normalizer_spec.add_dummy_prefix = False
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(model.SerializeToString())
-    return processor.encode, scheme
+    return _Source(ids, {token["content"]: token["id"] for token in own}, settings, encoder)
