@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError
-from neva_recipes.prompts.plain_text import PlainTextEncoder
-from neva_recipes.prompts.vocabulary import count_tokens, next_id, vocabulary_digest
-from neva_recipes.prompts.whole_tokens import LLAVA_IMAGE_TOKENS, NAMED_TOKENS, NEMO_IMAGE_TOKENS, PrefixScheme
+from neva_recipes.prompts.tokens.plain_text import PlainTextEncoder
+from neva_recipes.prompts.tokens.vocabulary import count_tokens, next_id, vocabulary_digest
+from neva_recipes.prompts.tokens.whole_tokens import LLAVA_IMAGE_TOKENS, NAMED_TOKENS, NEMO_IMAGE_TOKENS, PrefixScheme
 
 __all__ = ["Tokenizer"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from neva_recipes.prompts.templates import Piece, Slot, Special, Template
-from neva_recipes.prompts.whole_tokens import PrefixScheme
+from neva_recipes.prompts.tokens.whole_tokens import PrefixScheme
 
 __all__ = ["IGNORE_INDEX", "IMAGE_TOKEN_INDEX", "PromptTokenizer", "check_template", "encode_pieces"]
 

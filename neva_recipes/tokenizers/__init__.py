@@ -1,6 +1,6 @@
 """Tools that make tokenizers (train one, merge two, add tokens) and measure them."""
 
-from neva_recipes.prompts.whole_tokens import EXTRA_TOKENS
+from neva_recipes.prompts.tokens.whole_tokens import EXTRA_TOKENS
 from neva_recipes.tokenizers._places import find_tokenizer
 from neva_recipes.tokenizers._scripts import UNSPACED
 from neva_recipes.tokenizers._texts import TEXT_KEYS

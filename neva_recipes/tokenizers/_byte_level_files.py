@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError, PlainTable, pointer_in_place
-from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.prompts.tokens.vocabulary import next_id
 from neva_recipes.tokenizers._places import JSON_FILE, carried_files, named_tokens, outside_tokens
 from neva_recipes.tokenizers._writing import write_directory
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import PlainTable, path_is
-from neva_recipes.prompts.plain_text import PlainTextEncoder, SentencePieceEncoder
-from neva_recipes.prompts.vocabulary import next_id
-from neva_recipes.prompts.whole_tokens import (
+from neva_recipes.prompts.tokens.plain_text import PlainTextEncoder, SentencePieceEncoder
+from neva_recipes.prompts.tokens.vocabulary import next_id
+from neva_recipes.prompts.tokens.whole_tokens import (
     WholeTokens,
     configured_tokens,
     listed_tokens,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from neva_recipes.config import DataError, PlainTable, expand_path, path_is, pointer_in_place
-from neva_recipes.prompts.whole_tokens import NAMED_TOKENS, token_text
+from neva_recipes.prompts.tokens.whole_tokens import NAMED_TOKENS, token_text
 
 __all__ = [
     "CONFIG_FILE",

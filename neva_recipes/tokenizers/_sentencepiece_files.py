@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError, PlainTable, path_is, pointer_in_place
-from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.prompts.tokens.vocabulary import next_id
 from neva_recipes.tokenizers._places import (
     CONFIG_FILE,
     JSON_FILE,

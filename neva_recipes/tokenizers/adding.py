@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError
-from neva_recipes.prompts.whole_tokens import EXTRA_TOKENS
+from neva_recipes.prompts.tokens.whole_tokens import EXTRA_TOKENS
 from neva_recipes.tokenizers._sentencepiece_files import loaded, open_sentencepiece, piece_ids, type_name
 
 __all__ = ["Addition", "add_tokens"]

@@ -10,6 +10,8 @@ from neva_recipes.prompts.templates import TEMPLATES
 from tests.sentencepiece_models import train_words
 
 SPECIALS = list(dict.fromkeys(token for template in TEMPLATES.values() for token in template.special_tokens))
+GAUGE = tokenizers.AddedToken("<gauge>", normalized=False)
+"""A token of a user's own, which is no special token."""
 WORDS = tuple(
     "what is the digit it a one two odd even number and larger than five which colour Q1 A1 ASSISTANT USER".split()  # noqa: SIM905
 )
@@ -34,6 +36,7 @@ def write_tokenizer(kind, folder):
     backend = tokenizers.Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     backend.add_special_tokens(["<|endoftext|>", *SPECIALS])
+    backend.add_tokens([GAUGE])
     named = {}
     if kind == "llama 3":
         begin = "<|begin_of_text|>"
@@ -53,6 +56,7 @@ def _write_sentencepiece(folder, *, begin, legacy):
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(SPECIALS, special_tokens=True)
+    tokenizer.add_tokens([GAUGE])
     tokenizer.save_pretrained(folder)
     saved = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(saved | settings))

@@ -21,6 +21,8 @@ TALKS = {
     "image, own system text": (True, ["Q1", "A1", "Q2"], "it is a digit."),
     "words, own system text": (False, ["what is five"], " be even\n"),
     "words": (False, ["what is five"]),
+    "image, tokens of one's own": (True, ["<gauge>four is it <gauge> five", "<gauge>", "</gauge><gauge>"]),
+    "tokens of one's own": (False, ["what is it<gauge>four"]),
     "words, five turns": (False, ["Q1", "A1", "Q2 [INST]", "it is odd.\nAnd even", " the number"]),
 }
 

@@ -5,10 +5,11 @@ import json
 import pytest
 import sentencepiece
 import tokenizers
+from transformers import AutoTokenizer
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import DataError
-from neva_recipes.tokenizers import Cost, add_tokens, compare
+from neva_recipes.tokenizers import Cost, add_tokens, check, compare
 from tests.tokenizers.reading import library, transformers_ids
 from tests.tokenizers.texts import byte_level_directory, english_lines, llama_directory, made_lines
 
@@ -101,7 +102,7 @@ def test_tokens_count_where_they_stand_if_spaces_are_stripped(kind, tmp_path):
 
 
 def test_tokens_that_only_the_configuration_has(tmp_path):
-    flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+    flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": False}
     folder = byte_level_directory(
         tmp_path / "qwen",
         english_lines(),
@@ -110,17 +111,33 @@ def test_tokens_that_only_the_configuration_has(tmp_path):
         added_tokens_decoder={
             "601": {"content": "<im>", **flags},
             "602": {"content": "<eats>", **flags, "lstrip": True},
+            "603": {"content": "<v>", **flags, "special": True},
         },
         additional_special_tokens=["<u>"],
         pad_token="<pad>",
     )
-    lines = ["a<im>b<im>c", "x <eats> y<pad>z<u>", "the <|end|> text"]
+    lines = ["a<im>b<im>c", "x <eats> y<pad>z<u>", "the <|end|> text<v>"]
     (tmp_path / "text.txt").write_text("\n".join(lines))
     found = compare([str(folder)], [tmp_path / "text.txt"])
-    ids = transformers_ids(folder, lines)
-    assert len(ids[0]) == 5
+    spelling = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
+    ids = [spelling.encode(line, add_special_tokens=False) for line in lines]
+    assert ids[0] == transformers_ids(folder, lines)[0] and len(ids[0]) == 5
+    assert 602 in ids[1] and not {600, 603, 604, 605} & {number for row in ids for number in row}
     assert found.scripts[0].costs[0].tokens == sum(map(len, ids))
-    assert found.sizes == (1 + max(max(row) for row in ids),) == (605,)
+    assert found.sizes == (606,)
+
+
+def test_tokens_behind_a_sentencepiece_model_come_back_as_text(english_model, tmp_path):
+    flags = {"normalized": False, "special": False}
+    folder = llama_directory(
+        tmp_path / "llama", english_model, added_tokens_decoder={"702": {"content": "<gauge>", **flags}}
+    )
+    lines = ["the <gauge>4 <gauge> x", "a</s>b"]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    found = check(str(folder), [tmp_path / "text.txt"])
+    assert (found.lines, found.changed) == (2, 0)
+    ids = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)(lines, add_special_tokens=False)["input_ids"]
+    assert found.tokens == sum(map(len, ids))
 
 
 def test_the_table(english_model, tmp_path, capsys):

@@ -7,7 +7,7 @@ from typing import Any
 
 from neva_recipes.config import DataError
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, read_tokenizer
-from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.prompts.tokens.vocabulary import next_id
 
 __all__ = ["new_tokens", "pieces_of", "read_here", "token_rows"]
 

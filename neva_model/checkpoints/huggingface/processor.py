@@ -12,7 +12,7 @@ from neva_model.tokenizers import Tokenizer, load_tokenizer
 from neva_recipes.config import LlavaDataConfig, Recipe, VisionConfig
 from neva_recipes.families import vision_family
 from neva_recipes.prompts.templates import Template, get_template
-from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.prompts.tokens.vocabulary import next_id
 
 __all__ = ["ExportedTokenizer", "load_export_tokenizer", "write_processor"]
 

@@ -18,9 +18,9 @@ from neva_recipes.config import (
 )
 from neva_recipes.families.values import shown
 from neva_recipes.plan.tokenizers.sentencepiece_models import require_encodable, require_model_file
-from neva_recipes.prompts.plain_text import PlainTextEncoder, SentencePieceEncoder, TextEncoder
-from neva_recipes.prompts.vocabulary import count_tokens, next_id, vocabulary_digest
-from neva_recipes.prompts.whole_tokens import (
+from neva_recipes.prompts.tokens.plain_text import PlainTextEncoder, SentencePieceEncoder, TextEncoder
+from neva_recipes.prompts.tokens.vocabulary import count_tokens, next_id, vocabulary_digest
+from neva_recipes.prompts.tokens.whole_tokens import (
     LLAVA_IMAGE_TOKENS,
     NAMED_TOKENS,
     NEMO_IMAGE_TOKENS,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from neva_recipes.config import DataError, PlainTable
-from neva_recipes.prompts.vocabulary import next_id
+from neva_recipes.prompts.tokens.vocabulary import next_id
 from neva_recipes.tokenizers._byte_level_files import ByteLevelFile, Pair, backend_of
 from neva_recipes.tokenizers._producible import parts_of
 from neva_recipes.tokenizers.merging._union import Union

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from neva_recipes.config import PlainTable
 from neva_recipes.prompts.templates import TEMPLATES
-from neva_recipes.prompts.vocabulary import IMAGE_TOKEN
+from neva_recipes.prompts.tokens.vocabulary import IMAGE_TOKEN
 
 __all__ = [
     "EXTRA_TOKENS",
@@ -72,9 +72,7 @@ def uses_of(settings: PlainTable) -> set[str]:
     return {token for name in NAMED_TOKENS if (token := token_text(settings.get(name))) is not None}
 
 
-def configured_tokens(
-    own: Iterable[PlainTable], settings: PlainTable, added: Mapping[str, int]
-) -> list[PlainTable]:
+def configured_tokens(own: Iterable[PlainTable], settings: PlainTable, added: Mapping[str, int]) -> list[PlainTable]:
     """Return the added tokens of a tokenizer as a tokenizer.json lists them, with what the configuration says of them.
 
     As in transformers, the configuration counts where both speak, and a token that it only names is special.
@@ -171,28 +169,26 @@ class WholeTokens:
                 before a token too, as for SentencePiece.
             doubles: Whether "always" adds a space before a space too.
         """
-        always, behind = scheme == "always", 0
-        for token, start, end in self._places(text):
-            piece = text[behind:start]
-            is_begin = behind == 0 and prefix
-            spaced = always and (is_begin or (behind > 0 and (doubles or piece[:1] != " ")))
-            if piece or (is_begin and scheme == "first" and token is not None):
-                yield Part(piece, behind, is_prefixed=spaced or (is_begin and scheme == "first"))
+        for place, (token, start, end) in enumerate(self._places(text)):
+            is_begin = place == 0 and prefix
             if token is not None:
+                if is_begin and scheme == "first":
+                    yield Part("", 0, is_prefixed=True)
                 yield Part(text[start:end], start, token)
-            behind = end
+                continue
+            within = place > 0 and scheme == "always" and (doubles or text[start] != " ")
+            yield Part(text[start:end], start, is_prefixed=within or (is_begin and scheme != "never"))
 
     def _places(self, text: str) -> Iterator[tuple[int | None, int, int]]:
-        """Yield id, begin and end of every token in a text, and then its end."""
-        if self._finder is not None and text:
-            found = self._finder.encode(text, add_special_tokens=False)
-            behind = 0
-            for number, (start, end) in zip(found.ids, found.offsets, strict=True):
-                if number:
-                    # Neighbours that both take the spaces between them have these in both of their places.
-                    yield self._by_number[number], max(start, behind), end
-                    behind = end
-        yield None, len(text), len(text)
+        """Yield id, begin and end of every token in a text, and of what stands between them."""
+        if self._finder is None or not text:
+            yield from [(None, 0, len(text))] if text else []
+            return
+        found = self._finder.encode(text, add_special_tokens=False)
+        # The library lets a token end before a mark that the normalizer joins with its last letter.
+        ends = [*(start for start, _ in found.offsets), len(text)][1:]
+        for number, (start, end), following in zip(found.ids, found.offsets, ends, strict=True):
+            yield (self._by_number[number], start, end) if number else (None, start, following)
 
 
 def _finder(chosen: Iterable[PlainTable], normalizer: PlainTable | None) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from neva_recipes.config import DataError, PlainTable
-from neva_recipes.prompts.whole_tokens import Part, PrefixScheme, WholeTokens
+from neva_recipes.prompts.tokens.whole_tokens import Part, PrefixScheme, WholeTokens
 
 __all__ = ["PlainTextEncoder", "SentencePieceEncoder", "TextEncoder"]
 
