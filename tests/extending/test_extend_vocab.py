@@ -26,8 +26,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from neva_model.checkpoints import extending
-from neva_model.checkpoints.extending import extend_vocabulary
+from neva_model.checkpoints.extending import extend as extending_module
+from neva_model.checkpoints.extending.extend import extend_vocabulary
 from neva_recipes.cli.main import main
 from neva_recipes.config import CheckpointError, DataError
 from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
@@ -367,7 +367,7 @@ def test_nothing_is_written_over_and_nothing_is_left_of_a_full_disk(llama, tmp_p
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(extending.extend, "copy_weights", full)
+    monkeypatch.setattr(extending_module, "copy_weights", full)
     with pytest.raises(CheckpointError, match="out: cannot be written: No space left on device"):
         extend_vocabulary(llama, out, tokenizer)
     assert not out.exists() and not list(tmp_path.glob(".out*"))

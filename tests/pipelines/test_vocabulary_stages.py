@@ -25,6 +25,7 @@ def llama(tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=OLD)).save_pretrained(folder)
     train_sentencepiece(folder / "tokenizer.model", ENGLISH * 20, OLD)
+    (folder / "LICENSE.txt").write_text("\n".join(ENGLISH * 5))
     names = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**names, "legacy": False}))
     return folder
@@ -34,8 +35,8 @@ def pipeline_of(llama, text):
     words = Stage("words", config(TrainTokenizer, files=[str(text)], vocab_size=320))
     merged = Stage("merged", config(MergeTokenizers, base=str(llama), new=words.output))
     extended = Stage("extended", config(ExtendVocabulary, model=str(llama), tokenizer=merged.output, rows=ROWS))
-    # A list, and a file of what a stage has made.
-    more = Stage("more", config(TrainTokenizer, files=[extended.output / "config.json", str(text)], vocab_size=345))
+    # A list, and a file of what a stage has made: extend-vocab copies the model's licence.
+    more = Stage("more", config(TrainTokenizer, files=[extended.output / "LICENSE.txt", str(text)], vocab_size=345))
     return Pipeline("words", words >> merged >> extended >> more)
 
 
@@ -45,7 +46,9 @@ def test_a_model_gets_the_words_of_another_language(llama, tmp_path, capsys):
     text = tmp_path / "greek.txt"
     text.write_text("\n".join(GREEK * 20), encoding="utf-8")
     run = executors.run_pipeline(pipeline_of(llama, text), executors.LocalExecutor(), tmp_path / "runs")
-    assert run.status().state == "succeeded", capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert run.status().state == "succeeded", printed
+    assert "Warning" not in printed
     stages = run.path / "stages"
     extended = stages / "extended" / "extended"
     old = sentencepiece.SentencePieceProcessor(str(llama / "tokenizer.model"))
@@ -58,11 +61,11 @@ def test_a_model_gets_the_words_of_another_language(llama, tmp_path, capsys):
     with torch.no_grad():
         before, after = (model(ids).logits for model in models)
     assert (after[..., :OLD] - before).abs().max() <= 1e-6
-    files = [str(extended / "config.json"), str(text)]
+    files = [str(extended / "LICENSE.txt"), str(text)]
     assert json.loads((stages / "more" / "tool.json").read_text())["fields"]["files"] == files
     again = {stage.name: stage.work for stage in pipeline_again(run).stages}
     assert again["merged"].new == StageOutput("words")
-    assert again["more"].files == [StageOutput("extended", "config.json"), str(text)]
+    assert again["more"].files == [StageOutput("extended", "LICENSE.txt"), str(text)]
     tool = json.loads((stages / "merged" / "tool.json").read_text())
     assert tool["reads"] == [str(llama), str(stages / "words" / "tokenizer")] and tool["on_gpu"] is False
 
