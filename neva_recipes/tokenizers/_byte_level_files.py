@@ -10,12 +10,21 @@ from typing import Any
 
 from neva_recipes.config import DataError, PlainTable, pointer_in_place
 from neva_recipes.prompts.tokens.vocabulary import next_id
-from neva_recipes.tokenizers._places import JSON_FILE, carried_files, named_tokens, outside_tokens
+from neva_recipes.prompts.tokens.whole_tokens import configured_tokens
+from neva_recipes.tokenizers._places import (
+    JSON_FILE,
+    carried_files,
+    named_tokens,
+    outside_tokens,
+    settings_of,
+    token_flags,
+)
 from neva_recipes.tokenizers._writing import write_directory
 
 __all__ = [
     "ByteLevelFile",
     "Pair",
+    "add_outside",
     "backend_of",
     "encoding_with",
     "is_byte_level",
@@ -60,6 +69,13 @@ class ByteLevelFile:
             if token not in found:
                 found[token] = self.vocabulary.get(token, next_id({**self.vocabulary, **found}))
         return found
+
+    @property
+    def kinds(self) -> dict[str, bool]:
+        """Whether each token that stands beside the vocabulary is a special one."""
+        own = self.layout.get("added_tokens") or []
+        entries = configured_tokens(own, settings_of(self.folder), self.added)
+        return {entry["content"]: bool(entry["special"]) for entry in entries}
 
     @cached_property
     def merges(self) -> list[Pair]:
@@ -213,3 +229,17 @@ def backend_of(path: Path, layout: PlainTable) -> Any:
         return tokenizers.Tokenizer.from_str(json.dumps({**layout, "truncation": None, "padding": None}))
     except Exception as error:  # noqa: BLE001 the library raises nothing more special
         raise DataError(f"{path}: cannot be read as a tokenizer: {' '.join(str(error).split())[:160]}") from None
+
+
+def add_outside(backend: Any, folder: Path, layout: PlainTable) -> None:
+    """Add the tokens that only the configuration of a directory has, as transformers does.
+
+    Args:
+        backend: A `tokenizers.Tokenizer` of the directory.
+        folder: The directory.
+        layout: The content of its tokenizer.json.
+    """
+    from tokenizers import AddedToken
+
+    own = {token["content"] for token in layout.get("added_tokens") or []}
+    backend.add_tokens([AddedToken(token, **flags) for token, flags in token_flags(folder).items() if token not in own])

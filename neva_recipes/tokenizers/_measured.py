@@ -18,6 +18,7 @@ from neva_recipes.prompts.tokens.whole_tokens import (
     uses_of,
 )
 from neva_recipes.tokenizers._byte_level_files import (
+    add_outside,
     backend_of,
     encoding_with,
     is_byte_level,
@@ -25,7 +26,7 @@ from neva_recipes.tokenizers._byte_level_files import (
     read_json,
     unusual_settings,
 )
-from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens, settings_of, token_flags
+from neva_recipes.tokenizers._places import JSON_FILE, find_tokenizer, outside_tokens, settings_of
 from neva_recipes.tokenizers._producible import lost_pieces, parts_of
 from neva_recipes.tokenizers._sentencepiece_files import SentencePieceFile, loaded, open_place
 
@@ -126,7 +127,7 @@ def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
     path, settings = folder / JSON_FILE, settings_of(folder)
     backend = backend_of(path, layout)
     outside = outside_tokens(folder)
-    _add_outside(backend, folder, layout)
+    add_outside(backend, folder, layout)
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     added = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
     tokens = configured_tokens(layout.get("added_tokens") or [], settings, added)
@@ -147,14 +148,6 @@ def _of_json(name: str, folder: Path, layout: PlainTable) -> MeasuredTokenizer:
         partial=_partial(backend, layout),
         lost=lambda: _lost_of_json(path, backend, layout),
     )
-
-
-def _add_outside(backend: Any, folder: Path, layout: PlainTable) -> None:
-    """Add the tokens that only the configuration of a directory has, as transformers does."""
-    from tokenizers import AddedToken
-
-    own = {token["content"] for token in layout.get("added_tokens") or []}
-    backend.add_tokens([AddedToken(token, **flags) for token, flags in token_flags(folder).items() if token not in own])
 
 
 def _lost_of_json(path: Path, backend: Any, layout: PlainTable) -> tuple[str, ...] | None:

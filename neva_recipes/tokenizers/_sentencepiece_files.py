@@ -15,14 +15,13 @@ from neva_recipes.tokenizers._places import (
     MODEL_FILE,
     carried_files,
     declaring_configuration,
-    find_tokenizer,
     named_tokens,
     outside_tokens,
     settings_of,
 )
 from neva_recipes.tokenizers._writing import write_directory, write_file
 
-__all__ = ["SentencePieceFile", "loaded", "open_place", "open_sentencepiece", "piece_ids", "type_name"]
+__all__ = ["SentencePieceFile", "loaded", "open_place", "piece_ids", "type_name"]
 
 
 @dataclass(frozen=True)
@@ -109,15 +108,6 @@ class SentencePieceFile:
                 )
 
 
-def open_sentencepiece(name: str) -> SentencePieceFile:
-    """Read a SentencePiece model that is named as data.tokenizer is.
-
-    Raises:
-        DataError: There is none, or it cannot be used.
-    """
-    return open_place(find_tokenizer(name))
-
-
 def open_place(place: Path) -> SentencePieceFile:
     """Read the SentencePiece model that a file is, or that a directory holds.
 
@@ -127,12 +117,7 @@ def open_place(place: Path) -> SentencePieceFile:
     folder = place if path_is(place, Path.is_dir) else None
     path = place if folder is None else place / MODEL_FILE
     if folder is not None and not path_is(path):
-        if path_is(folder / JSON_FILE):
-            raise DataError(
-                f"{folder}: holds no SentencePiece model: expected {MODEL_FILE}, since a {JSON_FILE} alone is not "
-                "supported here"
-            )
-        raise DataError(f"{folder}: holds no tokenizer: expected {MODEL_FILE}")
+        raise DataError(f"{folder}: holds no tokenizer: expected {MODEL_FILE} or {JSON_FILE}")
     return SentencePieceFile(path, _read(path), folder)
 
 

@@ -262,10 +262,12 @@ def test_what_exists_is_left_alone(english_model, tmp_path):
     assert (tmp_path / "new.model").read_text() == "mine"
 
 
-def test_a_directory_without_a_sentencepiece_model(tmp_path):
+def test_a_directory_without_a_tokenizer(tmp_path):
     (tmp_path / "base").mkdir()
+    with pytest.raises(DataError, match=r"base: holds no tokenizer: expected tokenizer\.model or tokenizer\.json"):
+        add_tokens(str(tmp_path / "base"), tmp_path / "new")
     (tmp_path / "base" / "tokenizer.json").write_text(json.dumps({}))
-    with pytest.raises(DataError, match=r"base: holds no SentencePiece model: expected tokenizer\.model"):
+    with pytest.raises(DataError, match=r"tokenizer\.json: is no tokenizer: expected a JSON object with a model"):
         add_tokens(str(tmp_path / "base"), tmp_path / "new")
     with pytest.raises(
         DataError, match=r"no-such-place does not exist: expected a directory, a \.model file, or a hub name, own"

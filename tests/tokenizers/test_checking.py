@@ -150,7 +150,7 @@ def test_names_with_control_characters_stay_in_their_line(normalising_model, tmp
     assert main(["tokenizer", "compare", str(model), "--text", str(text)]) == 0
     assert "a\\nb\\x1b.model, 108 tokens\n" in capsys.readouterr().out
     assert main(["tokenizer", "add-tokens", str(model), str(tmp_path / "c\nd"), "--token", "<x>"]) == 0
-    assert "c\\nd: 109 pieces" in capsys.readouterr().out
+    assert "c\\nd: 109 tokens" in capsys.readouterr().out
 
 
 def test_text_that_cannot_be_read(english_model, tmp_path, capsys):

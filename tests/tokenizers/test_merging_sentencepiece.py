@@ -107,10 +107,12 @@ def test_what_the_base_takes_apart_is_left_out(english_model, tmp_path, capsys):
 
 
 def test_special_pieces_of_the_new_one_are_told_and_not_taken(english_model, greek_model, tmp_path, capsys):
-    add_tokens(str(greek_model), tmp_path / "new.model", ["<mine>"])
+    add_tokens(str(greek_model), tmp_path / "one.model", ["<mine>"])
+    add_tokens(str(tmp_path / "one.model"), tmp_path / "new.model", ["<ctl>"], control=True)
     assert main(["tokenizer", "merge", str(english_model), str(tmp_path / "new.model"), str(tmp_path / "m.model")]) == 0
     assert (
-        "1 special tokens of NEW are not taken (add-tokens adds them to a SentencePiece model):\n    <mine>\n"
+        "  1 special tokens of NEW are not taken (nemo-run tokenizer add-tokens --control adds them):\n    <ctl>\n"
+        "  1 tokens of NEW that texts keep whole are not taken (nemo-run tokenizer add-tokens adds them):\n    <mine>\n"
         in capsys.readouterr().out
     )
     assert library(tmp_path / "m.model").piece_to_id("<mine>") == 0

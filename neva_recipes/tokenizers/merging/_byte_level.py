@@ -45,7 +45,8 @@ def unite_byte_level(base: ByteLevelFile, new: ByteLevelFile) -> tuple[PlainTabl
         added=tuple(added),
         duplicates=len(normal) - len(fresh),
         unproducible=tuple(token for token in fresh if token in lost),
-        not_taken=tuple(token for token in new.added if token not in known),
+        not_taken=tuple(token for token, special in new.kinds.items() if special and token not in known),
+        whole_not_taken=tuple(token for token, special in new.kinds.items() if not special and token not in known),
         differences=tuple(_differences(base.layout, new.layout)),
     )
 

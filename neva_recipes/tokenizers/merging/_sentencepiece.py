@@ -1,6 +1,6 @@
 """Merges SentencePiece models of BPE: new pieces stand behind those of the base, and lose to them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from neva_recipes.config import DataError
@@ -43,13 +43,14 @@ def unite_sentencepiece(base: SentencePieceFile, new: SentencePieceFile) -> tupl
         added=tuple(added),
         duplicates=len(normal) - len(fresh),
         unproducible=tuple(piece for piece in fresh if piece in lost),
-        not_taken=tuple(
-            piece.piece
-            for piece in new.model.pieces
-            if piece.type in (kinds.CONTROL, kinds.USER_DEFINED) and piece.piece not in known
-        ),
+        not_taken=tuple(_others(new.model, kinds.CONTROL, known)),
+        whole_not_taken=tuple(_others(new.model, kinds.USER_DEFINED, known)),
         differences=tuple(_differences(base.model, new.model)),
     )
+
+
+def _others(model: Any, kind: int, known: Collection[str]) -> Iterator[str]:
+    yield from (piece.piece for piece in model.pieces if piece.type == kind and piece.piece not in known)
 
 
 def _require_bpe(file: SentencePieceFile) -> None:

@@ -16,6 +16,7 @@ class Union:
         unproducible: Tokens that were left out because no text becomes them: merges of the base come first, or its
             pre-tokenizer cuts through them.
         not_taken: Special tokens that only the other one had.
+        whole_not_taken: Tokens that only the other one had and that texts keep whole, such as user-defined pieces.
         differences: Settings in which they differ, of which the base's are kept.
     """
 
@@ -24,6 +25,7 @@ class Union:
     duplicates: int
     unproducible: tuple[str, ...]
     not_taken: tuple[str, ...]
+    whole_not_taken: tuple[str, ...]
     differences: tuple[str, ...]
 
     @property

@@ -14,25 +14,25 @@ _SPACE = "\u2581"
 
 
 def add_action(argv: Sequence[str]) -> int:
-    """Write a SentencePiece model with further tokens: `nemo-run tokenizer add-tokens SOURCE TARGET`."""
+    """Write a tokenizer with further tokens: `nemo-run tokenizer add-tokens SOURCE TARGET`."""
     parser = StrictParser(
         "nemo-run tokenizer add-tokens",
         description=(
-            "Write a SentencePiece model with further tokens behind its pieces, which keep\n"
-            "their ids. Without --token these are the tokens that NeMo's prompts need:\n"
+            "Write a tokenizer with further tokens behind its own, which keep their ids.\n"
+            "Without --token these are the tokens that NeMo's prompts need:\n"
             f"{EXTRA_TOKENS[0]} to {EXTRA_TOKENS[-1]}."
         ),
     )
-    parser.add_argument("source", metavar="SOURCE", type=path_argument, help=f"SentencePiece model: {SOURCE}")
+    parser.add_argument("source", metavar="SOURCE", type=path_argument, help=f"tokenizer: {SOURCE}")
     add_target(parser)
     parser.add_argument("--token", metavar="T", action="append", help="token to add; several: --token A --token B")
     parser.add_argument(
-        "--control", action="store_true", help="control tokens, which no text holds (user-defined ones, kept whole)"
+        "--control", action="store_true", help="special tokens, which no text becomes (others, which texts keep whole)"
     )
     given = parser.parse(argv)
     tokens = EXTRA_TOKENS if given.token is None else given.token
     found = add_tokens(str(given.source), given.target, tokens, control=given.control)
-    print(f"wrote {one_line(str(given.target))}: {how_many(found.size, 'piece')}, of which {len(found.added)} are new")
+    print(f"wrote {one_line(str(given.target))}: {how_many(found.size, 'token')}, of which {len(found.added)} are new")
     print(*_lines(found), sep="\n")
     for token in found.added:
         if problem := _problem(token, found):
@@ -44,6 +44,8 @@ def add_action(argv: Sequence[str]) -> int:
 
 def _problem(token: str, found: Addition) -> str | None:
     """Return what a library does not find of a new token."""
+    if not found.is_sentencepiece:
+        return None
     if token in found.unreachable and " " in token:
         return (
             "is found by transformers alone, from a directory with tokenizer_config.json: SentencePiece turns spaces "

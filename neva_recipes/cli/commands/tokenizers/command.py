@@ -8,7 +8,7 @@ from neva_recipes.cli.arguments import StrictParser
 __all__ = ["tokenizer_command"]
 
 _ACTIONS: dict[str, tuple[str, str, str]] = {
-    "add-tokens": ("add", "add_action", "tokens into a SentencePiece model"),
+    "add-tokens": ("add", "add_action", "tokens of your own into a tokenizer"),
     "merge": ("merge", "merge_action", "the tokenizer of a new language into that of a model"),
     "train": ("train", "train_action", "a tokenizer on text of your own"),
     "compare": ("compare", "compare_action", "tokens per word and per byte of a text, by script"),

@@ -58,10 +58,13 @@ def _lines(found: Merger) -> Iterator[str]:
     if tokens.unproducible:
         yield f"  {len(tokens.unproducible):,} of NEW are left out, since no text gives them while BASE comes first:"
         yield some_tokens(tokens.unproducible)
-    if tokens.not_taken:
-        remedy = "add-tokens adds them to a SentencePiece model"
-        yield f"  {len(tokens.not_taken):,} special tokens of NEW are not taken ({remedy}):"
-        yield some_tokens(tokens.not_taken)
+    for others, kind, remedy in (
+        (tokens.not_taken, "special tokens of NEW", "add-tokens --control"),
+        (tokens.whole_not_taken, "tokens of NEW that texts keep whole", "add-tokens"),
+    ):
+        if others:
+            yield f"  {len(others):,} {kind} are not taken (nemo-run tokenizer {remedy} adds them):"
+            yield some_tokens(others)
     if found.old_text is not None:
         yield from _old_lines(found.old_text)
 
