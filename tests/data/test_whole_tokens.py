@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
+from neva_model.data.text import TextDataset
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import DataError
 from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
@@ -202,3 +203,24 @@ def test_tools_count_what_training_learns(user_defined_model, readers, tmp_path,
     assert compare([str(user_defined_model)], [tmp_path / "text.txt"]).scripts[0].costs[0].tokens == expected
     found = check(str(user_defined_model), [tmp_path / "text.txt"])
     assert (found.tokens, found.changed) == (expected, 0)
+
+
+@pytest.mark.parametrize("kind", ["SentencePiece", "byte-level"])
+def test_rows_of_a_training_hold_the_ids_of_its_export(kind, user_defined_model, tmp_path):
+    place = user_defined_model
+    if kind == "byte-level":
+        add_tokens(str(byte_level(tmp_path / "base", [])), tmp_path / "gauges", TOKENS)
+        place = tmp_path / "gauges"
+    text = "Pressure: <gauge>4,0 bar</gauge>"
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": text}))
+    tokenizer = load_tokenizer(str(place), vocab_size=None)
+    rows = TextDataset(str(tmp_path / "text.jsonl"), 512, tokenizer, tmp_path / "cache")
+    tokenizer.save_pretrained(tmp_path / "export")
+    exported = AutoTokenizer.from_pretrained(tmp_path / "export")
+    ids = exported.encode(text, add_special_tokens=False)
+    assert [ids.count(exported.convert_tokens_to_ids(token)) for token in ("<gauge>", "</gauge>")] == [1, 1]
+    begin, end = ([] if number is None else [number] for number in (tokenizer.bos_id, tokenizer.eos_id))
+    sample = rows.load(0)
+    assert [*sample.tokens.tolist(), sample.labels.tolist()[-1]] == [*begin, *ids, *end]
+    assert read_tokenizer(place).encode_text(text, prefix=True) == ids
+    assert exported.decode(ids, skip_special_tokens=True) == text
