@@ -82,7 +82,7 @@ def tiny_recipe(name: str = "tiny", **trainer: Any) -> Any:
         ),
         parallel=config(ParallelConfig),
         precision=config(PrecisionConfig),
-        optim=config(OptimConfig),
+        optim=config(OptimConfig, warmup_ratio=None),
         trainer=config(TrainerConfig, **{"max_steps": 1, "devices": 1, **trainer}),
         checkpoint=config(CheckpointConfig),
         logging=config(LoggingConfig),
