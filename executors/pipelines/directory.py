@@ -6,19 +6,22 @@ NAME-TIME/
     job.json, state.json, logs/, ...   as in every run: the pipeline itself is a run, whose process starts the stages
 """
 
+import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from executors.pipelines.spec import is_pipeline, read_spec
+from executors.pipelines.inputs import input_stages
+from executors.pipelines.spec import StageSpec, is_pipeline, read_spec
 from executors.runs.asked import evaluation_lines
 from executors.runs.results import Evaluation, read_above_guessing, read_evaluations
 from executors.runs.run import Run
 from executors.runs.standing import RunStatus
 from executors.runs.together import ask_together
 from executors.warnings import joined_warnings, saved_warnings
-from neva_recipes.config import format_value, iterate_fields, load_recipe
+from neva_recipes.config import UserError, format_value, iterate_fields, load_recipe
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, read_metrics
 from neva_recipes.run_directory.stages import pipeline_of, stage_directory
@@ -59,6 +62,8 @@ class StageStatus:
         loss: Last training loss; `None` if there is none.
         validation_loss: Last validation loss; `None` if there is none.
         evaluations: Results of an evaluation; empty before its end, and for a stage that trains.
+        older_than: If it has succeeded: a stage whose output it takes and that was not done when it ended, or has gone
+            on since; `None` if there is none.
     """
 
     name: str
@@ -69,6 +74,12 @@ class StageStatus:
     loss: float | None
     validation_loss: float | None
     evaluations: tuple[Evaluation, ...] = ()
+    older_than: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has succeeded, with what the stages before it have made since."""
+        return self.state == "succeeded" and self.older_than is None
 
     @property
     def is_lost(self) -> bool:
@@ -124,7 +135,28 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         # The run of a trained model holds later evaluations of it too, which are not results of this stage.
         evaluations = () if (run.path / RECIPE_FILE).exists() else tuple(read_evaluations(run.path))
         found[stage.name] = StageStatus(stage.name, settings, state, run, status, loss, validation_loss, evaluations)
-    return list(found.values())
+    return _told_older(specs, found)
+
+
+def _told_older(specs: Sequence[StageSpec], found: Mapping[str, StageStatus]) -> list[StageStatus]:
+    """Return stages with what they are older than."""
+    stages, before = dict(found), dict[str, set[str]]()
+    for spec in specs:
+        before[spec.name] = {name for other in spec.after for name in (other, *before[other])}
+        stage = found[spec.name]
+        newer = [name for name in before[spec.name] if stage.state == "succeeded" and _is_newer(stages[name], stage)]
+        if newer:  # the recipe is read only where it matters
+            with contextlib.suppress(UserError):  # whoever starts the stage reports it
+                taken = input_stages(stage.run.path)
+                older_than = next((name for name in taken if name in newer), None)
+                stages[spec.name] = dataclasses.replace(stage, older_than=older_than)
+    return list(stages.values())
+
+
+def _is_newer(stage: StageStatus, later: StageStatus) -> bool:
+    """Return whether the output of a stage is not yet, or no longer, the one that a later stage has taken."""
+    ends = stage.status.ended, later.status.ended
+    return not stage.is_done or (ends[0] is not None and ends[1] is not None and ends[0] > ends[1])
 
 
 def stage_label(name: str, settings: Mapping[str, str]) -> str:
@@ -158,16 +190,22 @@ def present_settings(run: Run, settings: dict[str, str]) -> dict[str, str]:
 
 def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
     """Return the exit code of a pipeline whose stages have ended, and the reason if it is not 0."""
-    failed = [stage for stage in stages if stage.state not in ("succeeded", NOT_RUN)]
+    failed = [stage for stage in stages if not stage.is_done and stage.state != NOT_RUN]
     skipped = [stage.name for stage in stages if stage.state == NOT_RUN]
     if not failed and not skipped:
         return 0, None
-    parts = [": ".join(filter(None, [f"{stage.name} {stage.state}", stage.status.reason])) for stage in failed]
+    parts = [": ".join(filter(None, [_ending(stage), stage.status.reason])) for stage in failed]
     parts = [*parts[:_TOLD], f"and {len(parts) - _TOLD} more"] if len(parts) > _TOLD else parts
     if skipped:
         parts.append(f"not run: {_few(skipped)}")
     codes = {stage.status.exit_code or 1 for stage in failed}
     return (codes.pop() if len(codes) == 1 else 1), "; ".join(parts)
+
+
+def _ending(stage: StageStatus) -> str:
+    if stage.older_than is not None:
+        return f"{stage.name} is older than {stage.older_than}, whose output it takes"
+    return f"{stage.name} {stage.state}"
 
 
 def stage_table(stages: Sequence[StageStatus]) -> list[str]:
@@ -192,6 +230,7 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
         if stage.loss is not None and (above := read_above_guessing(stage.run.path, stage.run.metrics())) is not None:
             worse.setdefault(above.text, []).append(stage.name)
     lines += [f"warning: {_few(names)}: {text}" for text, names in worse.items()]
+    lines += [f"warning: {_ending(stage)}: a resume runs it again" for stage in stages if stage.older_than is not None]
     # The reasons of queued jobs differ in text although they all wait for the cluster, so only a few are shown.
     quiet = [stage.name for stage in stages if stage.state == "queued"][_TOLD:]
     told: dict[str, list[str]] = {}

@@ -24,6 +24,7 @@ from executors.pipelines.directory import (
     stage_statuses,
     stage_table,
 )
+from executors.pipelines.inputs import resume_stage
 from executors.pipelines.spec import StageSpec, read_spec
 from executors.process.logs import LogReader
 from executors.process.surroundings import RANK_VARIABLES
@@ -41,7 +42,7 @@ __all__ = ["main"]
 class _Stage:
     """A stage and its progress."""
 
-    def __init__(self, spec: StageSpec, directory: Path) -> None:
+    def __init__(self, spec: StageSpec, directory: Path, *, is_older: bool) -> None:
         self.name, self.after = spec.name, spec.after
         self.run = stage_run(directory, spec.name)
         self.title = one_line(stage_label(spec.name, present_settings(self.run, spec.settings)))
@@ -52,7 +53,8 @@ class _Stage:
         written = self.standing.state()
         # When the pipeline begins, a stage may have succeeded, be running, or have to be started (again).
         self.is_active = written.state in UNDER_WAY or (written.state == "created" and bool(written.supervisor))
-        self.succeeded = written.state == "succeeded"
+        self.succeeded = written.state == "succeeded" and not is_older
+        self._is_older = is_older
         self.failure: str | None = None
         self.is_blocked = False
 
@@ -64,7 +66,8 @@ class _Stage:
     def start(self) -> None:
         self._reader = LogReader(self._log, self._log.stat().st_size if self._log.exists() else 0)
         try:
-            self.run.resume(detach=True, quiet=True)  # its warnings were shown when the pipeline was started
+            # Its warnings were shown when the pipeline was started.
+            resume_stage(self.run, is_older=self._is_older)
         except UserError as error:
             self._fail_to_start(str(error))
         self.is_active = True
@@ -88,7 +91,8 @@ class _Stage:
         if state.state in ENDED:
             yield from self._reader.read_rest()
             self.is_active = False
-            self.succeeded = state.state == "succeeded"
+            # One that has succeeded before, and could not be started again, says so in its reason.
+            self.succeeded = state.state == "succeeded" and not (self._is_older and state.reason)
             if not self.succeeded:
                 self.failure = f"{state.state}: {state.reason}" if state.reason else state.state
 
@@ -112,7 +116,8 @@ class _Driver:
     def __init__(self, directory: Path) -> None:
         spec = read_spec(directory)
         self._directory, self._parallel = directory, spec.parallel
-        self._stages = {stage.name: _Stage(stage, directory) for stage in spec.stages}
+        older = {stage.name for stage in stage_statuses(directory, goes_on=True) if stage.older_than is not None}
+        self._stages = {stage.name: _Stage(stage, directory, is_older=stage.name in older) for stage in spec.stages}
         self._is_cancelled = False
         signal.signal(signal.SIGTERM, self._take_signal)
 

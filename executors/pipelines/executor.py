@@ -19,6 +19,7 @@ from executors.pipelines.directory import (
     stage_statuses,
     stage_table,
 )
+from executors.pipelines.inputs import resume_stage
 from executors.pipelines.spec import read_spec
 from executors.process.rank import trains
 from executors.runs.run import Run
@@ -67,20 +68,22 @@ class PipelineExecutor(Executor):
         runs = {stage.name: stage_run(job.run_dir, stage.name) for stage in spec.stages}
         ask_together(runs.values())
         states = {name: run.status().state for name, run in runs.items()}
-        due = [stage for stage in spec.stages if states[stage.name] not in ("succeeded", *UNDER_WAY)]
-        started = [runs[stage.name] for stage in due]
         is_chain = any(stage.after for stage in spec.stages)
+        statuses = stage_statuses(job.run_dir, goes_on=True) if is_chain and not job.stages else []
+        older = {stage.name for stage in statuses if stage.older_than is not None}
+        done = {name for name, known in states.items() if known == "succeeded" and name not in older}
+        due = [stage for stage in spec.stages if stage.name not in done and states[stage.name] not in UNDER_WAY]
+        started = [runs[stage.name] for stage in due]
         if job.stages:
             self._start_written(job)
         elif len(due) > 1 and not is_chain and (executor := self._executor_of(started[0])).starts_together:
             self._start_together(started, executor, job.run_dir)
         else:
             for number, stage in enumerate(due):
-                before = [runs[name] for name in stage.after if states[name] != "succeeded"]
+                run, before = runs[stage.name], [runs[name] for name in stage.after if name not in done]
                 try:
                     # Its warnings were shown when the pipeline was started.
-                    executor = self._executor_of(runs[stage.name])
-                    runs[stage.name].resume(detach=True, quiet=True, executor=executor, after=before)
+                    resume_stage(run, executor=self._executor_of(run), after=before, is_older=stage.name in older)
                 except UserError as error:
                     request_cancel_together(started[:number][::-1], force=True)
                     kind = RefusedError if isinstance(error, RefusedError) else RunError

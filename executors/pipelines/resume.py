@@ -23,8 +23,6 @@ from neva_recipes.run_directory.state import UNDER_WAY, write_atomically
 
 __all__ = ["resume_pipeline", "stage_plans", "stage_refusals", "stages_due"]
 
-_UNDER_WAY_OR_DONE = ("succeeded", *UNDER_WAY)
-
 
 def resume_pipeline(
     run: Run,
@@ -34,7 +32,9 @@ def resume_pipeline(
     quiet: bool = False,
     gpu: str | None = None,
 ) -> None:
-    """Start a pipeline again; does not repeat stages that have succeeded, and waits for stages that still run.
+    """Start a pipeline again, and wait for stages that still run.
+
+    Stages that have succeeded are not repeated, unless what they take from another one is no longer the same.
 
     Args:
         run: The run of the pipeline.
@@ -52,16 +52,10 @@ def resume_pipeline(
             f"run {run_title(run.path)} is in use, so nothing of it can be changed: "
             "wait for its end, or cancel it first"
         )
-    changed = {}
-    for name, fields in (changes or {}).items():
-        stage = stage_run(run.path, name)
-        if (state := stage.status().state) == "succeeded":
-            raise RunError(f"{name}: has succeeded and is not run again, so nothing of it can be changed")
-        if state in _UNDER_WAY_OR_DONE:
-            raise RunError(f"{name}: is {state}, so nothing of it can be changed before it has ended")
-        changed[name] = changed_tool(stage.path, fields)
+    stages = stage_statuses(run.path, goes_on=True)
+    changed = _changed_tools(stages, changes or {})
     find_gpu(gpu)
-    due = stages_due(run)
+    due = _due(stages)
     plans = list(stage_plans(due, gpu))
     for name, finding in stage_refusals(plans):
         raise RecipeError(f"{name}: {finding.line()}")
@@ -76,6 +70,19 @@ def resume_pipeline(
     if not quiet:
         _tell(run, plans, changed)
     run.resume(detach=detach)
+
+
+def _changed_tools(stages: Iterable[StageStatus], changes: Mapping[str, Mapping[str, str]]) -> dict[str, ChangedTool]:
+    changed = {}
+    by_name = {stage.name: stage for stage in stages}
+    for name, fields in changes.items():
+        stage = by_name[name]
+        if stage.is_done:
+            raise RunError(f"{name}: has succeeded and is not run again, so nothing of it can be changed")
+        if stage.state in UNDER_WAY:
+            raise RunError(f"{name}: is {stage.state}, so nothing of it can be changed before it has ended")
+        changed[name] = changed_tool(stage.run.path, fields)
+    return changed
 
 
 def _tell(run: Run, plans: Sequence[tuple[StageStatus, Plan]], changed: Mapping[str, ChangedTool]) -> None:
@@ -96,7 +103,11 @@ def _set_gpu(run: Run, gpu: str) -> None:
 
 def stages_due(run: Run) -> list[StageStatus]:
     """Return the stages that a resume would start, in their order."""
-    return [stage for stage in stage_statuses(run.path, goes_on=True) if stage.state not in _UNDER_WAY_OR_DONE]
+    return _due(stage_statuses(run.path, goes_on=True))
+
+
+def _due(stages: Iterable[StageStatus]) -> list[StageStatus]:
+    return [stage for stage in stages if not stage.is_done and stage.state not in UNDER_WAY]
 
 
 def stage_refusals(plans: Iterable[tuple[StageStatus, Plan]]) -> list[tuple[str, Finding]]:
@@ -125,7 +136,7 @@ def stage_plans(stages: list[StageStatus], gpu: str | None) -> Iterator[tuple[St
             planner = planner or Planner(stage.run.executor(), gpu=gpu)  # all stages have the same executor
             try:
                 planned = planner.plan(load_recipe(recipe))
-                if stage.run.newest_checkpoint() is not None:
+                if stage.older_than is None and stage.run.newest_checkpoint() is not None:
                     planned = plan_going_on(planned)
                 planner.expect(str(stage.run.path), planned.recipe)  # later stages use its model
             except UserError as error:

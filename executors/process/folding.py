@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-__all__ = ["FOLDING_SECONDS", "LineFolder"]
+from executors.process.logs import LogReader
+
+__all__ = ["FOLDING_SECONDS", "LineFolder", "new_lines"]
 
 FOLDING_SECONDS = 0.5
 """How long a reader that follows a log waits for equal lines of other ranks."""
@@ -100,3 +102,11 @@ def _ranges(ranks: set[int]) -> str:
         numbers = [number for _, number in pairs]
         spans.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
     return ",".join(spans)
+
+
+def new_lines(reader: LogReader, folder: LineFolder | None) -> Iterator[str]:
+    """Yield the lines that a log has got, merged if a folder is given."""
+    for batch in reader.batches():
+        yield from batch if folder is None else folder.feed(batch)
+    if folder is not None:
+        yield from folder.flush()

@@ -7,7 +7,7 @@ from pathlib import Path
 from executors.base import Job
 from executors.job_record import read_job_record
 from executors.process.rank import trains
-from executors.runs.going_back import set_newer_aside
+from executors.runs.going_back import set_all_aside, set_newer_aside
 from executors.runs.standing import ENDED, POLL_SECONDS, Standing
 from neva_recipes.config import RunError
 from neva_recipes.plan.serialization import plan_to_json
@@ -68,7 +68,7 @@ def _in_use(run_dir: Path, state: State) -> RunError:
     return RunError(f"run {run_title(run_dir)} is in use: {state.state}{owner}; cancel it first")
 
 
-def prepare(run_dir: Path, standing: Standing, job: Job, earlier: Path | None) -> None:
+def prepare(run_dir: Path, standing: Standing, job: Job, earlier: Path | None, *, anew: bool = False) -> None:
     """Bring a run directory into the state `created`, whatever the last attempt has left.
 
     Args:
@@ -76,11 +76,13 @@ def prepare(run_dir: Path, standing: Standing, job: Job, earlier: Path | None) -
         standing: The run's `Standing`.
         job: The job to start.
         earlier: Checkpoint to go on from; `None` for the newest.
+        anew: Whether to go on from none.
     """
     is_again = before(run_dir).is_dir()
     if trains(job.argv):
         keep_before(run_dir)
-    for line in [] if earlier is None else set_newer_aside(earlier):
+    lines = set_all_aside(run_dir) if anew else [] if earlier is None else set_newer_aside(earlier)
+    for line in lines:
         tell("note", line)
     _replace_recipe(run_dir, job, is_again)
     clear_unfinished(run_dir)

@@ -1,6 +1,7 @@
 """Resumes a run from an earlier checkpoint: newer checkpoints are set aside, not removed."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from neva_recipes.config import RunError, expand_path
@@ -11,7 +12,7 @@ from neva_recipes.run_directory.stages import run_title
 from neva_recipes.run_directory.state import clear_unfinished, write_atomically
 from neva_recipes.storage.checkpoints import next_best, what_is_wrong
 
-__all__ = ["ASIDE", "find_earlier", "set_newer_aside"]
+__all__ = ["ASIDE", "find_earlier", "free_name", "set_all_aside", "set_newer_aside"]
 
 ASIDE = "aside-"
 """Prefix in the names of checkpoints that were set aside: they are kept, but no run goes on from them."""
@@ -49,27 +50,40 @@ def set_newer_aside(checkpoint: Path) -> list[str]:
         A line about each.
     """
     found = list_checkpoints(checkpoint.parent)
-    newer = found[found.index(checkpoint) + 1 :]
+    return _set_aside(checkpoint.parent.parent, found[found.index(checkpoint) + 1 :])
+
+
+def set_all_aside(run_dir: Path) -> list[str]:
+    """Set all checkpoints of a run aside, which then begins anew; otherwise as `set_newer_aside`."""
+    return _set_aside(run_dir, list_checkpoints(run_dir / CHECKPOINTS))
+
+
+def _set_aside(run_dir: Path, checkpoints: Sequence[Path]) -> list[str]:
     lines = []
-    metrics = metrics_file(checkpoint.parent.parent)
+    metrics = metrics_file(run_dir)
     clear_unfinished(metrics.parent)
-    if newer and metrics.is_file():
+    if checkpoints and metrics.is_file():
         # The worker drops the rows of steps that it trains again.
         # The copy is made first: if this process is killed afterwards, it can be repeated.
         text = metrics.read_text(encoding="utf-8")
-        copy = _free_name(metrics.with_name(f"{ASIDE}{newer[-1].name}.csv"), text)
+        copy = free_name(metrics.with_name(f"{ASIDE}{checkpoints[-1].name}.csv"), text)
         write_atomically(copy, text)
         lines.append(f"set aside: a copy of the metrics is {copy}")
-    names = {path: _free_name(path.with_name(f"{ASIDE}{path.name}")) for path in newer}
-    keep_names(checkpoint.parent.parent, {aside.name: path.name for path, aside in names.items()})
+    names = {path: free_name(path.with_name(f"{ASIDE}{path.name}")) for path in checkpoints}
+    keep_names(run_dir, {aside.name: path.name for path, aside in names.items()})
     for path, aside in names.items():
         path.rename(aside)
         lines.append(f"set aside: {path.name} is {aside} now")
     return lines
 
 
-def _free_name(path: Path, text: str | None = None) -> Path:
-    """Return a path, with a number after its name if a file with another content exists there."""
+def free_name(path: Path, text: str | None = None) -> Path:
+    """Return a path, with a number after its name if a file with another content exists there.
+
+    Args:
+        path: The path.
+        text: The content that a file there may have; `None` if none may be there.
+    """
     number, found = 1, path
     while found.exists() and (text is None or found.read_text(encoding="utf-8", errors="replace") != text):
         number += 1

@@ -12,7 +12,7 @@ from typing import Any
 from executors.base import Executor, Job
 from executors.disk import require_space, tell_of_little_space
 from executors.job_record import executor_class, load_executor, read_job_record
-from executors.process.folding import FOLDING_SECONDS, LineFolder
+from executors.process.folding import FOLDING_SECONDS, LineFolder, new_lines
 from executors.process.logs import LogReader, position_of_tail, position_of_time
 from executors.runs.again import finished_length, job_again
 from executors.runs.attempt import prepare, require_free, take_lock
@@ -285,6 +285,7 @@ class Run:
         executor: Executor | None = None,
         after: "Sequence[Run] | None" = None,
         go_on_from: str | None = None,
+        anew: bool = False,
         notes: Sequence[str] = (),
     ) -> bool:
         """Start the run again in the same directory; the worker goes on from the newest complete checkpoint.
@@ -300,16 +301,17 @@ class Run:
             after: Runs that must succeed first, for an executor with dependencies between jobs; files beside the run
                 directory need not exist yet.
             go_on_from: An earlier checkpoint, such as `step-4`; newer ones are set aside.
+            anew: Begin from the start, even if it is finished; all checkpoints are set aside.
             notes: Lines to print just before the start, such as those of `resume_notes`.
 
         Raises:
             RecipeError: The recipe is not valid, or lacks an input.
             RunError: The run is in use or cannot be started, or there is no such checkpoint.
         """
-        if go_on_from is None and (line := self.finished_line(recipe)) is not None:
+        if go_on_from is None and not anew and (line := self.finished_line(recipe)) is not None:
             tell("note", line)
             return False
-        with self.prepared(recipe, executor=executor, after=after, go_on_from=go_on_from) as (job, lock):
+        with self.prepared(recipe, executor=executor, after=after, go_on_from=go_on_from, anew=anew) as (job, lock):
             if job.plan is not None and not quiet:
                 there = len(list_checkpoints(self.path / CHECKPOINTS))
                 tell_of_little_space([job.plan], self.path, there=there, is_new=False)
@@ -330,6 +332,7 @@ class Run:
         planner: Planner | None = None,
         require_ready: Callable[[Job], None] | None = None,
         go_on_from: str | None = None,
+        anew: bool = False,
     ) -> Iterator[tuple[Job, int]]:
         """Prepare the run to be started and hold its lock: yields its job and the descriptor of the lock.
 
@@ -342,11 +345,12 @@ class Run:
             planner: Planner shared with other runs that are started together; `None` for a new one.
             require_ready: Raises `RunError` if the job cannot be started; `None` for the executor's `require_ready`.
             go_on_from: As for `resume`.
+            anew: As for `resume`.
         """
         recipe = None if recipe is None else self._with_named_runs(recipe)
         earlier = None if go_on_from is None else find_earlier(self.path, go_on_from)
         due = None if after is None else self.path.parent
-        checkpoint = earlier or self.newest_checkpoint()
+        checkpoint = None if anew else earlier or self.newest_checkpoint()
         job, wanted = job_again(self.path, recipe, executor, due, planner, goes_on=checkpoint is not None)
         if checkpoint is not None and wanted is not None:
             self._notes_on(checkpoint, wanted)
@@ -356,7 +360,7 @@ class Run:
         lock = take_lock(self.path, self._standing)
         try:
             try:
-                prepare(self.path, self._standing, job, earlier)
+                prepare(self.path, self._standing, job, earlier, anew=anew)
             except OSError as error:
                 raise RunError(f"run {run_title(self.path)} cannot be resumed: {error}") from None
             yield job, lock
@@ -385,16 +389,9 @@ class Run:
     def _lines(self, reader: LogReader, follow: bool, folder: LineFolder | None) -> Iterator[str]:
         # The state is read before the log, because a run in a final state has written all its lines.
         while follow and not self.has_ended():
-            yield from _new_lines(reader, folder)
+            yield from new_lines(reader, folder)
             # Ranks print the same line at slightly different times.
             time.sleep(POLL_SECONDS if folder is None else FOLDING_SECONDS)
-        yield from _new_lines(reader, folder)
+        yield from new_lines(reader, folder)
         rest = reader.read_rest()
         yield from rest if folder is None else [*folder.feed(rest), *folder.flush()]
-
-
-def _new_lines(reader: LogReader, folder: LineFolder | None) -> Iterator[str]:
-    for batch in reader.batches():
-        yield from batch if folder is None else folder.feed(batch)
-    if folder is not None:
-        yield from folder.flush()

@@ -109,7 +109,9 @@ class Standing:
         state = self._own_state()
         stages = stage_directories(self._path) if state.state in ENDED and state.state != "succeeded" else []
         with contextlib.suppress(RunError):  # the stages are shown by themselves
-            if stages and all(Standing(stage).state().state == "succeeded" for stage in stages):
+            found = [Standing(stage).state() for stage in stages]
+            # A reason tells that a stage should have been run again, and could not be.
+            if stages and all(stage.state == "succeeded" and stage.reason is None for stage in found):
                 return dataclasses.replace(state, state="succeeded", exit_code=0, reason=None)
         return state
 

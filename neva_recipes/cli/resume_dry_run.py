@@ -77,7 +77,7 @@ def show_stages(pipeline: "Run", overrides: Mapping[str, str]) -> int:
     pipeline.require_free()
     stages = stage_statuses(pipeline.path)
     print_text("\n".join(stage_table(stages)))
-    open_stages = [stage.name for stage in stages if stage.state != "succeeded"]
+    open_stages = [stage.name for stage in stages if not stage.is_done]
     tell("note", f"a resume would go on with {', '.join(open_stages)}" if open_stages else "all of it has succeeded")
     plans = list(stage_plans(stages_due(pipeline), None))
     refusals = stage_refusals(plans)

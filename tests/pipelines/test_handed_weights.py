@@ -67,7 +67,7 @@ def test_a_stage_that_is_to_go_on_first_is_not_called_unfinished(tmp_path):
         path = tmp_path / name
         path.mkdir()
         run = SimpleNamespace(path=path, executor=executors.LocalExecutor, newest_checkpoint=lambda: None)
-        stages.append(SimpleNamespace(name=name, run=run))
+        stages.append(SimpleNamespace(name=name, run=run, older_than=None))
         for part in ("language", "vision", "projector") if recipe is second else ():
             getattr(recipe.model, part).from_pretrained = str(tmp_path / "pretrain")
         (path / "recipe.yaml").write_text(recipe_to_yaml(recipe))

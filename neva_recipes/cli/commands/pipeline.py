@@ -15,6 +15,7 @@ from neva_recipes.cli.dry_run import close, print_for_programs
 from neva_recipes.cli.fields import describe_fields
 from neva_recipes.cli.report.finish import finish, reference
 from neva_recipes.cli.several import choices_of, split_lists
+from neva_recipes.cli.stage_order import first_resumed
 from neva_recipes.cli.words import hint_of
 from neva_recipes.config import (
     Draft,
@@ -262,25 +263,28 @@ def resume_pipeline(run: "Run", overrides: Mapping[str, str], *, arguments: argp
         arguments: Arguments of the command: `detach`, `quiet`, `gpu`.
     """
     import executors
-    from executors.pipelines.directory import stage_run
-    from executors.pipelines.spec import read_spec
+    from executors.pipelines.directory import stage_run, stage_statuses
+    from executors.pipelines.inputs import unfinished_inputs
 
     changes: dict[str, dict[str, str]] = {}
-    names = [stage.name for stage in read_spec(run.path).stages] if overrides else []
+    stages = stage_statuses(run.path) if overrides else []
+    names, done = [stage.name for stage in stages], [stage.name for stage in stages if stage.is_done]
     for field, text in overrides.items():
         stage, _, path = field.partition(".")
         if stage not in names:  # the field may be meant for every stage
             stage, path = "STAGE", field
         if (command := tool_command(stage_run(run.path, stage).path)) is not None:
-            if stage_run(run.path, stage).status().state == "succeeded":
+            if stage in done:
                 raise UsageError(
                     f"{field}={text}: {stage} has succeeded and is not run again: "
                     f"with other arguments it is a command of its own: {command}"
                 )
             changes.setdefault(stage, {})[path] = text
             continue
+        waits_for = unfinished_inputs(stage_run(run.path, stage).path) if stage in names else []
+        first = f"first {first_resumed(waits_for)}, then " if waits_for else ""
         raise UsageError(
-            f"{field}={text}: a pipeline goes on as it was started: change a stage by itself, "
+            f"{field}={text}: a pipeline goes on as it was started: {first}change a stage by itself, "
             f"nemo-run resume {reference(run, stage)} {path or 'FIELD'}={shlex.quote(text)}, "
             f"then go on: nemo-run resume {reference(run)}"
         )
