@@ -1,6 +1,7 @@
 """`~` and relative names mean the same wherever a path of this machine is taken, and nothing where it is another's."""
 
 import argparse
+import dataclasses
 import inspect
 import json
 import re
@@ -29,11 +30,12 @@ from neva_recipes.config import (
     config,
     field_types,
     iterate_fields,
+    listed_paths,
     load_recipe,
     recipe_from_yaml,
     recipe_to_yaml,
 )
-from neva_recipes.pipeline import Tool
+from neva_recipes.pipeline import ModelTool, Tool
 from neva_recipes.registry import find_recipe
 
 QUESTION = '[{"conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hi."}]}]'
@@ -96,13 +98,16 @@ def home(tmp_path, monkeypatch):
 def given_to_a_run(cls: type, name: str, value: str) -> str:
     """Return what the run of a recipe or tool gets for a field that holds `value`."""
     if issubclass(cls, Tool):
-        kind = Evaluate if name in field_types(Evaluate) else Export
-        values = {"model": "in", **({"data": "in/questions.json"} if kind is Evaluate else {}), name: value}
-        planned = plan_pipeline(Pipeline("p", Stage("a", config(kind, **values))))
+        kind = Export if cls is ModelTool else cls
+        needed = {field.name: field for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+        values = {field: "in/questions.json" if rules(FIELDS[kind, field]) else 9 for field in needed}
+        planned = plan_pipeline(Pipeline("p", Stage("a", config(kind, **values | {name: value}))))
         assert planned.problems == ()
         (job,) = planned.stage_jobs(planned.job.run_dir)
-        model, *flags = json.loads(job.inputs["tool.json"])["arguments"]
-        return model if name == "model" else dict(flag.split("=", 1) for flag in flags)[f"--{name.replace('_', '-')}"]
+        tool = json.loads(job.inputs["tool.json"])
+        (given,) = listed_paths(tool["fields"][name])
+        assert any(word.rpartition("=")[2] == given for word in tool["arguments"])
+        return given
     recipe = llava.finetune("tiny")
     paths = {
         field.path: field
