@@ -50,6 +50,13 @@ def test_the_line_about_a_table_that_is_not_utf_8_brings_it_to_be(tmp_path, codi
     assert "Draußen" in (target / "text.txt").read_text("utf-8")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_only_the_columns_that_are_not_there_are_called_missing(tmp_path, delimiter):
+    first = delimiter.join(("photo", "caption"))
+    status, said = run("small_data/convert.py", *write(tmp_path, captions=f"{first}\na.png{delimiter}b\n"))
+    assert status == 1 and "captions.csv: no column file; its first line is ['photo', 'caption']" in said
+
+
 @pytest.mark.parametrize(
     ("row", "line"),
     [

@@ -7,7 +7,9 @@ from typing import Any
 
 from executors.slurm.cluster import minutes_of
 from executors.slurm.settings import SlurmSettings
+from neva_recipes.config import suggest
 from neva_recipes.plan import Finding, Plan
+from neva_recipes.plan.cost.gpus import GPUS
 from neva_recipes.plan.findings import Remedy, Severity
 from neva_recipes.plan.huggingface import cached_models, could_be_on_hub, is_cached
 
@@ -36,6 +38,7 @@ def advice_on(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     if not plan.on_cpu and executor.gpu_request != "none":  # times are known for GPUs alone
         yield from _time(executor, plan)
         yield from _signal(executor, plan)
+    yield from _type(executor, plan)
     yield from _cores(executor, plan)
     yield from _downloads(executor, plan)
 
@@ -85,6 +88,16 @@ def _signal(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     enough = 30 * math.ceil(1.25 * seconds / 30)
     ways = [{"executor.signal_delay_s": enough}] if limit is None or enough < 60 * limit else []
     yield _finding("warning", "signal-delay", message, {"executor.signal_delay_s": executor.signal_delay_s}, *ways)
+
+
+def _type(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
+    """The cluster's name of its GPUs tells which they are."""
+    if executor.gpu_model is None or not plan.gpu_assumed or plan.on_cpu:
+        return
+    hint = suggest(executor.gpu_model, GPUS)
+    message = f"no type of GPU is known by this name{hint}, so memory and time are those of {plan.gpu.name}"
+    fields = {"executor.gpu_model": executor.gpu_model}
+    yield _finding("note", "gpu-unknown", message, fields, advice="name it with --gpu, which Slurm is not told")
 
 
 def _cores(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:

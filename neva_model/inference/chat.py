@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from neva_model.inference.options import Sampling, conv_template_named
 from neva_model.startup import prepare_command
-from neva_recipes.config import UserError, expand_path
+from neva_recipes.config import DataError, UserError, expand_path
+from neva_recipes.prompts.missing_pictures import missing_file
 from neva_recipes.prompts.pictures import look_into, looks_texts
 from neva_recipes.terminal import tell
 
@@ -76,6 +77,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _show_image(session: "Session", path: Path) -> None:
+    if problem := missing_file(path):
+        raise DataError(problem)
     session.show_image(path)
     look = look_into(path)
     for said in looks_texts(look.is_turned, look.has_several, 1).values():

@@ -67,6 +67,7 @@ class ProgressLines(ProgressBar):
         self._width = width
         self._started = 0.0
         self._first_step = 0
+        self._has_stepped = False
         self._is_enabled = True
 
     def disable(self) -> None:
@@ -79,19 +80,21 @@ class ProgressLines(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._started, self._first_step = time.perf_counter(), trainer.global_step
+        self._started, self._first_step, self._has_stepped = time.perf_counter(), trainer.global_step, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Print a line when one is due."""
         step, last = trainer.global_step, trainer.max_steps
-        every = trainer.log_every_n_steps
+        every, now = trainer.log_every_n_steps, time.perf_counter()
+        seconds = (now - self._started) / max(1, step - self._first_step)
+        if not self._has_stepped:
+            # The first step of an attempt compiles kernels and fills caches: it tells nothing of the others.
+            self._started, self._first_step, self._has_stepped = now, step, True
         if not self._is_enabled or (step % every and step != last):
             return
-        metrics = trainer.callback_metrics
-        seconds = (time.perf_counter() - self._started) / max(1, step - self._first_step)
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         print(progress_line(step, last, values, (last - step) * seconds, self._width), flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

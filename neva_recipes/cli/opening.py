@@ -8,6 +8,7 @@ from pathlib import Path
 from neva_recipes.cli._chosen import choose_run
 from neva_recipes.cli.arguments import UsageError, apply_overrides
 from neva_recipes.cli.report.finish import reference
+from neva_recipes.cli.words import FIELD_WORDS
 from neva_recipes.config import Draft, Recipe, RecipeError, RunError, UserError, lay_over, load_recipe, suggest
 from neva_recipes.registry import NoSuchRecipe, RecipeEntry, find_pipeline, find_recipe, list_recipes
 from neva_recipes.run_directory.layout import RECIPE_FILE
@@ -51,7 +52,8 @@ def saved_recipe(path: Path, overrides: Mapping[str, str], configs: Iterable[Pat
 
 
 def _lay_over(recipe: Draft[Recipe], configs: Iterable[Path], parameters: Iterable[str] = ()) -> None:
-    elsewhere = {name: f"is a parameter of the recipe: add {name}=VALUE to the command line" for name in parameters}
+    elsewhere = {name: f"no such field (did you mean {field}?)" for name, field in FIELD_WORDS.items()}
+    elsewhere |= {name: f"is a parameter of the recipe: add {name}=VALUE to the command line" for name in parameters}
     elsewhere["executor"] = "is not a field of a recipe: fields of executors belong into a profile (nemo-run executors)"
     for path in configs:
         lay_over(recipe, path, elsewhere)

@@ -13,7 +13,7 @@ from neva_recipes.config import path_is
 from neva_recipes.prompts._other_folder import Begin, begin_of_absolute, other_folder
 from neva_recipes.prompts.pictures import missing_image
 
-__all__ = ["Lost", "lost_image", "missing_named_image"]
+__all__ = ["Lost", "lost_image", "missing_file", "missing_named_image"]
 
 _LISTED = 200_000
 """Number of entries of a folder that are searched for a name with another spelling."""
@@ -50,6 +50,20 @@ def missing_named_image(folder: Path, name: str, setting: str) -> str | None:
         return None
     lost = lost_image(folder, name, setting)
     return missing_image(folder / name, setting) if lost is None else f"{problem}: {lost.reason}; {lost.remedy}"
+
+
+def missing_file(path: Path) -> str | None:
+    """Return why an image file that a user names is missing, as text; `None` if it exists.
+
+    Args:
+        path: The file.
+    """
+    if (problem := missing_image(path)) is None:
+        return None
+    place = path.absolute()
+    name = str(place.relative_to(place.anchor))
+    there = _spelled_otherwise(Path(place.anchor), name)
+    return problem if there is None else f"{problem}: {_difference(name, f'{place.anchor}{there}')}"
 
 
 def lost_image(

@@ -73,8 +73,8 @@ class Curve:
 
     @property
     def lowest(self) -> Point:
-        """The lowest value; the first of equal ones."""
-        index = min(range(len(self)), key=self.values.__getitem__)
+        """The lowest value; the newest of equal ones, as of checkpoints."""
+        index = min(range(len(self)), key=lambda each: (self.values[each], -each))
         return Point(self.steps[index], self.values[index])
 
 

@@ -19,6 +19,8 @@ _KEY = re.compile(r'\s*,?\s*"(?P<key>[^"\\]*)"\s*:\s*(?P<array>\[\s*\{)?')
 _TURNS = ("conversations", "messages")
 """Keys of samples that hold arrays of objects."""
 
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")
+
 _WINDOW = 8 * 2**20
 """Bytes read at a time; a record may be longer."""
 
@@ -54,6 +56,8 @@ class _ArrayScanner:
             expected = "expected a JSON array of samples, beginning with ["
             if key := self._array_key():
                 raise self._error(f"{expected}, as in the key {key!r:.60}: write that array alone into the file")
+            if self._path.suffix.lower() in _TABLES:
+                raise self._error(f"{expected}: a table is not read as it is; docs/small_data.md makes samples of one")
             raise self._error(f"{expected} (for one sample a line, use .jsonl)")
         self._advance(1)
         if self._next_character() == "]":

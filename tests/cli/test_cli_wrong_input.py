@@ -18,6 +18,7 @@ WRONG = [
     (["llava.finetune", "--gpu", "h100-8g"], ["--gpu h100-8g", "did you mean h100-80g"]),
     (["llava.finetune", "--dry-run", "--format", "xml"], ["--format", "'xml'", "'yaml', 'json', 'python', 'html'"]),
     (["llava.finetune", "--dry-run", "--gpu", "h100-80"], ["--gpu h100-80", "did you mean h100-80g"]),
+    (["train", "--stage", "sft"], ["train: no such recipe or command"]),
     (["llava.finetune", "--yes"], ["--yes: no such flag", "flags: -h, --help, --dry-run"]),
     (["llava.finetune", "--optim.lr=1"], ["--optim.lr=1", "an override has no dashes: optim.lr=1"]),
     (["llava.finetune", "--name"], ["argument --name: expected one argument", "nemo-run --help"]),

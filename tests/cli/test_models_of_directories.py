@@ -264,4 +264,8 @@ def test_a_name_on_the_hub_is_described_by_its_config_json(models, nemo_run):
     server.shutdown()
     assert done.stderr.startswith("error: model.language=lab/other: no such directory here, and its config.json cannot")
     assert len(done.stderr.splitlines()) == 1
+    assert "hf download lab/other --local-dir DIR makes a directory to name instead" in done.stderr
+    offline = nemo_run("gpt.pretrain", "size=tiny", "model.language=lab/other", "--dry-run", check=2).stderr
+    reason = offline.partition("from the Hugging Face hub: ")[2].partition("; where there is a network")[0]
+    assert reason and (not reason.endswith(" ...") or reason.removesuffix(" ...")[-1].isalnum())
     assert fields(nemo_run, *words, env={**hub, "HF_HUB_OFFLINE": "1"})["language"] == language

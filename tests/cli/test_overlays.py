@@ -79,6 +79,7 @@ def test_what_the_documentation_prints(dry_run, folder):
 WRONG = [
     ("optim:\n  lrr: 1", ", line 2: optim.lrr: no such field (did you mean lr?)"),
     ("optimm:\n  lr: 1", ", line 1: optimm: no such field (did you mean optim?)"),
+    ("learning_rate: 1", ", line 1: learning_rate: no such field (did you mean optim.lr?)"),
     ("optim:\n  lr: fast", ", line 2: optim.lr='fast': expected a number > 0"),
     (
         "trainer:\n  max_steps: 010",

@@ -101,6 +101,7 @@ def test_a_truncated_array_is_always_noticed(tmp_path):
             "not a JSON object: the file begins as a JSON array, and an array of samples is read",
         ),
         ("a.json", b'{"version": [1], "data": [{"id": 1}]}', "beginning with [, as in the key 'data': write that"),
+        ("a.csv", b"photo;question\n", "a table is not read as it is; docs/small_data.md makes samples of one"),
         ("a.json", b'{"messages": [{"role": 1}]}', "beginning with [ (for one sample a line, use .jsonl)"),
         ("a.json", b'{"version": [1, "data": [{"id": 1}]}', "beginning with [ (for one sample a line, use .jsonl)"),
         ("a.json", '[{"id": "\u00e9"}]'.encode("utf-16"), "is not UTF-8 text but UTF-16: save it as UTF-8, as iconv"),

@@ -14,7 +14,7 @@ from neva_model.data import count_samples
 from neva_recipes import llava
 from neva_recipes.config import DataError, build
 from neva_recipes.plan.data.files import check_files
-from neva_recipes.prompts.missing_pictures import lost_image
+from neva_recipes.prompts.missing_pictures import lost_image, missing_file
 
 COMPOSED, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
 
@@ -156,6 +156,19 @@ def test_a_change_that_would_lose_the_images_of_another_file_is_not_offered(
         name = os.path.relpath("valpics/b.png" if image_folder else "b.png", image_folder or "valpics")
         Path("valpics/v.json").write_text(json.dumps([{"image": name, "conversations": turns}]))
         assert missing() == []
+
+
+def test_a_file_that_differs_in_its_letters_alone_is_named(tmp_path, monkeypatch):
+    (tmp_path / "Photos").mkdir()
+    (tmp_path / "Photos" / "a.JPG").touch()
+    monkeypatch.chdir(tmp_path)
+    assert missing_file(Path("Photos/a.JPG")) is None
+    there = repr(str(tmp_path / "Photos" / "a.JPG"))
+    for name in ("photos/a.jpg", "Photos/a.jpg", str(tmp_path / "photos" / "A.JPG")):
+        assert missing_file(Path(name)) == (
+            f"image file {name} does not exist: there is {there}, and small letters are not capital ones"
+        )
+    assert missing_file(Path("Photos/b.jpg")) == "image file Photos/b.jpg does not exist"
 
 
 def test_a_folder_is_listed_once_for_all_of_its_missing_images(tmp_path, monkeypatch):

@@ -124,6 +124,24 @@ BESIDE = {
             f"set {LANGUAGE_FIELD}=stage-1"
         ],
     ),
+    "what its run took its language model from": (
+        f"{LANGUAGE_FIELD}=text model.language.freeze=false",
+        f"{LANGUAGE_FIELD}=text",
+        [
+            f"{PROJECTOR}=stage-1, {LANGUAGE_FIELD}=text: the projector was trained beside the language model that its "
+            f"run has trained; set {LANGUAGE_FIELD}=stage-1"
+        ],
+    ),
+    "the language model of its run": (
+        f"{LANGUAGE_FIELD}=text model.language.freeze=false",
+        f"{LANGUAGE_FIELD}=stage-1",
+        [],
+    ),
+    "a run that left the projector as it was": (
+        f"{LANGUAGE_FIELD}=text model.language.freeze=false model.projector.freeze=true {PROJECTOR}=random",
+        f"{LANGUAGE_FIELD}=text",
+        [],
+    ),
     "a published tower": (
         f"{VISION}=owner/clip",
         "",

@@ -14,6 +14,7 @@ from neva_recipes import gpt, llava
 from neva_recipes.cli.main import main
 from neva_recipes.cli.report.finish import next_lines
 from neva_recipes.config import recipe_to_yaml, set_field
+from neva_recipes.storage.best import best_step
 from neva_recipes.storage.digests import digest_of
 from neva_recipes.table import display_width
 from tests.results.written_runs import write_metrics
@@ -51,6 +52,13 @@ def test_metrics_are_curves(make_run):
     assert list(train.steps) == list(range(10, 401, 10)) and list(val.steps) == [100, 200, 300, 400]
     assert np.asarray(val.values).tolist() == [0.21, 0.25, 0.3, 0.34]
     assert (val.last, val.lowest) == (executors.Point(400, 0.34), executors.Point(100, 0.21))
+
+
+def test_the_newest_of_equal_losses_is_the_lowest_as_it_is_the_best_checkpoint(folder):
+    losses = {20: 0.75, 40: 0.744, 60: 0.744, 80: 0.8}
+    write_metrics(folder, {step: {"val_loss": loss} for step, loss in losses.items()})
+    lowest = executors.Run(folder).metrics()["val_loss"].lowest
+    assert lowest == executors.Point(best_step(losses), 0.744) == (60, 0.744)
 
 
 def test_metrics_that_are_not_there_or_no_numbers(folder):

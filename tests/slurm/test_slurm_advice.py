@@ -132,6 +132,19 @@ def test_a_checkpoint_that_takes_longer_than_the_signal_leaves(planned):
     assert told(planned(0.5), "signal-delay", signal_delay_s=60) == []
 
 
+def test_a_name_of_gpus_that_stands_for_no_known_type():
+    def told(name, gpu=None):
+        place = SlurmExecutor(gpu_model=name, gpu=gpu)
+        found = plan(llava.finetune(), place).notes
+        return [each.line() for each in found if each.code == "gpu-unknown"]
+
+    assert told("h1000") == [
+        "executor.gpu_model=h1000: no type of GPU is known by this name (did you mean h100-80g, a100-40g, a100-80g?), "
+        "so memory and time are those of h100-80g; name it with --gpu, which Slurm is not told"
+    ]
+    assert told("h100") == told(None) == told("h1000", gpu="a100-80g") == []
+
+
 def test_the_cores_of_a_rank_and_its_loaders(planned, monkeypatch):
     run = planned(1)  # of four processes that load
     assert told(run, "cores") == [

@@ -43,7 +43,7 @@ def read(table: str, *columns: str) -> list[dict[str, str]]:
     """Return the rows of a CSV file that has some columns, with commas, semicolons or tabs between the cells."""
     text = text_of(table)
     readers = [csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter) for delimiter in ",;\t"]
-    reader = next((each for each in readers if set(columns) <= set(each.fieldnames or ())), readers[0])
+    reader = max(readers, key=lambda each: len({*columns} & {*(each.fieldnames or ())}))
     if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
         sys.exit(f"error: {table}: no column {', '.join(missing)}; its first line is {reader.fieldnames}")
     rows = []

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["launch_command"]
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    arguments = _parser("nemo-run").parse(argv)
+def _parse(argv: Sequence[str], commands: Mapping[str, str]) -> argparse.Namespace:
+    parameters = partial(_parameters, first=next(iter(argv), ""), commands=commands)
+    arguments = _parser("nemo-run", parameters=parameters).parse(argv)
     if arguments.format is not None and not arguments.dry_run:
         raise UsageError(f"--format {arguments.format}: goes with --dry-run, which starts nothing: add --dry-run")
     if arguments.script and not arguments.dry_run:
@@ -56,6 +57,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _parameters(arguments: argparse.Namespace, *, first: str, commands: Mapping[str, str]) -> list[str]:
+    """Return what `named_parameters` returns.
+
+    Raises:
+        UserError: The first word typed stands for a recipe and names none, which is told of before any flag.
+    """
+    is_name = first in arguments.words and not _is_saved(first)
+    if is_name and find_pipeline(first, arguments.recipes) is None:
+        _entry(first, arguments, commands)
+    return named_parameters(arguments)
+
+
 def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     """Run, describe or plan a recipe; without one, show what can be run.
 
@@ -63,7 +76,7 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
         argv: Arguments, including the name of the recipe.
         commands: Name and meaning of the other commands, for the help.
     """
-    arguments = _parse(argv)
+    arguments = _parse(argv, commands)
     if arguments.version:
         print(f"nemo-run {_version()}")
         return 0
@@ -223,13 +236,19 @@ def _start(
 
 
 def _parser(
-    prog: str, usage: str | None = None, description: str = "", epilog: str = "", *, is_for_pipeline: bool = False
+    prog: str,
+    usage: str | None = None,
+    description: str = "",
+    epilog: str = "",
+    *,
+    is_for_pipeline: bool = False,
+    parameters: Callable[[argparse.Namespace], list[str]] = named_parameters,
 ) -> StrictParser:
     """Return the parser of a launch; for the help of a pipeline, without flags that only apply to recipes."""
     parser = StrictParser(
         prog,
         takes_fields=True,
-        parameters=named_parameters,
+        parameters=parameters,
         usage=usage,
         description=description,
         epilog=epilog,

@@ -1,5 +1,6 @@
 """The fields of a recipe that a Hugging Face directory decides, for a language model and for a vision tower."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def _fetched(name: str) -> Path:
     try:
         return Path(hf_hub_download(name, "config.json")).parent
     except (OSError, OfflineModeIsEnabled, HFValidationError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise CheckpointError(
-            f"{name}: no such directory here, and its config.json cannot be fetched from the Hugging Face hub: {reason}"
+            f"{name}: no such directory here, and its config.json cannot be fetched from the Hugging Face hub: "
+            f"{reason}; where there is a network, hf download {name} --local-dir DIR makes a directory to name instead"
         ) from None

@@ -36,8 +36,9 @@ def check_projector(recipe: Recipe, opened: Opened) -> Iterator[Found]:
     """Yield a warning for each neighbour of a trained projector that is not the one it was trained with.
 
     A neighbour fits if it comes from the same run or directory, even if it has been trained since, or if it is random,
-    untrained and drawn alike. An export names the run that it was made from. If the source of the projector does not
-    tell its neighbours, only random neighbours get a warning.
+    untrained and drawn alike. One that was trained together with the projector must have come through their run. An
+    export names the run that it was made from. If the source of the projector does not tell its neighbours, only random
+    neighbours get a warning.
     """
     projector = recipe.model.projector
     if projector is None or projector.source is None:
@@ -56,7 +57,12 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
     """Yield a warning if a part differs from that of the projector's run, whose recipe is `trained`."""
     here, there = getattr(recipe.model, part), getattr(trained.model, part)
     ours, theirs = _origin(here.source, recipe, part, opened), _origin(source, trained, part, opened)
-    if share_place(ours.places, theirs.places, opened):
+    are_trained_together = (
+        not there.freeze and trained.model.projector is not None and not trained.model.projector.freeze
+    )
+    # What the run took this part from is another one than the projector has come to know.
+    fitting = theirs.places[: len(_names_of(source, opened))] if are_trained_together else theirs.places
+    if share_place(ours.places, fitting, opened):
         return
     field, name = f"model.{part}.from_pretrained", _NEIGHBOURS[part]
     shape = {path: value for path, value, _ in model_differences(trained, recipe, part)}
@@ -87,6 +93,12 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
     yield found(
         _warning(recipe, what, field, *differences, advice=advice), [{field: each, **shape} for each in sources]
     )
+
+
+def _names_of(source: str, opened: Opened) -> list[str]:
+    """Return the places of a source itself: one, or both its own and that of its run if it is an export."""
+    exported = opened.exported_from(source)
+    return [_place(source), *([] if exported is None else [_place(exported)])]
 
 
 def _in_size(size: str, field: str, source: str, opened: Opened) -> str:
