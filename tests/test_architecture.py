@@ -55,6 +55,15 @@ ARROWS = {
         "neva_recipes.sources",
         "neva_recipes.storage",
     },
+    # What makes files of tokens out of text.
+    "neva_recipes.token_data": {
+        "neva_recipes.token_data",
+        "neva_recipes.config",
+        "neva_recipes.interruption",
+        "neva_recipes.plan",
+        "neva_recipes.sources",
+        "neva_recipes.storage",
+    },
     "neva_recipes": {"neva_recipes"},
     # The two faces of the product: what people type, and what they look at before anything is started.
     "neva_recipes.cli": {"neva_recipes", "executors"},

@@ -12,11 +12,11 @@ FOLDERS = ("neva_recipes", "executors", "neva_model", "tests", "benchmarks", "do
 
 OF_OTHERS = {
     *("FILE.py", "lab.py", "my_recipes.py", "recipe.py", "workspace.py"),
-    *("convert_llama_nemo_to_hf.py", "convert_llava_nemo_to_hf.py"),
+    *("convert_llama_nemo_to_hf.py", "convert_llava_nemo_to_hf.py", "preprocess_data.py"),
     "scripts/checkpoint_converters/convert_llava_nemo_to_hf.py",
     "scripts/tokenizers/add_special_tokens_to_sentencepiece.py",
 }
-"""Python files that readers write, and files of NeMo."""
+"""Python files that readers write, and files of NeMo and of Megatron-LM."""
 
 PATH = re.compile(r"(?<![\w/.~$-])[A-Za-z_][\w-]*(?:/[\w*-]+)*(?:/|\.[a-z]+)?(?![\w/])")
 

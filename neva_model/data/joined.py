@@ -47,6 +47,11 @@ class JoinedSamples:
         return int(self._ends[-1])
 
     @property
+    def one_pass(self) -> int:
+        """Samples of one pass."""
+        return len(self)
+
+    @property
     def files(self) -> "Sequence[LlavaDataset] | Sequence[TextDataset]":
         """The data sets of the files, in their order."""
         return self._files

@@ -13,6 +13,7 @@ from neva_model.data.sample import Sample
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import DataError
 from neva_recipes.prompts.identity import key_of, text_words
+from neva_recipes.sources.indexed import indexed_tokens, is_indexed, other_tokenizer, tokens_file
 from neva_recipes.sources.records import scan_texts
 
 __all__ = ["TextDataset"]
@@ -38,28 +39,36 @@ class TextDataset:
         """Tokenize the file, or map the tokens that another process has written.
 
         Args:
-            data_path: JSONL with a "text" field in each line, or any other file with one document per line.
+            data_path: JSONL with a "text" field in each line, any other file with one document per line, or the index
+                of tokens, which are read where they are.
             sequence_length: Tokens of a window.
             tokenizer: The model's tokenizer.
             cache_folder: Folder for the tokens.
 
         Raises:
-            DataError: The file cannot be read, does not have this form, or holds no text.
+            DataError: The file cannot be read, does not have this form, or holds no text; or its tokens are those of
+                another tokenizer.
         """
         self.data_path = data_path
         self._sequence_length = sequence_length
         path = self._path = Path(data_path)
-        sources = ("text", *data_file_state(path), tokenizer.fingerprint())
-        dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
-        self._cache = build_once(
-            cache_folder, sources, f".{dtype}", lambda target: _write_tokens(path, tokenizer, dtype, target)
-        )
+        if is_indexed(path):
+            self._cache, dtype = tokens_file(path), _type_of_tokens(path, tokenizer)
+        else:
+            self._cache, dtype = self._tokenized(path, tokenizer, cache_folder)
         self._tokens: NDArray[Any] = np.memmap(self._cache, dtype=dtype, mode="r")
         self.has_image = np.zeros(len(self), dtype=np.bool_)
         self.lengths = np.full(len(self), sequence_length, dtype=np.int32)
 
+    def _tokenized(self, path: Path, tokenizer: Tokenizer, cache_folder: Path) -> tuple[Path, np.dtype]:
+        sources = ("text", *data_file_state(path), tokenizer.fingerprint())
+        dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
+        return build_once(
+            cache_folder, sources, f".{dtype}", lambda target: _write_tokens(path, tokenizer, dtype, target)
+        ), dtype
+
     def keys(self) -> NDArray[np.uint64]:
-        """Return the key of each document of the file, which identifies it in other files.
+        """Return the key of each document of the file, which identifies it in other files; none for files of tokens.
 
         This reads the file once more, in a hundredth of the time that its tokens took.
 
@@ -67,6 +76,8 @@ class TextDataset:
             DataError: The file can no longer be read.
             RunError: The cache cannot be written to.
         """
+        if is_indexed(self._path):
+            return np.zeros(0, dtype=np.uint64)
         sources = ("keys of documents", *data_file_state(self._path))
         kept = build_once(self._cache.parent, sources, ".keys", lambda target: _write_keys(self._path, target))
         return np.memmap(kept, dtype=np.uint64, mode="r")
@@ -87,6 +98,15 @@ class TextDataset:
         start = position * self._sequence_length
         window = torch.from_numpy(self._tokens[start : start + self._sequence_length + 1].astype(np.int64))
         return Sample(window[:-1], window[1:])
+
+
+def _type_of_tokens(path: Path, tokenizer: Tokenizer) -> np.dtype:
+    found = indexed_tokens(path)
+    if found.tokens < 2:
+        raise DataError(f"{path}: holds no text")
+    if problem := other_tokenizer(found, tokenizer.vocabulary_digest(), tokenizer.vocab_size):
+        raise DataError(f"{path}: {problem}")
+    return np.dtype("<u2" if found.kind.size == 2 else "<i4")
 
 
 def _write_keys(path: Path, target: Path) -> None:

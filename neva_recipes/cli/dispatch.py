@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("models.tools", "export_command", "write a trained model as a Hugging Face directory"),
     "convert": ("models.tools", "convert_command", "write a model in another layout"),
     "tokenizer": ("tokenizers.command", "tokenizer_command", "train, merge, compare and check tokenizers"),
+    "data": ("data.command", "data_command", "text into files of tokens"),
     "extend-vocab": ("models.extend_vocab", "extend_vocab_command", "rows for the new tokens of a tokenizer"),
     "import-nemo": ("import_nemo", "import_nemo_command", "make a recipe of a NeMo configuration"),
     "completion": ("completion", "completion_command", "complete words in bash, zsh or fish"),

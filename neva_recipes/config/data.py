@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from neva_recipes.config.values.node import ConfigNode, NonNegative, Positive, config_dataclass
+from neva_recipes.config.values.node import ConfigNode, NonNegative, Positive, PositiveFloat, config_dataclass
 from neva_recipes.config.values.paths import OptionalPathField, OptionalPathsField
 
 __all__ = ["ConvTemplate", "DataConfig", "LlavaDataConfig", "TextDataConfig"]
@@ -51,4 +51,7 @@ class LlavaDataConfig(DataConfig):
 
 @config_dataclass
 class TextDataConfig(DataConfig):
-    """Plain text: JSONL with a "text" field, or one document per line; documents are packed into full sequences."""
+    """Plain text: JSONL with a "text" field, one document per line, or the .idx of what nemo-run data text wrote."""
+
+    blend: list[PositiveFloat] | None = None
+    """Weights of the files of data_path, if these are .idx files; None means by their numbers of tokens."""

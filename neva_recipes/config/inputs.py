@@ -93,8 +93,8 @@ def input_paths(recipe: Draft[Recipe], fields: tuple[str, ...] | None = None) ->
         for path in (expand_path(named).absolute() for named in _names_in(field) if is_asked_for and _is_there(named)):
             found += model_paths(path) if name == "from_pretrained" else [path]
             found += _linked(path) if name == "tokenizer" else []
-            # The images are beside the file.
-            found += [path.parent] if has_no_folder and name in _DATA_FILES else []
+            # The images are beside the file, and the tokens beside their index.
+            found += [path.parent] if name in _DATA_FILES and (has_no_folder or path.suffix == ".idx") else []
     return list(dict.fromkeys(found))
 
 

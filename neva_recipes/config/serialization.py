@@ -216,6 +216,7 @@ _LATER_FIELDS = {
     ("LanguageConfig", "sliding_window"),
     ("LanguageConfig", "rope"),
     ("VisionConfig", "position_image_size"),
+    ("TextDataConfig", "blend"),
 }
 """Fields that recipes saved by earlier versions lack; with the defaults such a recipe keeps its meaning."""
 

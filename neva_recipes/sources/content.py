@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from neva_recipes.config import POINTER, DataError, is_pointer
+from neva_recipes.sources._zstd import ZSTD, DamagedZstdError, ZstdContent, can_unpack_zstd
 from neva_recipes.sources.registry import find_source
 from neva_recipes.sources.source import DataSource, JsonLines
 from neva_recipes.user_code import reporting_mistakes
@@ -23,7 +24,7 @@ _PACKED = {
     _GZIP: ("gzip", "gunzip -k"),
     b"BZh": ("bzip2", "bunzip2 -k"),
     b"\xfd7zXZ\x00": ("xz", "unxz -k"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+    ZSTD: ("zstd", "unzstd"),
     b"PK\x03\x04": ("zip", "unzip"),
 }
 """First bytes of compressed files, their format, and the command that unpacks them and keeps the original."""
@@ -61,14 +62,14 @@ class Part(NamedTuple):
 def is_made(path: Path) -> bool:
     """Return whether the content of a data file is made while it is read, so that it can only be read from its begin.
 
-    That is so if the file is compressed with gzip, whatever its name, or of a format that a package reads.
+    That is so if the file is compressed with gzip or zstd, whatever its name, or of a format that a package reads.
 
     Raises:
         DataError: The file cannot be read.
         RecipeError: The package that reads it cannot be used.
     """
     with _named(path), path.open("rb") as file:
-        return file.read(len(_GZIP)) == _GZIP or find_source(path) is not None
+        return file.read(len(ZSTD)).startswith((_GZIP, ZSTD)) or find_source(path) is not None
 
 
 def is_converted(path: Path) -> bool:
@@ -85,7 +86,8 @@ def open_content(path: Path) -> Iterator[BinaryIO]:
     """Open a data file to read its content from the beginning.
 
     Raises:
-        DataError: The file cannot be read, is damaged, is UTF-16, or is compressed with something other than gzip.
+        DataError: The file cannot be read, is damaged, is UTF-16, or is compressed with something other than gzip
+            and zstd.
     """
     with _named(path), path.open("rb") as file:
         yield _content_of(path, file)
@@ -95,7 +97,8 @@ def content_blocks(path: Path) -> Iterator[bytes]:
     """Yield the content of a data file.
 
     Raises:
-        DataError: The file cannot be read, is damaged, or is compressed with something other than gzip.
+        DataError: The file cannot be read, is damaged, or is compressed with something other than gzip and
+            zstd.
     """
     with open_content(path) as file:
         while block := file.read(_BLOCK):
@@ -111,7 +114,8 @@ def open_part(path: Path, limit: int) -> Iterator[Part]:
         limit: Bytes to make of a content, or slightly more.
 
     Raises:
-        DataError: The file cannot be read, this part is damaged, or it is compressed with something other than gzip.
+        DataError: The file cannot be read, this part is damaged, or it is compressed with something other than gzip
+            and zstd.
     """
     with _named(path), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -168,8 +172,7 @@ def _content_of(path: Path, file: io.BufferedReader) -> io.BufferedReader:
     source = find_source(path)
     if source is None:
         return _unpacked(path, file)
-    whole: BinaryIO = _gunzipped(file) if file.peek().startswith(_GZIP) else file
-    return io.BufferedReader(_records_of(path, source, whole), _BUFFER)
+    return io.BufferedReader(_records_of(path, source, _opened(path, file)), _BUFFER)
 
 
 def _records_of(path: Path, source: DataSource, file: BinaryIO) -> JsonLines:
@@ -188,11 +191,27 @@ def _records_of(path: Path, source: DataSource, file: BinaryIO) -> JsonLines:
 
 def _unpacked(path: Path, file: io.BufferedReader) -> io.BufferedReader:
     begin = file.peek()
-    if not begin.startswith(_GZIP):
-        _require_unpacked(path, begin, "")
+    content = _opened(path, file)
+    around = (
+        "" if content is file else f"{_PACKED[ZSTD if begin.startswith(ZSTD) else _GZIP][0]}, and within that with "
+    )
+    _require_unpacked(path, content.peek(), around)
+    return content
+
+
+def _opened(path: Path, file: io.BufferedReader) -> io.BufferedReader:
+    """Return what a file unpacks to; the file itself if it is not compressed."""
+    begin = file.peek()
+    if begin.startswith(_GZIP):
+        return _gunzipped(file)
+    if not begin.startswith(ZSTD):
         return file
-    content = _gunzipped(file)
-    _require_unpacked(path, content.peek(), "gzip, and within that with ")
+    if not can_unpack_zstd():
+        raise DataError(
+            f"{path}: is compressed with zstd: unpack it first, with unzstd, or install what reads it: "
+            "pip install 'neva-recipes[text]'"
+        )
+    content: io.BufferedReader = io.BufferedReader(ZstdContent(_Stepwise(file)), _BUFFER)
     return content
 
 
@@ -201,7 +220,7 @@ def _require_unpacked(path: Path, begin: bytes, around: str) -> None:
         raise DataError(f"{path}: is a tar archive: unpack it first, with tar -xf")
     for magic, (kind, command) in _PACKED.items():
         if begin.startswith(magic):
-            command = _PACKED[_GZIP][1] if around else command
+            command = next((outer for kind, outer in _PACKED.values() if around.startswith(f"{kind},")), command)
             raise DataError(f"{path}: is compressed with {around}{kind}: unpack it first, with {command}")
     if begin.startswith(_UTF_16):
         raise DataError(f"{path}: is not UTF-8 text but UTF-16: save it as UTF-8, as iconv -f UTF-16 -t UTF-8 does")
@@ -214,7 +233,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except EOFError:
         raise DataError(f"{path}: the compressed file ends too early: it is truncated, get it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except (gzip.BadGzipFile, zlib.error, DamagedZstdError) as error:
         raise DataError(f"{path}: the compressed file is damaged, get it again: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None

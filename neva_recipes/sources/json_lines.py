@@ -18,7 +18,7 @@ _AN_ARRAY = ": the file begins as a JSON array, and an array of samples is read 
 def is_json_lines(path: Path) -> bool:
     """Return whether the content of a file has a JSON object in each line, by its ending.
 
-    That is .jsonl or .jsonl.gz in any case, or an ending that a package reads.
+    That is .jsonl, .jsonl.gz or .jsonl.zst in any case, or an ending that a package reads.
 
     Raises:
         RecipeError: Several packages read files with this ending, or the package cannot be imported.

@@ -13,7 +13,7 @@ from neva_recipes.sources.json_array import scan_json_array
 from neva_recipes.sources.json_lines import is_json_lines, scan_json_lines
 from neva_recipes.sources.registry import plain_name
 
-__all__ = ["looks_like_json", "scan_samples", "scan_texts"]
+__all__ = ["looks_like_json", "require_no_json", "scan_samples", "scan_texts"]
 
 _BEGIN = 2**16
 """Bytes of a text that tell whether it is JSON."""
@@ -59,12 +59,7 @@ def scan_texts(path: Path) -> Iterator[tuple[int, str]]:
             if text.strip():
                 yield number, text
         return
-    if plain_name(path).endswith(".json") and looks_like_json(path):
-        raise DataError(
-            f'{path}: is JSON, expected text: write JSONL with a "text" field in each line, or rename JSON lines to '
-            ".jsonl; conversations are trained with llava.pretrain and llava.finetune; with the ending .txt the lines "
-            "are trained on as they are, brackets and all"
-        )
+    require_no_json(path)
     with open_content(path) as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -73,6 +68,20 @@ def scan_texts(path: Path) -> Iterator[tuple[int, str]]:
                 raise DataError(f"{path}: line {number} is not UTF-8 text: {error.reason}: {SAVE_AS_UTF8}") from None
             if document.strip():
                 yield number, document
+
+
+def require_no_json(path: Path) -> None:
+    """Refuse a file that would be read as lines of text, and is JSON by its ending and its content.
+
+    Raises:
+        DataError: It is, or cannot be read.
+    """
+    if plain_name(path).endswith(".json") and looks_like_json(path):
+        raise DataError(
+            f'{path}: is JSON, expected text: write JSONL with a "text" field in each line, or rename JSON lines to '
+            ".jsonl; conversations are trained with llava.pretrain and llava.finetune; with the ending .txt the lines "
+            "are trained on as they are, brackets and all"
+        )
 
 
 def _instead(record: dict[str, object]) -> str:

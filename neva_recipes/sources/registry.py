@@ -19,14 +19,15 @@ __all__ = ["ENTRY_POINT_GROUP", "find_source", "plain_name", "source_version"]
 
 ENTRY_POINT_GROUP = "neva_recipes.sources"
 
-_GZ = ".gz"
+_PACKED = (".gz", ".zst")
 _OWN = (".json", ".jsonl", ".txt")
 """The endings of formats that the product reads itself; so does it read text with an ending that nobody else reads."""
 
 
 def plain_name(path: Path) -> str:
     """Return the name of a file in small letters, without the ending that only says that it is compressed."""
-    return path.name.lower().removesuffix(_GZ)
+    name = path.name.lower()
+    return name.rpartition(".")[0] if name.endswith(_PACKED) else name
 
 
 def find_source(path: Path) -> DataSource | None:
@@ -84,9 +85,9 @@ def _load(offered: PackageObject) -> DataSource:
     if source.name != offered.name:
         raise RecipeError(f"{where}: its name is {source.name!r}: expected {offered.name!r}")
     for ending in source.endings:
-        if ending in _OWN or ending == _GZ or not ending.startswith(".") or ending != ending.lower():
+        if ending in _OWN or ending in _PACKED or not ending.startswith(".") or ending != ending.lower():
             raise RecipeError(
                 f"{where}: its ending is {ending!r}: expected one in small letters, with a dot before it, other than "
-                f"{', '.join((*_OWN, _GZ))}"
+                f"{', '.join((*_OWN, *_PACKED))}"
             )
     return source

@@ -21,7 +21,8 @@ class DataSource:
     Attributes:
         name: Its name, for messages.
         endings: Endings of its files in small letters, such as `.csv`; the product reads those of `.json`, `.jsonl` and
-            `.txt` itself. A file of it may be compressed with gzip, with or without a further `.gz`.
+            `.txt` itself. A file of it may be compressed with gzip or zstd, with or without a further
+            `.gz` or `.zst`.
         records: Yields the records of a file that is open for reading at its beginning, in the order of the file:
             samples in LLaVA's form, or documents with a `text`. It raises `DataError` if the file cannot be used.
     """

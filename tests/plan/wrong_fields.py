@@ -106,6 +106,11 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("grouping", "error", FINETUNE, "data.dataloader_type=single", None),
     ("single-pass", "error", TEXT, "data.dataloader_type=single trainer.max_steps=none trainer.max_epochs=2", None),
     ("row-multiple", "warning", TEXT, "data.sequence_length=4095", None),
+    ("blend", "error", TEXT, "data.data_path=a.txt data.blend=1", None),
+    ("blend", "error", TEXT, "data.data_path=a/train.idx,b/train.idx data.blend=0.7,0.2,0.1", None),
+    ("blend", "error", TEXT, "data.data_path=a/train.idx data.blend=1 data.dataloader_type=single", None),
+    ("tokens-and-text", "error", TEXT, "data.data_path=a/train.idx,b.txt", None),
+    ("tokens-and-text", "error", FINETUNE, "data.data_path=a/train.idx", None),
     ("row-multiple", "warning", TEXT, "data.sequence_length=4088 precision.fp8=hybrid", None),
     ("row-multiple", "warning", TEXT, "data.sequence_length=4064 " + FP8 + "mxfp8", None),
     # The layout.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from neva_model.data.blend import BlendedSamples
 from neva_model.data.joined import JoinedSamples
 from neva_model.data.llava import LlavaDataset
 from neva_model.data.text import TextDataset
@@ -32,7 +33,7 @@ _AT_ONCE = 2**22
 """Number of training keys compared at a time, since all of them may not fit into memory."""
 
 
-def tell_of_shared(recipe: Recipe, training: JoinedSamples) -> None:
+def tell_of_shared(recipe: Recipe, training: JoinedSamples | BlendedSamples) -> None:
     """Print notes if validation samples, or documents of text, were trained on; every rank must call this.
 
     Args:

@@ -3,9 +3,16 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from neva_model.data.joined import JoinedSamples
 from neva_model.data.loading._checks import check_samples
 from neva_model.data.loading._shared import tell_of_shared
-from neva_model.data.loading.opening import open_samples, report_of, skips_bad_samples, whole_batches
+from neva_model.data.loading.opening import (
+    open_samples,
+    open_training_samples,
+    report_of,
+    skips_bad_samples,
+    whole_batches,
+)
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import Recipe
 
@@ -41,11 +48,15 @@ def count_samples(recipe: Recipe, tokenizer: Tokenizer, *, run_dir: Path | str) 
             than one global batch.
         RecipeError: The recipe names no training file.
     """
-    samples = open_samples(recipe, "data.data_path", tokenizer, run_dir)
-    usable = check_samples(samples, report_of(run_dir), skips=skips_bad_samples(recipe), replaces=True)
+    samples = open_training_samples(recipe, tokenizer, run_dir)
+    usable = samples.one_pass
+    if isinstance(samples, JoinedSamples):
+        usable = check_samples(samples, report_of(run_dir), skips=skips_bad_samples(recipe), replaces=True)
     if recipe.data.validation_data_path is not None:
         validation = open_samples(recipe, "data.validation_data_path", tokenizer, run_dir)
         check_samples(validation, report_of(run_dir), skips=skips_bad_samples(recipe), replaces=False)
         tell_of_shared(recipe, samples)
-    one_pass = len(samples) if recipe.data.dataloader_type == "cyclic" else whole_batches(recipe, len(samples))
+    one_pass = samples.one_pass
+    if recipe.data.dataloader_type == "single":
+        one_pass = whole_batches(recipe, one_pass)
     return SampleCounts(one_pass, usable)

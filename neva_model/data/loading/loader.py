@@ -9,11 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from neva_model.data.blend import BlendedSamples
 from neva_model.data.joined import JoinedSamples
 from neva_model.data.loading._workers import prepare_worker
 from neva_model.data.loading.collate import Microbatch
 from neva_model.data.loading.microbatches import FILLER, MicrobatchDataset
-from neva_model.data.loading.opening import open_samples, report_of, skips_bad_samples, whole_batches
+from neva_model.data.loading.opening import (
+    open_samples,
+    open_training_samples,
+    report_of,
+    skips_bad_samples,
+    whole_batches,
+)
 from neva_model.data.loading.sampler import (
     CyclicOrder,
     GroupedOrder,
@@ -149,8 +156,10 @@ def build_train_loader(
         DataError: The file or the tokenizer cannot be used, or a single pass is shorter than the run.
         RecipeError: The recipe names no training file.
     """
-    samples = open_samples(recipe, "data.data_path", tokenizer, run_dir)
-    count = len(samples) if recipe.data.dataloader_type == "cyclic" else whole_batches(recipe, len(samples))
+    samples = open_training_samples(recipe, tokenizer, run_dir)
+    count = samples.one_pass
+    if recipe.data.dataloader_type == "single":
+        count = whole_batches(recipe, count)
     loader = _data_loader(
         recipe,
         samples,
@@ -170,8 +179,10 @@ def build_train_loader(
     return MicrobatchLoader(loader, _num_microbatches(recipe, data_parallel_size), count, len(samples))
 
 
-def _training_order(recipe: Recipe, samples: JoinedSamples, count: int) -> SampleOrder:
+def _training_order(recipe: Recipe, samples: JoinedSamples | BlendedSamples, count: int) -> SampleOrder:
     data, seed = recipe.data, recipe.trainer.seed
+    if isinstance(samples, BlendedSamples):
+        return SequentialOrder(len(samples))
     if data.dataloader_type == "single":
         return SequentialOrder(count)
     if isinstance(data, LlavaDataConfig) and data.group_by_modality_length:
@@ -235,7 +246,7 @@ def _num_microbatches(recipe: Recipe, data_parallel_size: int) -> int:
 
 def _data_loader(
     recipe: Recipe,
-    samples: JoinedSamples,
+    samples: JoinedSamples | BlendedSamples,
     sampler: MicrobatchSampler,
     run_dir: Path | str,
     *,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch.utils.data import Dataset, get_worker_info
 
 from neva_model.causes import explain
+from neva_model.data.blend import BlendedSamples
 from neva_model.data.joined import JoinedSamples
 from neva_model.data.loading.bad_samples import BadSampleReport
 from neva_model.data.loading.collate import Microbatch, collate, filler_sample
@@ -41,7 +42,7 @@ class MicrobatchDataset(Dataset[LoadedMicrobatch]):
 
     def __init__(
         self,
-        samples: JoinedSamples,
+        samples: JoinedSamples | BlendedSamples,
         report: BadSampleReport,
         *,
         skips: bool,

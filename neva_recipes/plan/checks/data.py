@@ -1,18 +1,21 @@
 """Rules on the data, its template and the length of sequences."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from neva_recipes.config import LlavaDataConfig, Recipe, TextDataConfig
+from neva_recipes.config import LlavaDataConfig, Recipe, TextDataConfig, how_many, listed_paths
 from neva_recipes.families import image_length
 from neva_recipes.plan.checks._rules import Found, Rule, found, multiples, of_new
 from neva_recipes.plan.cost.rows import row_multiple
 from neva_recipes.plan.findings import error, warning
 from neva_recipes.prompts.templates import Slot, get_template
+from neva_recipes.sources.indexed import is_indexed
 
 __all__ = ["data_rules"]
 
 _LENGTH = "data.sequence_length"
 _LOADER = "data.dataloader_type"
+_FILES, _BLEND = "data.data_path", "data.blend"
 
 
 def kind_of_data(recipe: Recipe) -> Iterator[Found]:
@@ -102,6 +105,34 @@ def full_rows(recipe: Recipe) -> Iterator[Found]:
         yield found(warning("row-multiple", message, recipe, *paths), *multiples(_LENGTH, length, multiple))
 
 
+def blend(recipe: Recipe) -> Iterator[Found]:
+    """Only indexed datasets are blended, each with a weight, and in no order of their own."""
+    data = recipe.data
+    names = listed_paths(data.data_path)
+    indexed = [name for name in names if is_indexed(Path(name))]
+    if indexed and len(indexed) < len(names):
+        message = f"names {how_many(len(indexed), 'file')} of tokens (.idx) and others of text: they are not mixed"
+        yield found(
+            error("tokens-and-text", message, recipe, _FILES, advice="make tokens of the text: nemo-run data text")
+        )
+    if isinstance(data, LlavaDataConfig):
+        if indexed:
+            message = f"{indexed[0]} holds tokens of text, and no conversations"
+            yield found(error("tokens-and-text", message, recipe, _FILES, advice="train on it with gpt.pretrain"))
+        return
+    if data.blend is None:
+        return
+    if names and not indexed:
+        message = "weighs indexed datasets (.idx), and data.data_path names none"
+        yield found(error("blend", message, recipe, _BLEND, _FILES), [{_BLEND: None}])
+    elif names and len(data.blend) != len(names):
+        message = f"has {how_many(len(data.blend), 'weight')} for {how_many(len(names), 'file')}"
+        yield found(error("blend", message, recipe, _BLEND, _FILES), [{_BLEND: None}])
+    if data.dataloader_type == "single":
+        message = "a single pass takes the files one after the other, and blends nothing"
+        yield found(error("blend", message, recipe, _BLEND, _LOADER), [{_LOADER: "cyclic"}], [{_BLEND: None}])
+
+
 data_rules: tuple[Rule, ...] = (
     kind_of_data,
     image_fits,
@@ -109,4 +140,5 @@ data_rules: tuple[Rule, ...] = (
     grouping,
     single_pass,
     full_rows,
+    blend,
 )

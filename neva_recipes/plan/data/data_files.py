@@ -11,10 +11,12 @@ from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.data.file_states import FileState, file_state, named_files, shares_of
 from neva_recipes.plan.data.record_check import CheckedDocuments, CheckedRecords, check_documents, check_records
 from neva_recipes.plan.findings import Finding, error, field_value, finding, warning
+from neva_recipes.plan.tokenizers.tokenizer import known_tokenizer
 from neva_recipes.prompts.pictures import looks_texts
 from neva_recipes.prompts.samples import SKIPS_SUCH, kinds_lost
 from neva_recipes.prompts.templates import get_template
 from neva_recipes.sources.content import open_part
+from neva_recipes.sources.indexed import indexed_tokens, is_indexed, other_tokenizer
 from neva_recipes.sources.json_lines import is_json_lines
 from neva_recipes.sources.records import looks_like_json
 
@@ -33,6 +35,9 @@ _SET_FOLDER = "set data.image_folder to the folder that the image names are rela
 
 _BYTES = 2**16
 """Bytes at the end of a file that are checked."""
+
+_FEWEST = 2
+"""Tokens of which one can be predicted."""
 
 _UNPACKED = 4 * 2**20
 """Bytes of compressed files of a field up to which their end is checked; unpacking more takes too long."""
@@ -68,6 +73,8 @@ def _check_file(recipe: Recipe, field: str, path: Path, share: float, *, lost: b
     try:
         if isinstance(recipe.data, LlavaDataConfig):
             yield from _check_samples(recipe, recipe.data, field, path, share, lost=lost)
+        elif is_indexed(path):
+            yield from _check_tokens(recipe, field, path)
         elif not _documents(recipe, path, share).found:
             yield error("data-format", "holds no text", recipe, field)
         elif is_json_lines(path):
@@ -282,6 +289,22 @@ def _require_end(state: FileState, share: float) -> None:
             json.loads(line.decode("utf-8-sig"))
         except (ValueError, RecursionError) as problem:
             raise DataError(f"its last line is not valid JSON: {problem}") from None
+
+
+def _check_tokens(recipe: Recipe, field: str, path: Path) -> Iterator[Finding]:
+    """Yield what is wrong with an indexed dataset.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    found = indexed_tokens(path)
+    tokenizer = known_tokenizer(recipe)
+    if found.tokens < _FEWEST:
+        yield error("data-format", "holds no text", recipe, field)
+    elif tokenizer is not None:
+        problem = other_tokenizer(found, tokenizer.vocabulary_digest, tokenizer.vocab_size)
+        if problem is not None:
+            yield error("other-tokens", problem, recipe, field, "data.tokenizer")
 
 
 def _check_text(recipe: Recipe, field: str, path: Path) -> Iterator[Finding]:

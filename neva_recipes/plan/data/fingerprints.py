@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from neva_recipes.config import DataError, Recipe
 from neva_recipes.plan.data.file_states import FileState, file_state, named_files
+from neva_recipes.sources.indexed import is_indexed, tokens_file
 
 __all__ = ["Fingerprint", "fingerprints"]
 
@@ -32,8 +33,12 @@ class Fingerprint:
 
 
 def fingerprints(recipe: Recipe, field: str) -> tuple[Fingerprint, ...]:
-    """Return the fingerprint of each local file that a field names; an empty result if one of them cannot be read."""
-    paths = named_files(recipe, field)
+    """Return the fingerprint of each local file that a field names; an empty result if one of them cannot be read.
+
+    An index has that of its tokens behind its own.
+    """
+    named = named_files(recipe, field)
+    paths = [each for path in named for each in ((path, tokens_file(path)) if is_indexed(path) else (path,))]
     whole = max(_WHOLE // max(1, len(paths)), _BLOCKS * _BLOCK)
     try:
         return tuple(_fingerprint(file_state(path), whole) for path in paths)

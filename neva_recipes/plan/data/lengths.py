@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from neva_recipes.config import DataError, LlavaDataConfig, Recipe, how_many
+from neva_recipes.config import DataError, LlavaDataConfig, Recipe, TextDataConfig, how_many
 from neva_recipes.plan.cost.rows import SampleLength, mean_row_length
+from neva_recipes.plan.cost.schedule import run_steps
 from neva_recipes.plan.data.assumed import CHARACTERS_PER_TOKEN, assumed_samples, estimate_tokens
 from neva_recipes.plan.data.file_states import named_files
 from neva_recipes.plan.data.prompt_lengths import SAMPLE, measured_prompts
 from neva_recipes.plan.data.sampling import sample_file
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, known_tokenizer
+from neva_recipes.sources.indexed import indexed_tokens, is_indexed
 from neva_recipes.sources.json_lines import is_json_lines
 
 __all__ = ["Lengths", "SampleLengths", "lengths_of", "rows_of", "sample_lengths", "sequence_lengths"]
@@ -133,6 +135,10 @@ def _conversations(recipe: Recipe, paths: list[Path]) -> SampleLengths:
 
 
 def _texts(recipe: Recipe, paths: list[Path]) -> SampleLengths:
+    if all(map(is_indexed, paths)):
+        tokens = tuple(float(indexed_tokens(path).tokens) for path in paths)
+        source = f"full sequences; tokens counted in {_named(paths)}{_passes_of_each(recipe, paths, tokens)}"
+        return SampleLengths((), rows_of(tokens, recipe.data.sequence_length), source, True, tokens)
     tokenizer = known_tokenizer(recipe)
     looked_at, whole = 0, list[float]()
     found = [sample_file(path, max(1, SAMPLE // len(paths)), lines=True, files=len(paths)) for path in paths]
@@ -147,6 +153,23 @@ def _texts(recipe: Recipe, paths: list[Path]) -> SampleLengths:
     source = f"full sequences; their number from {how_many(looked_at, 'document')} of {_named(paths)}{begin}"
     rows = rows_of(whole, recipe.data.sequence_length)
     return SampleLengths((), rows, f"{source}{_counted(exact=tokenizer is not None)}", True, tuple(whole))
+
+
+def _passes_of_each(recipe: Recipe, paths: list[Path], tokens: tuple[float, ...]) -> str:
+    """Return as text which share of a run each of several indexed datasets has, and how often it is passed over."""
+    data = recipe.data
+    weights = (data.blend if isinstance(data, TextDataConfig) else None) or tokens
+    rows = [rows_of([count], data.sequence_length) for count in tokens]
+    steps = run_steps(recipe, sum(rows))
+    if len(paths) == 1 or len(weights) != len(paths) or steps is None or data.dataloader_type == "single":
+        return ""
+    shares = [weight / sum(weights) for weight in weights]
+    passes = [steps * data.global_batch_size * share / count for share, count in zip(shares, rows, strict=True)]
+    told = zip(paths, shares, passes, strict=True)
+    return "; " + "; ".join(
+        f"{path.parent.name}/{path.name} is {share:.2g} of the samples, in {count:.2g} passes"
+        for path, share, count in told
+    )
 
 
 def _named(paths: list[Path]) -> str:

@@ -15,7 +15,7 @@ _PURPOSES = (
 )
 """Beginnings of words that say what a file is for: `val` is no misspelt `eval`."""
 
-_PACKED = ".gz"
+_PACKED = (".gz", ".zst")
 
 _ONE_MISTAKE, _TWO_MISTAKES = 4, 8
 """The fewest letters of a word, as it exists, in which one mistake or two are a matter of spelling."""
@@ -62,7 +62,7 @@ def _is_near(typed: str, name: str, has_ending: bool) -> bool:
 def _words(name: str, has_ending: bool) -> list[str]:
     """Return the words and numbers of a name in lower case, without the ending that a file has."""
     path = Path(name.casefold())
-    path = path.with_suffix("") if path.suffix == _PACKED else path
+    path = path.with_suffix("") if path.suffix in _PACKED else path
     is_ending = has_ending and path.suffix[1:2].isalpha() and _purpose(path.suffix[1:]) is None
     return re.findall(r"[^\W\d_]+|\d+", path.stem if is_ending else path.name)
 

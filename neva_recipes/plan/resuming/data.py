@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import Recipe, format_value, how_many, listed_paths
@@ -9,9 +10,9 @@ from neva_recipes.plan.data.file_states import named_files
 from neva_recipes.plan.data.fingerprints import fingerprints
 from neva_recipes.plan.data.lengths import sequence_lengths
 from neva_recipes.plan.trained.same_files import TRAINING, VALIDATION, files_trained_on
+from neva_recipes.sources.indexed import is_indexed
 
-__all__ = ["changed_data", "trained_validation"]
-
+__all__ = ["changed_data", "drawn_anew", "trained_validation"]
 _ORDER = "its samples may come in another order, and then some repeat in this epoch and others are missed"
 
 
@@ -45,6 +46,24 @@ def changed_data(planned: Mapping[str, Any] | None, before: Recipe, recipe: Reci
     if is_newer and not (files and all(file["is_whole"] for file in files)):
         return [f"{TRAINING}={name} was written after the run was planned, and not all of it is compared: {_ORDER}"]
     return []
+
+
+def drawn_anew(saved: Recipe, recipe: Recipe) -> list[str]:
+    """Return a line if indexed datasets are drawn for another number of samples than they were.
+
+    Args:
+        saved: The recipe of the checkpoint.
+        recipe: The recipe that goes on.
+    """
+    names = listed_paths(recipe.data.data_path)
+    if not names or recipe.data.dataloader_type == "single" or not all(is_indexed(Path(name)) for name in names):
+        return []
+    lengths = [
+        (each.trainer.max_steps, each.trainer.max_epochs, each.data.global_batch_size) for each in (saved, recipe)
+    ]
+    if lengths[0] == lengths[1]:
+        return []
+    return [f"{TRAINING}: indexed datasets are drawn for the length of a training, which is another now: {_ORDER}"]
 
 
 def trained_validation(saved: Recipe, recipe: Recipe) -> list[str]:

@@ -169,6 +169,7 @@ EFFECTIVE = frozenset(
         "data.image_aspect_ratio",
         "data.group_by_modality_length",
         "data.on_bad_sample",
+        "data.blend",
         "parallel.tensor_model_parallel_size",
         "parallel.pipeline_model_parallel_size",
         "parallel.virtual_pipeline_model_parallel_size",

@@ -9,7 +9,7 @@ from neva_recipes.config import CheckpointError, PlainTable, Recipe, RecipeError
 from neva_recipes.plan.cost.schedule import learning_rate, run_steps
 from neva_recipes.plan.origins.checkpoints import read_saved_recipe
 from neva_recipes.plan.resuming.changes import FieldChange, changed_fields, require_resumable, words_for
-from neva_recipes.plan.resuming.data import trained_validation
+from neva_recipes.plan.resuming.data import drawn_anew, trained_validation
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints, listed_step
 from neva_recipes.storage.checkpoints import read_record, require_files
 
@@ -108,7 +108,7 @@ def resume_notes(
         num_samples: Samples of one pass over the training file; `None` if unknown.
     """
     changes = changed_fields(saved, recipe)
-    lines = [_line(change) for change in changes]
+    lines = [*(_line(change) for change in changes), *drawn_anew(saved, recipe)]
     jump = _jump(saved, recipe, changes, step, metrics.get("lr"), num_samples)
     return [*lines, jump] if jump else lines
 

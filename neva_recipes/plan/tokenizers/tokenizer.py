@@ -1,7 +1,7 @@
 """Local tokenizers, read without transformers: their tokens for the checks, their encoding for the lengths."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,14 @@ class LocalTokenizer:
         except UnicodeEncodeError as error:
             raise DataError(f"text holds {text[error.start]!r}, half a surrogate pair") from None
         return self._encoder.encode(text, prefix=prefix)
+
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return what `encode_text` returns for each text with `prefix`, in less time than one by one.
+
+        Args:
+            texts: The texts, which hold no half of a surrogate pair.
+        """
+        return self._encoder.encode_many(texts)
 
     @cached_property
     def _encoder(self) -> TextEncoder:

@@ -27,6 +27,7 @@ from neva_recipes.prompts.conversation import Conversation
 from neva_recipes.prompts.identity import conversation_keys, text_words
 from neva_recipes.prompts.samples import read_sample
 from neva_recipes.prompts.templates import Template, get_template
+from neva_recipes.sources.indexed import is_indexed
 from neva_recipes.sources.records import scan_samples, scan_texts
 
 __all__ = [
@@ -173,11 +174,14 @@ def _path(folder: Path, name: str | None) -> str | None:
 
 
 def data_files(recipe: Recipe, field: str) -> list[DataFile]:
-    """Return the data files that a field of a recipe names, whether they are here or not."""
+    """Return the data files that a field of a recipe names, whether they are here or not.
+
+    Indexed datasets are left out: they hold tokens, and no text to compare.
+    """
     data = recipe.data
-    paths = map(expand_path, listed_paths(field_value(recipe, field)))
+    paths = [expand_path(name) for name in listed_paths(field_value(recipe, field))]
     if not isinstance(data, LlavaDataConfig):
-        return [DataFile(path, None, path.parent) for path in paths]
+        return [DataFile(path, None, path.parent) for path in paths if not is_indexed(path)]
     return [DataFile(path, get_template(data.conv_template), image_folder_of(data, path)) for path in paths]
 
 

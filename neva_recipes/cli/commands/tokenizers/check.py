@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from neva_recipes.cli.arguments import StrictParser, path_argument, wrap
-from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_json_keys, add_text, keys_of, some_tokens
+from neva_recipes.cli.commands.json_keys import add_json_keys, keys_of
+from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_text, some_tokens
 from neva_recipes.config import ConvTemplate, PlainTable, how_many
 from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
 from neva_recipes.terminal import one_line

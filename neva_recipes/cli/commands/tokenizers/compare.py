@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 
 from neva_recipes.cli.arguments import StrictParser, path_argument, wrap
-from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_json_keys, add_text, keys_of
+from neva_recipes.cli.commands.json_keys import add_json_keys, keys_of
+from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_text
 from neva_recipes.config import PlainTable, how_many
 from neva_recipes.table import table_lines
 from neva_recipes.terminal import one_line

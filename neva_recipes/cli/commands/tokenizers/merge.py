@@ -3,14 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from neva_recipes.cli.arguments import StrictParser, path_argument, wrap
-from neva_recipes.cli.commands.tokenizers._words import (
-    SOURCE,
-    add_json_keys,
-    add_target,
-    keys_of,
-    some_tokens,
-    tell_of_json,
-)
+from neva_recipes.cli.commands.json_keys import add_json_keys, keys_of
+from neva_recipes.cli.commands.tokenizers._words import SOURCE, add_target, some_tokens, tell_of_json
 from neva_recipes.terminal import one_line, tell
 from neva_recipes.tokenizers import Merger, OldText, merge
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import get_args
 
 from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
-from neva_recipes.cli.commands.tokenizers._words import add_json_keys, add_target, keys_of
+from neva_recipes.cli.commands.json_keys import add_json_keys, keys_of
+from neva_recipes.cli.commands.tokenizers._words import add_target
 from neva_recipes.config import Positive, how_many
 from neva_recipes.terminal import one_line
 from neva_recipes.tokenizers import Kind, train
@@ -22,7 +23,11 @@ def train_action(argv: Sequence[str]) -> int:
         ),
     )
     parser.add_argument(
-        "files", metavar="FILE", type=path_argument, nargs="+", help="file of text: lines, or JSONL; gzip if need be"
+        "files",
+        metavar="FILE",
+        type=path_argument,
+        nargs="+",
+        help="file of text: lines, or JSONL; gzip or zstd if need be",
     )
     add_target(parser)
     parser.add_argument(

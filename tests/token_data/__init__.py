@@ -1,0 +1,1 @@
+"""Text that becomes indexed datasets."""
