@@ -107,6 +107,8 @@ ELSEWHERE = {
     # The digits are square and their texts alike: tests/data/test_images.py, test_sampler.py
     "data.image_aspect_ratio",
     "data.group_by_modality_length",
+    # conversations are not blended: tests/token_data/test_plan_of_tokens.py
+    "data.blend",
     # the length: below, and test_stop.py
     "trainer.max_steps",
     "trainer.max_epochs",
