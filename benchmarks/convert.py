@@ -6,9 +6,9 @@
 
 The model has the shapes of TinyLlama and random weights. Copying reads and writes the same files and has them outlive a
 loss of power, as the command does. Each is a process of its own; all are run in turn, and memory is their largest
-resident size, as the kernel counts it. Before each, a file of that size is written and removed: in a virtual machine
-the first use of memory takes longer than the copy, and whoever comes later finds it used. The exit code is 1 if a
-requirement is missed.
+resident size, as the kernel counts it. What is read is not in memory before, as a model is not that was fetched some
+time ago. The quickest run of each counts, since other work on the machine only makes them slower. The exit code is 1 if
+a requirement is missed.
 """
 
 import argparse
@@ -21,6 +21,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+SETTLING = 8
+"""Seconds in which a virtual machine gives back the memory that the command before has freed: whoever comes right after
+it would write into memory that is there, the others would wait for theirs."""
 
 MOST_MIB_ABOVE_SHARD, MOST_TIMES_COPY = 500, 2
 
@@ -52,32 +56,36 @@ class Cost:
 
     Attributes:
         seconds: Time by the clock.
+        cpu_seconds: User and system time.
         mib: Largest resident size.
     """
 
     seconds: float
+    cpu_seconds: float
     mib: float
 
 
 def run(*command: str) -> Cost:
     """Run a command and return what it took."""
     os.sync()  # what was written before is not paid for here
+    time.sleep(SETTLING)
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"{' '.join(command)} exited with {process.returncode}")
-    return Cost(time.perf_counter() - started, usage.ru_maxrss / 1024)
+    return Cost(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def use_memory(folder: Path, size: int) -> None:
-    """Have the kernel use as much memory for files as will be written, and free it."""
-    path, block = folder / "memory", bytes(2**24)
-    with path.open("wb") as file:
-        for _ in range(0, size, len(block)):
-            file.write(block)
-    path.unlink()
+def evict(folder: Path) -> None:
+    """Have the kernel forget the files of a folder, so that they are read from the disk."""
+    os.sync()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
 
 
 def largest_file(folder: Path) -> float:
@@ -111,7 +119,7 @@ def main() -> int:
         costs: dict[str, list[Cost]] = {what: [] for what in commands}
         for _ in range(given.runs):
             for what, command in commands.items():
-                use_memory(Path(name), size)
+                evict(checkpoint if what == "and back" else source)
                 costs[what].append(run(*command))
             same = are_equal(source, back)
             for folder in (copy, checkpoint, back):
@@ -122,14 +130,15 @@ def main() -> int:
 
 def report(costs: dict[str, list[Cost]], shard: float, same: bool) -> int:
     """Print the figures and return 1 if a requirement is missed."""
-    print(f"{'':20}{'s: min':>10}{'median':>8}{'max':>8}{'of copy':>10}{'MiB: max':>12}")
-    copy = statistics.median(cost.seconds for cost in costs["copy"])
+    print(f"{'':20}{'s: min':>10}{'median':>8}{'max':>8}{'of copy':>10}{'CPU s: min':>12}{'MiB: max':>10}")
+    copy = min(cost.seconds for cost in costs["copy"])
     met = {"the files come back byte for byte": same}
     for what, measured in costs.items():
         seconds = [cost.seconds for cost in measured]
-        ratio, mib = statistics.median(seconds) / copy, max(cost.mib for cost in measured)
+        ratio, mib = min(seconds) / copy, max(cost.mib for cost in measured)
         print(
-            f"{what:20}{min(seconds):10.1f}{statistics.median(seconds):8.1f}{max(seconds):8.1f}{ratio:10.2f}{mib:12.0f}"
+            f"{what:20}{min(seconds):10.1f}{statistics.median(seconds):8.1f}{max(seconds):8.1f}{ratio:10.2f}"
+            f"{min(cost.cpu_seconds for cost in measured):12.1f}{mib:10.0f}"
         )
         if what != "copy":
             met[f"{what}: at most {MOST_TIMES_COPY} times the time of a copy"] = ratio <= MOST_TIMES_COPY

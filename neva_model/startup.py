@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["prepare_command", "prepare_process"]
+__all__ = ["prepare_command", "prepare_conversion", "prepare_process"]
 
 _ONLY_FOR_METRICS = ("matplotlib", "scipy")
 """What torchmetrics imports where it is installed, to draw metrics and to rate audio. Lightning imports all of
@@ -102,6 +102,13 @@ def _as_if_not_installed(*names: str) -> Iterator[None]:
         importlib.metadata.distribution = find
         for name in hidden:
             del modules[name]
+
+
+def prepare_conversion() -> None:
+    """Prepare the process of a command that reads and writes weights one after the other."""
+    # Huge pages, where the kernel gives them: each weight is new memory, and 4 KiB at a time this takes as long as
+    # copying the files.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def prepare_command() -> None:

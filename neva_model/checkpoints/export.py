@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from neva_model.startup import prepare_command
+from neva_model.startup import prepare_conversion
 from neva_recipes.storage.exports import require_new_directory
 
 __all__ = ["main"]
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tokenizer")
     arguments = parser.parse_args(argv)
     require_new_directory(arguments.directory)
-    prepare_command()
+    prepare_conversion()
     from neva_model.checkpoints.converting.convert import convert
 
     done = convert(arguments.run, arguments.directory, "transformers", tokenizer=arguments.tokenizer)

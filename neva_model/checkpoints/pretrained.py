@@ -7,7 +7,8 @@ from megatron.core import parallel_state
 
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
-from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
+from neva_model.checkpoints.huggingface import is_huggingface_directory
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.information import (
     check_same_model,
     is_gone,

@@ -6,7 +6,8 @@ from typing import cast
 
 import torch
 
-from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
+from neva_model.checkpoints.huggingface import is_huggingface_directory
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.checkpoints.huggingface.training import directory_trained_with, recipe_trained_with
 from neva_model.checkpoints.load import LoadedModel, divided, initialize_single_process, load_model, own_share

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.model import build_model
 from tests.end_to_end.world import make_world

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
-from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.model import build_model
 from neva_model.model.vision import encode_images
 from neva_recipes.plan import plan

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from neva_model.checkpoints.converting import convert
 from neva_model.checkpoints.huggingface import export as huggingface
+from neva_model.checkpoints.huggingface import naming
 from neva_model.evaluation import answering, report
 from neva_recipes.cli.main import main
 
@@ -55,7 +55,8 @@ def data(pictures, tmp_path):
 
 @pytest.mark.parametrize("step", ["load_export_tokenizer", "write_files", "write_processor"])
 def test_an_export_leaves_nothing(step, run, told, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface, step, interrupting(getattr(huggingface, step)))
+    module = naming if step == "write_files" else huggingface
+    monkeypatch.setattr(module, step, interrupting(getattr(module, step)))
     before = sorted(tmp_path.rglob("*"))
     assert told("export", run, "exported") == (130, "note: export was interrupted: nothing is left of exported")
     assert sorted(tmp_path.rglob("*")) == before
@@ -81,7 +82,7 @@ def test_a_second_interruption_while_an_export_is_removed_leaves_nothing_either(
 
 
 def test_an_export_that_was_complete_stays(run, told, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "export_huggingface", interrupting(convert.export_huggingface))
+    monkeypatch.setattr(huggingface, "export_huggingface", interrupting(huggingface.export_huggingface))
     assert told("export", run, "exported") == (130, "note: export was interrupted: exported is complete")
     assert (tmp_path / "exported" / "config.json").is_file()
 

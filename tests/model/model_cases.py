@@ -19,7 +19,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.model import build_model
 from neva_recipes.config import (
     CheckpointConfig,

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Lla
 
 from neva_model.checkpoints.distributed import save_sharded, sharding_metadata
 from neva_model.checkpoints.export import main
-from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.checkpoints.information import CheckpointInformation
 from neva_model.data import ImageProcessor, Turn, encode_prompt, get_template

@@ -19,7 +19,8 @@ from model_cases import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionConfig, SiglipModel
 
-from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
+from neva_model.checkpoints.huggingface import is_huggingface_directory
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.model import build_model
 from neva_model.model.vision import encode_images
 from neva_recipes.config import CheckpointError

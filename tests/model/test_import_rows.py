@@ -6,7 +6,7 @@ from exported_tokenizers import write_tokenizer
 from model_cases import batch, changed, hf_llama, hf_llava, llava_recipe, pretrained, text_recipe
 from transformers import AddedToken, AutoTokenizer, LlavaForConditionalGeneration
 
-from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.inference.opening import open_model
 from neva_model.model import build_model
 from neva_model.tokenizers import load_tokenizer

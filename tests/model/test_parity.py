@@ -14,7 +14,7 @@ from model_cases import (
     text_recipe,
 )
 
-from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.model import build_model
 from neva_recipes.families import image_length
 

@@ -10,7 +10,7 @@ from model_cases import changed, findings_of_source, text_recipe
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from neva_model.checkpoints.huggingface import load_pretrained
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.data.loading.collate import collate
 from neva_model.data.sample import Sample

@@ -9,9 +9,9 @@ from neva_model.checkpoints.information import CheckpointInformation
 from neva_model.checkpoints.weights import Weights, weight_shapes, write_checkpoint
 from neva_model.checkpoints.weights.names import PROJECTOR
 from neva_model.progress import ByteProgress
-from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import DataError, Recipe, draft_of, recipe_to_yaml
 from neva_recipes.plan.huggingface import Directory, read_image_processor
+from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.names import DESCRIPTIONS
 from neva_recipes.terminal import tell
@@ -91,15 +91,23 @@ def _tokenizer(recipe: Recipe, folder: Path, there: Path) -> tuple[str | None, s
         tell("note", f"{recipe.model.language.from_pretrained} has no tokenizer: give one with data.tokenizer")
         return None, None
     try:
-        return str(there), load_tokenizer(str(folder), vocab_size=None, use_im_start_end=marks).vocabulary_digest()
+        return str(there), _vocabulary_digest(folder, marks=marks)
     except DataError as error:
         model = folder / "tokenizer.model"
         if not model.is_file():
             tell("warning", f"{error}; give a tokenizer with data.tokenizer")
             return None, None
     # A tokenizer that is code of its own, which is never run, may have a file of SentencePiece all the same.
-    digest = load_tokenizer(str(model), vocab_size=None, use_im_start_end=marks).vocabulary_digest()
-    return str(there / model.name), digest
+    return str(there / model.name), _vocabulary_digest(model, marks=marks)
+
+
+def _vocabulary_digest(path: Path, *, marks: bool) -> str:
+    if (known := read_tokenizer(path, use_im_start_end=marks)) is not None:
+        return known.vocabulary_digest
+    # Only transformers can read it.
+    from neva_model.tokenizers import load_tokenizer
+
+    return load_tokenizer(str(path), vocab_size=None, use_im_start_end=marks).vocabulary_digest()
 
 
 def _projector_digest(weights: Weights, recipe: Recipe) -> str | None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from neva_model.startup import prepare_command
+from neva_model.startup import prepare_command, prepare_conversion
 from neva_recipes.storage.exports import require_new_directory
 from neva_recipes.terminal import one_line, print_text
 
@@ -31,7 +31,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--verify", action="store_true")
     given = parser.parse_args(argv)
     require_new_directory(given.directory)
-    prepare_command()
+    prepare_conversion()
+    # Otherwise what is written needs neither Megatron-Core nor transformers, or prepares them itself.
+    if given.verify:
+        prepare_command()
     from neva_model.checkpoints.converting.convert import convert
 
     done = convert(given.run, given.directory, given.layout, tokenizer=given.tokenizer, verify=given.verify)

@@ -1,4 +1,8 @@
-"""Converts a model on the disk: nothing is built, and one weight at a time is in memory."""
+"""Converts a model on the disk: nothing is built, and one weight at a time is in memory.
+
+What needs Megatron-Core or transformers is imported where it is needed: a directory is converted to a checkpoint, and
+back, in less time than their imports take.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,14 +14,11 @@ import torch
 
 from neva_model.checkpoints.converting.checkpoint import write_converted
 from neva_model.checkpoints.converting.kept import Kept, read_kept, write_again
-from neva_model.checkpoints.converting.verify import largest_difference
 from neva_model.checkpoints.huggingface import is_huggingface_directory
-from neva_model.checkpoints.huggingface.export import export_huggingface
-from neva_model.checkpoints.huggingface.original import export_original
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.checkpoints.information import read_information, saved_recipe, with_newest
-from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 from neva_model.checkpoints.weights import CheckpointWeights, DirectoryWeights, Weights
+from neva_model.startup import prepare_process
 from neva_recipes.config import CheckpointError, LlavaDataConfig, Recipe, tokenizer_name
 from neva_recipes.plan.huggingface import Directory, open_directory
 from neva_recipes.run_directory.names import DESCRIPTIONS
@@ -133,6 +134,8 @@ def _checkpoint(path: Path, tokenizer: str | None, layout: Layout) -> _Source:
         # Its tokenizer is copied, and may be one that only other programs can use.
         recipe = saved_recipe(path)
     else:
+        from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
+
         recipe, _ = recipe_with_tokenizer(path, information, tokenizer)
     return _Source(path, recipe, CheckpointWeights(path, recipe), kept=kept)
 
@@ -147,6 +150,8 @@ def _convert(source: _Source, target: Path, layout: Layout, *, verify: bool) -> 
 
     def check(folder: Path) -> None:
         if verify:
+            from neva_model.checkpoints.converting.verify import largest_difference
+
             differences.append(largest_difference(source.path, source.recipe, folder, target))
 
     _write(source, target, layout, check)
@@ -166,6 +171,10 @@ def _write(source: _Source, target: Path, layout: Layout, check: Callable[[Path]
             write_again(weights, recipe.model, kept, unfinished, source.path)
             check(unfinished)
         return
+    prepare_process()
+    from neva_model.checkpoints.huggingface.export import export_huggingface
+    from neva_model.checkpoints.huggingface.original import export_original
+
     checkpoint = source.path if source.opened is None else None
     export = {
         "transformers": export_huggingface,

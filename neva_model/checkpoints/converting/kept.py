@@ -9,9 +9,8 @@ from typing import Literal
 import torch
 
 from neva_model.checkpoints.huggingface.descriptions import is_description
-from neva_model.checkpoints.huggingface.export import write_weights
 from neva_model.checkpoints.huggingface.files import TYPES
-from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming
+from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming, write_weights
 from neva_model.checkpoints.huggingface.safetensors_files import INDEX_FILE
 from neva_model.checkpoints.weights import Weights
 from neva_recipes.config import CheckpointError, ModelConfig, PlainTable

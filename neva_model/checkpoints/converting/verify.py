@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 from transformers.utils import logging
 
-from neva_model.checkpoints.huggingface import is_huggingface_directory, load_pretrained
+from neva_model.checkpoints.huggingface import is_huggingface_directory
 from neva_model.checkpoints.huggingface.original import TOWER
+from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.information import read_information, saved_recipe
 from neva_model.checkpoints.load import build_saved, initialize_single_process
 from neva_model.model import NevaModel, build_model

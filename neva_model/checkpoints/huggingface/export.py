@@ -1,25 +1,22 @@
 """Writes a trained model as a directory that transformers loads."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, GenerationConfig, LlavaConfig, PretrainedConfig
 
-from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming
+from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming, main_type, write_weights
 from neva_model.checkpoints.huggingface.processor import (
     ExportedTokenizer,
     feature_select_strategy,
     load_export_tokenizer,
     write_processor,
 )
-from neva_model.checkpoints.huggingface.safetensors_files import split_over_files, write_files
 from neva_model.checkpoints.huggingface.training import recipe_trained_with
 from neva_model.checkpoints.weights.names import Weights
 from neva_model.model.vision import tower_config
-from neva_model.progress import ByteProgress
 from neva_model.tokenizers import read_otherwise
 from neva_recipes.config import CheckpointError, LanguageConfig, ModelConfig, PlainTable, Recipe
 from neva_recipes.families import image_length, language_family, vision_family
@@ -28,7 +25,7 @@ from neva_recipes.storage.exports import require_new_directory, write_digests
 from neva_recipes.storage.whole import written_whole
 from neva_recipes.terminal import tell
 
-__all__ = ["export_huggingface", "main_type", "write_weights"]
+__all__ = ["export_huggingface"]
 
 
 def export_huggingface(
@@ -94,38 +91,6 @@ def _naming(model: ModelConfig, exported: ExportedTokenizer) -> Naming:
         has_output=not _is_tied(model),
         rows=max(model.language.vocab_size, exported.rows),
     )
-
-
-def main_type(tensors: ExportedWeights) -> torch.dtype:
-    """Return the type of most values, which config.json names."""
-    sizes: Counter[torch.dtype] = Counter()
-    for spec in tensors.specs.values():
-        sizes[spec.dtype] += spec.bytes
-    return sizes.most_common(1)[0][0]
-
-
-def write_weights(
-    tensors: ExportedWeights,
-    directory: Path,
-    *,
-    max_shard_size: str = "5GB",
-    files: Mapping[str, str] | None = None,
-) -> None:
-    """Write the tensors of an export, and show how far it is.
-
-    Args:
-        tensors: The tensors.
-        directory: The directory to write into.
-        max_shard_size: Size above which they are split over several files.
-        files: The file of each; `None` splits them by size.
-
-    Raises:
-        OSError: A file cannot be written.
-        CheckpointError: A weight cannot be read.
-    """
-    progress = ByteProgress(sum(spec.bytes for spec in tensors.specs.values()))
-    files = files or split_over_files(tensors.specs, max_shard_size)
-    write_files(tensors.specs, files, tensors, directory, progress.add)
 
 
 def _is_tied(model: ModelConfig) -> bool:

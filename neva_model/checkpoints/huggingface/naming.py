@@ -1,13 +1,15 @@
 """Which tensors of a Hugging Face directory a weight of a model becomes, before any is read."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from neva_model.checkpoints.huggingface.language import split_parameter
-from neva_model.checkpoints.huggingface.safetensors_files import TensorSpec
+from neva_model.checkpoints.huggingface.safetensors_files import TensorSpec, split_over_files, write_files
 from neva_model.checkpoints.weights.names import (
     LANGUAGE,
     VISION,
@@ -17,6 +19,7 @@ from neva_model.checkpoints.weights.names import (
     vocabulary_names,
     weight_shapes,
 )
+from neva_model.progress import ByteProgress
 from neva_recipes.config import ModelConfig
 from neva_recipes.families import vision_family
 from neva_recipes.families.language import LanguageFamily, sizes_of
@@ -24,7 +27,7 @@ from neva_recipes.families.tensors import Shape
 from neva_recipes.plan.huggingface import LanguageSpelling, core_weight, projector_names
 from neva_recipes.plan.huggingface.names import vision_name
 
-__all__ = ["ExportedWeights", "Naming"]
+__all__ = ["ExportedWeights", "Naming", "main_type", "write_weights"]
 
 Tensors = dict[str, torch.Tensor]
 
@@ -109,6 +112,38 @@ class ExportedWeights:
         """
         for weight in self._planned:
             yield from weight.make(self._weights.read(weight.name)).items()
+
+
+def main_type(tensors: ExportedWeights) -> torch.dtype:
+    """Return the type of most values, which config.json names."""
+    sizes: Counter[torch.dtype] = Counter()
+    for spec in tensors.specs.values():
+        sizes[spec.dtype] += spec.bytes
+    return sizes.most_common(1)[0][0]
+
+
+def write_weights(
+    tensors: ExportedWeights,
+    directory: Path,
+    *,
+    max_shard_size: str = "5GB",
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write the tensors of an export, and show how far it is.
+
+    Args:
+        tensors: The tensors.
+        directory: The directory to write into.
+        max_shard_size: Size above which they are split over several files.
+        files: The file of each; `None` splits them by size.
+
+    Raises:
+        OSError: A file cannot be written.
+        CheckpointError: A weight cannot be read.
+    """
+    progress = ByteProgress(sum(spec.bytes for spec in tensors.specs.values()))
+    files = files or split_over_files(tensors.specs, max_shard_size)
+    write_files(tensors.specs, files, tensors, directory, progress.add)
 
 
 def _language(model: ModelConfig, naming: Naming) -> Iterator[_Weight]:

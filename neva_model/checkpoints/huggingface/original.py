@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from neva_model.checkpoints.huggingface.export import main_type, write_weights
-from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming
+from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming, main_type, write_weights
 from neva_model.checkpoints.huggingface.safetensors_files import SINGLE_FILE, write_files
 from neva_model.checkpoints.huggingface.training import recipe_trained_with
 from neva_model.checkpoints.weights import Weights

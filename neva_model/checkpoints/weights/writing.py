@@ -1,5 +1,6 @@
 """Writes a checkpoint that any layout can load, one weight at a time."""
 
+import json
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,8 +8,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
-from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -27,6 +26,14 @@ __all__ = ["write_checkpoint"]
 _TABLE = ".metadata"
 _FILE = "__0_{}.distcp"
 """The name that torch's writer gives to the files of the first rank."""
+
+_FORMAT = {
+    "sharded_backend": "torch_dist",
+    "sharded_backend_version": 1,
+    "common_backend": "torch",
+    "common_backend_version": 1,
+}
+"""What Core writes beside it (`CheckpointingConfig`); its import would take longer than a small model does."""
 
 _FILE_BYTES = 4 * 2**30
 """Size from which on a new file is begun: readers check several at a time."""
@@ -84,8 +91,8 @@ def write_checkpoint(weights: Weights, recipe: Recipe, folder: Path, written: Ca
     finally:
         file.close()
     _write_table(tensors, places, folder)
-    torch.save({}, folder / COMMON_STATE_FNAME)
-    save_config(CheckpointingConfig("torch_dist", 1), str(folder))
+    torch.save({}, folder / "common.pt")
+    (folder / "metadata.json").write_text(json.dumps(_FORMAT), encoding="utf-8")
 
 
 def _tensors(weights: Weights, recipe: Recipe) -> dict[str, _Tensor]:
