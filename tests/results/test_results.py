@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from datetime import datetime
 
@@ -13,7 +14,8 @@ from executors import State, write_state
 from neva_recipes import gpt, llava
 from neva_recipes.cli.main import main
 from neva_recipes.cli.report.finish import next_lines
-from neva_recipes.config import recipe_to_yaml, set_field
+from neva_recipes.cli.report.second_stage import second_stage
+from neva_recipes.config import build, recipe_to_yaml, set_field
 from neva_recipes.storage.best import best_step
 from neva_recipes.storage.digests import digest_of
 from neva_recipes.table import display_width
@@ -386,11 +388,53 @@ def test_what_fits_a_text_model_captions_and_what_cannot_be_exported(make_run):
     path = make_run("a")
     deep = llava.pretrain("tiny")
     set_field(deep, "model.projector.mm_projector_type", "mlp3x_gelu")
+    second = "llava.finetune size=tiny model.language.from_pretrained=a model.vision.from_pretrained=a"
+    taken = "model.projector.from_pretrained=a"
     for recipe, expected in (
-        (deep, ["chat a --image FILE", "plot a"]),
+        (deep, ["chat a --image FILE", f"{second} model.projector.mm_projector_type=mlp3x_gelu {taken}", "plot a"]),
         (gpt.pretrain("tiny"), ["chat a", "export a DIR", "plot a"]),
-        (llava.pretrain("tiny"), ["chat a --image FILE", "export a DIR", "plot a"]),
+        (
+            llava.pretrain("tiny"),
+            ["chat a --image FILE", "export a DIR", f"{second} {taken}", "plot a"],
+        ),
+        (llava.finetune("tiny"), ["chat a --image FILE", "evaluate a --data FILE", "export a DIR", "plot a"]),
     ):
         (path / "recipe.yaml").write_text(recipe_to_yaml(recipe))
         lines = next_lines(executors.Run(path))
         assert [line.removeprefix("  nemo-run ") for line in lines if "nemo-run" in line] == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "command"),
+    [
+        ({}, "llava.finetune size=7b model.projector.from_pretrained=a"),
+        (
+            {"model.language.from_pretrained": "own chat"},
+            "llava.finetune size=7b model.language.from_pretrained='own chat' model.projector.from_pretrained=a",
+        ),
+        (
+            {"model.language.from_pretrained": "own chat", "model.language.num_layers": "3"},
+            "llava.finetune model.language='own chat' model.projector.from_pretrained=a",
+        ),
+        ({"model.language.from_pretrained": "none", "model.language.num_layers": "3"}, None),
+    ],
+)
+def test_a_first_stage_leads_to_the_second_beside_the_same_parts(folder, fields, command):
+    (folder / "own chat").mkdir()
+    (folder / "own chat" / "config.json").write_text("{}")
+    recipe = llava.pretrain()
+    for path, value in fields.items():
+        set_field(recipe, path, value)
+    assert second_stage(build(recipe), "a") == (command and f"nemo-run {command}")
+
+
+def test_the_command_of_a_second_stage_has_no_findings_on_its_parts(make_run, capsys):
+    path = make_run("a")
+    recipe = llava.pretrain("tiny")
+    recipe.data.tokenizer = "owner/name"
+    for place in (path, *(path / "checkpoints").iterdir()):
+        (place / "recipe.yaml").write_text(recipe_to_yaml(recipe))
+    (line,) = [line for line in next_lines(executors.Run(path)) if "llava.finetune" in line]
+    assert main([*shlex.split(line)[1:], "--dry-run"]) in (0, 2)
+    told = capsys.readouterr().out.partition("Findings")[2]
+    assert told and not [part for part in ("projector", "shape", "random") if part in told], told

@@ -75,7 +75,8 @@ def _model_lines(run: "Run", name: str, exports: Sequence[Path] = ()) -> list[st
     """
     if run.newest_checkpoint() is None or not (run.path / RECIPE_FILE).is_file():
         return []
-    from neva_recipes.plan.huggingface import why_not_exportable  # help and list import this module, and no plan
+    from neva_recipes.cli.report.second_stage import second_stage  # help and list import this module, and no plan
+    from neva_recipes.plan.huggingface import why_not_exportable
 
     recipe: Recipe = build(load_recipe(run.path / RECIPE_FILE))
     lines = [f"nemo-run chat {name}{' --image FILE' if recipe.model.vision is not None else ''}"]
@@ -84,7 +85,7 @@ def _model_lines(run: "Run", name: str, exports: Sequence[Path] = ()) -> list[st
         lines.append(f"nemo-run evaluate {name} --data FILE")
     if not exports and why_not_exportable(recipe) is None:
         lines.append(f"nemo-run export {name} DIR")
-    return lines
+    return [*lines, *([command] if (command := second_stage(recipe, name)) is not None else [])]
 
 
 def _of_pipeline(run: "Run") -> list[str]:
