@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from executors import Pipeline, Stage, run_pipeline
+from executors import Pipeline, Stage, find_run, run_pipeline
 from executors.pipelines.directory import stage_statuses
 from executors.slurm.executor import SlurmExecutor
 from neva_recipes.config import RunError
@@ -50,6 +50,22 @@ def test_a_failed_stage_stops_what_depends_on_it_and_resuming_runs_the_rest(clus
     assert run.wait() == 0
     assert sorted(starts()[:3]) == ["a", "b", "c"] and starts()[3:] == ["b", "d"]
     assert states(run) == dict.fromkeys("abcd", "succeeded")
+
+
+def test_a_stage_that_is_older_than_its_input_is_submitted_again(cluster, four, runs_dir, starts):
+    run = run_pipeline(four, SlurmExecutor(**PLACE), runs_dir, detach=True)
+    assert run.wait() == 0
+    made = run.path / "stages" / "d" / "exported"
+    made.mkdir()  # d, an export, takes what b has made
+    b = find_run(f"{run.name}/b", runs_dir)
+    b.resume(detach=True)
+    assert b.wait() == 0
+    assert [stage.older_than for stage in stage_statuses(run.path)] == [None, None, None, "b"]
+    run.resume(detach=True)
+    assert run.wait() == 0
+    assert starts()[4:] == ["b", "d"]
+    assert [stage.older_than for stage in stage_statuses(run.path)] == [None] * 4
+    assert not made.exists() and made.with_name("aside-exported").is_dir()
 
 
 def test_asked_to_save_the_stage_under_way_does_and_nothing_follows_it(cluster, four, runs_dir, starts):
