@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from neva_model.inference.options import Sampling, conv_template_named
 from neva_model.startup import prepare_command
 from neva_recipes.config import DataError, UserError, expand_path
+from neva_recipes.plan.origins.checkpoints import find_run_directory
 from neva_recipes.prompts.missing_pictures import missing_file
 from neva_recipes.prompts.pictures import look_into, looks_texts
+from neva_recipes.run_directory.layout import PLAN_FILE
+from neva_recipes.run_directory.state import read_json
 from neva_recipes.terminal import tell
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     session = Session(opened, sampling)
     if options.image is not None:
         _show_image(session, Path(options.image))
+    elif options.prompt is not None and _always_saw_images(options.run):
+        tell("note", "its training had an image in every sample: without --image FILE answers may be poor")
     if options.prompt is not None:
         _answer(session, options.prompt)
     else:
@@ -74,6 +79,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--seed", type=int)
     return parser.parse_args(arguments)
+
+
+def _always_saw_images(path: Path) -> bool:
+    """Return whether the plan of a run has found an image in every sample that it measured."""
+    run = find_run_directory(path)
+    try:
+        lengths = {} if run is None else read_json(run / PLAN_FILE)["lengths"]
+        return bool(lengths["measured"]) and lengths["images"] >= 1
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # the note is left out
 
 
 def _show_image(session: "Session", path: Path) -> None:

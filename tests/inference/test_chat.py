@@ -1,5 +1,7 @@
+import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 
@@ -106,6 +108,27 @@ def test_wrong_input_is_named(llava_directory, llama_directory, llama_run, pictu
     assert "the model's limit is 384" in message(llava_directory, "--prompt", "What is that? " * 200)
     assert "--temperature=-1" in message(llava_directory, "--temperature=-1", "--prompt=x")
     assert "half a surrogate pair" in message(llava_directory, "--prompt=\udc80")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "is_told"),
+    [
+        ({"images": 1.0, "measured": True}, True),
+        ({"images": 0.9, "measured": True}, False),
+        ({"images": 1.0, "measured": False}, False),
+        (None, False),
+    ],
+)
+def test_a_question_without_an_image_after_a_training_that_had_one_always(
+    llava_run, capsys, tmp_path, pictures, lengths, is_told
+):
+    run = shutil.copytree(llava_run, tmp_path / "run")
+    if lengths is not None:
+        (run / "plan.json").write_text(json.dumps({"lengths": lengths}))
+    note = "note: its training had an image in every sample: without --image FILE answers may be poor"
+    for words, expected in (([], is_told), (["--image", str(pictures / "picture 0.png")], False)):
+        assert chat.main([str(run), "--prompt", "What?", "--max-new-tokens=2", *words]) == 0
+        assert (note in capsys.readouterr().err) == expected
 
 
 def test_a_photo_with_an_exif_rotation_brings_a_note(llava_directory, capsys, monkeypatch, tmp_path):
