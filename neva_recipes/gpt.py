@@ -1,6 +1,7 @@
-"""Language models on plain text: from the start, or from weights that are there."""
+"""Language models on plain text: from the start, from weights that are there, or in another language."""
 
-from typing import get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from neva_recipes import parts
 from neva_recipes._assembly import (
@@ -11,10 +12,37 @@ from neva_recipes._assembly import (
     scale_to_laptop,
     split_over_node,
 )
-from neva_recipes.config import Draft, ModelConfig, OptimConfig, Recipe, TextDataConfig, config
+from neva_recipes.config import (
+    Draft,
+    LanguageConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    RecipeError,
+    TextDataConfig,
+    build,
+    config,
+    expand_path,
+    path_is,
+)
 from neva_recipes.families.published import LLAMA_2
+from neva_recipes.pipeline import (
+    Export,
+    ExtendVocabulary,
+    Flow,
+    Generate,
+    LocalizationReport,
+    MergeTokenizers,
+    Pipeline,
+    Stage,
+    TokenizeText,
+    TrainTokenizer,
+)
 
-__all__ = ["continue_pretrain", "pretrain"]
+__all__ = ["continue_pretrain", "localize", "pretrain"]
+
+_ROWS = 128
+"""What the rows of an extended model are a multiple of, as Megatron pads them (make_vocab_size_divisible_by)."""
 
 
 def pretrain(size: parts.LlamaSize = "7b") -> Draft[Recipe]:
@@ -80,6 +108,94 @@ def continue_pretrain(size: parts.LlamaSize = "7b") -> Draft[Recipe]:
         recipe.trainer.max_epochs = None
     else:
         recipe.model.language.from_pretrained = LLAMA_2[size]
+    return recipe
+
+
+def localize(
+    model: str,
+    new_text: str,
+    old_text: str,
+    vocab_size: int = 8000,
+    old_share: float = 0.25,
+    prompts: str | None = None,
+    tokenizer: str | None = None,
+) -> Pipeline:
+    """Teach a language model another language, from its tokenizer on.
+
+    A tokenizer is trained on the new text and merged behind that of the model, which gets rows for the new tokens, goes
+    on training on both texts as in gpt.continue_pretrain, and is exported. A table at the end has the tokens of a word
+    and the perplexities before and after. The old text keeps the model from forgetting, in the share of that paper.
+
+    Args:
+        model: Hugging Face directory of the language model, with its tokenizer.
+        new_text: Text of the new language: lines, JSONL or parquet.
+        old_text: Text of what the model knows.
+        vocab_size: Tokens of the new language's tokenizer, at most as many new ones for the model.
+        old_share: Share of the old text in training.
+        prompts: A file of prompts, one a line, that the model continues before and after; none by default.
+        tokenizer: SentencePiece file, or directory, of the model's tokenizer; `None` means that of its directory.
+    """
+    if not 0 < old_share < 1:
+        raise RecipeError(f"old_share={old_share:g}: expected a share between 0 and 1")
+    if not path_is(expand_path(model) / "config.json"):
+        raise RecipeError(f"model={model}: no config.json there: expected the Hugging Face directory of a model")
+    language = parts.from_huggingface(model)
+    rows = -(-(build(language).vocab_size + vocab_size) // _ROWS) * _ROWS
+    base = model if tokenizer is None else tokenizer
+    words = Stage("words", config(TrainTokenizer, files=new_text, vocab_size=vocab_size, kind=_kind_of(base)))
+    merge = Stage("merge", config(MergeTokenizers, base=base, new=words.output))
+    extend = Stage("extend", config(ExtendVocabulary, model=model, tokenizer=merge.output, rows=rows))
+    new = Stage("new", config(TokenizeText, files=new_text, tokenizer=merge.output))
+    old = Stage("old", config(TokenizeText, files=old_text, tokenizer=merge.output))
+    language.vocab_size = rows
+    train = Stage("train", _on_both(language, [new, old], merge, old_share))
+    train.work.model.language.from_pretrained = extend.output
+    report = config(
+        LocalizationReport,
+        tokenizer_before=base,
+        tokenizer_after=merge.output,
+        new_text=new_text,
+        old_text=old_text,
+        run=train.output,
+    )
+    return Pipeline(
+        "localize", words >> merge >> [extend, new, old] >> train >> _compared(model, train, report, prompts)
+    )
+
+
+def _kind_of(tokenizer: str) -> Literal["sentencepiece", "byte-level"]:
+    """Return the kind of a model's tokenizer, which is a SentencePiece file, or a directory with or without one."""
+    path = expand_path(tokenizer)
+    return "sentencepiece" if path_is(path, Path.is_file) or path_is(path / "tokenizer.model") else "byte-level"
+
+
+def _compared(model: str, train: Stage, report: Draft[LocalizationReport], prompts: str | None) -> Flow:
+    """Return the stages after the training: the export, what both models write after prompts, and the table."""
+    export = Stage("export", config(Export, model=train.output))
+    if prompts is None:
+        return export >> Stage("report", report)
+    before = Stage("before", config(Generate, model=model, prompts=prompts))
+    after = Stage("after", config(Generate, model=export.output, prompts=prompts))
+    report.written_before, report.written_after = before.output, after.output
+    return export >> before >> after >> Stage("report", report)
+
+
+def _on_both(language: Draft[LanguageConfig], texts: list[Stage], merge: Stage, old_share: float) -> Draft[Recipe]:
+    """Return the recipe that trains a model on the new text and the old one."""
+    from neva_recipes.plan.cost.parameters import is_small  # a list of recipes needs no plan
+
+    recipe = continue_pretrain()
+    recipe.model.language = language
+    if is_small(build(recipe)):
+        recipe = continue_pretrain("tiny")
+        recipe.model.language = language
+    recipe.name = "gpt.localize"
+    data: Any = recipe.data
+    data.sequence_length = min(data.sequence_length, build(language).max_position_embeddings)
+    data.tokenizer = merge.output
+    data.data_path = [text.output / "train.idx" for text in texts]
+    data.validation_data_path = [text.output / "validation.idx" for text in texts]
+    data.blend = [1 - old_share, old_share]
     return recipe
 
 

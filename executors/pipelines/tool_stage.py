@@ -11,7 +11,10 @@ from neva_recipes.pipeline import (
     Evaluate,
     Export,
     ExtendVocabulary,
+    Generate,
+    LocalizationReport,
     MergeTokenizers,
+    TokenizeText,
     Tool,
     TrainTokenizer,
 )
@@ -21,7 +24,17 @@ from neva_recipes.run_directory.state import read_json
 __all__ = ["saved_tool", "tool_text"]
 
 _KINDS: dict[str, type[Tool]] = {
-    kind.module: kind for kind in (Evaluate, Export, TrainTokenizer, MergeTokenizers, ExtendVocabulary)
+    kind.module: kind
+    for kind in (
+        Evaluate,
+        Export,
+        ExtendVocabulary,
+        Generate,
+        LocalizationReport,
+        MergeTokenizers,
+        TokenizeText,
+        TrainTokenizer,
+    )
 }
 
 

@@ -1,20 +1,11 @@
 """What a validation logs: the loss of all its files together and of each, and the perplexity of text."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from neva_recipes.run_directory.metrics import VAL_LOSS, VAL_PERPLEXITY, metric_of_file
+from neva_recipes.run_directory.metrics import VAL_LOSS, VAL_PERPLEXITY, metric_of_file, validation_names
 
-__all__ = ["validation_metrics", "validation_names"]
-
-
-def validation_names(paths: Sequence[str]) -> list[str]:
-    """Return the name of each validation file in its metrics: that of the file without its ending, or its path."""
-    names = [Path(path).name.partition(".")[0] or path for path in paths]
-    counts = Counter(names)
-    return [name if counts[name] == 1 else path for name, path in zip(names, paths, strict=True)]
+__all__ = ["validation_metrics"]
 
 
 def validation_metrics(sums: Sequence[Sequence[float]], paths: Sequence[str], *, is_text: bool) -> dict[str, float]:

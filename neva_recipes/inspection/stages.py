@@ -1,5 +1,6 @@
 """The stages of a pipeline in a few words, for both the text and the page."""
 
+import re
 from collections.abc import Sequence
 
 import fiddle as fdl
@@ -12,7 +13,8 @@ __all__ = ["after_text", "process_count", "stage_in_short"]
 def stage_in_short(entry: StagePlan) -> str:
     """Return what a stage does, such as `trains llava.finetune: 8 processes, 800 steps` or `runs export`."""
     if entry.plan is None:
-        return f"runs {fdl.get_callable(entry.stage.work).__name__.lower()}"
+        words = re.findall("[A-Z][a-z]*", fdl.get_callable(entry.stage.work).__name__)
+        return f"runs {' '.join(words).lower()}"
     recipe, layout = entry.plan.recipe, entry.plan.layout
     if layout is None:  # there are errors
         return f"trains {recipe.name}"

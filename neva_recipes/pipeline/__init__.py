@@ -5,6 +5,7 @@ A pipeline is only a description; `executors.run_pipeline` runs it.
 
 from neva_recipes.config import StageOutput
 from neva_recipes.pipeline.flow import Flow, Pipeline, Stage, Work
+from neva_recipes.pipeline.text import Generate, LocalizationReport, TokenizeText
 from neva_recipes.pipeline.tools import Evaluate, Export, ModelTool, Tool
 from neva_recipes.pipeline.vocabulary import ExtendVocabulary, MergeTokenizers, TrainTokenizer
 
@@ -13,11 +14,14 @@ __all__ = [
     "Export",
     "ExtendVocabulary",
     "Flow",
+    "Generate",
+    "LocalizationReport",
     "MergeTokenizers",
     "ModelTool",
     "Pipeline",
     "Stage",
     "StageOutput",
+    "TokenizeText",
     "Tool",
     "TrainTokenizer",
     "Work",

@@ -4,6 +4,7 @@ import csv
 import math
 import os
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ __all__ = [
     "metric_of_file",
     "read_metrics",
     "trained_steps",
+    "validation_names",
 ]
 
 TRAIN_LOSS, VAL_LOSS, VAL_PERPLEXITY = "reduced_train_loss", "val_loss", "val_perplexity"
@@ -37,6 +39,21 @@ def metric_of_file(metric: str, file: str | None) -> str:
 def file_of_metric(name: str, metric: str) -> str | None:
     """Return the validation file that a logged metric is of; `None` if it is another one, or of all files."""
     return name.removeprefix(f"{metric}/") if name.startswith(f"{metric}/") else None
+
+
+def validation_names(paths: Sequence[str]) -> list[str]:
+    """Return the name of each validation file in its metrics.
+
+    It is that of the file without its ending, with as many folders before it as make it distinct.
+    """
+    parts = [(*Path(path).parts[:-1], Path(path).name.partition(".")[0] or Path(path).name) for path in paths]
+    names: list[str] = []
+    for own in parts:
+        ends = ["/".join(own[-depth:]) for depth in range(1, len(own) + 1)]
+        others = [other for other in parts if other != own]
+        distinct = (end for depth, end in enumerate(ends, 1) if all(other[-depth:] != own[-depth:] for other in others))
+        names.append(next(distinct, ends[-1]))
+    return names
 
 
 class Point(NamedTuple):

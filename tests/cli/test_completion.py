@@ -47,7 +47,7 @@ def offered(line, folder, behind=""):
         ("nemo-run fit --gpus 8 gpt.pretrain --gpu h2", ["h200-141g"]),
         ("nemo-run llava.finetune --executor s", ["slurm"]),
         ("nemo-run llava.finetune --gpu h2", ["h200-141g"]),
-        ("nemo-run fit gpt", ["gpt.continue_pretrain", "gpt.pretrain"]),
+        ("nemo-run fit gpt", ["gpt.continue_pretrain", "gpt.localize", "gpt.pretrain"]),
         ("nemo-run status --format j", ["json"]),
         ("nemo-run completion z", ["zsh"]),
         ("nemo-run llava.pipeline size=1", ["13b"]),

@@ -13,11 +13,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from executors import Run
-from neva_model.training.validation import validation_metrics, validation_names
+from neva_model.training.validation import validation_metrics
 from neva_recipes.config import Recipe, build, load_recipe
 from neva_recipes.plan import layout_of
 from neva_recipes.plan.disk import disk_space
-from neva_recipes.run_directory.metrics import read_metrics
+from neva_recipes.run_directory.metrics import read_metrics, validation_names
 from neva_recipes.storage.best import best_checkpoint
 from tests.training._results import losses, tensors
 
@@ -206,8 +206,9 @@ def test_each_validation_file_has_a_loss_of_its_own(folder: Path) -> None:
     ("paths", "names"),
     [
         (["a/de.jsonl", "b/en.txt.gz"], ["de", "en"]),
-        (["de/valid.jsonl", "en/valid.jsonl", "x.txt"], ["de/valid.jsonl", "en/valid.jsonl", "x"]),
-        ([".hidden"], [".hidden"]),
+        (["de/valid.jsonl", "en/valid.jsonl", "x.txt"], ["de/valid", "en/valid", "x"]),
+        (["/a/de/text/valid.idx", "/a/en/text/valid.idx"], ["de/text/valid", "en/text/valid"]),
+        ([".hidden", "same.txt", "same.txt"], [".hidden", "same", "same"]),
     ],
 )
 def test_names_of_validation_files_are_distinct(paths: list[str], names: list[str]) -> None:
