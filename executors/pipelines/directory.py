@@ -62,8 +62,8 @@ class StageStatus:
         loss: Last training loss; `None` if there is none.
         validation_loss: Last validation loss; `None` if there is none.
         evaluations: Results of an evaluation; empty before its end, and for a stage that trains.
-        older_than: If it has succeeded: a stage whose output it takes and that was not done when it ended, or has gone
-            on since; `None` if there is none.
+        older_than: If it has succeeded, or has a checkpoint to go on from: a stage whose output it takes and that was
+            not done when it ended, or has gone on since; `None` if there is none.
     """
 
     name: str
@@ -144,7 +144,10 @@ def _told_older(specs: Sequence[StageSpec], found: Mapping[str, StageStatus]) ->
     for spec in specs:
         before[spec.name] = {name for other in spec.after for name in (other, *before[other])}
         stage = found[spec.name]
-        newer = [name for name in before[spec.name] if stage.state == "succeeded" and _is_newer(stages[name], stage)]
+        has_begun = stage.state == "succeeded" or (
+            stage.status.ended is not None and stage.run.newest_checkpoint() is not None
+        )
+        newer = [name for name in before[spec.name] if has_begun and _is_newer(stages[name], stage)]
         if newer:  # the recipe is read only where it matters
             with contextlib.suppress(UserError):  # whoever starts the stage reports it
                 taken = input_stages(stage.run.path)
@@ -203,9 +206,11 @@ def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
 
 
 def _ending(stage: StageStatus) -> str:
-    if stage.older_than is not None:
-        return f"{stage.name} is older than {stage.older_than}, whose output it takes"
-    return f"{stage.name} {stage.state}"
+    return _age(stage) if stage.older_than is not None and stage.state == "succeeded" else f"{stage.name} {stage.state}"
+
+
+def _age(stage: StageStatus) -> str:
+    return f"{stage.name} is older than {stage.older_than}, whose output it takes"
 
 
 def stage_table(stages: Sequence[StageStatus]) -> list[str]:
@@ -230,7 +235,7 @@ def stage_table(stages: Sequence[StageStatus]) -> list[str]:
         if stage.loss is not None and (above := read_above_guessing(stage.run.path, stage.run.metrics())) is not None:
             worse.setdefault(above.text, []).append(stage.name)
     lines += [f"warning: {_few(names)}: {text}" for text, names in worse.items()]
-    lines += [f"warning: {_ending(stage)}: a resume runs it again" for stage in stages if stage.older_than is not None]
+    lines += [f"warning: {_age(stage)}: a resume begins it anew" for stage in stages if stage.older_than is not None]
     # The reasons of queued jobs differ in text although they all wait for the cluster, so only a few are shown.
     quiet = [stage.name for stage in stages if stage.state == "queued"][_TOLD:]
     told: dict[str, list[str]] = {}

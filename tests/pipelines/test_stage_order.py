@@ -139,9 +139,9 @@ def test_who_means_an_unfinished_stage_names_its_checkpoint(nemo_run, runs_dir, 
     recipe = load_recipe(run.path / "stages" / "second" / "recipe.yaml")
     second = find_run("p/second", runs_dir)
     with pytest.raises(RunError, match="second begins with first"):
-        require_inputs(second, recipe)
+        require_inputs(second, recipe, None)
     recipe.model.language.from_pretrained = str(checkpoint)
-    require_inputs(second, recipe)
+    require_inputs(second, recipe, None)
 
 
 def test_what_has_come_of_an_input_that_has_gone_on_is_run_again(nemo_run, runs_dir, starts):
@@ -159,7 +159,7 @@ def test_what_has_come_of_an_input_that_has_gone_on_is_run_again(nemo_run, runs_
         "export": ("succeeded", "second"),
         "aside": ready,  # it takes nothing of the first one
     }
-    assert "second is older than first, whose output it takes: a resume runs it again" in nemo_run("status", "p")[1]
+    assert "second is older than first, whose output it takes: a resume begins it anew" in nemo_run("status", "p")[1]
     assert "a resume would go on with second, export" in nemo_run("resume", "p", "--dry-run")[1]
     # One that cannot be started again leaves all as it was, and the pipeline does not call itself done.
     (runs_dir / "fail second").touch()
@@ -179,3 +179,20 @@ def test_what_has_come_of_an_input_that_has_gone_on_is_run_again(nemo_run, runs_
     assert made == {"aside-exported": "step-00000003", "exported": "step-00000003"}
     assert json.loads((run.path / "state.json").read_text())["state"] == "succeeded"
     assert nemo_run("resume", "p")[0] == 0 and starts() == []
+
+
+def test_what_was_cut_short_does_not_go_on_beside_another_input(nemo_run, runs_dir, starts):
+    (runs_dir / "stop second").touch()
+    assert nemo_run("chain")[0] == 75
+    (runs_dir / "stop second").unlink()
+    run = find_run("p", runs_dir)
+    assert stages_of(run)["second"] == ("cancelled", None)
+    assert nemo_run("resume", "p/first", "trainer.max_steps=9")[0] == 0
+    assert stages_of(run)["second"] == ("cancelled", "first")
+    assert starts() == ["first -", "second step-00000005", "aside -", "first -"]
+    code, told = nemo_run("resume", "p/second")
+    assert code == 2 and commands_in(told)[0][:2] == ["resume", run.name] and starts() == []
+    assert nemo_run("resume", "p/second", "--from", "step-1", "--dry-run")[0] == 0  # who means it says so
+    assert nemo_run("resume", "p")[0] == 0
+    assert starts() == ["second step-00000009", "export -"]
+    assert set(stages_of(run).values()) == {("succeeded", None)}

@@ -156,7 +156,7 @@ def resume_command(argv: Sequence[str]) -> int:
     if changed is None:
         return 0
     recipe, executor = changed
-    require_inputs(run, recipe)
+    require_inputs(run, recipe, arguments.go_on_from)
     if arguments.dry_run:
         return show_resume(run, recipe, executor or run.executor(), arguments.go_on_from, arguments.overrides)
     notes = run.resume_notes(recipe, arguments.go_on_from, arguments.overrides)
