@@ -15,6 +15,15 @@ OF_OTHERS = {
     *("convert_llama_nemo_to_hf.py", "convert_llava_nemo_to_hf.py", "preprocess_data.py"),
     "scripts/checkpoint_converters/convert_llava_nemo_to_hf.py",
     "scripts/tokenizers/add_special_tokens_to_sentencepiece.py",
+    "add_special_tokens_to_sentencepiece.py",
+    "convert_llama_hf_to_nemo.py",
+    "megatron_change_num_partitions.py",
+    "megatron_gpt_eval.py",
+    "megatron_gpt_pretraining.py",
+    "neva_evaluation.py",
+    "neva_finetune.py",
+    "neva_pretrain.py",
+    "preprocess_data_for_megatron.py",
 }
 """Python files that readers write, and files of NeMo and of Megatron-LM."""
 
