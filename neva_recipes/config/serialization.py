@@ -217,6 +217,7 @@ _LATER_FIELDS = {
     ("LanguageConfig", "rope"),
     ("VisionConfig", "position_image_size"),
     ("TextDataConfig", "blend"),
+    ("TrainerConfig", "val_before_training"),
 }
 """Fields that recipes saved by earlier versions lack; with the defaults such a recipe keeps its meaning."""
 
