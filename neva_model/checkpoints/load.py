@@ -10,11 +10,11 @@ from megatron.core import parallel_state
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.information import CheckpointInformation, read_information, with_newest
+from neva_model.checkpoints.layout import require_layout
 from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 from neva_model.model import NevaModel, build_model, initialize_model_parallel
 from neva_model.tokenizers import Tokenizer
-from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, RecipeError, tokenizer_name
-from neva_recipes.plan import check_recipe
+from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, tokenizer_name
 
 __all__ = ["LoadedModel", "build_saved", "divided", "initialize_single_process", "load_model", "own_share"]
 
@@ -112,10 +112,8 @@ def divided(recipe: Recipe, parallel: ParallelConfig) -> Recipe:
     trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=processes)
     precision = PrecisionConfig(precision=recipe.precision.precision if torch.cuda.is_available() else "fp32")
     here = dataclasses.replace(recipe, parallel=parallel, trainer=trainer, precision=precision)
-    for finding in check_recipe(here) if processes > 1 else ():
-        if finding.severity == "error" and any(path.startswith("parallel.") for path in finding.fields):
-            sizes = f"--tp={parallel.tensor_model_parallel_size} --pp={parallel.pipeline_model_parallel_size}"
-            raise RecipeError(f"{sizes}: {finding.message}")
+    if processes > 1:
+        require_layout(here)
     return here
 
 

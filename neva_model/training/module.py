@@ -29,8 +29,9 @@ from neva_model.training.average import AverageWeights
 from neva_model.training.failures import Failures
 from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
 from neva_model.training.validation import validation_metrics
-from neva_recipes.config import Recipe, TextDataConfig, format_value, listed_paths
+from neva_recipes.config import CheckpointError, Recipe, TextDataConfig, format_value, listed_paths
 from neva_recipes.plan.cost.schedule import learning_rate as scheduled_rate
+from neva_recipes.storage.tensors import has_optimizer, has_random_states
 
 __all__ = ["NevaTrainingModule"]
 
@@ -292,8 +293,14 @@ class NevaTrainingModule(pl.LightningModule):
         information = read_information(checkpoint)
         check_same_vocabulary(checkpoint, information, self.recipe, self.trainer.datamodule.tokenizer)
         state = self.sharded_state(is_loading=True, has_average=information.has_average)
+        if not has_optimizer(checkpoint):
+            raise CheckpointError(
+                f"{checkpoint}: has no optimizer, without which no run goes on: a new one can start from its weights, "
+                "with model.language.from_pretrained and those of the other parts"
+            )
         same_layout = all(getattr(information, name) == size for name, size in self._layout().items())
-        if same_layout:
+        has_own_states = same_layout and has_random_states(checkpoint)
+        if has_own_states:
             state["random"] = self._random_shard()
         loaded = load_sharded(state, checkpoint)
         self.neva.load_state_dict(loaded["model"])
@@ -301,7 +308,7 @@ class NevaTrainingModule(pl.LightningModule):
         if self._average is not None:
             # Averages that the checkpoint lacks start from the weights.
             self._average.load(self.neva, loaded["average"] if information.has_average else self.neva.state_dict())
-        if same_layout:
+        if has_own_states:
             _set_random_states(loaded["random"])
         self.consumed_samples = information.consumed_samples
         self._loaded_metrics = information.metrics

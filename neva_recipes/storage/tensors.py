@@ -2,14 +2,28 @@
 
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from neva_recipes.config import CheckpointError
 
-__all__ = ["CheckpointTensor", "TensorPiece", "checkpoint_tensors"]
+__all__ = [
+    "OPTIMIZER",
+    "CheckpointTensor",
+    "TensorPiece",
+    "checkpoint_objects",
+    "checkpoint_tensors",
+    "has_optimizer",
+    "has_random_states",
+    "is_random_state",
+]
+
+OPTIMIZER = "optimizer."
+"""What the names of the state of the optimizer begin with."""
+
+_Read = TypeVar("_Read")
 
 _METADATA = ".metadata"
 """The pickled table of `torch.distributed.checkpoint`: which tensors there are, and which file holds which piece."""
@@ -72,15 +86,62 @@ def checkpoint_tensors(checkpoint: Path) -> dict[str, CheckpointTensor]:
     Raises:
         CheckpointError: The table of its tensors is missing or damaged.
     """
+
+    def read(table: Mapping[str, Any]) -> dict[str, CheckpointTensor]:
+        entries: Mapping[str, Any] = table["state_dict_metadata"]
+        # What is no tensor (random states, counters) has no size.
+        tensors = {str(name): entry.state for name, entry in entries.items() if "size" in entry.state}
+        places = _places(table["storage_data"])
+        return {name: _tensor(name, state, places) for name, state in sorted(tensors.items())}
+
+    return _from_table(checkpoint, read)
+
+
+def checkpoint_objects(checkpoint: Path) -> dict[str, tuple[str, int, int]]:
+    """Return what a checkpoint holds beside tensors: by its name a file, the first byte in it, and the number of bytes.
+
+    Raises:
+        CheckpointError: The table of its tensors is missing or damaged.
+    """
+
+    def read(table: Mapping[str, Any]) -> dict[str, _Place]:
+        stored = table["storage_data"].items()
+        found = {str(index.state["fqn"]): _place(info) for index, info in stored if index.state.get("offset") is None}
+        if any(Path(file).name != file for file, _, _ in found.values()):
+            raise ValueError("a piece is in no file of the checkpoint")
+        return dict(sorted(found.items()))
+
+    return _from_table(checkpoint, read)
+
+
+def has_optimizer(checkpoint: Path) -> bool:
+    """Return whether a checkpoint has the state of the optimizer, without which no run goes on.
+
+    Raises:
+        CheckpointError: The table of its tensors is missing or damaged.
+    """
+    return any(name.startswith(OPTIMIZER) for name in checkpoint_tensors(checkpoint))
+
+
+def has_random_states(checkpoint: Path) -> bool:
+    """Return whether a checkpoint has the random states of the ranks that have saved it: no other program writes them.
+
+    Raises:
+        CheckpointError: The table of its tensors is missing or damaged.
+    """
+    return any(map(is_random_state, checkpoint_objects(checkpoint)))
+
+
+def is_random_state(name: str) -> bool:
+    """Return whether something in a checkpoint is the random state of a rank."""
+    return name.startswith("random/")
+
+
+def _from_table(checkpoint: Path, read: Callable[[Mapping[str, Any]], _Read]) -> _Read:
     path = checkpoint / _METADATA
     try:
         with path.open("rb") as file:
-            table = _Reader(file).load()
-        entries: Mapping[str, Any] = table.state["state_dict_metadata"]
-        # What is no tensor (random states, counters) has no size.
-        tensors = {str(name): entry.state for name, entry in entries.items() if "size" in entry.state}
-        places = _places(table.state["storage_data"])
-        return {name: _tensor(name, state, places) for name, state in sorted(tensors.items())}
+            return read(_Reader(file).load().state)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: is missing: not a complete checkpoint") from None
     except OSError as error:
@@ -109,9 +170,13 @@ def _places(stored: Mapping[Any, Any]) -> dict[tuple[str, tuple[int, ...]], _Pla
     places = {}
     for index, info in stored.items():
         if (first := index.state.get("offset")) is not None:  # not of what is no tensor
-            place = tuple(info.state[name] for name in ("relative_path", "offset", "length"))
-            places[str(index.state["fqn"]), tuple(first)] = place
+            places[str(index.state["fqn"]), tuple(first)] = _place(info)
     return places
+
+
+def _place(info: Any) -> _Place:
+    file, begin, length = (info.state[name] for name in ("relative_path", "offset", "length"))
+    return file, int(begin), int(length)
 
 
 def _tensor(name: str, state: Mapping[str, Any], places: Mapping[Any, _Place]) -> CheckpointTensor:
@@ -124,7 +189,7 @@ def _tensor(name: str, state: Mapping[str, Any], places: Mapping[Any, _Place]) -
         file, begin, length = places[name, first]
         if Path(file).name != file or len(first) != len(shape) or len(sizes) != len(shape):
             raise ValueError(f"a piece of {name} is in no file of the checkpoint")
-        pieces.append(TensorPiece(first, sizes, file, (int(begin), int(length))))
+        pieces.append(TensorPiece(first, sizes, file, (begin, length)))
     return CheckpointTensor(dtype, tuple(shape), tuple(pieces))
 
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from neva_recipes.config import CheckpointError
 from neva_recipes.storage.exports import cannot_be_written, require_new, unfinished_export
 
-__all__ = ["written_whole"]
+__all__ = ["reading_errors", "written_whole"]
 
 _UNFINISHED = r"\.{}\.unfinished(-\d+)?"
 """Names of what is being written; without a number in older versions."""
@@ -50,6 +51,21 @@ def written_whole(target: Path, kind: Literal["file", "directory"]) -> Iterator[
         for made in missing:  # the innermost first; one that holds something stays
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
+
+
+@contextmanager
+def reading_errors(source: Path) -> Iterator[None]:
+    """Tell files of a folder that cannot be read from a target that cannot be written.
+
+    Raises:
+        CheckpointError: A file of the folder cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and source in Path(error.filename).parents:
+            raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        raise
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from neva_model.checkpoints.converting.kept import keep
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.information import CheckpointInformation
-from neva_model.checkpoints.weights import Weights, weight_shapes, write_checkpoint
+from neva_model.checkpoints.weights import Weights, Written, weight_shapes, write_checkpoint, write_without_values
 from neva_model.checkpoints.weights.names import PROJECTOR
 from neva_model.progress import ByteProgress
 from neva_recipes.config import DataError, Recipe, draft_of, recipe_to_yaml
@@ -38,8 +38,10 @@ def write_converted(weights: Weights, recipe: Recipe, directory: Directory, fold
     """
     keep(directory, folder / DESCRIPTIONS)
     saved, digest = _recipe_there(recipe, folder / DESCRIPTIONS, target.absolute() / DESCRIPTIONS)
-    total = sum(weight_bytes(weights, name, shape) for name, shape in weight_shapes(recipe.model).items())
-    write_checkpoint(weights, saved, folder, ByteProgress(total).add)
+    shapes = weight_shapes(recipe.model)
+    total = sum(weight_bytes(weights, name, shape) for name, shape in shapes.items())
+    write_checkpoint([Written(weights, shapes.keys())], saved, folder, ByteProgress(total).add)
+    write_without_values(folder)
     (folder / RECIPE_FILE).write_text(recipe_to_yaml(draft_of(saved)), encoding="utf-8")
     CheckpointInformation(
         step=0,

@@ -25,7 +25,7 @@ from neva_recipes.storage.exports import (
     unfinished_export,
     write_digests,
 )
-from neva_recipes.storage.whole import written_whole
+from neva_recipes.storage.whole import reading_errors, written_whole
 from neva_recipes.tokenizers import find_tokenizer
 
 __all__ = ["Extension", "RowInit", "extend_vocabulary"]
@@ -89,7 +89,7 @@ def extend_vocabulary(
     """
     require_new_directory(target)
     directory = _open(source)
-    with written_whole(target, "directory") as unfinished, _reading_errors(source):
+    with written_whole(target, "directory") as unfinished, reading_errors(source):
         _copy_tokenizer(find_tokenizer(tokenizer), tokenizer, source, unfinished)
         added, before, matrices = _longer_matrices(directory, unfinished, tokenizer, init, least_rows, divisible_by)
         rows = next(iter(matrices.values())).rows
@@ -103,17 +103,6 @@ def extend_vocabulary(
     # The hidden folder of the target is in the source if the target is.
     left_out = [name for name in left_out if name != unfinished_export(target).name]
     return Extension(target, added, before, rows, tuple(matrices), tuple(left_out))
-
-
-@contextmanager
-def _reading_errors(source: Path) -> Iterator[None]:
-    """Tell files that cannot be read from a target that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None and source in Path(error.filename).parents:
-            raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from None
-        raise
 
 
 def _longer_matrices(

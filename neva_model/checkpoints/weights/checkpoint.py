@@ -1,26 +1,29 @@
 """Reads the weights of a sharded checkpoint one at a time, whatever layout has saved it."""
 
-import io
-import math
-import pickle
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, BinaryIO, cast
 
 import torch
 
 from neva_model.checkpoints.huggingface.files import TYPES
 from neva_model.checkpoints.weights.names import LANGUAGE, vocabulary_names, weight_shapes
+from neva_model.checkpoints.weights.pieces import read_part
 from neva_recipes.config import CheckpointError, Recipe
 from neva_recipes.families import language_family
-from neva_recipes.families.tensors import LAYER_PREFIX
+from neva_recipes.families.tensors import LAYER_PREFIX, Shape
 from neva_recipes.run_directory.names import INFORMATION_FILE
 from neva_recipes.storage.checkpoints import next_best, read_record
 from neva_recipes.storage.digests import wrong_file
-from neva_recipes.storage.tensors import CheckpointTensor, TensorPiece, checkpoint_tensors
+from neva_recipes.storage.tensors import OPTIMIZER, CheckpointTensor, checkpoint_tensors
 
-__all__ = ["CheckpointWeights", "stored_names"]
+__all__ = ["CheckpointWeights", "StoredWeights", "all_stored", "stored_names"]
 
 _AVERAGE = "average."
+"""What the names of the averages of weights begin with."""
+
+_PREFIX = re.compile(rf"({re.escape(_AVERAGE)}|{re.escape(OPTIMIZER)}state\.\w+\.)?")
+"""What stands before the name of a weight; of the optimizer also the name of what it keeps of each weight."""
 
 
 def stored_names(recipe: Recipe) -> dict[str, tuple[str, int | None]]:
@@ -39,34 +42,42 @@ def stored_names(recipe: Recipe) -> dict[str, tuple[str, int | None]]:
     return names
 
 
-class CheckpointWeights:
-    """The weights of one checkpoint; averaged ones where it has them. Nothing in its files is run."""
+class StoredWeights:
+    """What a checkpoint holds for each weight: its values, or the average or a state of the optimizer.
 
-    def __init__(self, checkpoint: Path, recipe: Recipe) -> None:
-        """Find the weights of a recipe's model, and check the files that hold them.
+    Nothing in its files is run.
+    """
+
+    def __init__(self, checkpoint: Path, recipe: Recipe, places: Mapping[str, tuple[str, CheckpointTensor]]) -> None:
+        """Check the tensors.
 
         Args:
             checkpoint: A complete checkpoint.
             recipe: The recipe that it was saved with.
+            places: For each weight the tensor that is read for it, and its name there.
 
         Raises:
-            CheckpointError: A file is missing or damaged, or a weight is missing or of another shape.
+            CheckpointError: A tensor is of another shape than the weight.
         """
-        self._checkpoint, self._vocabulary = checkpoint, recipe.model.language.vocab_size
-        stored = checkpoint_tensors(checkpoint)
-        self._places: dict[str, tuple[str, CheckpointTensor, int | None]] = {}
-        names, shapes = stored_names(recipe), weight_shapes(recipe.model)
+        self._checkpoint, self._places = checkpoint, dict(places)
+        self._layers = {name: layer for name, (_, layer) in stored_names(recipe).items()}
         self._rows = vocabulary_names(recipe.model.language)
-        for name, (there, layer) in names.items():
-            there = f"{_AVERAGE}{there}" if f"{_AVERAGE}{there}" in stored else there
-            if there not in stored:
-                raise CheckpointError(f"{checkpoint}: has no tensor {there}, which its recipe needs")
-            self._places[name] = there, stored[there], layer
-            self._require_shape(name, shapes[name])
-        self._require_files()
+        self._shapes = weight_shapes(recipe.model)
+        for name in places:
+            self._require_shape(name)
 
-    def _require_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        there, tensor, layer = self._places[name]
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the weights."""
+        return self._places.keys()
+
+    @property
+    def files(self) -> set[str]:
+        """The names of the files that hold them."""
+        return {piece.file for _, tensor in self._places.values() for piece in tensor.pieces}
+
+    def _require_shape(self, name: str) -> None:
+        (there, tensor), layer, shape = self._places[name], self._layers[name], self._shapes[name]
         held = tensor.shape if layer is None else tensor.shape[1:]
         # The vocabulary is padded.
         padded = name in self._rows and held[1:] == shape[1:] and held[0] >= shape[0]
@@ -81,80 +92,94 @@ class CheckpointWeights:
                 "read without the library that made it"
             )
 
-    def _require_files(self) -> None:
-        files = {piece.file for _, tensor, _ in self._places.values() for piece in tensor.pieces}
-        digests = read_record(self._checkpoint)["digests"]
-        known = {name: digests[name] for name in sorted(files) if name in digests}
-        if problem := wrong_file(self._checkpoint, known, INFORMATION_FILE):
-            raise CheckpointError(f"{problem}; {next_best(self._checkpoint)}")
-
     def dtype(self, name: str) -> torch.dtype:
         """Return the type of a weight."""
         return TYPES[self._places[name][1].dtype]
 
     def read(self, name: str) -> torch.Tensor:
-        """Return a weight, put together from the pieces that ranks have saved.
+        """Return a weight, put together from the pieces that ranks have saved, without rows that pad the vocabulary.
 
         Raises:
             CheckpointError: Its file is damaged.
         """
-        there, tensor, layer = self._places[name]
-        shape = tensor.shape if layer is None else tensor.shape[1:]
-        whole, filled = None, 0
-        for piece in tensor.pieces:
-            if layer is not None and not piece.first[0] <= layer < piece.first[0] + piece.shape[0]:
-                continue
-            values, first = self._load(there, piece, self.dtype(name)), piece.first
-            if layer is not None:
-                values, first = values[layer - first[0]], first[1:]
-            if values.shape == shape:
-                return self._without_padding(name, values)
-            whole = torch.empty(shape, dtype=values.dtype) if whole is None else whole
-            whole[tuple(slice(begin, begin + size) for begin, size in zip(first, values.shape, strict=True))] = values
-            filled += values.numel()
-        if whole is None or filled != math.prod(shape):
-            raise CheckpointError(f"{self._checkpoint}: {there} is not all there")
-        return self._without_padding(name, whole)
-
-    def _without_padding(self, name: str, values: torch.Tensor) -> torch.Tensor:
-        return values[: self._vocabulary] if name in self._rows else values
-
-    def _load(self, there: str, piece: TensorPiece, dtype: torch.dtype) -> torch.Tensor:
-        path = self._checkpoint / piece.file
-        try:
-            with path.open("rb") as file:
-                values = torch.load(cast(IO[bytes], _Window(file, *piece.place)), map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise CheckpointError(f"{path}: {there} cannot be read: {reason}") from None
-        if not isinstance(values, torch.Tensor) or values.shape != piece.shape or values.dtype != dtype:
-            raise CheckpointError(f"{path}: {there} is not what the table of the checkpoint says")
-        return values
+        (there, tensor), layer, shape = self._places[name], self._layers[name], self._shapes[name]
+        rest: Shape = (0,) * len(shape)
+        if layer is None:
+            return read_part(self._checkpoint, there, tensor, rest, shape)
+        return read_part(self._checkpoint, there, tensor, (layer, *rest), (1, *shape))[0]
 
 
-class _Window(io.RawIOBase):
-    """A part of a file, as a file of its own."""
+class CheckpointWeights(StoredWeights):
+    """The weights of one checkpoint; averaged ones where it has them."""
 
-    def __init__(self, file: BinaryIO, begin: int, length: int) -> None:
-        self._file, self._begin, self._length, self._at = file, begin, length, 0
+    def __init__(self, checkpoint: Path, recipe: Recipe) -> None:
+        """Find the weights of a recipe's model, and check the files that hold them.
 
-    def readable(self) -> bool:
-        return True
+        Args:
+            checkpoint: A complete checkpoint.
+            recipe: The recipe that it was saved with.
 
-    def seekable(self) -> bool:
-        return True
+        Raises:
+            CheckpointError: A file is missing or damaged, or a weight is missing or of another shape.
+        """
+        stored = checkpoint_tensors(checkpoint)
+        places = {}
+        for name, (there, _) in stored_names(recipe).items():
+            there = f"{_AVERAGE}{there}" if f"{_AVERAGE}{there}" in stored else there
+            if there not in stored:
+                raise CheckpointError(f"{checkpoint}: has no tensor {there}, which its recipe needs")
+            places[name] = there, stored[there]
+        super().__init__(checkpoint, recipe, places)
+        _require_files(checkpoint, self.files)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
-        self._at = max(0, start + offset)
-        return self._at
 
-    def tell(self) -> int:
-        return self._at
+def all_stored(checkpoint: Path, recipe: Recipe) -> dict[str, StoredWeights]:
+    """Return everything that a checkpoint holds for weights, by what stands before their names there.
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        room = memoryview(buffer).cast("B")[: max(0, self._length - self._at)]
-        self._file.seek(self._begin + self._at)
-        count = self._file.readinto(room)  # type: ignore[attr-defined]
-        self._at += count
-        return int(count)
+    Nothing stands before the names of the weights themselves. All files with tensors are checked.
+
+    Args:
+        checkpoint: A complete checkpoint.
+        recipe: The recipe that it was saved with.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, a weight is missing, or a tensor belongs to no weight or is of
+            another shape.
+    """
+    stored, weights = checkpoint_tensors(checkpoint), stored_names(recipe)
+    names = {there for there, _ in weights.values()}
+    found: dict[str, dict[str, CheckpointTensor]] = {"": {}}
+    for whole, tensor in stored.items():
+        prefix = _prefix_of(whole)
+        if whole.removeprefix(prefix) not in names:
+            raise CheckpointError(f"{checkpoint}: holds the tensor {whole}, which belongs to no weight of its recipe")
+        found.setdefault(prefix, {})[whole.removeprefix(prefix)] = tensor
+    if lacking := sorted(names - found[""].keys()):
+        raise CheckpointError(f"{checkpoint}: has no tensor {lacking[0]}, which its recipe needs")
+    states = {
+        prefix: StoredWeights(checkpoint, recipe, dict(_placed(prefix, tensors, weights)))
+        for prefix, tensors in found.items()
+    }
+    _require_files(checkpoint, {file for state in states.values() for file in state.files})
+    return states
+
+
+def _prefix_of(name: str) -> str:
+    match = _PREFIX.match(name)
+    assert match is not None  # it may be empty
+    return match[0]
+
+
+def _placed(
+    prefix: str, tensors: Mapping[str, CheckpointTensor], weights: Mapping[str, tuple[str, int | None]]
+) -> Iterator[tuple[str, tuple[str, CheckpointTensor]]]:
+    for name, (there, _) in weights.items():
+        if there in tensors:
+            yield name, (f"{prefix}{there}", tensors[there])
+
+
+def _require_files(checkpoint: Path, files: Collection[str]) -> None:
+    digests = read_record(checkpoint)["digests"]
+    known = {name: digests[name] for name in sorted(files) if name in digests}
+    if problem := wrong_file(checkpoint, known, INFORMATION_FILE):
+        raise CheckpointError(f"{problem}; {next_best(checkpoint)}")

@@ -1,15 +1,17 @@
-"""Writes a checkpoint that any layout can load, one weight at a time."""
+"""Writes a checkpoint as ranks of a layout would, one weight at a time; any layout can load it."""
 
 import json
 import pickle
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -18,14 +20,17 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from neva_model.checkpoints.weights.checkpoint import stored_names
-from neva_model.checkpoints.weights.names import Weights, vocabulary_names, weight_shapes
+from neva_model.checkpoints.weights.cutting import Cut, Share
+from neva_model.checkpoints.weights.names import LANGUAGE, Weights, vocabulary_names, weight_shapes
 from neva_recipes.config import Recipe
+from neva_recipes.families.tensors import LAYER_PREFIX
 
-__all__ = ["write_checkpoint"]
+__all__ = ["VALUES_FILE", "Written", "write_checkpoint", "write_without_values"]
+
+VALUES_FILE = "common.pt"
+"""The file of a checkpoint with the values that are no tensors."""
 
 _TABLE = ".metadata"
-_FILE = "__0_{}.distcp"
-"""The name that torch's writer gives to the files of the first rank."""
 
 _FORMAT = {
     "sharded_backend": "torch_dist",
@@ -37,6 +42,76 @@ _FORMAT = {
 
 _FILE_BYTES = 4 * 2**30
 """Size from which on a new file is begun: readers check several at a time."""
+
+_OF_LAYER = re.compile(rf"{re.escape(LANGUAGE + LAYER_PREFIX)}.*/shard_(\d+)_\d+")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written for each weight: its values, or something else of its shape.
+
+    Attributes:
+        weights: Reads it.
+        names: The weights that have it.
+        prefix: What stands before the names of the weights in the checkpoint.
+        more_rows: Rows of the vocabulary that come behind those that are read, by the name of the weight.
+    """
+
+    weights: Weights
+    names: Collection[str]
+    prefix: str = ""
+    more_rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def write_checkpoint(
+    parts: Collection[Written],
+    recipe: Recipe,
+    folder: Path,
+    written: Callable[[int], None],
+    objects: Mapping[str, Callable[[], bytes]] | None = None,
+) -> None:
+    """Write the tensors of a checkpoint as the ranks of a layout would save them.
+
+    Args:
+        parts: What is written for the weights.
+        recipe: The recipe of the model, with the layout.
+        folder: The folder to write into.
+        written: Told the bytes of each weight that has been written.
+        objects: Reads what is no tensor, by its name.
+
+    Raises:
+        OSError: A file cannot be written.
+        CheckpointError: A weight cannot be read.
+    """
+    names, cut, files = stored_names(recipe), Cut(recipe), _Files(folder)
+    tensors = {part.prefix: _tensors(part, recipe) for part in parts}
+    vocabulary = vocabulary_names(recipe.model.language)
+    for name, (there, layer) in names.items():
+        for part in (part for part in parts if name in part.names):
+            tensor = tensors[part.prefix][there]
+            values = part.weights.read(name).to(tensor.dtype)
+            blocks = [values]
+            if name in vocabulary:
+                more = part.more_rows.get(name, values[:0]).to(tensor.dtype)
+                padding = values.new_zeros(tensor.shape[0] - len(values) - len(more), values.shape[1])
+                blocks += [more, padding]
+            for share in cut.shares(name):
+                for first, piece in _pieces(blocks, share):
+                    files.write(f"{part.prefix}{there}", tensor, share.rank, first, piece, layer)
+            written(values.numel() * values.itemsize)
+    for name, read in (objects or {}).items():
+        files.write_object(name, read(), cut.rank_of_layer(layer) if (layer := _layer_of(name)) is not None else 0)
+    files.write_table({f"{prefix}{name}": tensor for prefix, some in tensors.items() for name, tensor in some.items()})
+
+
+def write_without_values(folder: Path) -> None:
+    """Write that a checkpoint has nothing but tensors, and of what format it is.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    torch.save({}, folder / VALUES_FILE)
+    (folder / "metadata.json").write_text(json.dumps(_FORMAT), encoding="utf-8")
 
 
 @dataclass
@@ -54,56 +129,82 @@ class _Tensor:
     chunks: list[ChunkStorageMetadata]
 
 
-def write_checkpoint(weights: Weights, recipe: Recipe, folder: Path, written: Callable[[int], None]) -> None:
-    """Write the tensors of a checkpoint as one process without an optimizer would save them.
+class _Files:
+    """The files of a checkpoint.
 
     torch's own writer holds every tensor until its file is complete, so the format is written here, with its classes.
-
-    Args:
-        weights: The weights.
-        recipe: The recipe of the model.
-        folder: The folder to write into.
-        written: Told the bytes of each weight that has been written.
-
-    Raises:
-        OSError: A file cannot be written.
-        CheckpointError: A weight cannot be read.
     """
-    names, tensors = stored_names(recipe), _tensors(weights, recipe)
-    places: dict[MetadataIndex, _StorageInfo] = {}
-    number, file = 0, (folder / _FILE.format(0)).open("wb")
-    try:
-        for name, (there, layer) in names.items():
-            tensor = tensors[there]
-            if file.tell() >= _FILE_BYTES:
-                file.close()
-                number += 1
-                file = (folder / _FILE.format(number)).open("wb")
-            values = weights.read(name).to(tensor.dtype)
-            for first, piece in _pieces(values, tensor, layer):
-                chunk = ChunkStorageMetadata(torch.Size(first), piece.shape)
-                begin = file.tell()
-                _save(_alone(piece), file)
-                info = _StorageInfo(_FILE.format(number), begin, file.tell() - begin)
-                places[MetadataIndex(there, chunk.offsets, len(tensor.chunks))] = info
-                tensor.chunks.append(chunk)
-            written(values.numel() * values.itemsize)
-    finally:
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers: dict[int, int] = {}
+        self._places: dict[MetadataIndex, _StorageInfo] = {}
+        self._objects: list[str] = []
+
+    def write(
+        self, name: str, tensor: _Tensor, rank: int, first: tuple[int, ...], piece: torch.Tensor, layer: int | None
+    ) -> None:
+        """Write a part of a weight; equal layers are one tensor, with the layers as the first dimension.
+
+        Args:
+            name: The name of the tensor.
+            tensor: The tensor.
+            rank: The rank that would save the part.
+            first: Where it begins in the weight.
+            piece: Its values.
+            layer: The layer that the weight is in.
+        """
+        if layer is not None:
+            first, piece = (layer, *first), piece[None]
+        chunk = ChunkStorageMetadata(torch.Size(first), piece.shape)
+        with self._open(rank) as file:
+            begin = file.tell()
+            _save(_alone(piece), file)
+            info = _StorageInfo(Path(file.name).name, begin, file.tell() - begin)
+        self._places[MetadataIndex(name, chunk.offsets, len(tensor.chunks))] = info
+        tensor.chunks.append(chunk)
+
+    def write_object(self, name: str, content: bytes, rank: int) -> None:
+        """Write what is no tensor."""
+        with self._open(rank) as file:
+            info = _StorageInfo(Path(file.name).name, file.tell(), len(content))
+            file.write(content)
+        self._places[MetadataIndex(name)] = info
+        self._objects.append(name)
+
+    def write_table(self, tensors: Mapping[str, _Tensor]) -> None:
+        """Write the table of the tensors, which makes the checkpoint complete."""
+        entries: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {
+            name: TensorStorageMetadata(TensorProperties(tensor.dtype), torch.Size(tensor.shape), tensor.chunks)
+            for name, tensor in tensors.items()
+        }
+        entries |= {name: BytesStorageMetadata() for name in self._objects}
+        with (self._folder / _TABLE).open("wb") as file:
+            pickle.dump(Metadata(entries, storage_data=self._places), file)
+
+    def _open(self, rank: int) -> BinaryIO:
+        """Open the file that a rank is writing at its end."""
+        number = self._numbers.setdefault(rank, 0)
+        # Torch's writer gives such names to the files of a rank.
+        file = (self._folder / f"__{rank}_{number}.distcp").open("ab")
+        if file.tell() < _FILE_BYTES:
+            return file
         file.close()
-    _write_table(tensors, places, folder)
-    torch.save({}, folder / "common.pt")
-    (folder / "metadata.json").write_text(json.dumps(_FORMAT), encoding="utf-8")
+        self._numbers[rank] += 1
+        return self._open(rank)
 
 
-def _tensors(weights: Weights, recipe: Recipe) -> dict[str, _Tensor]:
+def _tensors(part: Written, recipe: Recipe) -> dict[str, _Tensor]:
     """Return the tensors that there will be; equal layers are one, of the widest of their types."""
     language = recipe.model.language
     shapes, vocabulary = weight_shapes(recipe.model), vocabulary_names(language)
     tensors: dict[str, _Tensor] = {}
     for name, (there, layer) in stored_names(recipe).items():
-        shape, dtype = shapes[name], weights.dtype(name)
+        if name not in part.names:
+            continue
+        shape, dtype = shapes[name], part.weights.dtype(name)
         if name in vocabulary:
-            shape = language.padded_vocab_size(1), *shape[1:]
+            shape = language.padded_vocab_size(recipe.parallel.tensor_model_parallel_size), *shape[1:]
         if layer is not None:
             shape = language.num_layers, *shape
         known = tensors.setdefault(there, _Tensor(dtype, shape, []))
@@ -111,21 +212,32 @@ def _tensors(weights: Weights, recipe: Recipe) -> dict[str, _Tensor]:
     return tensors
 
 
-def _pieces(values: torch.Tensor, tensor: _Tensor, layer: int | None) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
-    """Yield the pieces of a tensor that a weight is, and where they begin in it."""
-    if layer is not None:
-        yield (layer, *(0 for _ in values.shape)), values[None]
-        return
-    rest = (0,) * (values.dim() - 1)
-    yield (0, *rest), values
-    if padding := tensor.shape[0] - len(values):
-        yield (len(values), *rest), values.new_zeros(padding, *values.shape[1:])
+def _pieces(blocks: list[torch.Tensor], share: Share) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+    """Yield the share of a rank in a weight whose rows lie in several tensors, and where each piece of it begins.
+
+    There is more than one piece only where a share begins with words and ends with padding: nothing is copied.
+    """
+    rest = tuple(slice(begin, begin + size) for begin, size in zip(share.first[1:], share.shape[1:], strict=True))
+    above = 0
+    for block in blocks:
+        begin, end = max(share.first[0], above), min(share.first[0] + share.shape[0], above + len(block))
+        if begin < end:
+            yield (begin, *share.first[1:]), block[(slice(begin - above, end - above), *rest)]
+        above += len(block)
+
+
+def _layer_of(name: str) -> int | None:
+    """Return the layer that an object belongs to: those of equal layers are numbered by the layers."""
+    match = _OF_LAYER.fullmatch(name)
+    return None if match is None else int(match[1])
 
 
 def _alone(values: torch.Tensor) -> torch.Tensor:
-    """Return a tensor whose storage, which `torch.save` writes whole, holds nothing else."""
+    """Return a tensor whose storage, which `torch.save` writes whole, holds nothing else; rows are not copied."""
     values = values.contiguous()
-    return values.clone() if values.untyped_storage().nbytes() > values.numel() * values.itemsize else values
+    if values.untyped_storage().nbytes() == values.nbytes:
+        return values
+    return torch.from_numpy(values.view(torch.uint8).numpy()).view(values.dtype)
 
 
 def _save(values: torch.Tensor, file: BinaryIO) -> None:
@@ -136,15 +248,3 @@ def _save(values: torch.Tensor, file: BinaryIO) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-
-
-def _write_table(tensors: dict[str, _Tensor], places: dict[MetadataIndex, _StorageInfo], folder: Path) -> None:
-    table = Metadata(
-        {
-            name: TensorStorageMetadata(TensorProperties(tensor.dtype), torch.Size(tensor.shape), tensor.chunks)
-            for name, tensor in tensors.items()
-        },
-        storage_data=places,
-    )
-    with (folder / _TABLE).open("wb") as file:
-        pickle.dump(table, file)

@@ -14,7 +14,7 @@ from neva_recipes.plan.origins.checkpoints import PARTS, find_checkpoint, find_r
 from neva_recipes.plan.tokenizers.tokenizer import known_vocabulary
 from neva_recipes.run_directory.names import step_of
 from neva_recipes.storage.checkpoints import read_record
-from neva_recipes.storage.tensors import checkpoint_tensors
+from neva_recipes.storage.tensors import checkpoint_tensors, has_random_states
 
 __all__ = ["read_checkpoint"]
 
@@ -46,7 +46,8 @@ def read_checkpoint(path: Path) -> StoredModel:
     samples = how_many(record["consumed_samples"], "sample")
     title = f"a checkpoint of {recipe.name}: step {record['step']:,}, after {samples}"
     details = _details(record, recipe, stored.get("language.embedding.word_embeddings.weight"))
-    facts = _facts(record, recipe, details["vocabulary"])
+    made = "saved by" if has_random_states(checkpoint) else "laid out for"
+    facts = {made: _layout(record), **_facts(record, recipe, details["vocabulary"])}
     parts, uses = tuple(_parts(recipe, stored)), tuple(_uses(checkpoint, recipe))
     return StoredModel(checkpoint, "checkpoint", title, facts, details, parts, stored, uses)
 
@@ -76,13 +77,14 @@ def _details(record: PlainTable, recipe: Recipe, table: StoredTensor | None) -> 
     }
 
 
-def _facts(record: PlainTable, recipe: Recipe, vocabulary: PlainTable) -> dict[str, str]:
+def _layout(record: PlainTable) -> str:
     sizes = [f"{name}{size}" for field, name in _LAYOUT.items() if (size := record.get(field, 1)) > 1]
     processes = how_many(record["world_size"], "process", "processes")
-    facts = {
-        "saved by": f"{processes}, {' x '.join(sizes) or 'each with a whole model'}; any other layout can load it",
-        "vocabulary": _rows(vocabulary["rows_of_words"], vocabulary["rows"]),
-    }
+    return f"{processes}, {' x '.join(sizes) or 'each with a whole model'}; any other layout can load it"
+
+
+def _facts(record: PlainTable, recipe: Recipe, vocabulary: PlainTable) -> dict[str, str]:
+    facts = {"vocabulary": _rows(vocabulary["rows_of_words"], vocabulary["rows"])}
     if vocabulary["digest"] is not None:
         name = recipe.data.tokenizer or recipe.model.language.source
         state = {True: "", False: ", which has changed since the training", None: ", which cannot be read here"}

@@ -1,4 +1,4 @@
-"""Uses a model: `nemo-run chat`, `generate`, `evaluate`, `export` and `convert`.
+"""Uses a model: `nemo-run chat`, `generate`, `evaluate`, `export`, `convert` and `reshard`.
 
 The tools themselves need torch and are in `neva_model`; each is imported only when it is about to run. Their command
 lines are defined here, so that help and error messages come at once.
@@ -33,11 +33,12 @@ __all__ = [
     "generate_command",
     "model_path",
     "require_single",
+    "reshard_command",
     "tool_command",
 ]
 
 _EVALUATION, _EXPORT = "neva_model.evaluation", "neva_model.checkpoints.export"
-_CONVERSION = "neva_model.checkpoints.converting.command"
+_CONVERSION, _RESHARDING = "neva_model.checkpoints.converting.command", "neva_model.checkpoints.resharding.command"
 
 
 def chat_command(argv: Sequence[str]) -> int:
@@ -163,6 +164,24 @@ def convert_command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--verify", action="store_true", help="compare the logits of both before it counts as written")
     return _write("convert", _CONVERSION, parser.parse(argv))
+
+
+def reshard_command(argv: Sequence[str]) -> int:
+    """Write a checkpoint as another layout would have saved it: `nemo-run reshard CKPT OUT --tp N --pp N`."""
+    parser = StrictParser(
+        "nemo-run reshard",
+        description=(
+            "Write a checkpoint as a run of another layout would have saved it, with its\n"
+            "optimizer. Any layout can load any checkpoint: files that match are read faster."
+        ),
+    )
+    parser.add_argument("run", metavar="CKPT", help="name of a run, or a run or checkpoint")
+    parser.add_argument("directory", metavar="OUT", type=path_argument, help="to write; must not exist yet")
+    parser.add_argument("--tp", metavar="N", type=_positive, help="ranks that share every layer (1)")
+    parser.add_argument("--pp", metavar="N", type=_positive, help="ranks that hold consecutive layers (1)")
+    parser.add_argument("--weights-only", action="store_true", help="leave out the optimizer")
+    add_runs_dir(parser)
+    return _write("reshard", _RESHARDING, parser.parse(argv))
 
 
 def _write(name: str, module: str, given: argparse.Namespace) -> int:

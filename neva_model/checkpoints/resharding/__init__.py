@@ -1,0 +1,1 @@
+"""Checkpoints as another layout of ranks would have saved them."""

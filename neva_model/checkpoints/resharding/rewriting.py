@@ -1,0 +1,101 @@
+"""Writes a checkpoint out of what another one holds."""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
+
+from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
+
+from neva_model.checkpoints.weights import Written, weight_shapes, write_checkpoint, write_without_values
+from neva_model.progress import ByteProgress
+from neva_recipes.config import CheckpointError, Recipe
+from neva_recipes.run_directory.layout import RECIPE_FILE
+from neva_recipes.run_directory.names import DESCRIPTIONS, INFORMATION_FILE, is_shard
+from neva_recipes.storage.digests import files_below
+from neva_recipes.storage.tensors import checkpoint_objects, is_random_state
+
+__all__ = ["copy_files", "moved", "object_readers", "write_stored"]
+
+_OWN = {INFORMATION_FILE, RECIPE_FILE, ".metadata"}
+"""Files that every checkpoint has of its own."""
+
+
+def write_stored(
+    parts: Collection[Written], recipe: Recipe, folder: Path, objects: Mapping[str, Callable[[], bytes]]
+) -> None:
+    """Write tensors under the layout of a recipe, and show the progress.
+
+    Args:
+        parts: What is written for the weights.
+        recipe: The recipe.
+        folder: The folder to write into.
+        objects: Reads what is no tensor, by its name.
+
+    Raises:
+        OSError: A file cannot be written.
+        CheckpointError: A weight cannot be read.
+    """
+    shapes = weight_shapes(recipe.model)
+    total = sum(math.prod(shapes[name]) * part.weights.dtype(name).itemsize for part in parts for name in part.names)
+    write_checkpoint(parts, recipe, folder, ByteProgress(total).add, objects)
+
+
+def object_readers(checkpoint: Path) -> dict[str, Callable[[], bytes]]:
+    """Return a reader for each thing in a checkpoint that is no tensor, but for random states.
+
+    Raises:
+        CheckpointError: The table of the checkpoint is damaged.
+    """
+    places = checkpoint_objects(checkpoint)
+    return {
+        name: partial(_bytes_of, checkpoint / file, begin, length)
+        for name, (file, begin, length) in places.items()
+        if not is_random_state(name)  # it belongs to the rank that has saved it
+    }
+
+
+def _bytes_of(path: Path, begin: int, length: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(begin)
+            return file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def copy_files(source: Path, target: Path, *, with_values: bool) -> None:
+    """Copy what a checkpoint has beside its tensors: what a converted one keeps, values that are no tensors.
+
+    Args:
+        source: The checkpoint.
+        target: The folder that is being written.
+        with_values: Whether values that are no tensors, such as the step of the optimizer, come along.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    for name, path in files_below(source).items():
+        if not is_shard(name) and name not in _OWN and (with_values or name != COMMON_STATE_FNAME):
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target / name)
+    if not with_values:
+        write_without_values(target)
+
+
+def moved(recipe: Recipe, source: Path, target: Path) -> Recipe:
+    """Return a recipe whose paths into the kept files of a converted checkpoint lead to those of another one."""
+    old, new = source.absolute() / DESCRIPTIONS, target.absolute() / DESCRIPTIONS
+
+    def there(value: str | None) -> str | None:
+        path = None if value is None else Path(value)
+        return str(new / path.relative_to(old)) if path is not None and path.is_relative_to(old) else value
+
+    vision = recipe.model.vision
+    if vision is not None:
+        vision = dataclasses.replace(vision, from_pretrained=there(vision.from_pretrained))
+    model = dataclasses.replace(recipe.model, vision=vision)
+    data = dataclasses.replace(recipe.data, tokenizer=there(recipe.data.tokenizer))
+    return dataclasses.replace(recipe, model=model, data=data)
