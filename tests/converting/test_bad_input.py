@@ -191,7 +191,7 @@ CHECKPOINTS = {
     "table": (lambda checkpoint: (checkpoint / ".metadata").unlink(), r"\.metadata: is missing"),
     "code in the table": (table_with_code, r"\.metadata: cannot be read as a table of tensors"),
     "code in a shard": (shard_with_code, r"__0_0.distcp: language\.\S+ cannot be read"),
-    "other shapes": (recipe_changed, r"mlp.linear_fc1.weight has shape .*, its recipe needs \[112, 32\] in layer 0"),
+    "other shapes": (recipe_changed, r"mlp.linear_fc1.weight has shape .*, its recipe needs \[112, 32\] in each of 4 "),
     "kept files": (lambda checkpoint: cut(checkpoint / "huggingface" / "tensors.json"), r"tensors.json: has \d+ bytes"),
     "record": (lambda checkpoint: cut(checkpoint / INFORMATION_FILE), r"checkpoint.json: cannot be read"),
 }

@@ -56,7 +56,7 @@ def _reshard(source: Path, target: Path, tp: int, pp: int, *, weights_only: bool
     information, saved = read_information(source), saved_recipe(source)
     recipe = _laid_out(saved, tp, pp)
     record = _recorded(information, tp, pp)
-    if record == information and not weights_only:
+    if record == information and recipe.parallel == saved.parallel and not weights_only:
         raise CheckpointError(f"{source}: is laid out as TP{tp} x PP{pp} already")
     stored = all_stored(source, saved)
     if weights_only:

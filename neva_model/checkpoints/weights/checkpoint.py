@@ -61,7 +61,7 @@ class StoredWeights:
         """
         self._checkpoint, self._places = checkpoint, dict(places)
         self._layers = {name: layer for name, (_, layer) in stored_names(recipe).items()}
-        self._rows = vocabulary_names(recipe.model.language)
+        self._rows, self._num_layers = vocabulary_names(recipe.model.language), recipe.model.language.num_layers
         self._shapes = weight_shapes(recipe.model)
         for name in places:
             self._require_shape(name)
@@ -81,10 +81,10 @@ class StoredWeights:
         held = tensor.shape if layer is None else tensor.shape[1:]
         # The vocabulary is padded.
         padded = name in self._rows and held[1:] == shape[1:] and held[0] >= shape[0]
-        if (held != shape and not padded) or (layer is not None and layer >= tensor.shape[0]):
+        if (held != shape and not padded) or (layer is not None and tensor.shape[0] != self._num_layers):
             raise CheckpointError(
                 f"{self._checkpoint}: {there} has shape {list(tensor.shape)}, its recipe needs {list(shape)}"
-                + ("" if layer is None else f" in layer {layer}")
+                + ("" if layer is None else f" in each of {self._num_layers} layers")
             )
         if tensor.dtype not in TYPES:
             raise CheckpointError(

@@ -83,22 +83,19 @@ def write_checkpoint(
         OSError: A file cannot be written.
         CheckpointError: A weight cannot be read.
     """
-    names, cut, files = stored_names(recipe), Cut(recipe), _Files(folder)
+    cut, files = Cut(recipe), _Files(folder)
     tensors = {part.prefix: _tensors(part, recipe) for part in parts}
     vocabulary = vocabulary_names(recipe.model.language)
-    for name, (there, layer) in names.items():
+    for name, (there, layer) in stored_names(recipe).items():
         for part in (part for part in parts if name in part.names):
             tensor = tensors[part.prefix][there]
-            values = part.weights.read(name).to(tensor.dtype)
-            blocks = [values]
-            if name in vocabulary:
-                more = part.more_rows.get(name, values[:0]).to(tensor.dtype)
-                padding = values.new_zeros(tensor.shape[0] - len(values) - len(more), values.shape[1])
-                blocks += [more, padding]
+            blocks = _blocks(part, name, tensor, is_vocabulary=name in vocabulary)
+            size = blocks[0].nbytes
             for share in cut.shares(name):
                 for first, piece in _pieces(blocks, share):
                     files.write(f"{part.prefix}{there}", tensor, share.rank, first, piece, layer)
-            written(values.numel() * values.itemsize)
+            del blocks, piece  # before the next weight is read
+            written(size)
     for name, read in (objects or {}).items():
         files.write_object(name, read(), cut.rank_of_layer(layer) if (layer := _layer_of(name)) is not None else 0)
     files.write_table({f"{prefix}{name}": tensor for prefix, some in tensors.items() for name, tensor in some.items()})
@@ -210,6 +207,15 @@ def _tensors(part: Written, recipe: Recipe) -> dict[str, _Tensor]:
         known = tensors.setdefault(there, _Tensor(dtype, shape, []))
         known.dtype = torch.promote_types(known.dtype, dtype)
     return tensors
+
+
+def _blocks(part: Written, name: str, tensor: _Tensor, *, is_vocabulary: bool) -> list[torch.Tensor]:
+    """Return the rows of a weight, and those that come behind them in a vocabulary."""
+    values = part.weights.read(name).to(tensor.dtype)
+    if not is_vocabulary:
+        return [values]
+    more = part.more_rows.get(name, values.new_zeros(0, values.shape[1])).to(tensor.dtype)
+    return [values, more, values.new_zeros(tensor.shape[0] - len(values) - len(more), values.shape[1])]
 
 
 def _pieces(blocks: list[torch.Tensor], share: Share) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
