@@ -1,4 +1,4 @@
-"""`nemo-run extend-vocab DIR OUT --tokenizer T`: rows for the tokens that a tokenizer has got."""
+"""`nemo-run extend-vocab MODEL OUT --tokenizer T`: rows for the tokens that a tokenizer has got."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from neva_model.startup import prepare_command
 from neva_recipes.config import how_many
+from neva_recipes.plan.huggingface import is_huggingface
 from neva_recipes.terminal import one_line, print_text, tell
 
 __all__ = ["main"]
@@ -15,16 +16,16 @@ _SHOWN = 8
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write a Hugging Face directory with a row for every token of a tokenizer.
+    """Write a Hugging Face directory or a checkpoint with a row for every token of a tokenizer.
 
     Args:
-        argv: The directory, the one to write, and flags.
+        argv: The directory, run or checkpoint, the directory to write, and flags.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: The directory, the tokenizer or the target cannot be used.
+        UserError: The model, the tokenizer or the target cannot be used.
     """
     parser = argparse.ArgumentParser(prog="nemo-run extend-vocab", allow_abbrev=False)
     parser.add_argument("source", type=Path)
@@ -35,9 +36,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--divisible-by", type=int, default=1)
     given = parser.parse_args(argv)
     prepare_command()
+    from neva_model.checkpoints.extending.checkpoint import extend_checkpoint
     from neva_model.checkpoints.extending.extend import extend_vocabulary
 
-    done = extend_vocabulary(
+    extend = extend_vocabulary if is_huggingface(given.source) else extend_checkpoint
+    done = extend(
         given.source,
         given.target,
         given.tokenizer,
@@ -47,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
     )
     made = {"pieces": "the mean of the rows of their pieces", "mean": "the mean of all rows", "zero": "zeros"}
     added = how_many(len(done.tokens), "new token")
-    print_text(f"wrote {one_line(str(done.directory))}: {added}, {done.rows:,} rows, {done.rows_before:,} before")
+    padded = "" if done.padded is None else f", padded to {done.padded:,}"
+    print_text(
+        f"wrote {one_line(str(done.directory))}: {added}, {done.rows:,} rows, {done.rows_before:,} before{padded}"
+    )
     print_text(f"new rows of {' and '.join(done.matrices)} are {made[given.init]}")
     for number, token in list(done.tokens.items())[:_SHOWN]:
         print_text(f"    {number}  {one_line(token)}")

@@ -4,17 +4,18 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from neva_model.checkpoints.extending.new_tokens import new_tokens, pieces_of, read_here, token_rows
-from neva_model.checkpoints.extending.rows import ReadRows, RowInit, new_rows
+from neva_model.checkpoints.extending.growth import Extension, Growth, growth_of
+from neva_model.checkpoints.extending.new_tokens import read_here
+from neva_model.checkpoints.extending.rows import ReadRows, RowInit
+from neva_model.checkpoints.extending.tokenizer_files import VOCABULARY_FILES, copy_tokenizer
 from neva_model.checkpoints.extending.weight_files import LongerMatrix, copy_weights
 from neva_model.checkpoints.huggingface.descriptions import is_description
-from neva_recipes.config import CheckpointError, DataError
+from neva_recipes.config import CheckpointError
 from neva_recipes.plan.huggingface import Directory, is_huggingface, open_directory, read_object
 from neva_recipes.storage.exports import (
     DIGESTS_FILE,
@@ -28,37 +29,7 @@ from neva_recipes.storage.exports import (
 from neva_recipes.storage.whole import reading_errors, written_whole
 from neva_recipes.tokenizers import find_tokenizer
 
-__all__ = ["Extension", "RowInit", "extend_vocabulary"]
-
-_VOCABULARY_FILES = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"}
-"""Files of a tokenizer that hold its vocabulary: those of another tokenizer take their place."""
-
-_OTHER_FILES = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"}
-"""Files that go with a tokenizer: they stay if the other one has none of its own."""
-
-_MOST_SPARE = 2**16
-"""Rows without a token that a model may get."""
-
-
-@dataclass(frozen=True)
-class Extension:
-    """What has been written.
-
-    Attributes:
-        directory: The directory.
-        tokens: The new tokens, by their ids.
-        rows_before: Rows of the embedding before.
-        rows: Rows of the embedding now.
-        matrices: Names of the tensors that have got new rows.
-        left_out: Names in the directory before that were not copied.
-    """
-
-    directory: Path
-    tokens: dict[int, str]
-    rows_before: int
-    rows: int
-    matrices: tuple[str, ...]
-    left_out: tuple[str, ...]
+__all__ = ["extend_vocabulary"]
 
 
 def extend_vocabulary(
@@ -90,25 +61,24 @@ def extend_vocabulary(
     require_new_directory(target)
     directory = _open(source)
     with written_whole(target, "directory") as unfinished, reading_errors(source):
-        _copy_tokenizer(find_tokenizer(tokenizer), tokenizer, source, unfinished)
-        added, before, matrices = _longer_matrices(directory, unfinished, tokenizer, init, least_rows, divisible_by)
-        rows = next(iter(matrices.values())).rows
+        copy_tokenizer(find_tokenizer(tokenizer), tokenizer, source, unfinished)
+        growth, matrices = _longer_matrices(directory, unfinished, tokenizer, init, least_rows, divisible_by)
         files = {tensor.file for tensor in directory.tensors.values()}
         for file in files:
             require_exported_file(file)
         copy_weights(files, unfinished, matrices)
-        left_out = _copy_others(source, unfinished, rows)
+        left_out = _copy_others(source, unfinished, growth.rows)
         if (training := exported_training(source)) is not None:
             write_digests(unfinished, exported_checkpoint(source), training)
     # The hidden folder of the target is in the source if the target is.
     left_out = [name for name in left_out if name != unfinished_export(target).name]
-    return Extension(target, added, before, rows, tuple(matrices), tuple(left_out))
+    return Extension(target, growth.tokens, growth.before, growth.rows, tuple(matrices), tuple(left_out))
 
 
 def _longer_matrices(
     directory: Directory, folder: Path, name: str, init: RowInit, least_rows: int, divisible_by: int
-) -> tuple[dict[int, str], int, dict[str, LongerMatrix]]:
-    """Return the new tokens, the rows before, and the matrices with their new rows, by the names of their tensors.
+) -> tuple[Growth, dict[str, LongerMatrix]]:
+    """Return how the model grows, and the matrices with their new rows, by the names of their tensors.
 
     Args:
         directory: The model.
@@ -120,31 +90,18 @@ def _longer_matrices(
     """
     old, new = read_here(directory.path), read_here(folder)
     new.name = name  # for messages
-    added = new_tokens(old, new)
-    if not added:
-        raise CheckpointError(f"tokenizer {name} has no token that {directory.path} lacks: nothing to extend")
     before = directory.tensors[directory.vocabulary_tensors[0]].shape[0]
-    rows = -(-max(before, token_rows(new), least_rows) // divisible_by) * divisible_by
-    if rows > before + len(added) + _MOST_SPARE:
-        raise CheckpointError(
-            f"{directory.path}: would get {rows:,} rows for {before:,} and {len(added):,} new tokens: "
-            f"expected at most {_MOST_SPARE:,} rows without a token (fewer --rows, a smaller --divisible-by, no gaps)"
-        )
-    split = pieces_of(folder, old, new)
-    # A tokenizer may have tokens without rows, such as one for padding.
-    pieces = {number: [part for part in split(token) if part < before] for number, token in added.items()}
-    kept = [number for number in old.tokens.values() if number < before]
-    spare = sorted(set(range(before, rows)) - added.keys())
+    growth = growth_of(directory.path, before, old, new, folder, least_rows=least_rows, divisible_by=divisible_by)
     matrices = {}
     for tensor in directory.vocabulary_tensors:
         with _reading(directory, tensor) as read:
-            matrices[tensor] = LongerMatrix(rows, new_rows(read, kept, pieces, spare, init))
-    return added, before, matrices
+            matrices[tensor] = LongerMatrix(growth.rows, growth.new_rows(read, init))
+    return growth, matrices
 
 
 def _open(source: Path) -> Directory:
     if not is_huggingface(source):
-        raise CheckpointError(f"{source}: is no Hugging Face directory: nemo-run export makes one of a run")
+        raise CheckpointError(f"{source}: is no Hugging Face directory")
     directory = open_directory(source, thorough=True)
     configuration = directory.configuration
     has_eyes = configuration is not None and (configuration.tower_family is not None or configuration.is_original)
@@ -172,25 +129,10 @@ def _reading(directory: Directory, name: str) -> Iterator[ReadRows]:
         yield read
 
 
-def _copy_tokenizer(tokenizer: Path, name: str, source: Path, target: Path) -> None:
-    """Copy the files of a tokenizer; what goes with it and it does not have comes from the directory before."""
-    own: dict[str, Path] = {}
-    if tokenizer.is_file():
-        own["tokenizer.model"] = tokenizer
-    else:
-        names = _VOCABULARY_FILES | _OTHER_FILES
-        own = {name: tokenizer / name for name in names if (tokenizer / name).is_file()}
-        if not own.keys() & {"tokenizer.json", "tokenizer.model"}:
-            raise DataError(f"tokenizer {name}: holds no tokenizer.json and no tokenizer.model")
-    kept = {name: source / name for name in _OTHER_FILES if (source / name).is_file()}
-    for name, file in {**kept, **own}.items():
-        shutil.copyfile(file, target / name)
-
-
 def _copy_others(source: Path, target: Path, rows: int) -> list[str]:
     """Copy what is neither weights nor tokenizer, with the new number of rows; return what is left out."""
     left_out = []
-    done = {entry.name for entry in target.iterdir()} | _VOCABULARY_FILES | {DIGESTS_FILE, "config.json"}
+    done = {entry.name for entry in target.iterdir()} | VOCABULARY_FILES | {DIGESTS_FILE, "config.json"}
     for entry in sorted(source.iterdir()):
         if entry.name in done:
             continue

@@ -12,15 +12,19 @@ from neva_recipes.prompts.tokens.vocabulary import next_id
 __all__ = ["new_tokens", "pieces_of", "read_here", "token_rows"]
 
 
-def read_here(folder: Path) -> LocalTokenizer:
-    """Return the tokenizer of a directory.
+def read_here(place: Path, *, use_im_start_end: bool = False) -> LocalTokenizer:
+    """Return a tokenizer.
+
+    Args:
+        place: Its file or directory.
+        use_im_start_end: Whether it has tokens around images.
 
     Raises:
         DataError: There is none that can be read without transformers.
     """
-    tokenizer = read_tokenizer(folder)
+    tokenizer = read_tokenizer(place, use_im_start_end=use_im_start_end)
     if tokenizer is None:
-        raise DataError(f"{folder}: holds no tokenizer.json and no tokenizer.model, which tell the token of each row")
+        raise DataError(f"{place}: holds no tokenizer.json and no tokenizer.model, which tell the token of each row")
     return tokenizer
 
 

@@ -5,9 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neva_model.checkpoints.huggingface import is_huggingface_directory
-from neva_model.checkpoints.information import CheckpointInformation, read_information, saved_recipe, with_newest
+from neva_model.checkpoints.information import read_information, saved_recipe, with_newest
 from neva_model.checkpoints.layout import require_layout
-from neva_model.checkpoints.resharding.rewriting import copy_files, moved, object_readers, write_stored
+from neva_model.checkpoints.resharding.rewriting import (
+    copy_files,
+    moved,
+    object_readers,
+    of_one_replica,
+    recorded,
+    write_stored,
+)
 from neva_model.checkpoints.weights import Written, all_stored
 from neva_recipes.config import CheckpointError, Recipe, draft_of, recipe_to_yaml
 from neva_recipes.run_directory.layout import RECIPE_FILE
@@ -55,7 +62,7 @@ def reshard(source: Path, target: Path, tp: int, pp: int, *, weights_only: bool 
 def _reshard(source: Path, target: Path, tp: int, pp: int, *, weights_only: bool) -> Resharded:
     information, saved = read_information(source), saved_recipe(source)
     recipe = _laid_out(saved, tp, pp)
-    record = _recorded(information, tp, pp)
+    record = recorded(information, recipe)
     if record == information and recipe.parallel == saved.parallel and not weights_only:
         raise CheckpointError(f"{source}: is laid out as TP{tp} x PP{pp} already")
     stored = all_stored(source, saved)
@@ -81,24 +88,9 @@ def _laid_out(saved: Recipe, tp: int, pp: int) -> Recipe:
         saved.parallel,
         tensor_model_parallel_size=tp,
         pipeline_model_parallel_size=pp,
-        virtual_pipeline_model_parallel_size=None,
         num_layers_in_first_pipeline_stage=None,
         num_layers_in_last_pipeline_stage=None,
-        context_parallel_size=1,
-        sequence_parallel=saved.parallel.sequence_parallel and tp > 1,
     )
-    trainer = dataclasses.replace(saved.trainer, num_nodes=1, devices=tp * pp)
-    recipe = dataclasses.replace(saved, parallel=parallel, trainer=trainer)
+    recipe = of_one_replica(saved, parallel)
     require_layout(recipe)
     return recipe
-
-
-def _recorded(information: CheckpointInformation, tp: int, pp: int) -> CheckpointInformation:
-    return dataclasses.replace(
-        information,
-        world_size=tp * pp,
-        tensor_model_parallel_size=tp,
-        pipeline_model_parallel_size=pp,
-        context_parallel_size=1,
-        virtual_pipeline_model_parallel_size=1,
-    )

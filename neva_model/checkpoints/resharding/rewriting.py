@@ -9,15 +9,16 @@ from pathlib import Path
 
 from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
 
+from neva_model.checkpoints.information import CheckpointInformation
 from neva_model.checkpoints.weights import Written, weight_shapes, write_checkpoint, write_without_values
 from neva_model.progress import ByteProgress
-from neva_recipes.config import CheckpointError, Recipe
+from neva_recipes.config import CheckpointError, ParallelConfig, Recipe
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.names import DESCRIPTIONS, INFORMATION_FILE, is_shard
 from neva_recipes.storage.digests import files_below
 from neva_recipes.storage.tensors import checkpoint_objects, is_random_state
 
-__all__ = ["copy_files", "moved", "object_readers", "write_stored"]
+__all__ = ["copy_files", "moved", "object_readers", "of_one_replica", "recorded", "write_stored"]
 
 _OWN = {INFORMATION_FILE, RECIPE_FILE, ".metadata"}
 """Files that every checkpoint has of its own."""
@@ -99,3 +100,26 @@ def moved(recipe: Recipe, source: Path, target: Path) -> Recipe:
     model = dataclasses.replace(recipe.model, vision=vision)
     data = dataclasses.replace(recipe.data, tokenizer=there(recipe.data.tokenizer))
     return dataclasses.replace(recipe, model=model, data=data)
+
+
+def of_one_replica(recipe: Recipe, parallel: ParallelConfig) -> Recipe:
+    """Return a recipe for one replica of a layout: no context parallelism, and stages of consecutive layers."""
+    parallel = dataclasses.replace(parallel, virtual_pipeline_model_parallel_size=None, context_parallel_size=1)
+    if parallel.tensor_model_parallel_size == 1:
+        parallel = dataclasses.replace(parallel, sequence_parallel=False)
+    devices = parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size
+    trainer = dataclasses.replace(recipe.trainer, num_nodes=1, devices=devices)
+    return dataclasses.replace(recipe, parallel=parallel, trainer=trainer)
+
+
+def recorded(information: CheckpointInformation, recipe: Recipe) -> CheckpointInformation:
+    """Return the information of a checkpoint, with the layout of a recipe for one replica."""
+    parallel = recipe.parallel
+    return dataclasses.replace(
+        information,
+        world_size=parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size,
+        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
+        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        context_parallel_size=1,
+        virtual_pipeline_model_parallel_size=1,
+    )
