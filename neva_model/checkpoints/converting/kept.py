@@ -24,7 +24,7 @@ from neva_recipes.plan.huggingface.names import (
 )
 from neva_recipes.storage.exports import DIGESTS_FILE, exported_training, write_digests
 
-__all__ = ["Kept", "copy_descriptions", "keep", "read_kept", "write_again"]
+__all__ = ["Kept", "copy_descriptions", "copy_kept", "keep", "read_kept", "write_again"]
 
 _TENSORS = "tensors.json"
 """The file that says which tensors the directory had, in which files, and of which type."""
@@ -83,6 +83,23 @@ def keep(directory: Directory, folder: Path) -> None:
     (folder / _TENSORS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     if (training := exported_training(directory.path)) is not None:
         write_digests(folder, None, training)
+
+
+def copy_kept(source: Path, target: Path) -> None:
+    """Copy what a checkpoint has kept, but for digests, for one whose tensors have other sizes than the index counts.
+
+    Args:
+        source: What the checkpoint has kept.
+        target: The folder to copy into.
+
+    Raises:
+        CheckpointError: A file cannot be read as what it should be.
+        OSError: A file cannot be read or written.
+    """
+    copy_descriptions(source, target)
+    if (source / _TENSORS).is_file():
+        told = {**read_object(source / _TENSORS, "a list of tensors"), "index": None}
+        (target / _TENSORS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def read_kept(folder: Path) -> Kept | None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from neva_model.checkpoints.converting.kept import copy_descriptions
+from neva_model.checkpoints.converting.kept import copy_kept
 from neva_model.checkpoints.extending.growth import Extension, Growth, growth_of
 from neva_model.checkpoints.extending.new_tokens import read_here
 from neva_model.checkpoints.extending.rows import RowInit
-from neva_model.checkpoints.extending.tokenizer_files import VOCABULARY_FILES, copy_tokenizer
+from neva_model.checkpoints.extending.tokenizer_files import copy_tokenizer, remove_tokenizer
 from neva_model.checkpoints.information import (
     CheckpointInformation,
     read_information,
@@ -21,7 +21,6 @@ from neva_model.checkpoints.information import (
 from neva_model.checkpoints.resharding.rewriting import moved, of_one_replica, recorded, write_stored
 from neva_model.checkpoints.weights import StoredWeights, Written, all_stored, write_without_values
 from neva_model.checkpoints.weights.names import vocabulary_names
-from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import (
     CheckpointError,
     DataError,
@@ -36,7 +35,7 @@ from neva_recipes.plan.origins.checkpoints import other_vocabulary
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.names import DESCRIPTIONS
-from neva_recipes.storage.exports import require_new_directory
+from neva_recipes.storage.exports import exported_training, require_new_directory, write_digests
 from neva_recipes.storage.tensors import OPTIMIZER
 from neva_recipes.storage.whole import reading_errors, written_whole
 from neva_recipes.tokenizers import find_tokenizer
@@ -81,21 +80,22 @@ def _extend(source: Path, target: Path, tokenizer: str, init: RowInit, sizes: Ma
     stored = {prefix: state for prefix, state in everything.items() if not prefix.startswith(OPTIMIZER)}
     with written_whole(target, "directory") as unfinished, reading_errors(source):
         kept = unfinished / DESCRIPTIONS
-        name = _write_kept(source / DESCRIPTIONS, place, tokenizer, kept)
+        _write_kept(source / DESCRIPTIONS, place, tokenizer, kept)
         new = read_here(kept)
         new.name = tokenizer  # for messages
         growth = growth_of(source, saved.model.language.vocab_size, old, new, kept, **sizes)
         _set_rows(kept / "config.json", growth.rows)
+        if (training := exported_training(source / DESCRIPTIONS)) is not None:
+            write_digests(kept, None, training)
         recipe = moved(of_one_replica(saved, saved.parallel), source, target)
-        recipe = _with_rows(recipe, growth.rows, target.absolute() / name)
+        recipe = _with_rows(recipe, growth.rows, target.absolute() / DESCRIPTIONS)
         matrices = sorted(vocabulary_names(recipe.model.language))
         parts = [_written(prefix, state, growth, matrices, init) for prefix, state in stored.items()]
         write_stored(parts, recipe, unfinished, {})
         write_without_values(unfinished)
         (unfinished / RECIPE_FILE).write_text(recipe_to_yaml(draft_of(recipe)), encoding="utf-8")
-        digest = load_tokenizer(str(unfinished / name), vocab_size=growth.rows).vocabulary_digest()
         # What was measured was measured with other logits.
-        record = dataclasses.replace(recorded(information, recipe), metrics={}, vocabulary_digest=digest)
+        record = dataclasses.replace(recorded(information, recipe), metrics={}, vocabulary_digest=new.vocabulary_digest)
         record.write(unfinished)
     padded = recipe.model.language.padded_vocab_size(recipe.parallel.tensor_model_parallel_size)
     left_out = ("the optimizer",) if len(stored) < len(everything) else ()
@@ -125,10 +125,8 @@ def _old_tokenizer(checkpoint: Path, information: CheckpointInformation, saved: 
     return path, old
 
 
-def _write_kept(before: Path, old: Path, tokenizer: str, folder: Path) -> str:
-    """Write the tokenizer, and what a converted checkpoint keeps; return the path of the tokenizer in the checkpoint.
-
-    The list of the files that it was converted from is not among it: they had other rows.
+def _write_kept(before: Path, old: Path, tokenizer: str, folder: Path) -> None:
+    """Write the tokenizer, and what a converted checkpoint keeps.
 
     Args:
         before: What the checkpoint before has kept; need not exist.
@@ -138,12 +136,9 @@ def _write_kept(before: Path, old: Path, tokenizer: str, folder: Path) -> str:
     """
     folder.mkdir()
     if before.is_dir():
-        copy_descriptions(before, folder)
-        for name in VOCABULARY_FILES:
-            (folder / name).unlink(missing_ok=True)
-    found = find_tokenizer(tokenizer)
-    copy_tokenizer(found, tokenizer, old, folder)
-    return f"{DESCRIPTIONS}/tokenizer.model" if found.is_file() else DESCRIPTIONS
+        copy_kept(before, folder)
+        remove_tokenizer(folder)
+    copy_tokenizer(find_tokenizer(tokenizer), tokenizer, old, folder)
 
 
 def _set_rows(path: Path, rows: int) -> None:

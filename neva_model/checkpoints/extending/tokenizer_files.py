@@ -5,7 +5,7 @@ from pathlib import Path
 
 from neva_recipes.config import DataError
 
-__all__ = ["VOCABULARY_FILES", "copy_tokenizer"]
+__all__ = ["VOCABULARY_FILES", "copy_tokenizer", "remove_tokenizer"]
 
 VOCABULARY_FILES = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"}
 """Files of a tokenizer that hold its vocabulary: those of another tokenizer take their place."""
@@ -38,3 +38,9 @@ def copy_tokenizer(tokenizer: Path, name: str, before: Path, target: Path) -> No
     kept = {name: before / name for name in _OTHER_FILES if (before / name).is_file()}
     for name, file in {**kept, **own}.items():
         shutil.copyfile(file, target / name)
+
+
+def remove_tokenizer(folder: Path) -> None:
+    """Remove a tokenizer from a folder, and what goes with it."""
+    for name in VOCABULARY_FILES | _OTHER_FILES:
+        (folder / name).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from neva_model.startup import prepare_command
+from neva_model.startup import prepare_conversion
 from neva_recipes.storage.exports import require_new_directory
 from neva_recipes.terminal import one_line, print_text
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--weights-only", action="store_true")
     given = parser.parse_args(argv)
     require_new_directory(given.directory)
-    prepare_command()
+    prepare_conversion()
     from neva_model.checkpoints.resharding.reshard import reshard
 
     done = reshard(given.run, given.directory, given.tp, given.pp, weights_only=given.weights_only)

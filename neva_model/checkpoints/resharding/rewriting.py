@@ -7,10 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
-
 from neva_model.checkpoints.information import CheckpointInformation
-from neva_model.checkpoints.weights import Written, weight_shapes, write_checkpoint, write_without_values
+from neva_model.checkpoints.weights import VALUES_FILE, Written, weight_shapes, write_checkpoint, write_without_values
 from neva_model.progress import ByteProgress
 from neva_recipes.config import CheckpointError, ParallelConfig, Recipe
 from neva_recipes.run_directory.layout import RECIPE_FILE
@@ -79,7 +77,7 @@ def copy_files(source: Path, target: Path, *, with_values: bool) -> None:
         OSError: A file cannot be read or written.
     """
     for name, path in files_below(source).items():
-        if not is_shard(name) and name not in _OWN and (with_values or name != COMMON_STATE_FNAME):
+        if not is_shard(name) and name not in _OWN and (with_values or name != VALUES_FILE):
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target / name)
     if not with_values:

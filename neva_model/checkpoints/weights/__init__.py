@@ -3,9 +3,10 @@
 from neva_model.checkpoints.weights.checkpoint import CheckpointWeights, StoredWeights, all_stored
 from neva_model.checkpoints.weights.directory import DirectoryWeights
 from neva_model.checkpoints.weights.names import Weights, language_names, weight_shapes
-from neva_model.checkpoints.weights.writing import Written, write_checkpoint, write_without_values
+from neva_model.checkpoints.weights.writing import VALUES_FILE, Written, write_checkpoint, write_without_values
 
 __all__ = [
+    "VALUES_FILE",
     "CheckpointWeights",
     "DirectoryWeights",
     "StoredWeights",

@@ -90,7 +90,7 @@ def write_checkpoint(
         for part in (part for part in parts if name in part.names):
             tensor = tensors[part.prefix][there]
             blocks = _blocks(part, name, tensor, is_vocabulary=name in vocabulary)
-            size = blocks[0].nbytes
+            size = sum(block.nbytes for block in blocks[:2])  # but for padding
             for share in cut.shares(name):
                 for first, piece in _pieces(blocks, share):
                     files.write(f"{part.prefix}{there}", tensor, share.rank, first, piece, layer)
