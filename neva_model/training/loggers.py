@@ -52,8 +52,8 @@ class CsvLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add the metrics of a step; several calls for the same step make one row."""
-        # Lightning counts from zero; a row describes the state after its step, as a checkpoint does.
-        done = str((step or 0) + 1)
+        # A row describes the state after its step, as a checkpoint does.
+        done = str(_steps_done(step))
         values = {name: f"{value:.8g}" for name, value in metrics.items() if name != "epoch"}
         if self._rows and self._rows[-1]["step"] == done:
             self._rows[-1].update(values)
@@ -77,6 +77,21 @@ class CsvLogger(Logger):
         self._temporary.unlink(missing_ok=True)
 
 
+class _TensorBoard(TensorBoardLogger):
+    """Lightning's, with the steps of the CSV file, and once each in a run that is resumed."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the metrics of a step but for `epoch`: to Lightning a run is one, whatever its passes."""
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        super().log_metrics(values, _steps_done(step))
+
+
+def _steps_done(step: int | None) -> int:
+    """Return the optimizer steps taken, of a step that Lightning counts from zero."""
+    return (0 if step is None else step) + 1
+
+
 def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
@@ -96,9 +111,11 @@ def build_loggers(
     """
     metrics = run_directory / METRICS
     metrics.mkdir(exist_ok=True)
+    # Steps that are trained again after a crash are dropped, as from the CSV file.
+    purge = resumed_step + 1 if resumed_step else None
     loggers: list[Logger] = [
         CsvLogger(metrics_file(run_directory), resumed_step),
-        TensorBoardLogger(run_directory, name=METRICS, version="", default_hp_metric=False),
+        _TensorBoard(run_directory, name=METRICS, version="", default_hp_metric=False, purge_step=purge),
     ]
     if config.wandb_project is not None:
         try:

@@ -131,6 +131,18 @@ def test_the_plan_knows_the_size_and_number_of_checkpoints(folder: Path, name: s
     assert space.kept is None or len(found) <= space.kept
 
 
+def assert_same_in_tensorboard(run: Path) -> None:
+    """TensorBoard has the metrics of the CSV file, at the same steps, once each."""
+    events = EventAccumulator(str(run / "metrics"))
+    events.Reload()
+    curves = read_metrics(run)
+    assert set(events.Tags()["scalars"]) == set(curves)
+    for name, curve in curves.items():
+        logged = events.Scalars(name)
+        assert [event.step for event in logged] == list(curve.steps), name
+        assert [event.value for event in logged] == pytest.approx(list(curve.values), rel=1e-6), name
+
+
 @pytest.mark.slow
 def test_bf16_with_everything_on(
     bf16: dict[str, object], folder: Path, make_recipe: MakeRecipe, train: Any, tmp_path: Path
@@ -144,16 +156,15 @@ def test_bf16_with_everything_on(
     information = json.loads((run / "checkpoints" / "step-00000004" / "checkpoint.json").read_text())
     assert information["metrics"]["val_loss"] == pytest.approx(validation[1])
     assert "run_training_epoch" in next(run.glob("*profile*")).read_text()
-    events = EventAccumulator(str(run / "metrics"))
-    events.Reload()
-    logged = [event.value for event in events.Scalars("reduced_train_loss")]
-    assert logged == pytest.approx(losses(run), rel=1e-6)
+    assert_same_in_tensorboard(run)
 
     again = tmp_path / "again"
     for name in ("step-00000002", "step-00000004"):
         shutil.copytree(run / "checkpoints" / name, again / "checkpoints" / name)
+    shutil.copytree(run / "metrics", again / "metrics")  # of six steps, of which two are trained again
     train(make_recipe(**bf16, checkpoint__save_top_k=1), again)
     assert checkpoints(again) == ["step-00000002", "step-00000006"]
+    assert_same_in_tensorboard(again)
     ours, theirs = (tensors(path / "checkpoints" / "step-00000006") for path in (again, run))
     assert ours.keys() == theirs.keys()
     assert {tensor.dtype for name, tensor in ours.items() if name.startswith("language.")} == {torch.bfloat16}
