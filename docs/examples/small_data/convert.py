@@ -3,7 +3,8 @@
     python docs/examples/small_data/convert.py captions.csv questions.csv data
 
 captions.csv has the columns `file` and `caption`, questions.csv `file`, `question` and `answer`; a file is a name in
-the folder of the pictures. Both are UTF-8, with commas, semicolons or tabs between the cells. Every tenth picture with
+the folder of the pictures. Both are UTF-8, with commas, semicolons or tabs between the cells. Line breaks inside of a
+cell become spaces: a caption ends at the first one, and text.txt has a text on each line. Every tenth picture with
 questions is held out, to measure what was learnt: its questions are in held_out.json, and neither they nor its captions
 are in captions.json, questions.json or text.txt. The last holds the words of the other two, for a language model of
 your own.
@@ -54,7 +55,7 @@ def read(table: str, *columns: str) -> list[dict[str, str]]:
             sys.exit(f"{line} more cells than the first line: put a text with {delimiter!r} in it between quotes")
         if None in row.values():
             sys.exit(f"{line} fewer cells than the first line: write the missing ones, or leave the line out")
-        rows.append(row)
+        rows.append({column: " ".join(cell.split()) if column != "file" else cell for column, cell in row.items()})
     return rows
 
 

@@ -233,6 +233,13 @@ def _check_meaning(recipe: Recipe, field: str, checked: CheckedRecords) -> Itera
         )
         advice = "fill the answers in, or leave the samples out"
         yield warning("answers-nan", message, recipe, field, advice=advice)
+    if broken := checked.broken_off:
+        message = (
+            f"{broken[0]}: its answer holds a line break, which ends an answer in this template; "
+            f"so do {len(broken):,} of {how_many(checked.seen, 'sample')} looked at"
+        )
+        advice = "put spaces in place of line breaks, as in cells of a table"
+        yield warning("answers-broken-off", message, recipe, field, "data.conv_template", advice=advice)
     said = looks_texts(checked.turned, checked.several, checked.looked_into)
     if "turned" in said:
         yield warning("images-turned", said["turned"], recipe, field, "data.image_folder")

@@ -55,6 +55,7 @@ class CheckedRecords:
         silent: Number of records that teach nothing.
         first_silent: The first of these, and why.
         empty_cells: Records with an answer that is only the word that pandas makes of an empty cell.
+        broken_off: Records with an answer that holds the text which ends an answer in the template.
         images: Number of images looked for.
         different: Number of different ones among those that exist.
         missing: Names of the missing images, each with its sample.
@@ -80,6 +81,7 @@ class CheckedRecords:
     silent: int
     first_silent: str
     empty_cells: tuple[str, ...]
+    broken_off: tuple[str, ...]
     images: int
     different: int
     missing: tuple[str, ...]
@@ -223,6 +225,10 @@ def _check_documents(state: FileState, share: float, keyed: bool) -> CheckedDocu
     return CheckedDocuments(found, keys, is_whole=True)
 
 
+def _hold(answers: list[str], end: str | None) -> bool:
+    return end is not None and any(end in answer.strip() for answer in answers)
+
+
 @lru_cache(maxsize=256)
 def _check(
     state: FileState,
@@ -234,7 +240,7 @@ def _check(
     setting: str,
 ) -> CheckedRecords:
     deadline = time.perf_counter() + _SECONDS * share
-    bad, silent, cells = list[str](), list[str](), list[str]()
+    bad, silent, cells, broken_off = list[str](), list[str](), list[str](), list[str]()
     samples, usable = [0, 0], [0, 0]
     keys: list[KeyedSample] = []
     image_field: str | None = None
@@ -249,8 +255,9 @@ def _check(
         image_field = image_field or other_field
         try:
             conversation = read_sample(record, template)
-            if any(turn.text in _EMPTY_CELLS for turn in conversation.turns[1::2]):
-                cells.append(place)
+            answers = [turn.text for turn in conversation.turns[1::2]]
+            cells += [place] if _EMPTY_CELLS.intersection(answers) else []
+            broken_off += [place] if _hold(answers, template.stop_text) else []
             if keyed:
                 keys.append(keyed_sample(conversation, hash))
             if require is not None and unencoded > 0 and not bad:  # the first bad record is enough
@@ -268,7 +275,7 @@ def _check(
     usable[True] -= images.look_into_others(_HEADERS_SECONDS * share)
     return CheckedRecords(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
-        silent[0] if silent else "", tuple(cells), images.looked_for, images.different,
+        silent[0] if silent else "", tuple(cells), tuple(broken_off), images.looked_for, images.different,
         tuple(images.missing), images.lost(setting), images.elsewhere, images.first_elsewhere,
         tuple(images.unusable), images.looked_into, images.turned, images.several,
         (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
