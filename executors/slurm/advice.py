@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,6 +41,7 @@ def advice_on(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
         yield from _time(executor, plan)
         yield from _signal(executor, plan)
     yield from _type(executor, plan)
+    yield from _name_of_table(executor)
     yield from _cores(executor, plan)
     yield from _downloads(executor, plan)
 
@@ -98,6 +101,21 @@ def _type(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     message = f"no type of GPU is known by this name{hint}, so memory and time are those of {plan.gpu.name}"
     fields = {"executor.gpu_model": executor.gpu_model}
     yield _finding("note", "gpu-unknown", message, fields, advice="name it with --gpu, which Slurm is not told")
+
+
+def _name_of_table(executor: SlurmSettings) -> Iterator[Finding]:
+    """The cluster's name of its GPUs is none of the planner's, which have the memory in them."""
+    model = executor.gpu_model
+    is_asked = shutil.which("sinfo") is not None  # a launch then compares the name with those of the partition
+    if model not in GPUS or executor.gpu_request == "none" or is_asked:
+        return
+    chip = re.sub(r"-\d+g$", "", model)
+    if chip == model:
+        return
+    option = {"gres": "--gres=gpu:", "gpus-per-node": "--gpus-per-node="}[executor.gpu_request]
+    message = f"{option}{model} is probably not what the cluster calls it, which sinfo -o %G shows"
+    remedy: Remedy = {"executor.gpu": executor.gpu or model, "executor.gpu_model": chip}
+    yield _finding("note", "gpu-name", message, {"executor.gpu_model": model}, remedy)
 
 
 def _cores(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:

@@ -45,6 +45,9 @@ _ENDED = (
 _SETTINGS = ("SACCT_", "SCANCEL_", "SINFO_", "SLURM_TIME_FORMAT", "SQUEUE_")
 """Variables with which users filter or format the output of Slurm's commands, or make them ask before they act."""
 
+_NO_CONFIGURATION = ("resolve_ctls_from_dns_srv", "Could not establish a configuration source")
+"""What Slurm's commands say where they have neither a slurm.conf nor a record in the DNS that names the controller."""
+
 _FACTORS = {"days": 24 * 60, "hours": 60, "minutes": 1, "seconds": 1 / 60}
 
 
@@ -344,5 +347,12 @@ def _run(*command: str) -> str:
         raise RunError(f"Slurm does not answer: {command[0]} has waited {_PATIENCE_SECONDS:.0f} s") from None
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if line.strip()] or [f"exit code {result.returncode}"]
-        raise RunError(f"Slurm refuses: {lines[0]}")
+        raise RunError(f"{_why_refused(result.stderr)}: {lines[0]}")
     return result.stdout.strip()
+
+
+def _why_refused(told: str) -> str:
+    """Return what the errors of a Slurm command mean: that it found no controller, or that Slurm refuses."""
+    if any(mark in told for mark in _NO_CONFIGURATION):
+        return "no Slurm controller was found from here, as a login node of the cluster finds it"
+    return "Slurm refuses"

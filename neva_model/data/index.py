@@ -22,6 +22,7 @@ from neva_recipes.prompts.missing_pictures import missing_named_image
 from neva_recipes.prompts.pictures import header_problem, looks_texts
 from neva_recipes.prompts.samples import count_words, image_name, names_image, read_sample
 from neva_recipes.prompts.templates import Template
+from neva_recipes.run_directory.told import was_told
 from neva_recipes.sources.records import scan_samples
 
 __all__ = ["BAD", "FINE", "TEACHES_NOTHING", "SampleIndex", "SampleRules", "check_record", "require_image"]
@@ -164,8 +165,10 @@ def _write_index(path: Path, file: Path, rules: SampleRules, target: Path) -> No
     if names.decoded < names.whole:
         looked = f"decoded {names.decoded:,} of {how_many(names.whole, 'image')} in the time for it"
         print(f"note: {path}: {looked}; a damaged one among the others shows when it is met", flush=True)
-    for said in looks_texts(names.turned, names.several, names.looked_into).values():
-        print(f"note: {path}: {said}", flush=True)
+    run_dir = target.parent.parent  # the folder of an index is one of the run directory
+    for kind, said in looks_texts(names.turned, names.several, names.looked_into).items():
+        if not was_told(run_dir, f"images-{kind}", said):
+            print(f"note: {path}: {said}", flush=True)
     with target.open("wb") as index:
         np.save(index, entries)
         np.array(keys, dtype=_KEY).tofile(index)

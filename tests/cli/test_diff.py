@@ -163,6 +163,15 @@ def test_a_recipe_that_cannot_run_is_compared_too(diff):
     assert "Found in B alone\n  error: " in printed
 
 
+def test_what_the_data_files_of_one_side_show_is_told_but_not_what_is_missing_here(diff, folder):
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
+    (folder / "own.json").write_text(json.dumps([{"conversations": turns}]))
+    mine = ["llava.finetune", "size=tiny", "data.data_path=own.json"]
+    printed = diff(*mine, "--", *mine, "data.validation_data_path=own.json")
+    assert "Found in B alone\n  warning: validation-is-training\n" in printed and "Found in A alone" not in printed
+    assert "alone" not in diff(*mine, "--", *mine, "data.validation_data_path=nowhere.json")
+
+
 def test_of_a_file_of_recipes(diff, folder):
     (folder / "mine.py").write_text(
         "from neva_recipes import llava\n\ndef digits(steps: int = 5):\n"

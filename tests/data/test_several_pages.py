@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import pytest
 from PIL import Image, PngImagePlugin, features
@@ -11,7 +12,9 @@ from neva_model.data.images.reading import read_image
 from neva_model.data.index import BAD, FINE, SampleIndex, SampleRules
 from neva_recipes import llava
 from neva_recipes.config import DataError, build
+from neva_recipes.plan import plan
 from neva_recipes.plan.data.files import check_files
+from neva_recipes.plan.serialization import plan_to_json
 from neva_recipes.prompts.pictures import look_into
 
 COLOURS = ["red", "green", "blue"]
@@ -85,6 +88,29 @@ def test_plan_and_index_count_files_of_several_frames(told, tmp_path):
     assert findings["images-several"].severity == "warning"
     assert findings["images-several"].message.startswith(said) and said in lines
     assert states == [FINE] * 3
+
+
+def test_the_index_tells_again_only_what_the_plan_of_its_run_did_not(tmp_path, capsys):
+    pictures, run = tmp_path / "pictures", tmp_path / "run"
+    pictures.mkdir()
+    run.mkdir()
+    data = pictures / "data.json"
+
+    def notes(*names):
+        turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+        data.write_text(json.dumps([{"image": name, "conversations": turns} for name in names]))
+        SampleIndex(data, run / "data_cache", SampleRules(get_template("v1"), pictures))
+        return capsys.readouterr().out.count("several pages or frames")
+
+    for name in ("a.gif", "b.gif"):
+        write_frames(pictures / name, 3)
+    assert notes("a.gif") == 1
+    shutil.rmtree(run / "data_cache")
+    recipe = llava.finetune("tiny")
+    recipe.data.data_path = str(data)
+    (run / "plan.json").write_text(plan_to_json(plan(recipe)))
+    assert notes("a.gif") == 0
+    assert notes("a.gif", "b.gif") == 1
 
 
 def test_one_frame_each_brings_no_word(told, tmp_path):

@@ -143,6 +143,21 @@ def test_conversations(folder, byte_level_directory, byte_level_tokenizer, name,
     assert [line.startswith(f"note: {said}") for line in notes] == ([] if said is None else [True]), notes
 
 
+def test_the_worker_tells_again_only_what_the_plan_of_its_run_did_not(
+    folder, byte_level_directory, byte_level_tokenizer, capsys
+):
+    recipe = recipe_of(write(folder / "v.json", [sample(number) for number in range(10)]), byte_level_directory)
+    (folder / "run").mkdir()
+    planned = {"findings": [found.__dict__ for found in check_files(recipe)]}
+    (folder / "run" / "plan.json").write_text(json.dumps(planned))
+    assert told_by_worker(recipe, byte_level_tokenizer, folder, capsys) == []
+    write(folder / "v.json", [sample(number) for number in range(11)])
+    (line,) = told_by_worker(recipe, byte_level_tokenizer, folder, capsys)
+    assert line.startswith("note: 11 of the 11 validation samples are")
+    (folder / "run" / "plan.json").write_text("[]")
+    assert len(told_by_worker(recipe, byte_level_tokenizer, folder, capsys)) == 1
+
+
 def test_images_of_other_folders(folder, byte_level_directory, byte_level_tokenizer, capsys):
     """Names are relative to the folder of each file: a copy of an image is the same, another image is not."""
     recipe = recipe_of(

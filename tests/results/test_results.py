@@ -388,20 +388,28 @@ def test_what_fits_a_text_model_captions_and_what_cannot_be_exported(make_run):
     path = make_run("a")
     deep = llava.pretrain("tiny")
     set_field(deep, "model.projector.mm_projector_type", "mlp3x_gelu")
-    second = "llava.finetune size=tiny model.language.from_pretrained=a model.vision.from_pretrained=a"
-    taken = "model.projector.from_pretrained=a"
+    # A prompt of four characters is left room for: 80 columns less those hold each line.
+    second = "llava.finetune size=tiny data.data_path=FILE \\"
+    parts = "    model.language.from_pretrained=a model.vision.from_pretrained=a \\"
+    taken = "    model.projector.from_pretrained=a"
+    kind = "    model.projector.mm_projector_type=mlp3x_gelu"
     for recipe, expected in (
-        (deep, ["chat a --image FILE", f"{second} model.projector.mm_projector_type=mlp3x_gelu {taken}", "plot a"]),
+        (
+            deep,
+            ["chat a --image FILE", second, parts, f"{kind} \\", taken, "plot a"],
+        ),
         (gpt.pretrain("tiny"), ["chat a", "export a DIR", "plot a"]),
         (
             llava.pretrain("tiny"),
-            ["chat a --image FILE", "export a DIR", f"{second} {taken}", "plot a"],
+            ["chat a --image FILE", "export a DIR", second, parts, taken, "plot a"],
         ),
         (llava.finetune("tiny"), ["chat a --image FILE", "evaluate a --data FILE", "export a DIR", "plot a"]),
     ):
         (path / "recipe.yaml").write_text(recipe_to_yaml(recipe))
         lines = next_lines(executors.Run(path))
-        assert [line.removeprefix("  nemo-run ") for line in lines if "nemo-run" in line] == expected
+        shown = lines[1 : lines.index("  nemo-run plot a") + 1]
+        assert [line.removeprefix("  nemo-run ") for line in shown] == expected
+        assert max(map(len, shown)) <= 78
 
 
 @pytest.mark.parametrize(
@@ -417,6 +425,10 @@ def test_what_fits_a_text_model_captions_and_what_cannot_be_exported(make_run):
             "llava.finetune model.language='own chat' model.projector.from_pretrained=a",
         ),
         ({"model.language.from_pretrained": "none", "model.language.num_layers": "3"}, None),
+        (
+            {"data.image_folder": "pictures"},
+            "llava.finetune size=7b data.data_path=FILE data.image_folder=DIR model.projector.from_pretrained=a",
+        ),
     ],
 )
 def test_a_first_stage_leads_to_the_second_beside_the_same_parts(folder, fields, command):
@@ -425,7 +437,7 @@ def test_a_first_stage_leads_to_the_second_beside_the_same_parts(folder, fields,
     recipe = llava.pretrain()
     for path, value in fields.items():
         set_field(recipe, path, value)
-    assert second_stage(build(recipe), "a") == (command and f"nemo-run {command}")
+    assert " ".join(second_stage(build(recipe), "a")) == (f"nemo-run {command}" if command else "")
 
 
 def test_the_command_of_a_second_stage_has_no_findings_on_its_parts(make_run, capsys):
@@ -434,7 +446,10 @@ def test_the_command_of_a_second_stage_has_no_findings_on_its_parts(make_run, ca
     recipe.data.tokenizer = "owner/name"
     for place in (path, *(path / "checkpoints").iterdir()):
         (place / "recipe.yaml").write_text(recipe_to_yaml(recipe))
-    (line,) = [line for line in next_lines(executors.Run(path)) if "llava.finetune" in line]
-    assert main([*shlex.split(line)[1:], "--dry-run"]) in (0, 2)
+    _, _, command = "\n".join(next_lines(executors.Run(path))).partition("nemo-run llava.finetune ")
+    words = shlex.split(command.partition("\n  nemo-run ")[0])
+    assert words[-1] == "model.projector.from_pretrained=a"
+    words.remove("data.data_path=FILE")
+    assert main(["llava.finetune", *words, "--dry-run"]) in (0, 2)
     told = capsys.readouterr().out.partition("Findings")[2]
     assert told and not [part for part in ("projector", "shape", "random") if part in told], told

@@ -145,6 +145,26 @@ def test_a_name_of_gpus_that_stands_for_no_known_type():
     assert told("h100") == told(None) == told("h1000", gpu="a100-80g") == []
 
 
+def test_a_name_of_the_planner_in_the_place_of_the_clusters(monkeypatch, tmp_path):
+    def told(**fields):
+        found = plan(llava.finetune(), SlurmExecutor(**fields)).notes
+        return [each.line() for each in found if each.code == "gpu-name"]
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    way = "is probably not what the cluster calls it, which sinfo -o %G shows; set executor.gpu=a100-40g"
+    (line,) = told(gpu_model="a100-40g")
+    assert line == f"executor.gpu_model=a100-40g: --gres=gpu:a100-40g {way} executor.gpu_model=a100"
+    (line,) = told(gpu_model="a100-40g", gpu_request="gpus-per-node")
+    assert f": --gpus-per-node=a100-40g {way}" in line
+    for silent in ("a100", "l40s", "rtx-4090", "A100_40GB"):
+        assert told(gpu_model=silent) == []
+    assert told(gpu_model="a100", gpu="a100-40g") == told(gpu_model="a100-40g", gpu_request="none") == told() == []
+    # Where a cluster can be asked, a launch compares the name with the cluster's.
+    (tmp_path / "sinfo").write_text("#!/bin/sh\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    assert told(gpu_model="a100-40g") == []
+
+
 def test_the_cores_of_a_rank_and_its_loaders(planned, monkeypatch):
     run = planned(1)  # of four processes that load
     assert told(run, "cores") == [

@@ -133,3 +133,20 @@ def test_words_of_a_site_in_another_encoding(commands):
     commands(scancel="echo 'scancel: error: Zugriff für Sie verboten' >&2; exit 1")
     with pytest.raises(RunError, match=r"^Slurm refuses: scancel: error: Zugriff f.r Sie verboten$"):
         cancel_jobs(["7"], force=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # Slurm 22.05 and 23.11 without slurm.conf and without a record in the DNS.
+        "sinfo: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host",
+        "sinfo: fatal: Could not establish a configuration source",
+    ],
+)
+def test_a_machine_of_no_cluster_is_not_told_that_slurm_refuses(commands, words):
+    commands(sinfo=f"echo '{words}' >&2; exit 1")
+    with pytest.raises(RunError) as told:
+        offered_nodes()
+    assert str(told.value) == (
+        f"no Slurm controller was found from here, as a login node of the cluster finds it: {words}"
+    )

@@ -23,6 +23,7 @@ from neva_recipes.plan.trained.sought_samples import (
 )
 from neva_recipes.plan.trained.trainings import recipes_of_run
 from neva_recipes.prompts.identity import key_of
+from neva_recipes.run_directory.told import was_told
 
 __all__ = ["tell_of_shared"]
 
@@ -33,12 +34,15 @@ _AT_ONCE = 2**22
 """Number of training keys compared at a time, since all of them may not fit into memory."""
 
 
-def tell_of_shared(recipe: Recipe, training: JoinedSamples | BlendedSamples) -> None:
+def tell_of_shared(recipe: Recipe, training: JoinedSamples | BlendedSamples, run_dir: Path) -> None:
     """Print notes if validation samples, or documents of text, were trained on; every rank must call this.
+
+    What the plan of the run has told in the same numbers is not told again.
 
     Args:
         recipe: The recipe to train, which names validation files.
         training: Its training samples, whose indices hold their keys.
+        run_dir: The run directory.
 
     Raises:
         DataError: A file has changed since it was indexed.
@@ -60,9 +64,13 @@ def tell_of_shared(recipe: Recipe, training: JoinedSamples | BlendedSamples) -> 
             files = [file for file in trained if (file.template is None) == is_text]
             seen = [sought.look_through(file, key_of) for file in files]
         if sought.found:
-            total = how_many(sought.count, f"validation {'text' if is_text else 'sample'}")
-            said = shared_text(len(sought.found), total, source, at_least=not all(seen))
-            print(f"note: {said}: val_loss says nothing of new data there", flush=True)
+            kind = "text" if is_text else "sample"
+            planned, said = (
+                shared_text(len(sought.found), how_many(sought.count, each), source, at_least=not all(seen))
+                for each in (kind, f"validation {kind}")
+            )
+            if not was_told(run_dir, "validation-is-training", planned):
+                print(f"note: {said}: val_loss says nothing of new data there", flush=True)
 
 
 def _look_at_own(

@@ -55,7 +55,7 @@ def count_samples(recipe: Recipe, tokenizer: Tokenizer, *, run_dir: Path | str) 
     if recipe.data.validation_data_path is not None:
         validation = open_samples(recipe, "data.validation_data_path", tokenizer, run_dir)
         check_samples(validation, report_of(run_dir), skips=skips_bad_samples(recipe), replaces=False)
-        tell_of_shared(recipe, samples)
+        tell_of_shared(recipe, samples, Path(run_dir))
     one_pass = samples.one_pass
     if recipe.data.dataloader_type == "single":
         one_pass = whole_batches(recipe, one_pass)

@@ -227,10 +227,10 @@ def _ratio(one: Figure, other: Figure) -> str:
 
 
 def _only_in(one: "Plan", other: "Plan") -> list["Finding"]:
-    """Return the findings of one plan only; missing files on this machine say nothing about the recipe."""
+    """Return the findings of one plan only; what is missing on this machine says nothing about the recipe."""
     known = {finding.line() for finding in other.findings}
-    of_recipe = (finding for finding in one.findings if finding.about in ("recipe", "memory"))
-    shown = (finding for finding in of_recipe if one.gpu_counts or finding.about != "memory")
+    everywhere = (finding for finding in one.findings if not finding.is_of_here)
+    shown = (finding for finding in everywhere if one.gpu_counts or finding.about != "memory")
     return [finding for finding in shown if finding.line() not in known]
 
 

@@ -15,6 +15,7 @@ from neva_recipes.run_directory.names import list_checkpoints, listed_step
 from neva_recipes.run_directory.stages import run_title, stage_directories
 from neva_recipes.run_directory.state import read_state
 from neva_recipes.storage.best import best_checkpoint
+from neva_recipes.table import folded_command
 from neva_recipes.terminal import print_line, streams_are_one, tell
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _model_lines(run: "Run", name: str, exports: Sequence[Path] = ()) -> list[st
         lines.append(f"nemo-run evaluate {name} --data FILE")
     if not exports and why_not_exportable(recipe) is None:
         lines.append(f"nemo-run export {name} DIR")
-    return [*lines, *([command] if (command := second_stage(recipe, name)) is not None else [])]
+    return [*lines, *folded_command(second_stage(recipe, name)).splitlines()]
 
 
 def _of_pipeline(run: "Run") -> list[str]:

@@ -16,8 +16,10 @@ _FOLLOWING = {"llava.pretrain": "llava.finetune", "neva.pretrain": "neva.finetun
 _VOCABULARY = "model.language.vocab_size"
 
 
-def second_stage(recipe: Recipe, name: str) -> str | None:
-    """Return the command that trains the second stage beside the same parts; `None` if there is none to name.
+def second_stage(recipe: Recipe, name: str) -> list[str]:
+    """Return the words of the command that trains the second stage beside the same parts; none if there is none.
+
+    They are quoted for a shell.
 
     Args:
         recipe: The recipe of the first stage.
@@ -25,14 +27,19 @@ def second_stage(recipe: Recipe, name: str) -> str | None:
     """
     following = _FOLLOWING.get(recipe.name)
     if following is None or recipe.model.projector is None or recipe.model.vision is None:
-        return None
+        return []
     size = _size_of(recipe, following)
     draft = find_recipe(following, ()).make({} if size is None else {"size": size})
     words = [] if size is None else [f"size={size}"]
+    folder = getattr(recipe.data, "image_folder", None)
+    if folder is not None or draft.data.data_path is None:  # data of the user's own, and so is that of the second
+        words.append("data.data_path=FILE")
+    if folder is not None:
+        words.append("data.image_folder=DIR")
     for part in ("language", "vision"):
         source, usual = getattr(recipe.model, part).source, getattr(draft.model, part).from_pretrained
         if size is None and source != usual and not _has_sizes(source):
-            return None
+            return []
         if source is None:
             words.append(f"model.{part}.from_pretrained={name}")
         elif source != usual:
@@ -41,7 +48,7 @@ def second_stage(recipe: Recipe, name: str) -> str | None:
     draft_projector: Any = draft.model.projector
     if (kind := recipe.model.projector.mm_projector_type) != draft_projector.mm_projector_type:
         words.append(f"model.projector.mm_projector_type={kind}")
-    return " ".join(["nemo-run", following, *words, f"model.projector.from_pretrained={name}"])
+    return ["nemo-run", following, *words, f"model.projector.from_pretrained={name}"]
 
 
 def _has_sizes(source: str | None) -> bool:
