@@ -17,7 +17,7 @@ from neva_recipes.families.rope import resolved_rope
 __all__ = ["Continuation", "continue_text", "continue_texts", "prompt_tokens"]
 
 _BATCHES = 16
-"""Batches whose prompts are sorted by their length together; results come in order after each of these."""
+"""Batches whose prompts are sorted by their length together; a result waits for those before it."""
 
 _MOST_UNEQUAL = 32
 """Most tokens by which prompts of a batch may differ, for what a longer one has more is read token by token."""
@@ -98,12 +98,14 @@ def continue_texts(
     window = _BATCHES * batch_size
     for first in range(0, len(prompts), window):
         part = prompts[first : first + window]
-        found: dict[int, Continuation] = {}
+        found, due = dict[int, Continuation](), 0
         for batch in _batches([len(prompt) for prompt in part], batch_size, _most_unequal(opened)):
             drawn = sampling.seed
             own = sampling if drawn is None else dataclasses.replace(sampling, seed=drawn + first + batch[0])
             found.update(zip(batch, _continue(opened, [part[row] for row in batch], own), strict=True))
-        yield from (found[row] for row in range(len(part)))
+            while due in found:
+                yield found.pop(due)
+                due += 1
 
 
 def _most_unequal(opened: OpenModel) -> int:

@@ -11,9 +11,12 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from neva_model.startup import prepare_command
 from neva_recipes.config import ParallelConfig, UserError
 from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
-from neva_recipes.terminal import tell
+from neva_recipes.terminal import OutputLost, guarded, tell
 
 __all__ = ["run_on_ranks"]
+
+_BROKEN_PIPE = 141
+"""What a rank ends with whose reader is gone, as a shell says it of SIGPIPE."""
 
 
 def run_on_ranks(function: Callable[..., None], parallel: ParallelConfig, *arguments: object) -> int:
@@ -28,6 +31,7 @@ def run_on_ranks(function: Callable[..., None], parallel: ParallelConfig, *argum
         The exit code.
 
     Raises:
+        BrokenPipeError: Who reads standard output has gone.
         UserError: There are too few GPUs; or, with one process, the function raised it.
     """
     processes = parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size
@@ -52,6 +56,8 @@ def run_on_ranks(function: Callable[..., None], parallel: ParallelConfig, *argum
         codes = [process.exitcode for process in ranks.processes]
         if EXIT_MISTAKE in codes:
             return EXIT_MISTAKE
+        if _BROKEN_PIPE in codes:
+            raise BrokenPipeError from None
         lost = next((code for code in codes if code is not None and code < 0), None)
         if lost is not None:
             raise UserError(
@@ -86,8 +92,11 @@ def _run_rank(
     torch.distributed.init_process_group("nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=processes)
     try:
         initialize_model_parallel(parallel, seed=1234)
-        function(parallel, *arguments)
-    except UserError as error:
+        with guarded():
+            function(parallel, *arguments)
+    except BrokenPipeError:
+        os._exit(_BROKEN_PIPE)
+    except (UserError, OutputLost) as error:
         if lock.acquire(block=False):  # most mistakes are met by every rank
             tell("error", str(error))
         # The others may wait for this rank in a collective, and so would leaving the process group.

@@ -33,6 +33,8 @@ def work_folder(target: Path) -> Iterator[Path]:
         CheckpointError: The target exists or cannot be written.
         RunError: Another process is writing it.
     """
+    if not target.name:  # `.` and `/`, which nothing can stand beside
+        require_new(target, "folder")
     folder = target.with_name(f".{target.name}.unfinished")
     _remove_done(folder)
     require_new(target, "folder")

@@ -109,3 +109,17 @@ def test_an_evaluation_that_is_being_written_is_written_whole(run, data, told, m
     assert json.loads((run / "evaluation.json").read_text())["questions"] == 3
     assert len((run / "predictions.jsonl").read_text().splitlines()) == 3
     assert len(list((run / "evaluations").iterdir())) == 2
+
+
+def test_continuations_stay_and_an_empty_file_of_them_does_not(llama_directory, told, tmp_path, monkeypatch):
+    from neva_model.inference import texts
+
+    words = ["generate", llama_directory, "--prompt=odd", "--prompt=even", "--max-new-tokens=2", "--output=a.jsonl"]
+    with monkeypatch.context() as patch:
+        patch.setattr(texts, "_line", interrupting(texts._line))
+        assert told(*words) == (130, "note: generate was interrupted")
+    assert not (tmp_path / "a.jsonl").exists(), "it would be in the way of the same command"
+    monkeypatch.setattr(texts, "print_progress", interrupting(texts.print_progress))
+    monkeypatch.setattr(texts, "_SECONDS_BETWEEN_LINES", 0)
+    assert told(*words) == (130, "note: generate was interrupted: a.jsonl holds what was done")
+    assert (tmp_path / "a.jsonl").read_text().count("\n") == 1

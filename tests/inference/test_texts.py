@@ -1,6 +1,9 @@
 """`nemo-run generate`: continuations of texts, against transformers."""
 
 import json
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -59,6 +62,35 @@ def test_texts_come_in_their_order_however_they_are_batched(llama, llama_oracle)
         assert [one.tokens for one in found] == expected
         assert [one.is_complete for one in found] == [len(tokens) < 3 for tokens in expected]
     assert 0 < sum(one.is_complete for one in found) < len(found), "both kinds must be among them"
+
+
+def test_a_result_waits_for_none_but_those_before_it(llama, monkeypatch):
+    prompts = [prompt_tokens(llama.tokenizer, "odd " * words) for words in (1, 2, 3, 4)]
+    begun = []
+
+    def counted(*arguments, **options):
+        begun.append(1)
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr("neva_model.inference.continuing.generate", counted)
+    results = continue_texts(llama, prompts, sampling=Sampling(max_new_tokens=2), batch_size=1)
+    next(results)
+    assert len(begun) == 1
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(
+    ("sink", "code", "told"),
+    [
+        ("| head -c 1", 141, ""),
+        ("> /dev/full", 2, "error: standard output cannot be written: No space left on device\n"),
+    ],
+)
+def test_a_reader_that_goes_away_ends_all_ranks_without_a_word(sink, code, told, llama_directory):
+    words = [sys.executable, "-m", "neva_recipes", "generate", str(llama_directory), "--prompt=odd", "--tp=2"]
+    line = f"{shlex.join(words)} --max-new-tokens=200 {sink}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_the_begin_token_is_that_of_the_tokenizer_unless_it_is_asked_for(llama, tokenizers_by_kind):

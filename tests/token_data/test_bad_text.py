@@ -47,6 +47,15 @@ def test_a_bad_file(name, byte_level, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["good.txt", name])
 
 
+@pytest.mark.parametrize("target", [".", "/"])
+def test_a_target_that_nothing_can_stand_beside(target, byte_level, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.txt").write_text("a good line\n")
+    assert main(["data", "text", "good.txt", target, "--tokenizer", str(byte_level)]) == 2
+    assert capsys.readouterr().err == f"error: {target}: exists already; name a folder that does not\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["good.txt"]
+
+
 def test_a_bad_line_that_another_process_meets(byte_level, tmp_path, capsys):
     (tmp_path / "a.jsonl").write_bytes(GOOD * 50 + b"3\n" + GOOD)
     words = ["data", "text", str(tmp_path / "a.jsonl"), str(tmp_path / "out"), "--tokenizer", str(byte_level)]

@@ -1,6 +1,7 @@
 """Reads the weights of a Hugging Face directory by tensor and by slice."""
 
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,9 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        if code := re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", str(error)):
+            message = f"holds code beside its tensors ({code[1]}), which is never run; get the weights as safetensors"
+            raise CheckpointError(f"{file}: {message}") from None
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{file}: is damaged or incomplete ({reason}); fetch it again") from None
 

@@ -90,10 +90,17 @@ def generate_command(argv: Sequence[str]) -> int:
     try:
         return _call("neva_model.inference.texts", given)
     except KeyboardInterrupt:
-        has_written = given.output is not None and not existed and os.path.lexists(given.output)
+        has_written = given.output is not None and not existed and _holds_something(given.output)
         kept = f": {given.output} holds what was done" if has_written else ""
         tell_of_interruption(f"generate was interrupted{kept}")
         return EXIT_CANCELLED
+
+
+def _holds_something(output: Path) -> bool:
+    """Return whether a file that was begun holds a line; an empty one is removed."""
+    if os.path.lexists(output) and not output.stat().st_size:
+        output.unlink()
+    return os.path.lexists(output)
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
