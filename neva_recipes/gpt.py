@@ -41,6 +41,8 @@ from neva_recipes.pipeline import (
 
 __all__ = ["continue_pretrain", "localize", "pretrain"]
 
+_TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
+
 _ROWS = 128
 """What the rows of an extended model are a multiple of, as Megatron pads them (make_vocab_size_divisible_by)."""
 
@@ -139,9 +141,12 @@ def localize(
         raise RecipeError(f"old_share={old_share:g}: expected a share between 0 and 1")
     if not path_is(expand_path(model) / "config.json"):
         raise RecipeError(f"model={model}: no config.json there: expected the Hugging Face directory of a model")
+    base = model if tokenizer is None else tokenizer
+    _require_tokenizer("model" if tokenizer is None else "tokenizer", base, "set tokenizer to that of the model")
+    if prompts is not None:
+        _require_tokenizer("model", model, "put it there, for the model continues the prompts as it was, too")
     language = parts.from_huggingface(model)
     rows = -(-(build(language).vocab_size + vocab_size) // _ROWS) * _ROWS
-    base = model if tokenizer is None else tokenizer
     words = Stage("words", config(TrainTokenizer, files=new_text, vocab_size=vocab_size, kind=_kind_of(base)))
     merge = Stage("merge", config(MergeTokenizers, base=base, new=words.output))
     extend = Stage("extend", config(ExtendVocabulary, model=model, tokenizer=merge.output, rows=rows))
@@ -161,6 +166,13 @@ def localize(
     return Pipeline(
         "localize", words >> merge >> [extend, new, old] >> train >> _compared(model, train, report, prompts)
     )
+
+
+def _require_tokenizer(field: str, value: str, remedy: str) -> None:
+    path = expand_path(value)
+    if not path_is(path, Path.is_file) and not any(path_is(path / name) for name in _TOKENIZER_FILES):
+        expected = f"no tokenizer there: expected {' or '.join(_TOKENIZER_FILES)}"
+        raise RecipeError(f"{field}={value}: {expected}; {remedy}")
 
 
 def _kind_of(tokenizer: str) -> Literal["sentencepiece", "byte-level"]:

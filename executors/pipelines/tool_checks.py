@@ -10,6 +10,7 @@ import fiddle as fdl
 from executors.pipelines.tool_stage import saved_tool
 from executors.warnings import PlanWarning
 from neva_recipes.config import (
+    DataError,
     LlavaDataConfig,
     Recipe,
     RecipeError,
@@ -23,7 +24,7 @@ from neva_recipes.config import (
     path_is,
     recipe_of_run,
 )
-from neva_recipes.pipeline import Evaluate, Export, StageOutput, Tool, Work
+from neva_recipes.pipeline import Evaluate, Export, Generate, StageOutput, Tool, TrainTokenizer, Work
 from neva_recipes.plan import Finding, Planner
 from neva_recipes.plan.data.file_states import files_here
 from neva_recipes.plan.data.near_files import suggest_files
@@ -32,7 +33,9 @@ from neva_recipes.plan.huggingface import why_not_exportable
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON
 from neva_recipes.plan.trained.sought_samples import DataFile
 from neva_recipes.run_directory.stages import TOOL_FILE
+from neva_recipes.sources.prompts import read_prompts
 from neva_recipes.storage.exports import exported_checkpoint
+from neva_recipes.tokenizers import require_vocabulary
 
 __all__ = ["CheckedTool", "checked_tool", "used_recipe"]
 
@@ -134,6 +137,14 @@ def _missing_paths(tool: Tool, names: Collection[str]) -> Iterator[Finding]:
 
 def _problems(tool: Tool, recipe: Recipe | None) -> Iterator[str]:
     """Yield what keeps a tool from doing its work anywhere, one line each."""
+    try:
+        if isinstance(tool, TrainTokenizer):
+            require_vocabulary(tool.vocab_size, tool.kind)
+        elif isinstance(tool, Generate):
+            for path in files_here([tool.prompts]):
+                read_prompts(path)
+    except DataError as error:
+        yield str(error)
     if isinstance(tool, Evaluate):
         yield from _question_problems(tool, recipe)
     elif isinstance(tool, Export) and recipe is not None and (problem := why_not_exportable(recipe)):

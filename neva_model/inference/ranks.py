@@ -52,24 +52,26 @@ def run_on_ranks(function: Callable[..., None], parallel: ParallelConfig, *argum
         while not ranks.join(grace_period=5):
             pass
     except (ProcessExitedException, ProcessRaisedException) as error:
-        # A rank that loses another fails too, so the one that was first heard of need not be the one that began.
-        codes = [process.exitcode for process in ranks.processes]
-        if EXIT_MISTAKE in codes:
-            return EXIT_MISTAKE
-        if _BROKEN_PIPE in codes:
-            raise BrokenPipeError from None
-        lost = next((code for code in codes if code is not None and code < 0), None)
-        if lost is not None:
-            raise UserError(
-                f"a rank was ended by signal {-lost}; 9 comes from the system where memory is short"
-            ) from None
-        raise error
+        return _code_of([process.exitcode for process in ranks.processes], error)
     except KeyboardInterrupt:
         for process in ranks.processes:
             process.terminate()
             process.join()
         raise
     return 0
+
+
+def _code_of(codes: list[int | None], error: Exception) -> int:
+    """Return or raise what ranks have failed of, of which the error tells whose failure was heard of first."""
+    # A rank that loses another fails too, so the one that was first heard of need not be the one that began.
+    if EXIT_MISTAKE in codes:
+        return EXIT_MISTAKE
+    if _BROKEN_PIPE in codes:
+        raise BrokenPipeError from None
+    lost = next((code for code in codes if code is not None and code < 0), None)
+    if lost is not None:
+        raise UserError(f"a rank was ended by signal {-lost}; 9 comes from the system where memory is short") from None
+    raise error
 
 
 def _run_rank(

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from neva_model.inference.options import Sampling
 from neva_model.startup import prepare_command
 from neva_recipes.config import DataError, ParallelConfig, UserError
-from neva_recipes.sources.json_lines import is_json_lines, scan_json_lines
-from neva_recipes.sources.records import scan_texts
+from neva_recipes.sources.prompts import PROMPT, read_prompts
 from neva_recipes.storage.exports import cannot_be_written, require_new
 from neva_recipes.terminal import print_progress
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _SECONDS_BETWEEN_LINES = 10
-
-_PROMPT = "prompt"
-"""The field of JSON lines that holds a prompt, in what is read and in what is written."""
 
 
 class _Asked(NamedTuple):
@@ -68,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = _Asked(
         run=options.run,
         tokenizer=options.tokenizer,
-        prompts=list(options.prompt) if options.prompts is None else _read(options.prompts),
+        prompts=list(options.prompt) if options.prompts is None else read_prompts(options.prompts),
         add_bos=options.add_bos,
         sampling=Sampling(
             max_new_tokens=options.max_new_tokens,
@@ -107,25 +103,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--pp", type=int, default=1)
     return parser.parse_args(arguments)
-
-
-def _read(path: Path) -> list[str]:
-    """Return the prompts of a file: its lines, or the field `prompt` of JSON lines.
-
-    Raises:
-        DataError: It cannot be read, holds none, or a record has no such text.
-    """
-    if not is_json_lines(path):
-        found = [text for _, text in scan_texts(path) if text.strip()]
-    else:
-        found = []
-        for number, (_, _, record) in enumerate(scan_json_lines(path), start=1):
-            if not isinstance(text := record.get(_PROMPT), str):
-                raise DataError(f'{path}: record {number} has no "{_PROMPT}" that is a string')
-            found.append(text)
-    if not found:
-        raise DataError(f"{path}: holds no prompt: expected one on each line")
-    return found
 
 
 def _generate(parallel: ParallelConfig, asked: _Asked) -> None:
@@ -190,5 +167,5 @@ def _write(asked: _Asked, results: Iterator["Continuation"]) -> None:
 
 
 def _line(prompt: str, result: "Continuation") -> str:
-    written = {_PROMPT: prompt, **result._asdict()}
+    written = {PROMPT: prompt, **result._asdict()}
     return json.dumps(written, ensure_ascii=False)

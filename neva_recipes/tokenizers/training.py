@@ -13,7 +13,7 @@ from neva_recipes.tokenizers._places import CONFIG_FILE, JSON_FILE
 from neva_recipes.tokenizers._texts import TEXT_KEYS, text_lines
 from neva_recipes.tokenizers._writing import write_directory, write_file
 
-__all__ = ["Kind", "train"]
+__all__ = ["Kind", "require_vocabulary", "train"]
 
 Kind = Literal["sentencepiece", "byte-level"]
 
@@ -52,6 +52,17 @@ _MOST = 2**20
 """Four times the largest vocabulary of a published model (Gemma 3: 262,144); the libraries reserve memory for each."""
 
 
+def require_vocabulary(vocab_size: int, kind: Kind) -> None:
+    """Check that a tokenizer of a kind may have so few tokens.
+
+    Raises:
+        DataError: It may not.
+    """
+    names, least = _LEAST[kind]
+    if vocab_size < least:
+        raise DataError(f"a vocabulary of {vocab_size:,} is too small: the bytes and {names} alone are {least}")
+
+
 def train(
     files: Sequence[Path],
     target: Path,
@@ -77,9 +88,7 @@ def train(
         DataError: The text cannot be used, or does not give that many tokens.
     """
     require_new(target, "file" if kind == "sentencepiece" else "directory")
-    names, least = _LEAST[kind]
-    if vocab_size < least:
-        raise DataError(f"a vocabulary of {vocab_size:,} is too small: the bytes and {names} alone are {least}")
+    require_vocabulary(vocab_size, kind)
     if vocab_size > _MOST:
         raise DataError(f"a vocabulary of {vocab_size:,} is too large: expected at most {_MOST:,}")
     lines = [line.text for line in text_lines(files, json_keys)]
