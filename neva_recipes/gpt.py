@@ -139,12 +139,7 @@ def localize(
     """
     if not 0 < old_share < 1:
         raise RecipeError(f"old_share={old_share:g}: expected a share between 0 and 1")
-    if not path_is(expand_path(model) / "config.json"):
-        raise RecipeError(f"model={model}: no config.json there: expected the Hugging Face directory of a model")
-    base = model if tokenizer is None else tokenizer
-    _require_tokenizer("model" if tokenizer is None else "tokenizer", base, "set tokenizer to that of the model")
-    if prompts is not None:
-        _require_tokenizer("model", model, "put it there, for the model continues the prompts as it was, too")
+    base = _base_of(model, tokenizer, has_prompts=prompts is not None)
     language = parts.from_huggingface(model)
     rows = -(-(build(language).vocab_size + vocab_size) // _ROWS) * _ROWS
     words = Stage("words", config(TrainTokenizer, files=new_text, vocab_size=vocab_size, kind=_kind_of(base)))
@@ -166,6 +161,23 @@ def localize(
     return Pipeline(
         "localize", words >> merge >> [extend, new, old] >> train >> _compared(model, train, report, prompts)
     )
+
+
+def _base_of(model: str, tokenizer: str | None, *, has_prompts: bool) -> str:
+    """Return where the tokenizer is that a model has.
+
+    Raises:
+        RecipeError: Something is not there.
+    """
+    if not path_is(expand_path(model) / "config.json"):
+        raise RecipeError(f"model={model}: no config.json there: expected the Hugging Face directory of a model")
+    if tokenizer is None:
+        _require_tokenizer("model", model, "set tokenizer to that of the model")
+        return model
+    _require_tokenizer("tokenizer", tokenizer, "set it to that of the model")
+    if has_prompts:
+        _require_tokenizer("model", model, "put it there, for the model continues the prompts as it was, too")
+    return tokenizer
 
 
 def _require_tokenizer(field: str, value: str, remedy: str) -> None:

@@ -28,14 +28,14 @@ from neva_recipes.pipeline import Evaluate, Export, Generate, StageOutput, Tool,
 from neva_recipes.plan import Finding, Planner
 from neva_recipes.plan.data.file_states import files_here
 from neva_recipes.plan.data.near_files import suggest_files
+from neva_recipes.plan.data.prompt_files import read_prompts
 from neva_recipes.plan.data.question_files import check_questions, have_images_beside, odd_images, question_template
 from neva_recipes.plan.huggingface import why_not_exportable
+from neva_recipes.plan.tokenizers.kinds import require_vocabulary
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON
 from neva_recipes.plan.trained.sought_samples import DataFile
 from neva_recipes.run_directory.stages import TOOL_FILE
-from neva_recipes.sources.prompts import read_prompts
 from neva_recipes.storage.exports import exported_checkpoint
-from neva_recipes.tokenizers import require_vocabulary
 
 __all__ = ["CheckedTool", "checked_tool", "used_recipe"]
 

@@ -8,7 +8,7 @@ from neva_recipes.tokenizers.adding import Addition, add_tokens
 from neva_recipes.tokenizers.checking import ChangedText, Check, check
 from neva_recipes.tokenizers.comparing import Comparison, Cost, ScriptCosts, compare
 from neva_recipes.tokenizers.merging import ChangedLine, Merger, OldText, Union, merge
-from neva_recipes.tokenizers.training import Kind, require_vocabulary, train
+from neva_recipes.tokenizers.training import Kind, train
 
 __all__ = [
     "EXTRA_TOKENS",
@@ -30,6 +30,5 @@ __all__ = [
     "compare",
     "find_tokenizer",
     "merge",
-    "require_vocabulary",
     "train",
 ]

@@ -5,17 +5,15 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from neva_recipes.config import DataError
+from neva_recipes.plan.tokenizers.kinds import END, Kind, require_vocabulary
 from neva_recipes.storage.exports import require_new
 from neva_recipes.tokenizers._places import CONFIG_FILE, JSON_FILE
 from neva_recipes.tokenizers._texts import TEXT_KEYS, text_lines
 from neva_recipes.tokenizers._writing import write_directory, write_file
 
-__all__ = ["Kind", "require_vocabulary", "train"]
-
-Kind = Literal["sentencepiece", "byte-level"]
+__all__ = ["Kind", "train"]
 
 _SETTINGS = {
     "model_type": "bpe",
@@ -36,31 +34,13 @@ time of byte-level BPE grows with the square of the longest word."""
 _MOST_BYTES = 4
 """Bytes of a character in UTF-8."""
 
-_END = "<|endoftext|>"
-
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """How Qwen 2 cuts text before BPE (transformers, tokenization_qwen2.py); Llama 3 differs in groups of digits."""
 
-_BYTES = 256
-
-_LEAST = {"sentencepiece": ("<unk>, <s>, </s>", _BYTES + 3), "byte-level": (_END, _BYTES + 1)}
-"""Tokens that every tokenizer of a kind has beside the bytes, and how many these and the bytes are."""
-
 _MOST = 2**20
 """Four times the largest vocabulary of a published model (Gemma 3: 262,144); the libraries reserve memory for each."""
-
-
-def require_vocabulary(vocab_size: int, kind: Kind) -> None:
-    """Check that a tokenizer of a kind may have so few tokens.
-
-    Raises:
-        DataError: It may not.
-    """
-    names, least = _LEAST[kind]
-    if vocab_size < least:
-        raise DataError(f"a vocabulary of {vocab_size:,} is too small: the bytes and {names} alone are {least}")
 
 
 def train(
@@ -169,13 +149,13 @@ def _byte_level(lines: Sequence[str], vocab_size: int) -> dict[str, bytes]:
         show_progress=False,
     )
     tokenizer.train_from_iterator((part for line in lines for part in _parts(line, keeps_space=True)), trainer)
-    tokenizer.add_special_tokens([_END])
+    tokenizer.add_special_tokens([END])
     if (most := tokenizer.get_vocab_size()) < vocab_size:
         raise _too_little(vocab_size, most)
     configuration = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": _END,
-        "pad_token": _END,
+        "eos_token": END,
+        "pad_token": END,
         "clean_up_tokenization_spaces": False,
     }
     return {
