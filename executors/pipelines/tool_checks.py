@@ -28,8 +28,13 @@ from neva_recipes.pipeline import Evaluate, Export, Generate, StageOutput, Tool,
 from neva_recipes.plan import Finding, Planner
 from neva_recipes.plan.data.file_states import files_here
 from neva_recipes.plan.data.near_files import suggest_files
-from neva_recipes.plan.data.prompt_files import read_prompts
-from neva_recipes.plan.data.question_files import check_questions, have_images_beside, odd_images, question_template
+from neva_recipes.plan.data.question_files import (
+    check_prompts,
+    check_questions,
+    have_images_beside,
+    odd_images,
+    question_template,
+)
 from neva_recipes.plan.huggingface import why_not_exportable
 from neva_recipes.plan.tokenizers.kinds import require_vocabulary
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON
@@ -141,8 +146,7 @@ def _problems(tool: Tool, recipe: Recipe | None) -> Iterator[str]:
         if isinstance(tool, TrainTokenizer):
             require_vocabulary(tool.vocab_size, tool.kind)
         elif isinstance(tool, Generate):
-            for path in files_here([tool.prompts]):
-                read_prompts(path)
+            check_prompts(files_here([tool.prompts]))
     except DataError as error:
         yield str(error)
     if isinstance(tool, Evaluate):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from neva_model.inference.options import Sampling
 from neva_model.startup import prepare_command
 from neva_recipes.config import DataError, ParallelConfig, UserError
-from neva_recipes.plan.data.prompt_files import PROMPT, read_prompts
+from neva_recipes.sources.prompts import PROMPT, read_prompts
 from neva_recipes.storage.exports import cannot_be_written, require_new
 from neva_recipes.terminal import print_progress
 

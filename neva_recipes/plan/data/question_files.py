@@ -1,4 +1,4 @@
-"""Checks of the question files of an evaluation: their form, their images, and whether they suit the model."""
+"""Checks of the questions of an evaluation (their form, their images, whether they suit the model) and of prompts."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +16,10 @@ from neva_recipes.prompts.pictures import looks_texts, missing_image
 from neva_recipes.prompts.questions import histories, require_room, require_sight
 from neva_recipes.prompts.samples import image_name
 from neva_recipes.prompts.templates import Piece, Slot, Template, get_template
+from neva_recipes.sources.prompts import read_prompts
 from neva_recipes.sources.records import scan_samples
 
-__all__ = ["check_questions", "have_images_beside", "odd_images", "question_template"]
+__all__ = ["check_prompts", "check_questions", "have_images_beside", "odd_images", "question_template"]
 
 _FOLDER = "image_folder"
 """The setting of a stage that names the folder of its images."""
@@ -79,6 +80,16 @@ class _Answerer:
         images = sum(piece.part is Slot.IMAGE for piece in pieces)
         size = sum(len(text.encode(errors="surrogatepass")) for text in texts)
         return size + len(pieces) + 1 + images * ((self.tokens_per_image or 0) + _MARKS)
+
+
+def check_prompts(files: Iterable[Path]) -> None:
+    """Check that files of prompts can be read.
+
+    Raises:
+        DataError: One cannot.
+    """
+    for path in files:
+        read_prompts(path)
 
 
 def check_questions(
