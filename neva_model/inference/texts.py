@@ -112,7 +112,8 @@ def _generate(parallel: ParallelConfig, asked: _Asked) -> None:
     from neva_model.inference.continuing import continue_text, continue_texts
     from neva_model.inference.opening import open_model
 
-    opened = open_model(asked.run, None, asked.tokenizer, parallel)
+    # No template, for that of its family may need tokens that the tokenizer has not.
+    opened = open_model(asked.run, "plain", asked.tokenizer, parallel)
     prompts = [_tokens(opened, asked, number) for number in range(len(asked.prompts))]
     is_first = torch.distributed.get_rank() == 0
     if len(prompts) == 1 and asked.output is None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from transformers import LlamaTokenizer
 
 from neva_model.checkpoints.load import divided as divided_recipe
 from neva_model.inference.continuing import continue_texts, prompt_tokens
@@ -16,6 +17,8 @@ from neva_model.inference.options import Sampling
 from neva_model.inference.texts import main
 from neva_recipes.config import ParallelConfig, RecipeError, UserError
 from tests.inference.tiny_models import save_directory, save_run
+from tests.model.model_cases import hf_language, text_recipe
+from tests.sentencepiece_models import train_words
 
 TEXTS = [
     "A chat between a curious user",
@@ -133,6 +136,16 @@ def test_one_prompt_is_printed_as_text(llama_directory, llama, llama_oracle, cap
     answer = oracle(llama_oracle, tokens, 20, llama.tokenizer.eos_id)
     whole = llama.tokenizer.decode([*tokens, *answer])
     assert capsys.readouterr().out == whole.removeprefix("Which digit is this?") + "\n"
+
+
+def test_a_tokenizer_without_the_tokens_of_a_chat_continues_texts(tmp_path, capsys):
+    model = hf_language(text_recipe({"model.language.family": "qwen2", "model.language.vocab_size": 421}))
+    model.save_pretrained(tmp_path / "base")
+    train_words(tmp_path / "base" / "tokenizer.model", ["what is", "the digit ?", "odd or even"])
+    tokens = LlamaTokenizer.from_pretrained(tmp_path / "base", legacy=True)("what is")["input_ids"]
+    run(tmp_path / "base", "--prompt=what is", "--prompt=what is", "--max-new-tokens=5")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["tokens"] == oracle(model, tokens, 5, 2) and lines[1] == lines[0]
 
 
 def test_draws_repeat_under_a_seed(llama_directory, capsys):
