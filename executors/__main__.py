@@ -4,6 +4,7 @@ import sys
 
 from executors.runs.run import Run
 from neva_recipes.config import UserError
+from neva_recipes.interruption import ends_told_by_command
 from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
 
 
@@ -14,7 +15,8 @@ def main() -> int:
         return EXIT_MISTAKE
     run = Run(sys.argv[1])
     try:
-        run.resume()
+        with ends_told_by_command():
+            run.resume()
         return run.wait()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

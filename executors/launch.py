@@ -13,6 +13,7 @@ from executors.base import Executor, Job, RefusedError
 from executors.disk import require_space, tell_of_little_space
 from executors.findings import require_here, require_possible
 from executors.local import LocalExecutor
+from executors.runs.ending import require_foreground
 from executors.runs.foreground import start
 from executors.runs.launches import NEW, sweep_launches
 from executors.runs.paths import NEWEST
@@ -110,7 +111,12 @@ def job_of(
 
 
 def start_job(
-    job: Job, *, detach: bool = False, quiet: bool = False, fill: Callable[[Path, Job], Job] | None = None
+    job: Job,
+    *,
+    detach: bool = False,
+    quiet: bool = False,
+    check: bool = False,
+    fill: Callable[[Path, Job], Job] | None = None,
 ) -> Run:
     """Write the run directory of a job and start it; removes the directory if the backend refuses the job.
 
@@ -119,13 +125,16 @@ def start_job(
     Args:
         job: The job; if its directory exists, a number is appended to the name of the directory.
         detach: Return once the run has started instead of showing its log until it has ended.
-        quiet: Print no warnings.
+        quiet: Print no warnings, and not how the run has ended.
+        check: As for `run`.
         fill: Writes further files of the directory. Takes the folder to write to and the job with the folder's final
             path, and returns the completed job.
 
     Raises:
-        RunError: The directory cannot be written, or the job cannot be started.
+        KeyboardInterrupt: As for `run`.
+        RunError: The directory cannot be written, or the job cannot be started; with `check`, as for `run`.
     """
+    require_foreground(detach=detach, check=check)
     job.executor.require_ready(job)
     if job.plan is not None:
         require_space([job.plan], job.run_dir.parent)
@@ -142,7 +151,7 @@ def start_job(
     if same_name is not None:
         tell("note", f"{same_name}: the name {job.name} stands for the newer one now")
     try:
-        start(placed, lock, detach=detach, quiet=quiet)
+        start(placed, lock, detach=detach, quiet=quiet, check=check)
     except RefusedError:
         _remove(placed.run_dir)
         raise
@@ -159,6 +168,7 @@ def run(
     runs_dir: str | Path = "runs",
     detach: bool = False,
     quiet: bool = False,
+    check: bool = False,
 ) -> Run:
     """Check a recipe, print the warnings of its plan, write its run directory and start it.
 
@@ -168,16 +178,20 @@ def run(
         name: Name of the run; `None` means the recipe's.
         runs_dir: Folder of the run directory, whose name is the run's name and the time.
         detach: Return once the run has started. Otherwise print its log until it has ended; Ctrl-C stops it.
-        quiet: Print no warnings.
+        quiet: Print no warnings, and not how the run has ended.
+        check: Raise `RunError` with the reason unless the run has succeeded; not with `detach`.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C has stopped the run, which has saved its work and ended.
         RecipeError: The recipe is not valid, lacks an input, or the executor cannot run it.
-        RunError: The name cannot be used, the directory cannot be written, or the job cannot be started.
+        RunError: The name cannot be used, the directory cannot be written, or the job cannot be started; with `check`,
+            the run has not succeeded.
     """
+    require_foreground(detach=detach, check=check)
     job = plan_job(recipe, executor, name=name, runs_dir=runs_dir)
     if job.plan is not None:
         require_here(job.plan)
-    return start_job(job, detach=detach, quiet=quiet)
+    return start_job(job, detach=detach, quiet=quiet, check=check)
 
 
 def check_name(name: str) -> None:

@@ -71,6 +71,7 @@ ARROWS = {
     "executors": {
         "executors",
         "neva_recipes.config",
+        "neva_recipes.interruption",
         "neva_recipes.pipeline",
         "neva_recipes.plan",
         "neva_recipes.run_directory",

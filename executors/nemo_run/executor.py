@@ -38,6 +38,7 @@ from neva_recipes.config import (
     local_path,
     with_absolute_inputs,
 )
+from neva_recipes.interruption import ends_told_by_command
 from neva_recipes.plan import Layout
 from neva_recipes.plan.fitting.machine import CpuMachine
 from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
@@ -233,7 +234,8 @@ def train(recipe: Recipe, name: str | None = None, runs_dir: str = "runs") -> No
                 "one process starts all ranks of a machine: leave the launcher of NeMo-Run's executor out, "
                 "or start the recipe with NemoRunExecutor"
             )
-        code = run(_as_config(recipe), name=name, runs_dir=runs_dir).wait()
+        with ends_told_by_command():  # the exit code tells NeMo-Run
+            code = run(_as_config(recipe), name=name, runs_dir=runs_dir).wait()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_MISTAKE

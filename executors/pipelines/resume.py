@@ -9,6 +9,7 @@ from executors.job_record import read_job_record
 from executors.pipelines.changed_tool import ChangedTool, changed_tool
 from executors.pipelines.directory import StageStatus, stage_run, stage_statuses
 from executors.pipelines.spec import read_spec
+from executors.runs.ending import require_foreground
 from executors.runs.run import Run
 from executors.warnings import joined_warnings, tell_warnings, warnings_of
 from neva_recipes.config import RecipeError, RunError, UserError, load_recipe
@@ -31,6 +32,7 @@ def resume_pipeline(
     detach: bool = False,
     quiet: bool = False,
     gpu: str | None = None,
+    check: bool = False,
 ) -> None:
     """Start a pipeline again, and wait for stages that still run.
 
@@ -40,13 +42,17 @@ def resume_pipeline(
         run: The run of the pipeline.
         changes: New values of fields of tool stages as command-line text, by stage and field name; they are kept.
         detach: Return once it runs. Otherwise print its log until it has ended.
-        quiet: Do not print the warnings of the remaining stages.
+        quiet: Do not print the warnings of the remaining stages, and not how the pipeline has ended.
         gpu: New type of the GPUs of the remaining stages; `None` keeps the present one.
+        check: As for `run_pipeline`.
 
     Raises:
+        KeyboardInterrupt: As for `run_pipeline`.
         RecipeError: A recipe or a change is not valid, or a recipe cannot be started here.
-        RunError: The pipeline is in use or cannot be started, or a stage to be changed is in use or has succeeded.
+        RunError: The pipeline is in use or cannot be started, or a stage to be changed is in use or has succeeded;
+            with `check`, it has not succeeded in the end.
     """
+    require_foreground(detach=detach, check=check)
     if (changes or gpu is not None) and not run.has_ended():
         raise RunError(
             f"run {run_title(run.path)} is in use, so nothing of it can be changed: "
@@ -69,7 +75,7 @@ def resume_pipeline(
             write_atomically(entry.run.path / PLAN_FILE, plan_to_json(planned))
     if not quiet:
         _tell(run, plans, changed)
-    run.resume(detach=detach)
+    run.resume(detach=detach, quiet=quiet, check=check)
 
 
 def _changed_tools(stages: Iterable[StageStatus], changes: Mapping[str, Mapping[str, str]]) -> dict[str, ChangedTool]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from executors.base import Job
 from executors.process.folding import FOLDING_SECONDS, LineFolder
 from executors.process.logs import LogReader
+from executors.runs.ending import conclude
 from executors.runs.standing import ENDED, POLL_SECONDS, Standing, ask_together
 from executors.warnings import notes_of, tell_warnings, warnings_of
 from neva_recipes.config import RunError, how_many
@@ -25,7 +26,7 @@ from neva_recipes.terminal import OutputLost, print_line, print_log
 __all__ = ["start", "unsaved_steps"]
 
 
-def start(job: Job, lock: int, *, detach: bool, quiet: bool) -> None:
+def start(job: Job, lock: int, *, detach: bool, quiet: bool, check: bool) -> None:
     """Print the warnings of a job's plan and start the job of a written run directory; unless detached, print its log.
 
     In the foreground Ctrl-C stops the run: steps that no checkpoint holds are saved first, however long that takes, and
@@ -36,10 +37,12 @@ def start(job: Job, lock: int, *, detach: bool, quiet: bool) -> None:
         job: The job, in state `created`.
         lock: File descriptor that holds the lock of the run directory.
         detach: Return once the run has started or waits for resources, instead of at its end.
-        quiet: Print no warnings.
+        quiet: Print no warnings, and not how the run has ended.
+        check: Raise an error unless the run has succeeded.
 
     Raises:
-        RunError: It cannot be started.
+        KeyboardInterrupt: Ctrl-C has stopped the run, which Python code has started; it has ended.
+        RunError: It cannot be started; with `check`, it has not succeeded.
     """
     if not quiet:
         tell_warnings([warning.line for warning in warnings_of(job.plan)], [note.line for note in notes_of(job.plan)])
@@ -55,12 +58,13 @@ def start(job: Job, lock: int, *, detach: bool, quiet: bool) -> None:
         finally:
             os.close(read_end)
         try:
-            _show(job, reader)
+            is_interrupted = _show(job, reader)
         except (BrokenPipeError, OutputLost):
             _leave(job)
             raise
     finally:
         os.close(write_end)
+    conclude(job.run_dir, is_interrupted=is_interrupted, check=check, quiet=quiet)
 
 
 def _leave(job: Job) -> None:
@@ -82,7 +86,8 @@ def _start(job: Job, lock: int, lifeline: int | None) -> None:
         raise
 
 
-def _show(job: Job, reader: LogReader) -> None:
+def _show(job: Job, reader: LogReader) -> bool:
+    """Print the log of a run until it has ended, and return whether Ctrl-C was pressed meanwhile."""
     standing, name, screen = Standing(job.run_dir), run_title(job.run_dir), _Screen(job.layout.world_size)
     interrupts, handled = 0, 0
     told = ""
@@ -102,7 +107,7 @@ def _show(job: Job, reader: LogReader) -> None:
                 screen.show(reader.read_lines())
                 time.sleep(POLL_SECONDS)
             screen.show(reader.read_lines() + reader.read_rest(), is_last=True)
-            return
+            return interrupts > 0
         except KeyboardInterrupt:
             interrupts += 1
 

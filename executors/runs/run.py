@@ -12,12 +12,13 @@ from typing import Any
 from executors.base import Executor, Job
 from executors.disk import require_space, tell_of_little_space
 from executors.job_record import executor_class, load_executor, read_job_record
-from executors.process.folding import FOLDING_SECONDS, LineFolder, new_lines
-from executors.process.logs import LogReader, position_of_tail, position_of_time
 from executors.runs.again import finished_length, job_again
 from executors.runs.attempt import prepare, require_free, take_lock
+from executors.runs.curves import Curves
+from executors.runs.ending import require_foreground
 from executors.runs.foreground import start
 from executors.runs.going_back import find_earlier
+from executors.runs.log_lines import read_log
 from executors.runs.results import Results, read_results
 from executors.runs.standing import POLL_SECONDS, RunStatus, Standing
 from executors.settling import with_named_runs
@@ -34,7 +35,7 @@ from neva_recipes.config import (
 from neva_recipes.plan import Planner
 from neva_recipes.plan.resuming import changed_data, notes_on
 from neva_recipes.plan.serialization import PLAN_SCHEMA
-from neva_recipes.run_directory.layout import CHECKPOINTS, PLAN_FILE, RECIPE_FILE, joined_log, rank_log
+from neva_recipes.run_directory.layout import CHECKPOINTS, PLAN_FILE, RECIPE_FILE
 from neva_recipes.run_directory.metrics import Curve, read_metrics, trained_steps
 from neva_recipes.run_directory.names import earlier_recipes, list_checkpoints, listed_step
 from neva_recipes.run_directory.stages import pipeline_of, run_title
@@ -56,7 +57,8 @@ class Run:
         self._standing = Standing(self.path)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        state = self._standing.state_here()
+        return f"Run({str(self.path)!r}{f', {state.state}' if state is not None else ''})"
 
     @property
     def name(self) -> str:
@@ -125,8 +127,11 @@ class Run:
         return next(reversed(list_checkpoints(self.path / CHECKPOINTS)), None)
 
     def metrics(self) -> dict[str, Curve]:
-        """Return the logged metrics by name, each a curve of steps and values; empty before the first logged step."""
-        return read_metrics(self.path)
+        """Return the logged metrics by name, each a curve of steps and values; empty before the first logged step.
+
+        A name that does not exist is a `KeyError` with the nearest that do.
+        """
+        return Curves(read_metrics(self.path))
 
     def results(self) -> Results:
         """Return the results so far: losses, speed and time with their planned values, and evaluations.
@@ -169,21 +174,7 @@ class Run:
         Raises:
             RunError: There is no such rank, the times of the lines are unknown, or job.json cannot be read.
         """
-        size = read_job_record(self.path)["world_size"]
-        if rank is not None and not 0 <= rank < size:
-            raise RunError(f"run {run_title(self.path)} has no rank {rank}: expected 0 to {size - 1}")
-        log = joined_log(self.path) if rank is None else rank_log(self.path, rank)
-        start = 0
-        if since is not None and log.exists() and log.stat().st_size:
-            found = position_of_time(log, since.timestamp())
-            if found is None:
-                instead = "the last N lines" if rank is not None else "one rank's lines, or for the last N"
-                raise RunError(f"{log}: the times of its lines were not kept: ask for {instead} instead")
-            start = found
-        if tail is not None:
-            start = max(start, position_of_tail(log, tail))
-        folder = LineFolder(size) if fold and rank is None and size > 1 else None
-        return self._lines(LogReader(log, start), follow, folder)
+        return read_log(self.path, self.has_ended, follow=follow, rank=rank, since=since, tail=tail, fold=fold)
 
     def cancel(self, force: bool = False, *, save: bool = False) -> None:
         """Stop the run, and return when all its processes have ended.
@@ -287,6 +278,7 @@ class Run:
         go_on_from: str | None = None,
         anew: bool = False,
         notes: Sequence[str] = (),
+        check: bool = False,
     ) -> bool:
         """Start the run again in the same directory; the worker goes on from the newest complete checkpoint.
 
@@ -296,18 +288,22 @@ class Run:
             recipe: A changed recipe, which becomes recipe.yaml, while the old one is kept as recipe.N.yaml; `None` for
                 that of the run directory. Names of runs in it become paths, as in `settle`.
             detach: Return once it runs instead of showing its log until it has ended.
-            quiet: Do not print the warnings of its plan.
+            quiet: Do not print the warnings of its plan, and not how the run has ended.
             executor: The new executor; `None` for that of the last start.
             after: Runs that must succeed first, for an executor with dependencies between jobs; files beside the run
                 directory need not exist yet.
             go_on_from: An earlier checkpoint, such as `step-4`; newer ones are set aside.
             anew: Begin from the start, even if it is finished; all checkpoints are set aside.
             notes: Lines to print just before the start, such as those of `resume_notes`.
+            check: Raise `RunError` with the reason unless the run has succeeded; not with `detach`.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C has stopped the run, which has saved its work and ended.
             RecipeError: The recipe is not valid, or lacks an input.
-            RunError: The run is in use or cannot be started, or there is no such checkpoint.
+            RunError: The run is in use or cannot be started, or there is no such checkpoint; with `check`, it has not
+                succeeded.
         """
+        require_foreground(detach=detach, check=check)
         if go_on_from is None and not anew and (line := self.finished_line(recipe)) is not None:
             tell("note", line)
             return False
@@ -319,7 +315,8 @@ class Run:
                 tell("note", line)
             waiting = job.executor.after([run.supervisor() for run in after or ()])
             # The dependency is not stored, because the next start has another one or none.
-            start(dataclasses.replace(job, executor=waiting or job.executor), lock, detach=detach, quiet=quiet)
+            job = dataclasses.replace(job, executor=waiting or job.executor)
+            start(job, lock, detach=detach, quiet=quiet, check=check)
         return True
 
     @contextlib.contextmanager
@@ -385,13 +382,3 @@ class Run:
     def require_free(self) -> None:
         """Raise `RunError` if the run is in use and therefore cannot be started."""
         require_free(self.path, self._standing)
-
-    def _lines(self, reader: LogReader, follow: bool, folder: LineFolder | None) -> Iterator[str]:
-        # The state is read before the log, because a run in a final state has written all its lines.
-        while follow and not self.has_ended():
-            yield from new_lines(reader, folder)
-            # Ranks print the same line at slightly different times.
-            time.sleep(POLL_SECONDS if folder is None else FOLDING_SECONDS)
-        yield from new_lines(reader, folder)
-        rest = reader.read_rest()
-        yield from rest if folder is None else [*folder.feed(rest), *folder.flush()]

@@ -115,6 +115,16 @@ class Standing:
                 return dataclasses.replace(state, state="succeeded", exit_code=0, reason=None)
         return state
 
+    def state_here(self) -> State | None:
+        """Return the present state; `None` if it cannot be read, or only a backend that is slow to answer knows it."""
+        if not self._path.is_dir():
+            return None
+        try:
+            is_slow = self._read().state in UNDER_WAY and self._executor.answer_seconds > 0
+            return None if is_slow else self.state()
+        except UserError:
+            return None
+
     def _own_state(self) -> State:
         while True:
             written = self._read()

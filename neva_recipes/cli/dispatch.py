@@ -11,6 +11,7 @@ from pathlib import Path
 from neva_recipes.cli.arguments import HelpShown, UsageError
 from neva_recipes.cli.commands.launch import launch_command
 from neva_recipes.config import UserError
+from neva_recipes.interruption import ends_told_by_command
 from neva_recipes.run_directory.exit_codes import EXIT_CANCELLED, EXIT_MISTAKE
 from neva_recipes.terminal import OutputLost, guarded, tell
 
@@ -80,7 +81,8 @@ def _outcome(argv: Sequence[str]) -> int:
         if any("\0" in word for word in argv):  # only another program can pass this
             raise UsageError("an argument holds a zero byte, which no name and no path can")
         _require_folder()
-        code = _dispatch(argv)
+        with ends_told_by_command():
+            code = _dispatch(argv)
     except HelpShown:
         code = 0
     except UserError as error:

@@ -33,6 +33,7 @@ from neva_recipes.config import (
     with_absolute_inputs,
 )
 from neva_recipes.inspection import inspect_recipe
+from neva_recipes.interruption import ends_told_by_command
 from neva_recipes.registry import RecipeEntry, list_recipes
 from neva_recipes.run_directory.exit_codes import EXIT_MISTAKE
 from neva_recipes.secrets import mask, secret_values
@@ -94,7 +95,8 @@ class _RecipeContext(RunContext):  # type: ignore[misc]
         if self.executor is None:
             if self.plugins:
                 raise UsageError("run.plugins: changes what run.executor gets, so set run.executor=... too")
-            return finish(executors.run(recipe, name=name, detach=self.detach), self.detach)
+            with ends_told_by_command():
+                return finish(executors.run(recipe, name=name, detach=self.detach), self.detach)
         return self._run_experiment(recipe, name or entry.name)
 
     def _recipe(self, entry: RecipeEntry, overrides: dict[str, str]) -> Draft[Recipe]:

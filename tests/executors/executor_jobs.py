@@ -8,6 +8,7 @@ from pathlib import Path
 import executors
 from executors.conformance import tiny_recipe
 from neva_recipes.config import UserError
+from neva_recipes.interruption import ends_told_by_command
 
 PATIENCE = 120.0
 
@@ -55,7 +56,8 @@ def _main():
     arguments = parser.parse_args()
     try:
         job = make_job(arguments.script, arguments.runs_dir, arguments.world_size, grace=arguments.grace)
-        run = executors.start_job(job, detach=arguments.detach)
+        with ends_told_by_command():
+            run = executors.start_job(job, detach=arguments.detach)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

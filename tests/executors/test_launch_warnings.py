@@ -36,10 +36,11 @@ def told(script, runs_dir, capfd):
 
 @pytest.mark.multiprocess
 def test_a_launch_and_a_resume_tell_each_warning_once(told, capfd):
-    (line,), run = told()
-    assert line.startswith(f"warning: {WARNING}")
+    lines, run = told()
+    line, end = lines
+    assert line.startswith(f"warning: {WARNING}") and end == f"{run.name} succeeded: {run.path}"
     run.resume()
-    assert capfd.readouterr().err.splitlines() == [line]
+    assert capfd.readouterr().err.splitlines() == lines
     run.resume(quiet=True)
     assert capfd.readouterr().err == ""
     assert run_warnings(run) == [line.removeprefix("warning: ")]

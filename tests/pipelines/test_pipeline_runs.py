@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,34 @@ def test_stages_run_in_order_with_what_the_ones_before_made(four, runs_dir, star
     assert [found.name for found in executors.list_runs(runs_dir)] == [run.name]
     with pytest.raises(RunError, match="has no stage 'x': expected one of a, b, c, d"):
         find_run(f"{run.name}/x", runs_dir)
+
+
+def test_a_pipeline_that_has_not_succeeded_is_an_error_for_python_if_asked_for(four, runs_dir, capfd):
+    (runs_dir / "fail b").touch()
+    with pytest.raises(RunError, match=r"^run four-\S+ failed: b failed"):
+        run_pipeline(four, LocalExecutor(), runs_dir, check=True)
+    (run,) = executors.list_runs(runs_dir)
+    with pytest.raises(RunError, match=f"^run {run.name} failed: b failed"):
+        executors.resume_pipeline(run, check=True)
+    (runs_dir / "fail b").unlink()
+    capfd.readouterr()
+    executors.resume_pipeline(run, check=True)
+    assert capfd.readouterr().err.splitlines()[-1] == f"{run.name} succeeded: {run.path}"
+
+
+def test_an_interrupt_of_a_pipeline_reaches_python_once_its_stages_have_ended(four, runs_dir, starts):
+    (runs_dir / "hold a").touch()
+
+    def interrupt():
+        wait_for(lambda: (runs_dir / "starts").exists())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt, match="cancelled"):
+        pool.submit(interrupt)
+        run_pipeline(four, LocalExecutor(), runs_dir)
+    (run,) = executors.list_runs(runs_dir)
+    assert run.status().state == "cancelled" and starts() == ["a"]
+    assert "running" not in states(run).values()
 
 
 def test_a_failed_stage_stops_what_depends_on_it_and_resuming_runs_only_what_is_not_done(four, runs_dir, starts):

@@ -66,12 +66,32 @@ def test_the_newest_of_equal_losses_is_the_lowest_as_it_is_the_best_checkpoint(f
 def test_metrics_that_are_not_there_or_no_numbers(folder):
     run = executors.Run(folder)
     assert run.metrics() == {}
+    with pytest.raises(KeyError, match="none has been logged yet"):
+        run.metrics()["train_loss"]
     write_metrics(folder, {1: {"a": "nan", "b": 2.5}, 2: {"a": "", "b": "x"}, "": {"b": 1}, 4: {"a": "inf", "b": 3}})
     with (folder / "metrics" / "metrics.csv").open("a") as file:
         file.write("5,,4,too,many\n6\n")
     metrics = run.metrics()
     assert metrics.keys() == {"b"}
     assert (list(metrics["b"].steps), list(metrics["b"].values)) == ([1, 4, 5], [2.5, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train_loss", "did you mean reduced_train_loss?"),
+        ("loss", "did you mean reduced_train_loss, val_loss?"),
+        ("val_los", "did you mean val_loss?"),
+        ("throughput", ": expected one of reduced_train_loss, val_loss"),
+    ],
+)
+def test_a_metric_that_is_not_there_is_answered_with_those_that_are(folder, name, told):
+    write_metrics(folder, {1: {"reduced_train_loss": 2.5, "val_loss": 2.0}})
+    metrics = executors.Run(folder).metrics()
+    assert name not in metrics and metrics.get(name) is None
+    with pytest.raises(KeyError) as raised:
+        metrics[name]
+    assert repr(name) in raised.value.args[0] and told in raised.value.args[0]
 
 
 def test_results_of_a_run_on_cpus(make_run):
