@@ -13,8 +13,7 @@ from executors.base import Executor, Job, RefusedError
 from executors.disk import require_space, tell_of_little_space
 from executors.findings import require_here, require_possible
 from executors.local import LocalExecutor
-from executors.runs.ending import require_foreground
-from executors.runs.foreground import start
+from executors.runs.foreground import require_foreground, start
 from executors.runs.launches import NEW, sweep_launches
 from executors.runs.paths import NEWEST
 from executors.runs.run import Run
@@ -187,7 +186,6 @@ def run(
         RunError: The name cannot be used, the directory cannot be written, or the job cannot be started; with `check`,
             the run has not succeeded.
     """
-    require_foreground(detach=detach, check=check)
     job = plan_job(recipe, executor, name=name, runs_dir=runs_dir)
     if job.plan is not None:
         require_here(job.plan)

@@ -8,7 +8,7 @@ from executors.base import Executor, Job
 from executors.disk import require_space, tell_of_little_space
 from executors.launch import start_job
 from executors.pipelines.planning import PipelineJob, plan_pipeline
-from executors.runs.ending import require_foreground
+from executors.runs.foreground import require_foreground
 from executors.runs.run import Run
 from executors.warnings import tell_warnings
 from neva_recipes.config import RecipeError, RunError
@@ -93,6 +93,5 @@ def run_pipeline(
         RunError: The name cannot be used, the directory cannot be written, or the pipeline cannot be started; with
             `check`, it has not succeeded.
     """
-    require_foreground(detach=detach, check=check)
     planned = plan_pipeline(pipeline, executor, name=name, runs_dir=runs_dir, parallel=parallel)
     return start_pipeline(planned, detach=detach, quiet=quiet, check=check)

@@ -9,7 +9,7 @@ from executors.job_record import read_job_record
 from executors.pipelines.changed_tool import ChangedTool, changed_tool
 from executors.pipelines.directory import StageStatus, stage_run, stage_statuses
 from executors.pipelines.spec import read_spec
-from executors.runs.ending import require_foreground
+from executors.runs.foreground import require_foreground
 from executors.runs.run import Run
 from executors.warnings import joined_warnings, tell_warnings, warnings_of
 from neva_recipes.config import RecipeError, RunError, UserError, load_recipe
@@ -49,15 +49,13 @@ def resume_pipeline(
     Raises:
         KeyboardInterrupt: As for `run_pipeline`.
         RecipeError: A recipe or a change is not valid, or a recipe cannot be started here.
-        RunError: The pipeline is in use or cannot be started, or a stage to be changed is in use or has succeeded;
-            with `check`, it has not succeeded in the end.
+        RunError: The pipeline is in use, cannot be started or, with `check`, has not succeeded; or a stage to be
+            changed is in use or has succeeded.
     """
     require_foreground(detach=detach, check=check)
     if (changes or gpu is not None) and not run.has_ended():
-        raise RunError(
-            f"run {run_title(run.path)} is in use, so nothing of it can be changed: "
-            "wait for its end, or cancel it first"
-        )
+        use = f"run {run_title(run.path)} is in use"
+        raise RunError(f"{use}, so nothing of it can be changed: wait for its end, or cancel it first")
     stages = stage_statuses(run.path, goes_on=True)
     changed = _changed_tools(stages, changes or {})
     find_gpu(gpu)

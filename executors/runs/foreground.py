@@ -11,19 +11,25 @@ from pathlib import Path
 from executors.base import Job
 from executors.process.folding import FOLDING_SECONDS, LineFolder
 from executors.process.logs import LogReader
-from executors.runs.ending import conclude
 from executors.runs.standing import ENDED, POLL_SECONDS, Standing, ask_together
 from executors.warnings import notes_of, tell_warnings, warnings_of
 from neva_recipes.config import RunError, how_many
+from neva_recipes.interruption import command_tells_ends
 from neva_recipes.run_directory.layout import CHECKPOINTS, joined_log
 from neva_recipes.run_directory.metrics import trained_steps
 from neva_recipes.run_directory.names import list_checkpoints, listed_step
 from neva_recipes.run_directory.progress import has_trained_since
 from neva_recipes.run_directory.stages import run_title, stage_directories
 from neva_recipes.run_directory.state import State, read_state, write_state
-from neva_recipes.terminal import OutputLost, print_line, print_log
+from neva_recipes.terminal import OutputLost, print_line, print_log, tell
 
-__all__ = ["start", "unsaved_steps"]
+__all__ = ["require_foreground", "start", "unsaved_steps"]
+
+
+def require_foreground(*, detach: bool, check: bool) -> None:
+    """Raise `RunError` if a run shall be checked whose end is not waited for."""
+    if detach and check:
+        raise RunError("check: with detach the run goes on after the call, so its end is not known: leave out one")
 
 
 def start(job: Job, lock: int, *, detach: bool, quiet: bool, check: bool) -> None:
@@ -64,7 +70,7 @@ def start(job: Job, lock: int, *, detach: bool, quiet: bool, check: bool) -> Non
             raise
     finally:
         os.close(write_end)
-    conclude(job.run_dir, is_interrupted=is_interrupted, check=check, quiet=quiet)
+    _conclude(job.run_dir, is_interrupted=is_interrupted, check=check, quiet=quiet)
 
 
 def _leave(job: Job) -> None:
@@ -110,6 +116,43 @@ def _show(job: Job, reader: LogReader) -> bool:
             return interrupts > 0
         except KeyboardInterrupt:
             interrupts += 1
+
+
+def _conclude(run_dir: Path, *, is_interrupted: bool, check: bool, quiet: bool) -> None:
+    """Tell Python code how a run has ended; within a command, which tells by itself, do nothing.
+
+    Args:
+        run_dir: The run directory of a run that has ended.
+        is_interrupted: Whether Ctrl-C was pressed.
+        check: Whether to raise an error unless the run has succeeded.
+        quiet: Whether to print nothing.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
+        RunError: The run has not succeeded, and `check` is set.
+    """
+    if command_tells_ends():
+        return
+    state = Standing(run_dir).state()
+    has_succeeded = state.state == "succeeded" and state.exit_code == 0
+    line = f"{run_title(run_dir)} succeeded: {run_dir}" if has_succeeded else _failure(run_dir, state)
+    if is_interrupted:
+        raise KeyboardInterrupt(line)
+    if check and not has_succeeded:
+        raise RunError(line)
+    if quiet:
+        return
+    if has_succeeded or state.state == "cancelled":
+        print_line(line, sys.stderr)
+    else:
+        tell("error", line)
+
+
+def _failure(run_dir: Path, state: State) -> str:
+    reason = state.reason or f"exit code {state.exit_code}"
+    if state.state == "succeeded":  # it could not be started again
+        return f"run {run_title(run_dir)} {reason}; it is as it was: succeeded"
+    return f"run {run_title(run_dir)} {state.state}: {reason}"
 
 
 def _waiting(name: str, state: State) -> str:

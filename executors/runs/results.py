@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from executors.runs.standing import RunStatus
-from neva_recipes.config import PlainTable, Recipe, UserError, build, listed_paths, load_recipe
+from neva_recipes.config import PlainTable, Recipe, UserError, build, listed_paths, load_recipe, near_words
 from neva_recipes.run_directory.layout import EVALUATION_FILE, EVALUATIONS, RECIPE_FILE
 from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, Curve, Point, file_of_metric, read_metrics
 from neva_recipes.run_directory.state import read_json
 from neva_recipes.storage.best import best_checkpoint
 
-__all__ = ["AboveGuessing", "Evaluation", "Results", "read_above_guessing", "read_evaluations", "read_results"]
+__all__ = [
+    "AboveGuessing",
+    "Curves",
+    "Evaluation",
+    "Results",
+    "read_above_guessing",
+    "read_evaluations",
+    "read_results",
+]
 
 _ON_GPU = "peak_memory_gib"
 """A metric that only runs on GPUs have."""
@@ -55,6 +63,17 @@ class AboveGuessing(NamedTuple):
     def line(self) -> str:
         """The loss, what it means and what to do."""
         return f"its {self.measure} is {self.loss:.4g}, {self.text}"
+
+
+class Curves(dict[str, Curve]):
+    """Curves by name; for a name that does not exist, the `KeyError` tells those that it may have meant."""
+
+    def __missing__(self, name: str) -> Curve:
+        if not self:
+            raise KeyError(f"no metric {name!r}: none has been logged yet")
+        near = [known for known in self if name in known] or near_words(name, self)
+        hint = f" (did you mean {', '.join(near[:3])}?)" if near else f": expected one of {', '.join(self)}"
+        raise KeyError(f"no metric {name!r}{hint}")
 
 
 @dataclass(frozen=True)

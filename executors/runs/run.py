@@ -12,14 +12,12 @@ from typing import Any
 from executors.base import Executor, Job
 from executors.disk import require_space, tell_of_little_space
 from executors.job_record import executor_class, load_executor, read_job_record
+from executors.process.log_lines import read_log
 from executors.runs.again import finished_length, job_again
 from executors.runs.attempt import prepare, require_free, take_lock
-from executors.runs.curves import Curves
-from executors.runs.ending import require_foreground
-from executors.runs.foreground import start
+from executors.runs.foreground import require_foreground, start
 from executors.runs.going_back import find_earlier
-from executors.runs.log_lines import read_log
-from executors.runs.results import Results, read_results
+from executors.runs.results import Curves, Results, read_results
 from executors.runs.standing import POLL_SECONDS, RunStatus, Standing
 from executors.settling import with_named_runs
 from neva_recipes.config import (
@@ -174,7 +172,11 @@ class Run:
         Raises:
             RunError: There is no such rank, the times of the lines are unknown, or job.json cannot be read.
         """
-        return read_log(self.path, self.has_ended, follow=follow, rank=rank, since=since, tail=tail, fold=fold)
+
+        def goes_on() -> bool:
+            return follow and not self.has_ended()
+
+        return read_log(self.path, goes_on, POLL_SECONDS, rank=rank, since=since, tail=tail, fold=fold)
 
     def cancel(self, force: bool = False, *, save: bool = False) -> None:
         """Stop the run, and return when all its processes have ended.
@@ -300,8 +302,7 @@ class Run:
         Raises:
             KeyboardInterrupt: Ctrl-C has stopped the run, which has saved its work and ended.
             RecipeError: The recipe is not valid, or lacks an input.
-            RunError: The run is in use or cannot be started, or there is no such checkpoint; with `check`, it has not
-                succeeded.
+            RunError: It is in use or cannot be started, has no such checkpoint, or has not succeeded, with `check`.
         """
         require_foreground(detach=detach, check=check)
         if go_on_from is None and not anew and (line := self.finished_line(recipe)) is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from executors.job_record import read_job_record
 from executors.process.folding import FOLDING_SECONDS, LineFolder, new_lines
 from executors.process.logs import LogReader, position_of_tail, position_of_time
-from executors.runs.standing import POLL_SECONDS
 from neva_recipes.config import RunError
 from neva_recipes.run_directory.layout import joined_log, rank_log
 from neva_recipes.run_directory.stages import run_title
@@ -18,9 +17,9 @@ __all__ = ["read_log"]
 
 def read_log(
     run_dir: Path,
-    has_ended: Callable[[], bool],
+    goes_on: Callable[[], bool],
+    poll_seconds: float,
     *,
-    follow: bool,
     rank: int | None,
     since: datetime | None,
     tail: int | None,
@@ -30,12 +29,12 @@ def read_log(
 
     Args:
         run_dir: The run directory.
-        has_ended: Says whether the run has ended.
-        follow: As for `Run.logs`, as are those below.
-        rank: The rank.
-        since: Time of the first line.
-        tail: Number of lines.
-        fold: Whether to merge equal lines.
+        goes_on: Says whether to wait for more lines.
+        poll_seconds: Seconds between two looks.
+        rank: As for `Run.logs`.
+        since: As for `Run.logs`.
+        tail: As for `Run.logs`.
+        fold: As for `Run.logs`.
 
     Raises:
         RunError: As for `Run.logs`.
@@ -54,15 +53,17 @@ def read_log(
     if tail is not None:
         start = max(start, position_of_tail(log, tail))
     folder = LineFolder(size) if fold and rank is None and size > 1 else None
-    return _lines(LogReader(log, start), has_ended, follow, folder)
+    return _lines(LogReader(log, start), goes_on, poll_seconds, folder)
 
 
-def _lines(reader: LogReader, has_ended: Callable[[], bool], follow: bool, folder: LineFolder | None) -> Iterator[str]:
+def _lines(
+    reader: LogReader, goes_on: Callable[[], bool], poll_seconds: float, folder: LineFolder | None
+) -> Iterator[str]:
     # The state is read before the log, because a run in a final state has written all its lines.
-    while follow and not has_ended():
+    while goes_on():
         yield from new_lines(reader, folder)
         # Ranks print the same line at slightly different times.
-        time.sleep(POLL_SECONDS if folder is None else FOLDING_SECONDS)
+        time.sleep(poll_seconds if folder is None else FOLDING_SECONDS)
     yield from new_lines(reader, folder)
     rest = reader.read_rest()
     yield from rest if folder is None else [*folder.feed(rest), *folder.flush()]
