@@ -60,7 +60,8 @@ def refused_here(plan: Plan, but_in: Path | None = None) -> list[Finding]:
 
 
 def _is_due(finding: Finding, folder: Path | None) -> bool:
-    names = [value for value in finding.fields.values() if isinstance(value, str)]
+    values = [value if isinstance(value, list | tuple) else [value] for value in finding.fields.values()]
+    names = [name for named in values for name in named if isinstance(name, str)]
     return folder is not None and any(Path(name).is_relative_to(folder) for name in names)
 
 

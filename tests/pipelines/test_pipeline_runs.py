@@ -16,7 +16,7 @@ from executors import LocalExecutor, Pipeline, Stage, find_run, run_pipeline
 from executors.pipelines.directory import stage_statuses
 from neva_recipes import llava
 from neva_recipes.cli.main import main
-from neva_recipes.config import RunError
+from neva_recipes.config import RunError, config
 from tests.pipelines.recipes import make_recipe
 from tests.waiting import wait_for
 
@@ -235,6 +235,23 @@ def test_a_stage_whose_input_has_gone_fails_with_the_reason(runs_dir, tmp_path, 
     run.resume(detach=True)
     assert run.wait() == 0
     assert starts() == ["a", "b"]
+
+
+def test_files_in_a_list_that_a_stage_is_still_to_make_do_not_keep_a_pipeline_from_going_on(runs_dir, tmp_path, starts):
+    (tmp_path / "text.txt").write_text("some text")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    work = {"files": str(tmp_path / "text.txt"), "tokenizer": str(tmp_path / "tokenizer.json")}
+    texts = [Stage(name, config(executors.TokenizeText, **work)) for name in ("new", "old")]
+    recipe = make_recipe()
+    recipe.data.tokenizer = "owner/name"
+    recipe.data.data_path = [text.output / "train.idx" for text in texts]
+    (runs_dir / "fail new").touch()
+    train = Stage("train", recipe)
+    run = run_pipeline(Pipeline("p", *(text >> train for text in texts)), LocalExecutor(), runs_dir, detach=True)
+    assert run.wait() != 0
+    executors.resume_pipeline(run, detach=True)
+    assert run.wait() != 0
+    assert starts().count("new") == 2
 
 
 def test_secret_variables_reach_the_stages_and_no_file(runs_dir, tmp_path):
