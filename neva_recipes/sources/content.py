@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from neva_recipes.config import POINTER, DataError, is_pointer
+from neva_recipes.config import POINTER, DataError, is_pointer, path_is
 from neva_recipes.sources._zstd import ZSTD, DamagedZstdError, ZstdContent, can_unpack_zstd
 from neva_recipes.sources.registry import find_source
 from neva_recipes.sources.source import DataSource, JsonLines
@@ -228,7 +228,9 @@ def _require_unpacked(path: Path, begin: bytes, around: str) -> None:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Add the name of the data file to errors of reading."""
+    """Add the name of the data file to errors of reading; refuse the tokens of an indexed dataset as text."""
+    if path.suffix == ".bin" and path_is(index := path.with_suffix(".idx")):
+        raise DataError(f"{path}: holds the tokens of an indexed dataset: name {index.name} in its place")
     try:
         yield
     except EOFError:

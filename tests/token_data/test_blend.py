@@ -17,6 +17,7 @@ from neva_model.data.text import TextDataset
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes import gpt
 from neva_recipes.config import DataError, build
+from neva_recipes.sources.records import scan_texts
 from neva_recipes.token_data import make_token_data
 from tests.token_data.reading import documents_of
 from tests.tokenizers.texts import english_lines, made_lines
@@ -114,6 +115,12 @@ def test_windows_in_the_order_of_the_file(corpora, byte_level, tmp_path):
 def test_tokens_of_another_tokenizer_are_refused(corpora, pieces, tmp_path):
     with pytest.raises(DataError, match=r"train\.idx: its tokens are those of another tokenizer, .*english"):
         opened([corpora / "old" / "train.idx"], pieces, None, 10, tmp_path)
+
+
+def test_the_file_of_tokens_is_named_by_its_index(corpora):
+    for path in (corpora / "old" / "train.bin", corpora / "new" / "train.bin"):
+        with pytest.raises(DataError, match=r"train\.bin: holds the tokens of an indexed dataset: name train\.idx"):
+            next(scan_texts(path))
 
 
 def test_tokens_of_unknown_origin_are_compared_with_the_size(corpora, byte_level, pieces, tmp_path):
