@@ -23,6 +23,7 @@ from neva_recipes.config import (
     build,
     config,
     expand_path,
+    listed_paths,
     path_is,
 )
 from neva_recipes.families.published import LLAMA_2
@@ -130,7 +131,7 @@ def localize(
 
     Args:
         model: Hugging Face directory of the language model, with its tokenizer.
-        new_text: Text of the new language: lines, JSONL or parquet.
+        new_text: Text of the new language: lines or JSONL.
         old_text: Text of what the model knows.
         vocab_size: Tokens of the new language's tokenizer, at most as many new ones for the model.
         old_share: Share of the old text in training.
@@ -139,6 +140,7 @@ def localize(
     """
     if not 0 < old_share < 1:
         raise RecipeError(f"old_share={old_share:g}: expected a share between 0 and 1")
+    _require_lines(new_text=new_text, old_text=old_text)
     base = _base_of(model, tokenizer, has_prompts=prompts is not None)
     language = parts.from_huggingface(model)
     rows = -(-(build(language).vocab_size + vocab_size) // _ROWS) * _ROWS
@@ -158,9 +160,16 @@ def localize(
         old_text=old_text,
         run=train.output,
     )
-    return Pipeline(
-        "localize", words >> merge >> [extend, new, old] >> train >> _compared(model, train, report, prompts)
-    )
+    after = _compared(model, train, report, prompts)
+    return Pipeline("localize", words >> merge >> [extend, new, old] >> train >> after)
+
+
+def _require_lines(**texts: str) -> None:
+    """Raise `RecipeError` for a text that only `nemo-run data text` reads: the other stages read lines or JSONL."""
+    for parameter, value in texts.items():
+        for path in map(expand_path, listed_paths(value)):
+            if path_is(path, Path.is_dir) or ".parquet" in path.suffixes:
+                raise RecipeError(f"{parameter}={path}: expected files of lines or JSONL, as all stages read them")
 
 
 def _base_of(model: str, tokenizer: str | None, *, has_prompts: bool) -> str:

@@ -6,7 +6,6 @@ NAME-TIME/
     job.json, state.json, logs/, ...   as in every run: the pipeline itself is a run, whose process starts the stages
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +132,8 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         )
         settings = present_settings(run, stage.settings)
         # The run of a trained model holds later evaluations of it too, which are not results of this stage.
-        evaluations = () if (run.path / RECIPE_FILE).exists() else tuple(read_evaluations(run.path))
+        has_some = state == "succeeded" and not (run.path / RECIPE_FILE).exists()
+        evaluations = tuple(read_evaluations(run.path)) if has_some else ()
         found[stage.name] = StageStatus(stage.name, settings, state, run, status, loss, validation_loss, evaluations)
     return _told_older(specs, found)
 
@@ -149,10 +149,12 @@ def _told_older(specs: Sequence[StageSpec], found: Mapping[str, StageStatus]) ->
         )
         newer = [name for name in before[spec.name] if has_begun and _is_newer(stages[name], stage)]
         if newer:  # the recipe is read only where it matters
-            with contextlib.suppress(UserError):  # whoever starts the stage reports it
+            try:
                 taken = input_stages(stage.run.path)
-                older_than = next((name for name in taken if name in newer), None)
-                stages[spec.name] = dataclasses.replace(stage, older_than=older_than)
+            except UserError:  # it is begun anew then, which reports that it cannot be read
+                taken = newer
+            older_than = next((name for name in taken if name in newer), None)
+            stages[spec.name] = dataclasses.replace(stage, older_than=older_than)
     return list(stages.values())
 
 

@@ -1,8 +1,8 @@
 """The process of a pipeline: `python -m executors.pipelines.driver DIRECTORY`, a job of the local executor.
 
 It starts every stage whose predecessors have succeeded, prints the output of the stages, and ends when no stage is left
-to start. It does not run a stage again that has succeeded, and waits for stages that still run (on a cluster), so that
-a pipeline is resumed by starting this program again.
+to start. It runs a stage that has succeeded again only if its input has changed since, and waits for stages that still
+run (on a cluster), so that a pipeline is resumed by starting this program again.
 """
 
 import contextlib

@@ -94,7 +94,8 @@ def resume_stage(
     Raises:
         UserError: It cannot be started.
     """
-    if is_older and not (run.path / RECIPE_FILE).is_file():
+    # A tool refuses to write what is there: the result of another input, or what it was stopped in.
+    if not (run.path / RECIPE_FILE).is_file():
         _set_output_aside(run.path)
     run.resume(detach=True, quiet=True, executor=executor, after=after, anew=is_older)
 

@@ -101,7 +101,7 @@ def continue_texts(
         found, due = dict[int, Continuation](), 0
         for batch in _batches([len(prompt) for prompt in part], batch_size, _most_unequal(opened)):
             drawn = sampling.seed
-            own = sampling if drawn is None else dataclasses.replace(sampling, seed=drawn + first + batch[0])
+            own = sampling if drawn is None else dataclasses.replace(sampling, seed=(drawn + first + batch[0]) % 2**63)
             found.update(zip(batch, _continue(opened, [part[row] for row in batch], own), strict=True))
             while due in found:
                 yield found.pop(due)

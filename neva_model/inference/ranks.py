@@ -68,9 +68,9 @@ def _code_of(codes: list[int | None], error: Exception) -> int:
         return EXIT_MISTAKE
     if _BROKEN_PIPE in codes:
         raise BrokenPipeError from None
-    lost = next((code for code in codes if code is not None and code < 0), None)
-    if lost is not None:
-        raise UserError(f"a rank was ended by signal {-lost}; 9 comes from the system where memory is short") from None
+    if isinstance(error, ProcessExitedException) and error.exit_code < 0:
+        killed = f"rank {error.error_index} was ended by signal {-error.exit_code}"
+        raise UserError(f"{killed}; the system sends 9 where memory is short") from None
     raise error
 
 

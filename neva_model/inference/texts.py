@@ -31,7 +31,9 @@ class _Asked(NamedTuple):
         run: A run, checkpoint or Hugging Face directory.
         tokenizer: Where a run's tokenizer is now.
         prompts: The texts to continue.
-        add_bos: Whether the token that begins a text comes first; `None` does as the tokenizer does.
+        is_one: Whether they are a single --prompt, which is printed as text.
+        add_bos: Whether the token that begins a text comes first; `None` does as training did, or as the tokenizer of
+            a Hugging Face directory does.
         sampling: How tokens are chosen.
         batch_size: Most prompts continued at once.
         output: The file of the results; `None` prints them.
@@ -40,6 +42,7 @@ class _Asked(NamedTuple):
     run: Path
     tokenizer: str | None
     prompts: list[str]
+    is_one: bool
     add_bos: bool | None
     sampling: Sampling
     batch_size: int
@@ -65,6 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         run=options.run,
         tokenizer=options.tokenizer,
         prompts=list(options.prompt) if options.prompts is None else read_prompts(options.prompts),
+        is_one=options.prompts is None and len(options.prompt) == 1,
         add_bos=options.add_bos,
         sampling=Sampling(
             max_new_tokens=options.max_new_tokens,
@@ -116,7 +120,7 @@ def _generate(parallel: ParallelConfig, asked: _Asked) -> None:
     opened = open_model(asked.run, "plain", asked.tokenizer, parallel)
     prompts = [_tokens(opened, asked, number) for number in range(len(asked.prompts))]
     is_first = torch.distributed.get_rank() == 0
-    if len(prompts) == 1 and asked.output is None:
+    if asked.is_one and asked.output is None:
         for piece in continue_text(opened, prompts[0], asked.sampling):
             if is_first:
                 print(piece, end="", flush=True)
@@ -132,11 +136,15 @@ def _generate(parallel: ParallelConfig, asked: _Asked) -> None:
 
 
 def _tokens(opened: "OpenModel", asked: _Asked, number: int) -> list[int]:
+    from neva_model.checkpoints.huggingface import is_huggingface_directory
     from neva_model.inference.continuing import prompt_tokens
     from neva_model.inference.generate import check_length
 
+    add_bos = asked.add_bos
+    if add_bos is None and not is_huggingface_directory(opened.source):
+        add_bos = opened.tokenizer.bos_id is not None  # as training begins its texts, and as chat does
     try:
-        tokens = prompt_tokens(opened.tokenizer, asked.prompts[number], add_bos=asked.add_bos)
+        tokens = prompt_tokens(opened.tokenizer, asked.prompts[number], add_bos=add_bos)
         check_length(opened.model, len(tokens))
     except DataError as error:
         which = f"prompt {number + 1}: " if len(asked.prompts) > 1 else ""

@@ -112,7 +112,7 @@ def build_loggers(
     metrics = run_directory / METRICS
     metrics.mkdir(exist_ok=True)
     # Steps that are trained again after a crash are dropped, as from the CSV file.
-    purge = resumed_step + 1 if resumed_step else None
+    purge = resumed_step + 1 if resumed_step else 0
     loggers: list[Logger] = [
         CsvLogger(metrics_file(run_directory), resumed_step),
         _TensorBoard(run_directory, name=METRICS, version="", default_hp_metric=False, purge_step=purge),

@@ -55,6 +55,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tokenizer-after", required=True)
     for language in _LANGUAGES:
         parser.add_argument(f"--{language}-text", type=Path, action="append", required=True)
+    parser.add_argument("--json-keys", default="text")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--written-before", type=Path)
     parser.add_argument("--written-after", type=Path)
@@ -63,7 +64,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _fertility(given: argparse.Namespace) -> Iterator[list[str]]:
     for language in _LANGUAGES:
-        found = compare([given.tokenizer_before, given.tokenizer_after], getattr(given, f"{language}_text"))
+        texts, keys = getattr(given, f"{language}_text"), given.json_keys.split(",")
+        found = compare([given.tokenizer_before, given.tokenizer_after], texts, keys)
         whole = found.scripts[0]
         yield [f"tokens a word, {language} text", *(f"{cost.tokens / max(1, whole.words):.2f}" for cost in whole.costs)]
 
@@ -90,7 +92,8 @@ def _ends(curve: Curve) -> list[str]:
 
 def _written(before: Path, after: Path) -> Iterator[str]:
     """Yield what both models write after each prompt."""
-    lines = [path.read_text(encoding="utf-8").splitlines() for path in (before, after)]
+    # The lines of JSON end at "\n" alone: a text may hold other ends of lines.
+    lines = [path.read_text(encoding="utf-8").rstrip("\n").split("\n") for path in (before, after)]
     for first, second in zip(*lines, strict=True):
         old, new = json.loads(first), json.loads(second)
         yield f"prompt: {old['prompt']}"

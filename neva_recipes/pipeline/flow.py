@@ -212,6 +212,11 @@ class Pipeline:
         earlier = {before.name for before in self._ancestors(stage)}
         known = {other.name for other in self.stages}
         for path, output in stage.inputs():
+            if output.file is not None and output.stage in known and self.stage(output.stage).trains:
+                raise RecipeError(
+                    f"{stage.name}.{path}={output}: {output.stage} trains, and its output is its newest checkpoint: "
+                    f"take {output.stage}.output"
+                )
             if output.stage not in known:
                 raise RecipeError(
                     f"{stage.name}.{path}={output}: pipeline {self.name} has no stage {output.stage}"

@@ -78,6 +78,8 @@ class LocalizationReport(Tool):
     """Text of the new language."""
     old_text: PathsField
     """Text of what the model knew."""
+    json_keys: str | None = None
+    """Fields of JSONL that hold text, as title,text; None means text."""
     run: PathField
     """The run that has learnt the new language."""
     written_before: OptionalPathField = None  # type: ignore[assignment]
@@ -92,6 +94,7 @@ class LocalizationReport(Tool):
             "tokenizer-after": [self.tokenizer_after],
             "new-text": listed_paths(self.new_text),
             "old-text": listed_paths(self.old_text),
+            "json-keys": listed_paths(self.json_keys and [self.json_keys]),
             "run": [self.run],
             "written-before": listed_paths(self.written_before),
             "written-after": listed_paths(self.written_after),

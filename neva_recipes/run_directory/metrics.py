@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ TRAIN_LOSS, VAL_LOSS, VAL_PERPLEXITY = "reduced_train_loss", "val_loss", "val_pe
 _TAIL_BYTES = 16384
 
 
+_ENDINGS = re.compile(r"(?<=.)(\.(jsonl?|txt|text|parquet|idx|gz|zst))+$", re.IGNORECASE)
+"""What says how a data file is written, and nothing of what is in it."""
+
+
 def metric_of_file(metric: str, file: str | None) -> str:
     """Return the name of a metric of one validation file, or of all of them together if `file` is `None`."""
     return metric if file is None else f"{metric}/{file}"
@@ -44,9 +49,12 @@ def file_of_metric(name: str, metric: str) -> str | None:
 def validation_names(paths: Sequence[str]) -> list[str]:
     """Return the name of each validation file in its metrics.
 
-    It is that of the file without its ending, with as many folders before it as make it distinct.
+    It is that of the file without the endings of its format, with as many folders before it as make it distinct; of
+    files that differ by these endings alone it is the whole name.
     """
-    parts = [(*Path(path).parts[:-1], Path(path).name.partition(".")[0] or Path(path).name) for path in paths]
+    plain = [(*Path(path).parts[:-1], _ENDINGS.sub("", Path(path).name)) for path in paths]
+    alike = {own: {path for path, other in zip(paths, plain, strict=True) if other == own} for own in plain}
+    parts = [Path(path).parts if len(alike[own]) > 1 else own for path, own in zip(paths, plain, strict=True)]
     names: list[str] = []
     for own in parts:
         ends = ["/".join(own[-depth:]) for depth in range(1, len(own) + 1)]

@@ -154,12 +154,13 @@ def what_is_wrong_with_export(directory: Path) -> str | None:
 
 
 def require_exported_file(file: Path) -> None:
-    """Check a file of weights if its directory has a digest of it.
+    """Check a file of weights if its directory, or the one above it, has a digest of it.
 
     Raises:
         CheckpointError: The file is not as it was exported.
     """
-    expected = export_digests(file.parent).get(file.name)
+    own, above = export_digests(file.parent), export_digests(file.parent.parent)
+    expected = own.get(file.name, above.get(f"{file.parent.name}/{file.name}"))
     if expected is not None and digest_of(file) != expected:
         raise CheckpointError(
             f"{file}: is damaged: its digest is not that of {DIGESTS_FILE}; export the model again (where the file was "

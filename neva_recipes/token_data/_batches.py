@@ -97,6 +97,8 @@ def _rows(path: Path, place: Place, settings: Settings, scratch: Path) -> Iterat
                     if records:
                         yield Batch(path, "rows", place, end, records)
                     place = end
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: row {place.record} or one behind it is not UTF-8 text: {error.reason}") from None
         except (pyarrow.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{path}: cannot be read as parquet, in row {place.record} or behind: {reason}") from None

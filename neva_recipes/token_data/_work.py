@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from neva_recipes.config import PlainTable, RunError, UserError
+from neva_recipes.config import CheckpointError, DataError, PlainTable, RunError
 from neva_recipes.sources.indexed import INDEX_ENDING, TOKENS_ENDING, TOKENS_FILE, TokenType, index_header
 from neva_recipes.storage.exports import cannot_be_written, require_new
 from neva_recipes.token_data._encoding import Encoded
@@ -27,7 +27,8 @@ _AT_ONCE = 2**20
 def work_folder(target: Path) -> Iterator[Path]:
     """Give the hidden folder beside a target in which this process alone may write.
 
-    It is there already if a process was killed, and is removed after an error. A process that is interrupted leaves it.
+    It is there already if a process was killed, and is removed after an error of what is read. A process that is
+    interrupted leaves it, and so does one that lacks memory or room: the same command goes on from there.
 
     Raises:
         CheckpointError: The target exists or cannot be written.
@@ -43,7 +44,7 @@ def work_folder(target: Path) -> Iterator[Path]:
         with _held(folder, target):
             try:
                 yield folder
-            except (UserError, OSError):
+            except (DataError, CheckpointError):
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             shutil.rmtree(folder, ignore_errors=True)

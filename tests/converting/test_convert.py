@@ -136,6 +136,25 @@ def assert_same_tensors(one, other):
     ] == []
 
 
+def test_a_tower_of_its_own_comes_back(world, tmp_path):
+    """It lies in a folder of the original layout, which may be gone when the checkpoint is written again."""
+    first, checkpoint = tmp_path / "first", tmp_path / "checkpoint"
+    convert(world.checkpoint("llava"), first, "original")
+    convert(first, checkpoint, "megatron")
+    shutil.rmtree(first)
+    convert(checkpoint, tmp_path / "again", "original")
+    tower = json.loads((tmp_path / "again" / "config.json").read_text())["mm_vision_tower"]
+    assert tower == str(tmp_path / "again" / "vision_tower")
+    expected = world.oracles["llava"].model.vision_tower.state_dict()
+    torch.testing.assert_close(CLIPVisionModel.from_pretrained(tower).state_dict(), expected, rtol=0, atol=0)
+
+
+def test_a_tokenizer_that_would_be_passed_over_is_refused(world, tmp_path):
+    with pytest.raises(CheckpointError, match="goes back to its own layout"):
+        convert(world.checkpoint("llama"), tmp_path / "out", "transformers", tokenizer=str(world.source("llama")))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("direct", [False, True])
 def test_the_original_layout_has_the_names_and_keys_of_its_repository(direct, world, tmp_path):
     source = world.source("llava")
@@ -253,7 +272,8 @@ def test_a_conversion_that_computes_something_else_is_not_kept(world, tmp_path, 
 
 def test_the_example_of_the_documentation(world, tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^\$ nemo-run (.*)$", text.partition("## Other layouts")[2], re.MULTILINE)
+    section = text.partition("## Other layouts")[2].partition("\n## ")[0].partition("\n### ")[0]
+    commands = re.findall(r"^\$ nemo-run (.*)$", section, re.MULTILINE)
     assert len(commands) == 3
     shutil.copytree(world.source("llama"), tmp_path / "llama")
     monkeypatch.chdir(tmp_path)

@@ -148,6 +148,24 @@ def test_a_tokenizer_without_the_tokens_of_a_chat_continues_texts(tmp_path, caps
     assert lines[0]["tokens"] == oracle(model, tokens, 5, 2) and lines[1] == lines[0]
 
 
+def test_one_prompt_of_a_file_is_json(llama_directory, tmp_path, capsys):
+    (tmp_path / "one.txt").write_text("odd\n")
+    run(llama_directory, f"--prompts={tmp_path / 'one.txt'}", "--max-new-tokens=2")
+    assert json.loads(capsys.readouterr().out)["prompt"] == "odd"
+
+
+def test_a_run_begins_texts_as_its_training_did(llama_run, monkeypatch):
+    """With its begin token, also where the tokenizer by itself adds none."""
+    from neva_model.inference import continuing
+
+    asked = []
+    monkeypatch.setattr(
+        continuing, "prompt_tokens", lambda words, text, *, add_bos: asked.append(add_bos) or [words.bos_id]
+    )
+    run(llama_run, "--prompt=odd", "--max-new-tokens=2")
+    assert asked == [True]
+
+
 def test_draws_repeat_under_a_seed(llama_directory, capsys):
     flags = ["--prompt=odd", "--prompt=even", "--max-new-tokens=15", "--temperature=1.5"]
     drawn = []

@@ -139,7 +139,10 @@ def test_a_full_disk(byte_level, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
     )
     assert (done.returncode, done.stderr) == (2, "error: out: cannot be written: File too large\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    # What was done is kept for the same command, once there is room.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.unfinished", "a.txt"]
+    subprocess.run([*command, str(byte_level)], cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
 
 
 def test_two_that_write_the_same(byte_level, tmp_path):

@@ -219,7 +219,8 @@ def test_each_validation_file_has_a_loss_of_its_own(folder: Path) -> None:
         (["a/de.jsonl", "b/en.txt.gz"], ["de", "en"]),
         (["de/valid.jsonl", "en/valid.jsonl", "x.txt"], ["de/valid", "en/valid", "x"]),
         (["/a/de/text/valid.idx", "/a/en/text/valid.idx"], ["de/text/valid", "en/text/valid"]),
-        ([".hidden", "same.txt", "same.txt"], [".hidden", "same", "same"]),
+        (["val/wiki.en.jsonl", "val/wiki.ur.jsonl.gz"], ["wiki.en", "wiki.ur"]),
+        (["a.json", "a.jsonl", "b/.txt"], ["a.json", "a.jsonl", ".txt"]),
     ],
 )
 def test_names_of_validation_files_are_distinct(paths: list[str], names: list[str]) -> None:

@@ -25,11 +25,9 @@ from neva_recipes.run_directory.names import DESCRIPTIONS
 from neva_recipes.storage.exports import exported_training, require_new_directory
 from neva_recipes.storage.whole import written_whole
 
-__all__ = ["LAYOUTS", "Converted", "Layout", "convert"]
+__all__ = ["Converted", "Layout", "convert"]
 
 Layout = Literal["megatron", "transformers", "original", "projector"]
-
-LAYOUTS: tuple[Layout, ...] = ("megatron", "transformers", "original", "projector")
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,12 @@ def _directory(path: Path) -> _Source:
 def _checkpoint(path: Path, tokenizer: str | None, layout: Layout) -> _Source:
     information = read_information(path)
     kept = read_kept(path / DESCRIPTIONS)
-    if kept is not None and kept.layout == layout and tokenizer is None:
+    if kept is not None and kept.comes_back_as(layout) and tokenizer is not None:
+        raise CheckpointError(
+            f"--tokenizer={tokenizer}: {path} goes back to its own layout, {layout}, with the tokenizer that "
+            "came along; leave it out"
+        )
+    if kept is not None and kept.comes_back_as(layout):
         # Its tokenizer is copied, and may be one that only other programs can use.
         recipe = saved_recipe(path)
     else:
@@ -166,7 +169,7 @@ def _write(source: _Source, target: Path, layout: Layout, check: Callable[[Path]
             write_converted(weights, recipe, source.opened, unfinished, target)
             check(unfinished)
         return
-    if kept is not None and layout == kept.layout:
+    if kept is not None and kept.comes_back_as(layout):
         with written_whole(target, "directory") as unfinished:
             write_again(weights, recipe.model, kept, unfinished, source.path)
             check(unfinished)

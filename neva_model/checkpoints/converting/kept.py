@@ -40,6 +40,7 @@ class Kept:
         files: The file of each tensor.
         types: The type of each tensor.
         index: The index of these files; `None` without one.
+        has_own_tower: Whether a folder in it held the tower, whose weights are in the checkpoint and not in `files`.
     """
 
     folder: Path
@@ -47,6 +48,11 @@ class Kept:
     files: dict[str, str]
     types: dict[str, torch.dtype]
     index: PlainTable | None
+    has_own_tower: bool = False
+
+    def comes_back_as(self, layout: str) -> bool:
+        """Return whether writing a layout gives the same files again."""
+        return layout == self.layout and not self.has_own_tower
 
 
 def copy_descriptions(source: Path, target: Path) -> None:
@@ -75,6 +81,7 @@ def keep(directory: Directory, folder: Path) -> None:
     index = directory.path / INDEX_FILE
     told = {
         "index": read_object(index, "an index of weight files") if index.is_file() else None,
+        "has_own_tower": _has_tower_inside(directory),
         "is_original": directory.configuration is not None and directory.configuration.is_original,
         "tensors": {
             name: [tensor.file.name, tensor.dtype] for name, tensor in directory.tensors.items() if not is_idle(name)
@@ -83,6 +90,12 @@ def keep(directory: Directory, folder: Path) -> None:
     (folder / _TENSORS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     if (training := exported_training(directory.path)) is not None:
         write_digests(folder, None, training)
+
+
+def _has_tower_inside(directory: Directory) -> bool:
+    """Return whether an original LLaVA has the tower that it was trained with in a folder of its own."""
+    named = directory.configuration.tower_source if directory.configuration is not None else None
+    return named is not None and Path(named).absolute().is_relative_to(directory.path.absolute())
 
 
 def copy_kept(source: Path, target: Path) -> None:
@@ -115,7 +128,8 @@ def read_kept(folder: Path) -> Kept | None:
     try:
         files = {name: file for name, (file, _) in told["tensors"].items()}
         types = {name: TYPES[dtype] for name, (_, dtype) in told["tensors"].items()}
-        return Kept(folder, "original" if told["is_original"] else "transformers", files, types, told["index"])
+        layout: Literal["transformers", "original"] = "original" if told["is_original"] else "transformers"
+        return Kept(folder, layout, files, types, told["index"], told["has_own_tower"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{path}: cannot be read as a list of tensors") from None
 

@@ -115,7 +115,8 @@ def _imported(path: Path, recipe: Recipe) -> NevaModel:
         opened, inside = open_directory(path), path / TOWER
         told = opened.configuration
         elsewhere = tower_directory(told.tower_source) if told is not None else None
-        tower = path if opened.vision_spelling is not None else inside if inside.is_dir() else elsewhere
+        named = elsewhere if elsewhere is not None else told.tower_source if told is not None else None
+        tower = path if opened.vision_spelling is not None else inside if inside.is_dir() else named
         parts["vision"] = dataclasses.replace(model.vision, from_pretrained=str(tower))
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(model, **parts), precision=_FP32)
     built = build_model(recipe, pre_process=True, post_process=True)

@@ -173,6 +173,10 @@ def something_trained(recipe: Recipe) -> Iterator[Found]:
         )
 
 
+_GOING_ON = frozenset({"gpt.continue_pretrain", "gpt.localize"})
+"""Names of the built-in recipes that go on training a model."""
+
+
 def random_weights(recipe: Recipe) -> Iterator[Found]:
     """Each part starts from pretrained weights, unless the recipe says that random weights are meant.
 
@@ -189,7 +193,7 @@ def random_weights(recipe: Recipe) -> Iterator[Found]:
         told_anyway = name == "projector" and not model.language.freeze and _has_trained_neighbour(recipe)
         if part.from_pretrained == RANDOM and not told_anyway:
             continue
-        is_first = model.vision is None and recipe.name != "gpt.continue_pretrain"
+        is_first = model.vision is None and recipe.name not in _GOING_ON
         if not part.freeze and (is_first or (name == "projector" and model.language.freeze)):
             continue
         field, freeze = f"model.{name}.from_pretrained", f"model.{name}.freeze"

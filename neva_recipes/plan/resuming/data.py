@@ -13,6 +13,7 @@ from neva_recipes.plan.trained.same_files import TRAINING, VALIDATION, files_tra
 from neva_recipes.sources.indexed import is_indexed
 
 __all__ = ["changed_data", "drawn_anew", "trained_validation"]
+
 _ORDER = "its samples may come in another order, and then some repeat in this epoch and others are missed"
 
 

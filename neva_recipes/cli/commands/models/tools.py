@@ -80,7 +80,7 @@ def generate_command(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--add-bos",
         action=argparse.BooleanOptionalAction,
-        help="put the token that begins a text first (as the tokenizer does)",
+        help="put the token that begins a text first (as training did)",
     )
     parser.add_argument("--batch-size", metavar="N", type=_positive, help="prompts continued at once (8)")
     parser.add_argument("--tp", metavar="N", type=_positive, help="processes that share every layer (1)")
