@@ -308,7 +308,7 @@ def _plan_stage(
     try:
         if stage.trains:
             planned = planner.plan(work)
-            errors = tuple(_errors(stage, planned))
+            errors = tuple(_errors(stage, planned, tuple(outputs.values())))
             problems = tuple(error.line(_typed(stage)) for error in errors if not error.is_of_here)
             not_here = tuple(error for error in errors if error.is_of_here)
             return StagePlan(stage, after, planned, problems, not_here, tuple(warnings_of(planned)))
@@ -335,11 +335,15 @@ def _told_apart(stages: Iterable[StagePlan]) -> Iterator[StagePlan]:
         yield dataclasses.replace(entry, problems=(*entry.problems, *same))
 
 
-def _errors(stage: Stage, planned: Plan) -> Iterator[Finding]:
-    """Yield the errors of a recipe, without those about files that another stage will make, or an assumed GPU."""
+def _errors(stage: Stage, planned: Plan, made: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield the errors of a recipe, without those about files that another stage will have made, or an assumed GPU.
+
+    A tokenizer may come along from a run whose own is such a file.
+    """
     waits_for = {path for path, _ in stage.inputs()}
     for finding in planned.errors:
-        is_due = finding.code == "file-missing" and waits_for.issuperset(finding.fields)
+        will_be_there = all(str(value).startswith(made) for value in finding.fields.values())
+        is_due = finding.code == "file-missing" and (waits_for.issuperset(finding.fields) or will_be_there)
         is_assumed = finding.about == "memory" and planned.gpu_assumed
         if not is_due and not is_assumed:
             yield finding

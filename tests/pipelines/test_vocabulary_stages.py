@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 import executors
 from executors import ExtendVocabulary, MergeTokenizers, Pipeline, Stage, TrainTokenizer
 from executors.pipelines.again import pipeline_again
+from neva_recipes import gpt
 from neva_recipes.config import StageOutput, config
 from tests.sentencepiece_models import train_sentencepiece
 
@@ -74,3 +75,17 @@ def test_what_is_missing_is_told_before_anything_starts(llama, tmp_path):
     job = executors.plan_pipeline(pipeline_of(llama, tmp_path / "nowhere.txt"), runs_dir=tmp_path / "runs")
     assert ["files" in finding.fields for finding in job.stages[0].not_here] == [True]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_tokenizer_comes_along_from_a_run_whose_own_is_still_to_be_made(llama, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("a red square\n" * 50)
+    words = Stage("words", config(TrainTokenizer, files=[str(text)], vocab_size=320))
+    recipe = gpt.pretrain("tiny")
+    recipe.data.data_path, recipe.data.tokenizer = str(text), words.output
+    recipe.model.language.vocab_size = 320
+    first = Stage("first", recipe)
+    more = gpt.continue_pretrain("tiny")
+    more.data.data_path, more.model.language.from_pretrained = str(text), first.output
+    job = executors.plan_pipeline(Pipeline("p", words >> first >> Stage("more", more)), runs_dir=tmp_path / "runs")
+    assert [(stage.problems, stage.not_here) for stage in job.stages] == [((), ())] * 3

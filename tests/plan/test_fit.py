@@ -293,3 +293,12 @@ def test_a_refused_launch_names_it_too(capsys, tmp_path, monkeypatch):
 def test_no_number_of_cards_holds_everything():
     recipe = build(llava.finetune("13b"))
     assert fewest_gpus(recipe, dataclasses.replace(GPUS["rtx-4090"], memory_gib=2.0), at_least=8) is None
+
+
+def test_the_machine_that_is_typed_counts(capsys):
+    words = ["fit", "llava.finetune", "trainer.num_nodes=4", "trainer.devices=4", "--gpus=16", "--gpu=a100-80g"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "trainer.devices=4" in shown and "trainer.devices=8" not in shown
+    assert main([*words, "--gpus-per-node=8"]) == 0
+    assert "trainer.devices=8" in capsys.readouterr().out

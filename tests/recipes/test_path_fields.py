@@ -100,7 +100,7 @@ def given_to_a_run(cls: type, name: str, value: str) -> str:
     if issubclass(cls, Tool):
         kind = Export if cls is ModelTool else cls
         needed = {field.name: field for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
-        values = {field: "in/questions.json" if rules(FIELDS[kind, field]) else 9 for field in needed}
+        values = {field: "in/questions.json" if rules(FIELDS[kind, field]) else 400 for field in needed}
         planned = plan_pipeline(Pipeline("p", Stage("a", config(kind, **values | {name: value}))))
         assert planned.problems == ()
         (job,) = planned.stage_jobs(planned.job.run_dir)

@@ -346,6 +346,15 @@ def test_diff_compares_answers_to_the_same_questions(make_run, printed):
     assert answers(printed("diff", "a", "b"))[0][::2] == [", d/val.json 50 % 60 %", ", e/val.json 5 % 5 % same"]
 
 
+def test_diff_tells_shares_of_other_steps_and_of_training_data(make_run, printed):
+    a, b = make_run("a"), make_run("b", lr=2e-3)
+    val = {"data": "val.json", "digests": ["v"]}
+    write_evaluation(a, "evaluations/1.json", 90, 1, **val)
+    write_evaluation(b, "evaluations/1.json", 45, 1, **val, model=f"{b}/checkpoints/step-00000250", training_data=True)
+    shown, _ = answers(printed("diff", "a", "b"))
+    assert shown == [", val.json (A at step 100, B at step 250, B was trained on some) 50 % 25 %"]
+
+
 def test_another_template_than_that_of_the_training_is_told_and_is_another_question(make_run, printed):
     a, b = make_run("a"), make_run("b", lr=2e-3)
     asked = {"data": "val.json", "digests": ["v"], "image_folder": "/pictures", "conv_template": "v1"}

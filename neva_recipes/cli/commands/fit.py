@@ -65,8 +65,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--gpus-per-node",
         metavar="N",
         type=whole_number,
-        default=GPUS_OF_A_MACHINE,
-        help=f"GPUs of a machine ({GPUS_OF_A_MACHINE})",
+        help=f"GPUs of a machine (trainer.devices if it is given, else {GPUS_OF_A_MACHINE})",
     )
     parser.add_argument("--limit", metavar="N", type=whole_number, default=10, help="layouts to list (10)")
     add_executor(parser)
@@ -80,7 +79,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         ("gpus-per-node", arguments.gpus_per_node),
         ("limit", arguments.limit),
     ):
-        if value < 1:
+        if value is not None and value < 1:
             raise UsageError(f"--{flag} {value}: expected at least 1")
     return arguments
 
@@ -92,6 +91,8 @@ def fit_command(argv: Sequence[str]) -> int:
 
     name, *words = arguments.words
     overrides, of_executor = split_executor_overrides(split_overrides(words))
+    if arguments.gpus_per_node is None:
+        arguments.gpus_per_node = _machine_of(overrides)
     executor = _executor(arguments, of_executor)
     tell_of_namesakes([name], recipes=arguments.recipes, runs_dir=arguments.runs_dir)
     recipe = open_recipe(
@@ -108,6 +109,12 @@ def fit_command(argv: Sequence[str]) -> int:
     report = "\n".join(_report(name, overrides, command, place, found, arguments.limit))
     print_text(mask(report, secret_values(os.environ)))
     return 0
+
+
+def _machine_of(overrides: Mapping[str, str]) -> int:
+    """Return the GPUs of a machine that overrides of the recipe name, or the usual number."""
+    devices = overrides.get("trainer.devices", "")
+    return int(devices) if devices.isdecimal() and int(devices) else GPUS_OF_A_MACHINE
 
 
 def fit_words(arguments: argparse.Namespace) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from neva_recipes.comparison import Figure
 from neva_recipes.config import RunError
+from neva_recipes.run_directory.names import step_of
 
 if TYPE_CHECKING:
     from executors import Evaluation, Point, Results
@@ -83,10 +84,18 @@ def _accuracies(old: "Results | None", new: "Results | None") -> "Iterator[tuple
         from executors.runs.asked import asked_texts
 
         for name, (one, other) in zip(asked_texts([one for one, _ in pairs]), pairs, strict=True):
-            yield f"right answers, {name}", one.accuracy, other.accuracy
+            yield f"right answers, {name}{_caveats(one, other)}", one.accuracy, other.accuracy
         return
     yield from ((_title(one), one.accuracy, None) for one in left[-1:])
     yield from ((_title(other), None, other.accuracy) for other in right[-1:])
+
+
+def _caveats(one: "Evaluation", other: "Evaluation") -> str:
+    """Return what to know of two shares of right answers: that they are of different steps, or of training data."""
+    steps = [step_of(Path(found.model)) for found in (one, other)]
+    said = [f"A at step {steps[0]}, B at step {steps[1]}"] if None not in steps and steps[0] != steps[1] else []
+    said += [f"{side} was trained on some" for side, found in (("A", one), ("B", other)) if found.training_data]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _newest_by_data(results: "Results | None") -> "list[Evaluation]":
