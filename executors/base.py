@@ -22,6 +22,7 @@ from neva_recipes.config import ConfigNode, Environment, Matches, PlainTable, Ru
 from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.gpus import find_gpu
 from neva_recipes.plan.fitting.machine import CpuMachine
+from neva_recipes.plan.huggingface import cached_models
 from neva_recipes.plan.serialization import plan_to_json
 from neva_recipes.run_directory.layout import PLAN_FILE, RECIPE_FILE
 from neva_recipes.run_directory.state import State
@@ -218,6 +219,10 @@ class Executor(ConfigNode, ABC):
     def cpu_machine(self) -> CpuMachine | None:
         """Return the machine that its runs train on without a GPU; `None` if they get a GPU or this is not known."""
         return None
+
+    def fetched_models(self) -> Path:
+        """Return the folder in which Hugging Face's libraries look for models there; it may not be on this machine."""
+        return cached_models({**os.environ, **self.env})
 
     def lacks(self, package: str) -> bool:
         """Return whether its processes cannot import a Python package; `False` if this machine cannot tell."""

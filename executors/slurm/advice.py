@@ -5,15 +5,17 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from executors.slurm.cluster import minutes_of
 from executors.slurm.settings import SlurmSettings
-from neva_recipes.config import suggest
+from neva_recipes.config import path_is, suggest
+from neva_recipes.families.published import hub_shape
 from neva_recipes.plan import Finding, Plan
 from neva_recipes.plan.cost.gpus import GPUS
 from neva_recipes.plan.findings import Remedy, Severity
-from neva_recipes.plan.huggingface import cached_models, could_be_on_hub, is_cached
+from neva_recipes.plan.huggingface import cached_snapshot, could_be_on_hub, is_cached, is_offline
 
 __all__ = ["advice_on"]
 
@@ -139,17 +141,31 @@ def _downloads(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     model, tokenizer = plan.recipe.model, plan.recipe.data.tokenizer
     parts = {"language": model.language, "vision": model.vision, "projector": model.projector}
     names = {f"model.{name}.from_pretrained": part.source for name, part in parts.items() if part is not None}
-    cache = cached_models({**os.environ, **executor.env})
+    cache = executor.fetched_models()
+    fetching = (
+        "the ranks cannot fetch it, for HF_HUB_OFFLINE is set"
+        if is_offline({**os.environ, **executor.env})
+        else "the ranks fetch it as they start, and the nodes of many clusters reach no network"
+    )
     for field, name in {**names, "data.tokenizer": tokenizer}.items():
         if name is None or not could_be_on_hub(name) or is_cached(name, cache, weights=field != "data.tokenizer"):
             continue
+        unseen = field != "data.tokenizer" and not _is_described(name, cache)
+        compared = ", and its weights are not compared with the recipe" if unseen else ""
         yield _finding(
             "note",
             "hub-download",
-            f"is not in {cache}: the ranks fetch it as they start, and the nodes of many clusters reach no network",
+            f"is not in {cache}: {fetching}{compared}",
             {field: name},
             advice=f"hf download {name} first, with a HF_HOME that the nodes see (docs/slurm.md)",
         )
+
+
+def _is_described(name: str, cache: Path) -> bool:
+    """Return whether the plan knows the sizes of a model on the hub."""
+    snapshot = cached_snapshot(name, cache)
+    fetched = snapshot is not None and path_is(snapshot / "config.json", Path.is_file)
+    return fetched or hub_shape(name) is not None
 
 
 def _finding(

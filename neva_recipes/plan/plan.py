@@ -44,6 +44,9 @@ class Place(Protocol):
     def cpu_machine(self) -> CpuMachine | None:
         """Return the machine that its runs train on without a GPU; `None` if they get a GPU or this is unknown."""
 
+    def fetched_models(self) -> Path:
+        """Return the folder in which its processes look for models on the hub that have been fetched."""
+
     def lacks(self, package: str) -> bool:
         """Return whether its processes cannot import a Python package; False if unknown."""
 
@@ -163,7 +166,7 @@ class Planner:
         types = [] if known is None else gpus_named(known)
         self._smaller = types[-1] if len(types) > 1 else None
         self._machine = executor.cpu_machine() if executor is not None else None
-        self._files = FileRules(runs_dir)
+        self._files = FileRules(runs_dir, None if executor is None else executor.fetched_models())
         self._samples: dict[str, tuple[SampleLengths, str]] = {}
         self._lengths: dict[tuple[str, int], Lengths] = {}
 

@@ -17,7 +17,7 @@ GB = 10**9
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
-    for name in ("HF_HUB_CACHE", "XDG_CACHE_HOME", "SBATCH_CPUS_PER_TASK"):
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "SBATCH_CPUS_PER_TASK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
 
@@ -206,12 +206,38 @@ def test_models_that_nobody_has_fetched(planned, tmp_path):
     (folder / "refs/main").write_text("abc")
     shared = {"HF_HOME": str(tmp_path / "shared")}
     assert len(told(planned(1), "hub-download", env=shared)) == 2  # config.json alone is no model
-    (folder / "snapshots/abc/pytorch_model.bin.index.json").write_text("{}")
+    (folder / "snapshots/abc/pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "1.bin", "b": "2.bin"}}')
+    (folder / "snapshots/abc/1.bin").write_text("")
+    assert len(told(planned(1), "hub-download", env=shared)) == 2  # the fetch ended between two files
+    (folder / "snapshots/abc/2.bin").write_text("")
     (folder / "blobs/123.incomplete").write_text("")
     assert len(told(planned(1), "hub-download", env=shared)) == 2
     (folder / "blobs/123.incomplete").unlink()
     ((severity, line),) = told(planned(1), "hub-download", env=shared)
     assert severity == "note" and line.startswith(fields[1])
+
+
+def test_models_of_unknown_sizes_are_not_compared(planned, tmp_path):
+    run, unseen = planned(1), ", and its weights are not compared with the recipe; hf download "
+    assert [unseen in line for _, line in told(run, "hub-download")] == [False, False]  # these sizes are built in
+    language = dataclasses.replace(run.recipe.model.language, from_pretrained="owner/qwen")
+    model = dataclasses.replace(run.recipe.model, language=language)
+    run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, model=model))
+    assert [unseen in line for _, line in told(run, "hub-download")] == [True, False]
+    folder = tmp_path / "hub/hub/models--owner--qwen"
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("abc")
+    (folder / "snapshots/abc/config.json").write_text("{}")
+    assert [unseen in line for _, line in told(run, "hub-download")] == [False, False]
+
+
+@pytest.mark.parametrize(("value", "is_off"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_ranks_that_may_not_ask_the_hub(planned, value, is_off):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        lines = [line for _, line in told(planned(1), "hub-download", env={name: value})]
+        assert ["the ranks cannot fetch it" in line for line in lines] == [is_off, is_off]
+        assert ["the ranks fetch it as they start" in line for line in lines] == [not is_off, not is_off]
 
 
 def test_a_dry_run_and_a_pipeline_tell_it(capsys, tmp_path, monkeypatch):

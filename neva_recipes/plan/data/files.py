@@ -26,7 +26,7 @@ from neva_recipes.plan.origins.left_projector import check_left_projector
 from neva_recipes.plan.origins.own_tokenizer import has_other_tokens
 from neva_recipes.plan.origins.projector import check_projector
 from neva_recipes.plan.origins.sources import Opened, check_sources
-from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, recipe_tokenizer
+from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer
 from neva_recipes.plan.trained.repeats import check_repeats
 from neva_recipes.plan.trained.same_files import check_validation_files, trained_files
 from neva_recipes.plan.trained.same_samples import check_validation_samples, questions_trained_on
@@ -44,19 +44,20 @@ _FEW = 4
 class FileRules:
     """The rules on the files that recipes name; a file is read once for all recipes.
 
-    A name that can only be on the Hugging Face hub is not checked; the worker does that. A name whose first half is a
-    local folder is taken for a path.
+    Of a model on the Hugging Face hub what has been fetched is checked; the worker checks the rest. A name whose first
+    half is a local folder is taken for a path.
 
     Args:
         runs_dir: Folder in which runs were looked for by name, for messages; `None` if in none.
+        models: Folder of the models that have been fetched from the hub; `None` means that of this process.
 
     Attributes:
         rules: The rules.
     """
 
-    def __init__(self, runs_dir: str | Path | None = None) -> None:
+    def __init__(self, runs_dir: str | Path | None = None, models: Path | None = None) -> None:
         self._runs_dir = runs_dir
-        self._opened = Opened()
+        self._opened = Opened(models)
         self._data: dict[str, list[Finding]] = {}
         self.rules: tuple[Rule, ...] = (
             self._data_rule,
@@ -201,7 +202,7 @@ def _tokenizer(recipe: Recipe, opened: Opened) -> Iterator[Found]:
     if recipe.data.tokenizer is None and recipe.model.language.source is None:
         return
     try:
-        tokenizer = recipe_tokenizer(recipe)
+        tokenizer = opened.tokenizer(recipe)
     except (DataError, RecipeError) as problem:
         message = str(problem).removeprefix(f"{field_value(recipe, field)}: ")
         yield found(error("tokenizer-unusable", message, recipe, field))
@@ -213,7 +214,7 @@ def _tokenizer(recipe: Recipe, opened: Opened) -> Iterator[Found]:
         counted = ", those of use_im_start_end counted" if tokenizer.adds_image_tokens else ""
         # With the tokens of another tokenizer no size gives the rows of the embedding their words.
         sizes = [tokenizer.vocab_size, *opened.vocabularies(recipe, tokenizer.vocab_size)]
-        larger = [] if has_other_tokens(recipe) else sizes
+        larger = [] if has_other_tokens(recipe, opened.own_directory(recipe)) else sizes
         yield found(
             error(
                 "vocabulary-size",

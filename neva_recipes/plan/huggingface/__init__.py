@@ -6,9 +6,22 @@ first problem.
 
 from neva_recipes.plan.huggingface.comparison import Mismatch, compare_part
 from neva_recipes.plan.huggingface.configuration import Configuration
-from neva_recipes.plan.huggingface.directory import Directory, is_huggingface, kept_directory, open_directory
+from neva_recipes.plan.huggingface.directory import (
+    Directory,
+    described_directory,
+    is_huggingface,
+    kept_directory,
+    open_directory,
+)
 from neva_recipes.plan.huggingface.exportable import why_not_exportable
-from neva_recipes.plan.huggingface.hub import cached_models, could_be_on_hub, is_cached, is_hub_name
+from neva_recipes.plan.huggingface.hub import (
+    cached_models,
+    cached_snapshot,
+    could_be_on_hub,
+    is_cached,
+    is_hub_name,
+    is_offline,
+)
 from neva_recipes.plan.huggingface.json_files import image_side, read_image_processor, read_object
 from neva_recipes.plan.huggingface.names import (
     LLAVA_SPELLING,
@@ -32,13 +45,16 @@ __all__ = [
     "StoredTensor",
     "VocabularyRows",
     "cached_models",
+    "cached_snapshot",
     "compare_part",
     "core_weight",
     "could_be_on_hub",
+    "described_directory",
     "image_side",
     "is_cached",
     "is_hub_name",
     "is_huggingface",
+    "is_offline",
     "kept_directory",
     "language_fields",
     "language_spellings",

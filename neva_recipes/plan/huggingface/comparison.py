@@ -36,6 +36,8 @@ def compare_part(directory: Directory, model: ModelConfig, part: str) -> Iterato
     The size of the vocabulary is left to `neva_recipes.plan.huggingface.vocabulary`.
     """
     configuration = directory.configuration
+    if configuration is not None and configuration.is_original and part == "vision" and not directory.tensors:
+        return  # whether the original LLaVA saved a tower with its model only its tensors tell
     if configuration is not None:
         if part == "language" and configuration.text is None:
             yield Mismatch(f"holds a {configuration.architecture}, no language model")
@@ -48,7 +50,7 @@ def compare_part(directory: Directory, model: ModelConfig, part: str) -> Iterato
         if problems:
             return
         yield from _compare_configuration(configuration, directory, model, part)
-    if part != "projector" or model.projector is not None:
+    if directory.tensors and (part != "projector" or model.projector is not None):
         yield from _compare_tensors(directory, model, part)
 
 

@@ -17,7 +17,7 @@ from neva_recipes.plan.huggingface.tensors import StoredTensor, are_equal, has_w
 from neva_recipes.plan.huggingface.tower import read_tower
 from neva_recipes.plan.origins.checkpoints import PARTS
 
-__all__ = ["Directory", "is_huggingface", "kept_directory", "open_directory"]
+__all__ = ["Directory", "described_directory", "is_huggingface", "kept_directory", "open_directory"]
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _ADAPTER = "adapter_config.json"
@@ -30,7 +30,7 @@ class Directory:
     Attributes:
         path: The directory.
         configuration: The content of config.json; `None` for a separate projector, which may have none.
-        tensors: Every tensor, by its name there.
+        tensors: Every tensor, by its name there; empty if only its configuration is here.
         thorough: Whether weights are compared whole when it matters if they are equal.
     """
 
@@ -266,13 +266,27 @@ def open_directory(path: Path, *, thorough: bool = False) -> Directory:
         )
     # Stage 1 of the original LLaVA may write nothing but mm_projector.bin.
     alone = not (path / "config.json").is_file() and (path / "mm_projector.bin").is_file()
-    configuration = None if alone else read_configuration(path)
-    for concerned, problem in configuration.problems if configuration is not None else ():
-        if concerned is None:
-            raise CheckpointError(f"{path}/config.json: {problem}")
+    configuration = None if alone else _understood(path)
     directory = Directory(path, configuration, read_tensors(path), thorough)
     directory.check()
     return directory
+
+
+def described_directory(path: Path) -> Directory:
+    """Open a directory whose weights are not here, or not all of them: its configuration tells what they will be.
+
+    Raises:
+        CheckpointError: config.json is missing or not understood.
+    """
+    return Directory(path, _understood(path), {}, thorough=False)
+
+
+def _understood(path: Path) -> Configuration:
+    configuration = read_configuration(path)
+    for concerned, problem in configuration.problems:
+        if concerned is None:
+            raise CheckpointError(f"{path}/config.json: {problem}")
+    return configuration
 
 
 def kept_directory(path: Path) -> Directory:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from neva_recipes.config import expand_path, path_is
-from neva_recipes.plan.huggingface.tensors import has_weight_files
+from neva_recipes.plan.huggingface.tensors import has_all_weights
 
-__all__ = ["cached_models", "could_be_on_hub", "is_cached", "is_hub_name"]
+__all__ = ["cached_models", "cached_snapshot", "could_be_on_hub", "is_cached", "is_hub_name", "is_offline"]
 
 _NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 """Owner and model; a path that begins with a dot, such as ./model, is none."""
@@ -40,6 +40,28 @@ def cached_models(environment: Mapping[str, str]) -> Path:
     return expand_path(home or f"{environment.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface") / "hub"
 
 
+def is_offline(environment: Mapping[str, str]) -> bool:
+    """Return whether the variables of a process keep Hugging Face's libraries from asking the hub."""
+    # The older name counts if the newer one is not set; both keep the libraries off the network.
+    set_to = environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE") or ""
+    return set_to.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def cached_snapshot(name: str, cache: Path) -> Path | None:
+    """Return the directory with those files of a model on the hub that have been fetched; `None` if none have.
+
+    Args:
+        name: Its name, `owner/model`.
+        cache: The folder of fetched models.
+    """
+    folder = _folder(name, cache)
+    try:
+        newest = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
+        return newest if newest.is_dir() else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def is_cached(name: str, cache: Path, *, weights: bool) -> bool:
     """Return whether a model on the hub has been fetched.
 
@@ -48,11 +70,14 @@ def is_cached(name: str, cache: Path, *, weights: bool) -> bool:
         cache: The folder of fetched models.
         weights: Whether its weights are needed; otherwise those of its files that make its tokenizer.
     """
-    folder = cache / f"models--{name.replace('/', '--')}"
-    try:
-        newest = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
-    except (OSError, UnicodeDecodeError):
+    snapshot = cached_snapshot(name, cache)
+    if snapshot is None:
         return False
     if weights:  # a file that is on its way has this ending
-        return has_weight_files(newest) and not any((folder / "blobs").glob("*.incomplete"))
-    return any((newest / file).exists() for file in _TOKENIZER_FILES)
+        on_its_way = any((_folder(name, cache) / "blobs").glob("*.incomplete"))
+        return not on_its_way and has_all_weights(snapshot)
+    return any((snapshot / file).exists() for file in _TOKENIZER_FILES)
+
+
+def _folder(name: str, cache: Path) -> Path:
+    return cache / f"models--{name.replace('/', '--')}"

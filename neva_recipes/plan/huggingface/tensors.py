@@ -13,7 +13,7 @@ from neva_recipes.config import CheckpointError, pointer_in_place
 from neva_recipes.families.values import shown
 from neva_recipes.plan.huggingface.json_files import LONGEST_JSON, parse_object, read_object
 
-__all__ = ["StoredTensor", "are_equal", "has_weight_files", "read_tensors"]
+__all__ = ["StoredTensor", "are_equal", "has_all_weights", "has_weight_files", "read_tensors"]
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SOURCES = (_SINGLE, _INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json", "mm_projector.bin")
@@ -45,6 +45,14 @@ class StoredTensor:
 def has_weight_files(directory: Path) -> bool:
     """Return whether a directory holds weights under the names that Hugging Face's libraries and LLaVA give them."""
     return any((directory / name).is_file() for name in _SOURCES)
+
+
+def has_all_weights(directory: Path) -> bool:
+    """Return whether a directory holds weights, and each file of them that an index names."""
+    try:
+        return bool(_weight_files(directory))
+    except CheckpointError:
+        return False
 
 
 def read_tensors(directory: Path) -> dict[str, StoredTensor]:

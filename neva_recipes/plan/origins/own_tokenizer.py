@@ -5,16 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from neva_recipes.config import CheckpointError, DataError, Recipe, expand_path, path_is
+from neva_recipes.config import DataError, Recipe
 from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.findings import warning
-from neva_recipes.plan.huggingface import (
-    Configuration,
-    VocabularyRows,
-    is_huggingface,
-    kept_directory,
-    vocabulary_rows,
-)
+from neva_recipes.plan.huggingface import Configuration, Directory, VocabularyRows, vocabulary_rows
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, kept_tokenizer, known_tokenizer
 
 __all__ = ["check_own_tokenizer", "has_other_tokens"]
@@ -42,20 +36,18 @@ def check_own_tokenizer(recipe: Recipe, configuration: Configuration, path: Path
     )
 
 
-def has_other_tokens(recipe: Recipe) -> bool:
-    """Return whether the language model comes from a directory with a tokenizer of its own that has other tokens.
+def has_other_tokens(recipe: Recipe, directory: Directory | None) -> bool:
+    """Return whether the directory of the language model has a tokenizer of its own that has other tokens.
 
     A tokenizer that has more tokens at the end is not another one, nor is one that cannot be read here.
+
+    Args:
+        recipe: The recipe.
+        directory: The directory of its language model; `None` if it is not here.
     """
-    source = recipe.model.language.source
-    path = expand_path(source) if source is not None else None
-    if path is None or not path_is(path, Path.is_dir) or not is_huggingface(path):
+    if directory is None or directory.configuration is None:
         return False
-    try:
-        configuration = kept_directory(path).configuration
-    except CheckpointError:
-        return False
-    compared = _compared(recipe, configuration, path) if configuration is not None else None
+    compared = _compared(recipe, directory.configuration, directory.path)
     return compared is not None and compared.differing > 0
 
 

@@ -1,11 +1,13 @@
 """The sources of the parts of a model: local Hugging Face directories, runs and checkpoints."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from neva_recipes.config import (
     CheckpointError,
+    DataError,
     PlainTable,
     Recipe,
     RecipeError,
@@ -13,16 +15,21 @@ from neva_recipes.config import (
     expand_path,
     format_value,
     path_is,
+    tokenizer_name,
 )
 from neva_recipes.families import vision_family
 from neva_recipes.families.published import hub_shape
 from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.findings import error, field_value, warning
 from neva_recipes.plan.huggingface import (
-    Configuration,
     Directory,
+    cached_models,
+    cached_snapshot,
     compare_part,
+    could_be_on_hub,
+    described_directory,
     image_side,
+    is_cached,
     is_huggingface,
     kept_directory,
     read_image_processor,
@@ -39,7 +46,7 @@ from neva_recipes.plan.origins.checkpoints import (
 from neva_recipes.plan.origins.other_size import other_size
 from neva_recipes.plan.origins.own_tokenizer import check_own_tokenizer, has_other_tokens
 from neva_recipes.plan.origins.unfinished import UnfinishedRun, unfinished_run
-from neva_recipes.plan.tokenizers.tokenizer import known_tokenizer, known_vocabulary
+from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, kept_tokenizer, known_vocabulary, recipe_tokenizer
 from neva_recipes.plan.trained.trainings import recipes_of_run
 from neva_recipes.run_directory.layout import CHECKPOINTS
 from neva_recipes.storage.checkpoints import read_record
@@ -53,11 +60,15 @@ _POSITIONS = "model.vision.position_image_size"
 class Opened:
     """The runs and directories read so far; each is read once, however many recipes name it.
 
+    Args:
+        models: Folder of the models that have been fetched from the hub; `None` means that of this process.
+
     Attributes:
         coming: Recipes of runs that do not exist yet, by the path that each will have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, models: Path | None = None) -> None:
+        self._models = cached_models(os.environ) if models is None else models
         self.coming: dict[str, Recipe] = {}
         self.directory = cache(kept_directory)
         self.saved_recipe = cache(lambda path: read_saved_recipe(find_checkpoint(path)))
@@ -76,21 +87,52 @@ class Opened:
 
     def tokens(self, recipe: Recipe) -> int | None:
         """Return how many tokens the tokenizer of a recipe has; `None` if it cannot be read here."""
-        tokenizer = known_tokenizer(recipe)
+        try:
+            tokenizer = self.tokenizer(recipe)
+        except (DataError, RecipeError):
+            return None
         return tokenizer.vocab_size if tokenizer is not None else None
+
+    def tokenizer(self, recipe: Recipe) -> LocalTokenizer | None:
+        """Return the tokenizer of a recipe, as `recipe_tokenizer` does, also that of a model that has been fetched."""
+        name = tokenizer_name(recipe)
+        if path_is(expand_path(name)) or not could_be_on_hub(name) or not is_cached(name, self._models, weights=False):
+            return recipe_tokenizer(recipe)
+        snapshot = cached_snapshot(name, self._models)
+        return kept_tokenizer(snapshot, use_im_start_end=recipe.model.use_im_start_end) if snapshot else None
+
+    def fetched(self, source: str) -> Directory | None:
+        """Return what has been fetched of a model on the hub; `None` if not even its config.json has.
+
+        Raises:
+            CheckpointError: It holds something that is not understood.
+        """
+        snapshot = cached_snapshot(source, self._models) if could_be_on_hub(source) else None
+        if snapshot is None:
+            return None
+        if is_cached(source, self._models, weights=True):
+            return self.directory(snapshot)
+        return described_directory(snapshot) if path_is(snapshot / "config.json", Path.is_file) else None
 
     def vocabularies(self, recipe: Recipe, tokens: int) -> list[int]:
         """Return the vocabulary sizes that the directory of a recipe's language model allows with so many tokens."""
-        source = recipe.model.language.source
-        path = expand_path(source) if source is not None else None
-        try:
-            if path is None or not path_is(path, Path.is_dir) or not is_huggingface(path):
-                return []
-            configuration = self.directory(path).configuration
-        except CheckpointError:
-            return []
+        opened = self.own_directory(recipe)
+        configuration = opened.configuration if opened is not None else None
         there = vocabulary_rows(configuration) if configuration is not None else None
         return [there.nearest(tokens), there.rows] if there is not None else []
+
+    def own_directory(self, recipe: Recipe) -> Directory | None:
+        """Return the directory of a recipe's language model; `None` if it is not here or is not understood."""
+        source = recipe.model.language.source
+        path = expand_path(source) if source is not None else None
+        if source is None or path is None:
+            return None
+        try:
+            if not path_is(path):
+                return self.fetched(source)
+            return self.directory(path) if path.is_dir() and is_huggingface(path) else None
+        except CheckpointError:
+            return None
 
 
 def _exported_from(source: str) -> str | None:
@@ -121,7 +163,10 @@ def check_sources(recipe: Recipe, opened: Opened) -> Iterator[Found]:
                 yield from _ours(recipe, part, field, coming)
                 yield from _tokens(recipe, part, field, known_vocabulary(coming), coming)
             elif not path_is(path):
-                yield from _published(recipe, part, field, config.source)
+                if (directory := opened.fetched(config.source)) is not None:
+                    yield from _huggingface(recipe, part, field, directory, opened.tokens(recipe))
+                else:
+                    yield from _published(recipe, part, field, config.source)
             elif not path.is_dir():
                 yield found(error("file-kind", "is a file, expected a folder", recipe, field))
             elif is_huggingface(path):
@@ -212,20 +257,21 @@ def _huggingface(recipe: Recipe, part: str, field: str, directory: Directory, to
         else:
             yield found(error("shape-mismatch", message, recipe, field, *settings))
     elif part == "language" and directory.configuration is not None:
-        yield from _vocabulary(recipe, directory.configuration, field, tokens)
+        yield from _vocabulary(recipe, directory, field, tokens)
         yield from check_own_tokenizer(recipe, directory.configuration, directory.path)
     if part == "vision" and recipe.model.vision is not None:
         yield from _image_processor(recipe, recipe.model.vision, field, directory.path)
 
 
-def _vocabulary(recipe: Recipe, configuration: Configuration, field: str, tokens: int | None) -> Iterator[Found]:
-    marks, there, path = recipe.model.use_im_start_end, vocabulary_rows(configuration), "model.language.vocab_size"
+def _vocabulary(recipe: Recipe, directory: Directory, field: str, tokens: int | None) -> Iterator[Found]:
+    marks, path = recipe.model.use_im_start_end, "model.language.vocab_size"
+    there = vocabulary_rows(directory.configuration) if directory.configuration is not None else None
     if there is None or there.takes(recipe.model.language.vocab_size, tokens, use_im_start_end=marks):
         return
     words = f", {there.text} of them for words" if there.text < there.rows else ""
     given = f", and the tokenizer {tokens} tokens" if tokens is not None else ""
     message = f"the embedding there has {there.rows} rows{words}{given}"
-    if has_other_tokens(recipe):  # no size gives the rows their words
+    if has_other_tokens(recipe, directory):  # no size gives the rows their words
         advice = "use the model's own tokenizer"
         yield found(error("vocabulary-size", message, recipe, field, path, "data.tokenizer", advice=advice))
         return
