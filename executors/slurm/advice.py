@@ -5,17 +5,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from executors.slurm.cluster import minutes_of
 from executors.slurm.settings import SlurmSettings
-from neva_recipes.config import path_is, suggest
-from neva_recipes.families.published import hub_shape
+from neva_recipes.config import suggest
 from neva_recipes.plan import Finding, Plan
 from neva_recipes.plan.cost.gpus import GPUS
 from neva_recipes.plan.findings import Remedy, Severity
-from neva_recipes.plan.huggingface import cached_snapshot, could_be_on_hub, is_cached, is_offline
+from neva_recipes.plan.huggingface import could_be_on_hub, has_known_sizes, is_cached, is_offline
 
 __all__ = ["advice_on"]
 
@@ -150,7 +148,7 @@ def _downloads(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     for field, name in {**names, "data.tokenizer": tokenizer}.items():
         if name is None or not could_be_on_hub(name) or is_cached(name, cache, weights=field != "data.tokenizer"):
             continue
-        unseen = field != "data.tokenizer" and not _is_described(name, cache)
+        unseen = field != "data.tokenizer" and not has_known_sizes(name, cache)
         compared = ", and its weights are not compared with the recipe" if unseen else ""
         yield _finding(
             "note",
@@ -159,13 +157,6 @@ def _downloads(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
             {field: name},
             advice=f"hf download {name} first, with a HF_HOME that the nodes see (docs/slurm.md)",
         )
-
-
-def _is_described(name: str, cache: Path) -> bool:
-    """Return whether the plan knows the sizes of a model on the hub."""
-    snapshot = cached_snapshot(name, cache)
-    fetched = snapshot is not None and path_is(snapshot / "config.json", Path.is_file)
-    return fetched or hub_shape(name) is not None
 
 
 def _finding(

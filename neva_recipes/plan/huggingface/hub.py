@@ -5,9 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from neva_recipes.config import expand_path, path_is
+from neva_recipes.families.published import hub_shape
 from neva_recipes.plan.huggingface.tensors import has_all_weights
 
-__all__ = ["cached_models", "cached_snapshot", "could_be_on_hub", "is_cached", "is_hub_name", "is_offline"]
+__all__ = [
+    "cached_models",
+    "cached_snapshot",
+    "could_be_on_hub",
+    "has_known_sizes",
+    "is_cached",
+    "is_hub_name",
+    "is_offline",
+]
 
 _NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 """Owner and model; a path that begins with a dot, such as ./model, is none."""
@@ -77,6 +86,18 @@ def is_cached(name: str, cache: Path, *, weights: bool) -> bool:
         on_its_way = any((_folder(name, cache) / "blobs").glob("*.incomplete"))
         return not on_its_way and has_all_weights(snapshot)
     return any((snapshot / file).exists() for file in _TOKENIZER_FILES)
+
+
+def has_known_sizes(name: str, cache: Path) -> bool:
+    """Return whether a model on the hub can be compared with a recipe: its config.json is here, or it is well known.
+
+    Args:
+        name: Its name, `owner/model`.
+        cache: The folder of fetched models.
+    """
+    snapshot = cached_snapshot(name, cache)
+    is_told = snapshot is not None and path_is(snapshot / "config.json", Path.is_file)
+    return is_told or hub_shape(name) is not None
 
 
 def _folder(name: str, cache: Path) -> Path:
