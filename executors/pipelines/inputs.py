@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fiddle as fdl
-
 from executors.base import Executor
-from executors.pipelines.tool_stage import saved_tool
+from executors.pipelines.tool_stage import output_of_tool, saved_tool
 from executors.runs.going_back import ASIDE, free_name
 from executors.runs.run import Run
 from neva_recipes.config import Draft, Recipe, iterate_fields, load_recipe
@@ -102,8 +100,7 @@ def resume_stage(
 
 def _set_output_aside(run_dir: Path) -> None:
     """Give what a tool has made another name, so that it can make it again."""
-    kind: Any = fdl.get_callable(saved_tool(run_dir))
-    output = run_dir / kind.output
+    output = output_of_tool(run_dir)
     if output.exists():
         aside = free_name(output.with_name(f"{ASIDE}{output.name}"))
         output.rename(aside)

@@ -21,7 +21,7 @@ from neva_recipes.pipeline import (
 from neva_recipes.run_directory.stages import TOOL_FILE
 from neva_recipes.run_directory.state import read_json
 
-__all__ = ["saved_tool", "tool_text"]
+__all__ = ["output_of_tool", "saved_tool", "tool_text"]
 
 _KINDS: dict[str, type[Tool]] = {
     kind.module: kind
@@ -76,6 +76,18 @@ def _read_paths(tool: Tool) -> list[Path]:
     if isinstance(tool, Evaluate) and not tool.image_folder:
         paths += [path.parent for path in paths]
     return list(dict.fromkeys(paths))
+
+
+def output_of_tool(run_dir: Path) -> Path:
+    """Return the path of what the tool of a stage makes; versions that kept no fields of it named its module too.
+
+    Raises:
+        RunError: tool.json cannot be read.
+    """
+    try:
+        return run_dir / _KINDS[read_json(run_dir / TOOL_FILE)["module"]].output
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{run_dir / TOOL_FILE}: cannot be read: {type(error).__name__}: {error}") from None
 
 
 def saved_tool(run_dir: Path) -> Draft[Tool]:

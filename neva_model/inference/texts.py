@@ -2,26 +2,22 @@
 
 import argparse
 import json
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neva_model.inference.options import Sampling
+from neva_model.progress import ProgressLine
 from neva_model.startup import prepare_command
 from neva_recipes.config import DataError, ParallelConfig, UserError
 from neva_recipes.sources.prompts import PROMPT, read_prompts
 from neva_recipes.storage.exports import cannot_be_written, require_new
-from neva_recipes.terminal import print_progress
 
 if TYPE_CHECKING:
     from neva_model.inference.continuing import Continuation
     from neva_model.inference.opening import OpenModel
 
 __all__ = ["main"]
-
-_SECONDS_BETWEEN_LINES = 10
 
 
 class _Asked(NamedTuple):
@@ -159,17 +155,13 @@ def _write(asked: _Asked, results: Iterator["Continuation"]) -> None:
         for line in lines:
             print(line, flush=True)
         return
-    shown_at, total = time.monotonic(), len(asked.prompts)
-    is_terminal = sys.stderr.isatty()
+    progress, total = ProgressLine(), len(asked.prompts)
     try:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         with asked.output.open("x", encoding="utf-8", buffering=1) as file:
             for done, line in enumerate(lines, start=1):
                 file.write(f"{line}\n")
-                now, is_last = time.monotonic(), done == total
-                if is_last or now - shown_at >= (0.2 if is_terminal else _SECONDS_BETWEEN_LINES):
-                    shown_at = now
-                    print_progress(f"{done:,} of {total:,} prompts continued", is_last=is_last)
+                progress.show(f"{done:,} of {total:,} prompts continued", is_last=done == total)
     except OSError as error:
         raise cannot_be_written(asked.output, error) from None
     print(f"wrote {asked.output}")

@@ -15,6 +15,7 @@ from neva_model.checkpoints.io import DistributedCheckpointIO
 from neva_model.model import initialize_model_parallel
 from neva_model.training.environment import RankEnvironment
 from neva_recipes.config import ParallelConfig
+from neva_recipes.run_directory.metrics import VAL_LOSS, VAL_PERPLEXITY
 
 __all__ = ["MegatronStrategy"]
 
@@ -89,7 +90,7 @@ class MegatronStrategy(DDPStrategy):
             known = {
                 name: value
                 for name, value in information.metrics.items()
-                if not name.startswith(("val_loss", "val_perplexity"))
+                if not name.startswith((VAL_LOSS, VAL_PERPLEXITY))
             }
             information = dataclasses.replace(information, metrics=known)
         state["information"] = information

@@ -128,11 +128,11 @@ _SIGLIP_SIDES: dict[str, tuple[int, ...]] = {
     "siglip2-so400m-patch16": (256, 384, 512),
     "siglip2-giant-opt-patch16": (256, 384),
 }
-"""Sides of the images, in pixels, by the begin of the name."""
+"""Sides of the images, in pixels, by the beginning of the name."""
 
 
 def _siglip(name: str, side: int) -> dict[str, Any]:
-    """Return the fields of a tower by the begin of its name, such as siglip2-large-patch16."""
+    """Return the fields of a tower by the beginning of its name, such as siglip2-large-patch16."""
     rest, _, patch = name.rpartition("-patch")
     layers, hidden, ffn, heads = _SIGLIP_SHAPES[rest.partition("-")[2]]
     return {

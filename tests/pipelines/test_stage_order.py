@@ -47,6 +47,8 @@ _TOOL = """
         file.write(f"{run.name} -\\n")
     source, output = map(Path, json.loads((run / "tool.json").read_text())["arguments"])
     output.mkdir()  # as an export, which does not write over another one
+    if (run.parent.parent.parent / f"fail {run.name}").exists():
+        sys.exit(3)
     (output / "made of").write_text(max((source / "checkpoints").glob("step-*")).name)
 """
 _PIPELINES = """
@@ -142,6 +144,22 @@ def test_who_means_an_unfinished_stage_names_its_checkpoint(nemo_run, runs_dir, 
         require_inputs(second, recipe, None)
     recipe.model.language.from_pretrained = str(checkpoint)
     require_inputs(second, recipe, None)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_a_tool_was_stopped_in_does_not_keep_it_from_beginning_again(nemo_run, runs_dir, is_old):
+    (runs_dir / "fail export").touch()
+    assert nemo_run("chain")[0] != 0
+    (runs_dir / "fail export").unlink()
+    export = find_run("p", runs_dir).path / "stages" / "export"
+    if is_old:  # an earlier version kept no fields, and what it left there is removed by hand
+        tool = json.loads((export / "tool.json").read_text())
+        del tool["fields"]
+        (export / "tool.json").write_text(json.dumps(tool))
+        (export / "exported").rmdir()
+    assert nemo_run("resume", "p")[0] == 0
+    assert (export / "exported" / "made of").read_text() == "step-00000003"
+    assert [path.name for path in export.glob("aside-*")] == ([] if is_old else ["aside-exported"])
 
 
 def test_what_has_come_of_an_input_that_has_gone_on_is_run_again(nemo_run, runs_dir, starts):
