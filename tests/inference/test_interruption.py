@@ -119,7 +119,6 @@ def test_continuations_stay_and_an_empty_file_of_them_does_not(llama_directory, 
         patch.setattr(texts, "_line", interrupting(texts._line))
         assert told(*words) == (130, "note: generate was interrupted")
     assert not (tmp_path / "a.jsonl").exists(), "it would be in the way of the same command"
-    monkeypatch.setattr(texts, "print_progress", interrupting(texts.print_progress))
-    monkeypatch.setattr(texts, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(texts.ProgressLine, "show", interrupting(texts.ProgressLine.show))
     assert told(*words) == (130, "note: generate was interrupted: a.jsonl holds what was done")
     assert (tmp_path / "a.jsonl").read_text().count("\n") == 1

@@ -153,14 +153,14 @@ class Scenes:
 
     def time_limit(self):
         """The time is over in the middle of a step."""
-        limits = ("executor.time=60", "executor.signal_delay_s=50")
+        limits = ("executor.time=60", "executor.signal_delay_s=90")
         run = self.machinery.launch("time limit", "executor.nodelist=node[1-2]", *limits, held={1: 3})
         ranks = hold(run, 1, 3)
         ran = minutes_of(slurm("squeue", "--noheader", f"--jobs={job_id(run)}", "--format=%M").strip())
-        self.limit(run, ran + 1)
+        self.limit(run, ran + 2)  # a minute at least is left once the signal has come
         wait_for(lambda: all(map(is_asked_to_stop, ranks)))
+        self.limit(run, 60)  # however long it takes to save, or until a start is allowed
         with self.machinery.starts:
-            self.limit(run, 60)  # however long it takes to save
             send(signal.SIGCONT, ranks)
             wait_for_start(run, 1)
         assert run.wait() == 0, run.status()
