@@ -155,7 +155,7 @@ def _convert(source: _Source, target: Path, layout: Layout, *, verify: bool) -> 
         if verify:
             from neva_model.checkpoints.converting.verify import largest_difference
 
-            differences.append(largest_difference(source.path, source.recipe, folder, target))
+            differences.append(largest_difference(source.path, source.recipe, folder, target, source.dtype))
 
     _write(source, target, layout, check)
     return Converted(source.path, layout, next(iter(differences), None))

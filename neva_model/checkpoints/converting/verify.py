@@ -30,7 +30,9 @@ _TOLERANCE = 1e-4
 _FP32 = PrecisionConfig(precision="fp32")
 
 
-def largest_difference(source: Path, recipe: Recipe, folder: Path, target: Path) -> tuple[float, float]:
+def largest_difference(
+    source: Path, recipe: Recipe, folder: Path, target: Path, dtype: torch.dtype | None
+) -> tuple[float, float]:
     """Return by how much the logits of two models differ at most, and the largest logit; both in fp32.
 
     What transformers has a class for is computed by transformers, so that the sides are independent of each other.
@@ -40,6 +42,7 @@ def largest_difference(source: Path, recipe: Recipe, folder: Path, target: Path)
         recipe: Its recipe.
         folder: What it has been converted to.
         target: The path that the folder will have, for messages.
+        dtype: The type that the weights of a checkpoint were rounded to; `None` if they kept their own.
 
     Raises:
         CheckpointError: They differ by more than rounding.
@@ -48,8 +51,8 @@ def largest_difference(source: Path, recipe: Recipe, folder: Path, target: Path)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     inputs = _Inputs(recipe)
-    ours = _logits(source, recipe, inputs)
-    theirs = _logits(folder, recipe, inputs)
+    ours = _logits(source, recipe, inputs, dtype)
+    theirs = _logits(folder, recipe, inputs, None)
     rows = min(ours.shape[-1], theirs.shape[-1], recipe.model.language.vocab_size)
     difference = float((ours[..., :rows] - theirs[..., :rows]).abs().max())
     largest = float(ours[..., :rows].abs().max())
@@ -80,10 +83,14 @@ class _Inputs:
 
 
 @torch.no_grad()
-def _logits(path: Path, recipe: Recipe, inputs: _Inputs) -> torch.Tensor:
+def _logits(path: Path, recipe: Recipe, inputs: _Inputs, dtype: torch.dtype | None) -> torch.Tensor:
     if not is_huggingface_directory(path):
         information, saved = read_information(path), dataclasses.replace(saved_recipe(path), precision=_FP32)
-        return _ours(build_saved(path, saved, information)[0], inputs)
+        model, _ = build_saved(path, saved, information)
+        if dtype is not None:  # averaged weights are kept in fp32, whatever is written of them
+            for weight in model.parameters():
+                weight.copy_(weight.to(dtype))
+        return _ours(model, inputs)
     told = open_directory(path).configuration
     assert told is not None
     if told.is_original or (told.family is not None and told.family.exported_as is not None):
