@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from neva_recipes.config import CheckpointError, Recipe, UserError, build, load_recipe
-from neva_recipes.plan.origins.checkpoints import is_checkpoint, model_differences
+from neva_recipes.config import CheckpointError, Recipe, UserError
+from neva_recipes.plan.origins.checkpoints import is_checkpoint, model_differences, read_saved_recipe
 from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints
 from neva_recipes.run_directory.standing import lacks_checkpoint
@@ -191,12 +191,12 @@ def recorded_information(checkpoint: Path) -> CheckpointInformation:
 
 
 def saved_recipe(checkpoint: Path) -> Recipe:
-    """Return the recipe that a checkpoint was trained with.
+    """Return the recipe that a checkpoint was trained with, as `read_saved_recipe` does.
 
     Raises:
         RecipeError: The file is missing or not a valid recipe.
     """
-    return build(load_recipe(checkpoint / RECIPE_FILE))
+    return read_saved_recipe(checkpoint)
 
 
 def check_same_model(checkpoint: Path, saved: Recipe, recipe: Recipe, parts: tuple[str, ...]) -> None:

@@ -9,12 +9,14 @@ import sys
 
 import pytest
 import torch
+from transformers import LlamaTokenizer
 
 from neva_model.checkpoints.converting.convert import convert
 from neva_model.checkpoints.information import read_information, saved_recipe
 from neva_model.checkpoints.load import build_saved
 from neva_model.checkpoints.resharding.reshard import reshard
 from neva_model.progress import ByteProgress
+from neva_model.tokenizers import load_recipe_tokenizer
 from neva_recipes.cli.main import main
 from neva_recipes.run_directory.names import DESCRIPTIONS
 from neva_recipes.storage.checkpoints import what_is_wrong
@@ -58,6 +60,38 @@ def test_it_is_converted_to_the_files_that_it_came_from(world: World, tmp_path):
         assert sorted(path.name for path in (tmp_path / f"{checkpoint} back").iterdir()) == files
         for file in files:
             assert (tmp_path / f"{checkpoint} back" / file).read_bytes() == (world.source("qwen2") / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["llama", "llava"])
+def test_the_kept_files_of_a_checkpoint_that_has_moved_are_named_where_they_are(name, world: World, tmp_path):
+    """It was converted elsewhere, and what lay there is gone; then what was made of it moves too."""
+    convert(world.source(name), tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    reshard(tmp_path / "moved", tmp_path / "cut", 2, 1)
+    text = (tmp_path / "cut" / "recipe.yaml").read_text()
+    assert f"tokenizer: {tmp_path / 'cut' / DESCRIPTIONS}\n" in text and f"{tmp_path}/first" not in text
+    if name == "llava":
+        assert f"from_pretrained: {tmp_path / 'cut' / DESCRIPTIONS}\n" in text
+    (tmp_path / "cut").rename(tmp_path / "again")
+    for checkpoint in ("moved", "again"):
+        assert saved_recipe(tmp_path / checkpoint).data.tokenizer == str(tmp_path / checkpoint / DESCRIPTIONS)
+    words = load_recipe_tokenizer(saved_recipe(tmp_path / "again"))
+    oracle = LlamaTokenizer.from_pretrained(world.source(name), legacy=True)
+    assert words.encode_text("what is", prefix=True) == oracle("what is", add_special_tokens=False)["input_ids"]
+
+
+def test_a_folder_of_another_checkpoint_keeps_its_name(world: World, tmp_path):
+    """A run that started from a converted one names its files; what is kept of an extended vocabulary is another's."""
+    convert(world.source("llava"), tmp_path / "other")
+    checkpoint = shutil.copytree(tmp_path / "other", tmp_path / "checkpoint")
+    recipe = (checkpoint / "recipe.yaml").read_text()
+    tokenizer = f"tokenizer: {tmp_path / 'other' / DESCRIPTIONS}"
+    assert tokenizer in recipe
+    recipe = recipe.replace(tokenizer, f"tokenizer: {tmp_path / 'extended' / DESCRIPTIONS}")
+    (checkpoint / "recipe.yaml").write_text(recipe)
+    found = saved_recipe(checkpoint)
+    assert found.data.tokenizer == str(checkpoint / DESCRIPTIONS)
+    assert found.model.vision.from_pretrained == str(tmp_path / "other" / DESCRIPTIONS)
 
 
 def test_the_rows_of_words_keep_their_bits_whatever_pads_them(world: World, tmp_path):

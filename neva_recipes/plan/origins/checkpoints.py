@@ -19,7 +19,7 @@ from neva_recipes.config import (
 )
 from neva_recipes.families.rope import rope_differences
 from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
-from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints, step_of
+from neva_recipes.run_directory.names import DESCRIPTIONS, INFORMATION_FILE, list_checkpoints, step_of
 from neva_recipes.run_directory.standing import lacks_checkpoint
 from neva_recipes.storage.checkpoints import require_files
 
@@ -163,10 +163,38 @@ def _resolve(path: Path) -> Path:
 def read_saved_recipe(checkpoint: Path) -> Recipe:
     """Return the recipe a checkpoint was trained with.
 
+    The files that a converted checkpoint keeps are named where they are now, wherever it was written.
+
     Raises:
         RecipeError: The file is missing or not a valid recipe.
     """
-    return build(load_recipe(checkpoint / RECIPE_FILE))
+    recipe = build(load_recipe(checkpoint / RECIPE_FILE))
+    here = checkpoint.absolute() / DESCRIPTIONS
+    return _with_kept_files(recipe, here) if here.is_dir() else recipe
+
+
+def _with_kept_files(recipe: Recipe, here: Path) -> Recipe:
+    """Return a recipe with other paths of what it names in the folder that its checkpoint keeps: those in `here`."""
+    vision = recipe.model.vision
+    named = [recipe.data.tokenizer, vision.from_pretrained if vision is not None else None]
+    # Another folder of this name belongs to a checkpoint that a run has started from.
+    folders = (folder for value in named if value is not None if (folder := _kept_folder(Path(value))) is not None)
+    there = next(folders, None)
+
+    def found(value: str | None) -> str | None:
+        if value is None or there is None or not Path(value).is_relative_to(there):
+            return value
+        return str(here / Path(value).relative_to(there))
+
+    if vision is not None:
+        vision = dataclasses.replace(vision, from_pretrained=found(vision.from_pretrained))
+    data = dataclasses.replace(recipe.data, tokenizer=found(recipe.data.tokenizer))
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vision=vision), data=data)
+
+
+def _kept_folder(path: Path) -> Path | None:
+    """Return the folder of kept files that a path is or lies in."""
+    return next((folder for folder in (path, path.parent) if folder.name == DESCRIPTIONS), None)
 
 
 def find_run_directory(path: Path) -> Path | None:
