@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,7 @@ from neva_model.progress import ProgressLine
 from neva_model.startup import prepare_command
 from neva_recipes.config import DataError, ParallelConfig, UserError
 from neva_recipes.sources.prompts import PROMPT, read_prompts
-from neva_recipes.storage.exports import cannot_be_written, require_new
+from neva_recipes.storage.exports import require_new, writing_errors
 
 if TYPE_CHECKING:
     from neva_model.inference.continuing import Continuation
@@ -156,15 +157,20 @@ def _write(asked: _Asked, results: Iterator["Continuation"]) -> None:
             print(line, flush=True)
         return
     progress, total = ProgressLine(), len(asked.prompts)
-    try:
+    with writing_errors(asked.output):
         asked.output.parent.mkdir(parents=True, exist_ok=True)
-        with asked.output.open("x", encoding="utf-8", buffering=1) as file:
-            for done, line in enumerate(lines, start=1):
-                file.write(f"{line}\n")
-                progress.show(f"{done:,} of {total:,} prompts continued", is_last=done == total)
-    except OSError as error:
-        raise cannot_be_written(asked.output, error) from None
+        file = asked.output.open("xb", buffering=0)
+    with file:
+        for done, line in enumerate(lines, start=1):  # the model works here, whose errors are none of the file
+            with writing_errors(asked.output):
+                _write_whole(file, f"{line}\n".encode())
+            progress.show(f"{done:,} of {total:,} prompts continued", is_last=done == total)
     print(f"wrote {asked.output}")
+
+
+def _write_whole(file: FileIO, content: bytes) -> None:
+    while content:  # a disk that is nearly full takes a part
+        content = content[file.write(content) :]
 
 
 def _line(prompt: str, result: "Continuation") -> str:

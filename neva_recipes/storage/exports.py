@@ -6,7 +6,8 @@ These are stored in a separate file, which other programs ignore.
 import errno
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ __all__ = [
     "unfinished_export",
     "what_is_wrong_with_export",
     "write_digests",
+    "writing_errors",
 ]
 
 DIGESTS_FILE = "digests.json"
@@ -85,6 +87,19 @@ def unfinished_export(directory: Path) -> Path:
 def cannot_be_written(directory: Path, error: OSError) -> CheckpointError:
     """Return the error for a directory that could not be written."""
     return CheckpointError(f"{directory}: cannot be written: {error.strerror or error}")
+
+
+@contextmanager
+def writing_errors(target: Path) -> Iterator[None]:
+    """Tell that a target cannot be written, around what only writes it.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_be_written(target, error) from None
 
 
 def write_digests(directory: Path, checkpoint: Path | None, training: TrainedWith) -> None:

@@ -1,5 +1,6 @@
 """Files and directories that are written whole or not at all."""
 
+import errno
 import fcntl
 import os
 import re
@@ -12,10 +13,15 @@ from typing import Literal
 from neva_recipes.config import CheckpointError
 from neva_recipes.storage.exports import cannot_be_written, require_new, unfinished_export
 
-__all__ = ["reading_errors", "written_whole"]
+__all__ = ["copy_file", "reading_errors", "written_whole"]
 
 _UNFINISHED = r"\.{}\.unfinished(-\d+)?"
 """Names of what is being written; without a number in older versions."""
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What no reading ends with, whatever file the system names."""
+
+_BLOCK = 4 * 2**20
 
 
 @contextmanager
@@ -33,7 +39,7 @@ def written_whole(target: Path, kind: Literal["file", "directory"]) -> Iterator[
         The path to write to.
 
     Raises:
-        CheckpointError: The target exists or cannot be written.
+        CheckpointError: The target exists or cannot be written, or another file cannot be read.
     """
     require_new(target, kind)
     missing = [folder for folder in target.absolute().parents if not os.path.lexists(folder)]
@@ -46,6 +52,8 @@ def written_whole(target: Path, kind: Literal["file", "directory"]) -> Iterator[
             require_new(target, kind)
             path.rename(target)
     except OSError as error:
+        if (other := _file_that_is_read(error, target)) is not None:
+            raise CheckpointError(f"{other}: cannot be read: {error.strerror}") from None
         raise cannot_be_written(target, error) from None
     finally:
         for made in missing:  # the innermost first; one that holds something stays
@@ -53,19 +61,49 @@ def written_whole(target: Path, kind: Literal["file", "directory"]) -> Iterator[
                 made.rmdir()
 
 
+def _file_that_is_read(error: OSError, target: Path) -> Path | None:
+    """Return the file of an error, if it is neither the target nor a folder in which the target is made."""
+    if not isinstance(error.filename, str) or error.errno in _OF_WRITING:
+        return None
+    named, path = Path(error.filename), target.absolute()
+    file = named.absolute()
+    is_above = path.is_relative_to(file)
+    is_within = any(file.is_relative_to(place) for place in (path, unfinished_export(path)))
+    return None if is_above or is_within else named
+
+
 @contextmanager
-def reading_errors(source: Path) -> Iterator[None]:
-    """Tell files of a folder that cannot be read from a target that cannot be written.
+def reading_errors(file: Path) -> Iterator[None]:
+    """Tell a file that cannot be read from a target that cannot be written, also where the system names no file.
 
     Raises:
-        CheckpointError: A file of the folder cannot be read.
+        CheckpointError: The file cannot be read.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is not None and source in Path(error.filename).parents:
-            raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from None
-        raise
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the content of a file.
+
+    Raises:
+        CheckpointError: It cannot be read.
+        OSError: The copy cannot be written.
+    """
+    block = memoryview(bytearray(_BLOCK))
+    with reading_errors(source):
+        reading = source.open("rb", buffering=0)
+    with reading, target.open("wb", buffering=0) as writing:
+        while True:
+            with reading_errors(source):
+                count = reading.readinto(block)
+            if not count:
+                return
+            done = 0
+            while done < count:
+                done += writing.write(block[done:count])
 
 
 @contextmanager

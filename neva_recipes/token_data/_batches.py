@@ -10,6 +10,7 @@ from neva_recipes.config import DataError
 from neva_recipes.sources.content import content_blocks, is_made, open_content
 from neva_recipes.sources.json_lines import is_json_lines
 from neva_recipes.sources.records import require_no_json
+from neva_recipes.storage.whole import reading_errors
 from neva_recipes.token_data._inputs import is_parquet
 from neva_recipes.token_data.settings import Place, Settings
 
@@ -49,7 +50,8 @@ def read_batches(settings: Settings, start: Place, scratch: Path) -> Iterator[Ba
         scratch: Folder for what a parquet file unpacks to.
 
     Raises:
-        DataError: A file cannot be read.
+        UserError: A file cannot be read.
+        OSError: There is no room for what is unpacked.
     """
     for number, path in enumerate(settings.files[start.file :], start=start.file):
         place = start if number == start.file else Place(number)
@@ -80,9 +82,9 @@ def _rows(path: Path, place: Place, settings: Settings, scratch: Path) -> Iterat
         from pyarrow import parquet
     except ImportError:
         raise DataError(f"{path}: parquet is read by pyarrow: pip install 'neva-recipes[text]'") from None
-    with contextlib.ExitStack() as opened:
+    with _seekable(path, scratch) as opened:
         try:
-            file = parquet.ParquetFile(opened.enter_context(_seekable(path, scratch)))
+            file = parquet.ParquetFile(opened)
             _require_columns(path, file.schema_arrow, settings.json_keys, pyarrow)
             first = place.record - 1
             for group in range(file.num_row_groups):
@@ -116,9 +118,16 @@ def _require_columns(path: Path, schema: Any, keys: Sequence[str], pyarrow: Any)
 
 @contextlib.contextmanager
 def _seekable(path: Path, scratch: Path) -> Iterator[Any]:
-    """Open a file that is read at any place; what is compressed is unpacked first."""
+    """Open a file that is read at any place; what is compressed is unpacked first.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+        OSError: There is no room for what is unpacked.
+    """
     if not is_made(path):
-        with path.open("rb") as file:
+        with reading_errors(path):
+            file = path.open("rb")
+        with file:
             yield file
         return
     with tempfile.TemporaryFile(dir=scratch) as unpacked:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from neva_recipes.storage.whole import written_whole
+from neva_recipes.storage.whole import copy_file, written_whole
 
 __all__ = ["write_directory", "write_file"]
 
@@ -31,6 +31,6 @@ def write_directory(target: Path, contents: Mapping[str, bytes], copied: Iterabl
     """
     with written_whole(target, "directory") as folder:
         for path in (path for path in copied if path.name not in contents):
-            (folder / path.name).write_bytes(path.read_bytes())
+            copy_file(path, folder / path.name)
         for name, content in contents.items():
             (folder / name).write_bytes(content)

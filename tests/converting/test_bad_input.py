@@ -1,5 +1,6 @@
 """What cannot be converted: one line with file and tensor, exit code 2, nothing half-written."""
 
+import errno
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ import resource
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -260,3 +262,44 @@ def test_what_a_killed_conversion_leaves_goes_with_the_next(back, world: World, 
     assert [path.name for path in tmp_path.iterdir()] == [f".out.unfinished-{child}"]
     convert(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def unreadable(monkeypatch, file):
+    """Have a file refuse to be opened, as one of another user does; root may open any."""
+    really = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "LICENSE", "*-00002-of-*.safetensors"])
+def test_a_source_that_may_not_be_read_is_named(name, world: World, tmp_path, refused, monkeypatch):
+    source = shutil.copytree(world.source("llama"), tmp_path / "source")
+    (file,) = source.glob(name)
+    unreadable(monkeypatch, file)
+    assert refused(source) == f"error: {file}: cannot be read: Permission denied"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_disk_that_does_not_give_what_it_holds_is_named(back, world: World, tmp_path, refused):
+    """Reading one's own memory at its begin fails as a broken disk does: the file opens, and the error names none."""
+    there = world.checkpoint("llama") if back else world.source("llama")
+    source = shutil.copytree(there, tmp_path / "source")
+    file = (source / "huggingface" if back else source) / "LICENSE"
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    if back:
+        recorded_but(source, "huggingface/LICENSE")
+    assert refused(source) == f"error: {file}: cannot be read: Input/output error"
+
+
+def recorded_but(checkpoint, name):
+    """Have the record of a checkpoint say nothing of a file."""
+    record = read_record(checkpoint)
+    for known in ("files", "digests"):
+        record[known].pop(name)
+    (checkpoint / INFORMATION_FILE).write_text(record_text(record))

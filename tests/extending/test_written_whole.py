@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from neva_recipes.config import CheckpointError
-from neva_recipes.storage.whole import written_whole
+from neva_recipes.storage import whole
+from neva_recipes.storage.whole import copy_file, written_whole
 from tests.waiting import wait_for
 
 SLOW = """
@@ -90,3 +91,27 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path):
         path.write_text("new")
         (tmp_path / "out").write_text("mine")
     assert (tmp_path / "out").read_text() == "mine" and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_that_cannot_be_read_is_none_of_the_target(named, tmp_path):
+    """A folder cannot be opened; one's own memory cannot be read at its begin, and then the system names no file."""
+    source = tmp_path / "source"
+    source.mkdir() if named else source.symlink_to("/proc/self/mem")
+    reason = "Is a directory" if named else "Input/output error"
+    with pytest.raises(CheckpointError) as caught, written_whole(tmp_path / "out", "file") as path:
+        copy_file(source, path)
+    assert str(caught.value) == f"{source}: cannot be read: {reason}"
+    with pytest.raises(CheckpointError) as caught, written_whole(tmp_path / "out", "directory") as path:
+        (path / "a" / "b").write_text("into a folder that is not there")
+    assert str(caught.value) == f"{tmp_path / 'out'}: cannot be written: No such file or directory"
+    with pytest.raises(CheckpointError) as caught, written_whole(tmp_path / "out", "directory"):
+        (tmp_path / "other").read_text()
+    assert str(caught.value) == f"{tmp_path / 'other'}: cannot be read: No such file or directory"
+
+
+def test_a_copy_is_the_file_whatever_a_write_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "_BLOCK", 7)
+    (tmp_path / "source").write_bytes(bytes(range(256)))
+    copy_file(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == bytes(range(256))

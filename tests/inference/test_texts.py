@@ -1,7 +1,9 @@
 """`nemo-run generate`: continuations of texts, against transformers."""
 
 import json
+import resource
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -217,17 +219,28 @@ def test_a_layout_that_does_not_divide_the_model_is_refused(layout, message, lla
 def test_what_was_continued_before_a_disk_is_full_is_kept(llama_directory, tmp_path, monkeypatch):
     from neva_model.inference import texts
 
-    made = iter(["one", "two"])
-
-    def line(prompt, result):
-        try:
-            return next(made)
-        except StopIteration:
-            raise OSError(28, "No space left on device") from None
-
-    monkeypatch.setattr(texts, "_line", line)
-    output = tmp_path / "texts.jsonl"
+    monkeypatch.setattr(texts, "_line", lambda prompt, result: "123456789")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     flags = [f"--prompt={text}" for text in TEXTS]
-    with pytest.raises(UserError, match="No space left on device"):
-        main([str(llama_directory), *flags, f"--output={output}", "--max-new-tokens=2"])
-    assert output.read_text() == "one\ntwo\n"
+    output = tmp_path / "texts.jsonl"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25, limits[1]))
+    try:
+        with pytest.raises(UserError) as caught:
+            main([str(llama_directory), *flags, f"--output={output}", "--max-new-tokens=2"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert str(caught.value) == f"{output}: cannot be written: File too large"
+    assert output.read_text() == "123456789\n123456789\n12345"
+
+
+def test_a_failure_of_the_model_is_none_of_the_output(llama_directory, tmp_path, monkeypatch):
+    from neva_model.inference import continuing
+
+    def fail(*arguments, **options):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(continuing, "generate", fail)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        main([str(llama_directory), "--prompt=a", f"--output={tmp_path / 'texts.jsonl'}"])

@@ -126,9 +126,24 @@ def test_words_that_cannot_be_used(words, message, byte_level, tmp_path, capsys,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "endless", "there"]
 
 
-def test_a_full_disk(byte_level, tmp_path):
-    (tmp_path / "a.txt").write_text("some words of text\n" * 2000)
-    command = [sys.executable, "-m", "neva_recipes.cli.main", "data", "text", "a.txt", "out", "--tokenizer"]
+def compressed_parquet(path):
+    """Write a small file that unpacks to a larger one."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"text": ["some words of text"] * 2000})
+    parquet.write_table(table, path, compression="none", use_dictionary=False)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert path.stat().st_size < 2000
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet"])
+def test_a_full_disk(name, byte_level, tmp_path):
+    if name == "a.txt":
+        (tmp_path / name).write_text("some words of text\n" * 2000)
+    else:
+        compressed_parquet(tmp_path / name)
+    command = [sys.executable, "-m", "neva_recipes.cli.main", "data", "text", name, "out", "--tokenizer"]
     done = subprocess.run(
         [*command, str(byte_level)],
         cwd=tmp_path,
@@ -140,9 +155,9 @@ def test_a_full_disk(byte_level, tmp_path):
     )
     assert (done.returncode, done.stderr) == (2, "error: out: cannot be written: File too large\n")
     # What was done is kept for the same command, once there is room.
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.unfinished", "a.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.unfinished", name]
     subprocess.run([*command, str(byte_level)], cwd=tmp_path, check=True, capture_output=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "out"]
 
 
 def test_two_that_write_the_same(byte_level, tmp_path):

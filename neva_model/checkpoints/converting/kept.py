@@ -1,7 +1,6 @@
 """What a converted checkpoint keeps of the directory it was made of, so that this can be written again as it was."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ from neva_recipes.plan.huggingface.names import (
     is_idle,
 )
 from neva_recipes.storage.exports import DIGESTS_FILE, exported_training, write_digests
+from neva_recipes.storage.whole import copy_file
 
 __all__ = ["Kept", "copy_descriptions", "copy_kept", "keep", "read_kept", "write_again"]
 
@@ -63,7 +63,7 @@ def copy_descriptions(source: Path, target: Path) -> None:
     """
     for entry in sorted(source.iterdir()):
         if is_description(entry) and entry.name not in (DIGESTS_FILE, _TENSORS):
-            shutil.copyfile(entry, target / entry.name)
+            copy_file(entry, target / entry.name)
 
 
 def keep(directory: Directory, folder: Path) -> None:

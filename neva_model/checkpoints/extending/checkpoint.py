@@ -37,7 +37,7 @@ from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.names import DESCRIPTIONS
 from neva_recipes.storage.exports import exported_training, require_new_directory, write_digests
 from neva_recipes.storage.tensors import OPTIMIZER
-from neva_recipes.storage.whole import reading_errors, written_whole
+from neva_recipes.storage.whole import written_whole
 from neva_recipes.tokenizers import find_tokenizer
 
 __all__ = ["extend_checkpoint"]
@@ -78,7 +78,7 @@ def _extend(source: Path, target: Path, tokenizer: str, init: RowInit, sizes: Ma
     place, old = _old_tokenizer(source, information, saved)
     everything = all_stored(source, saved)
     stored = {prefix: state for prefix, state in everything.items() if not prefix.startswith(OPTIMIZER)}
-    with written_whole(target, "directory") as unfinished, reading_errors(source):
+    with written_whole(target, "directory") as unfinished:
         kept = unfinished / DESCRIPTIONS
         _write_kept(source / DESCRIPTIONS, place, tokenizer, kept)
         new = read_here(kept)

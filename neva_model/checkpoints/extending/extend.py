@@ -1,7 +1,6 @@
 """Writes a Hugging Face directory whose model has a row for every token of another tokenizer."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from neva_recipes.storage.exports import (
     unfinished_export,
     write_digests,
 )
-from neva_recipes.storage.whole import reading_errors, written_whole
+from neva_recipes.storage.whole import copy_file, written_whole
 from neva_recipes.tokenizers import find_tokenizer
 
 __all__ = ["extend_vocabulary"]
@@ -60,7 +59,7 @@ def extend_vocabulary(
     """
     require_new_directory(target)
     directory = _open(source)
-    with written_whole(target, "directory") as unfinished, reading_errors(source):
+    with written_whole(target, "directory") as unfinished:
         copy_tokenizer(find_tokenizer(tokenizer), tokenizer, source, unfinished)
         growth, matrices = _longer_matrices(directory, unfinished, tokenizer, init, least_rows, divisible_by)
         files = {tensor.file for tensor in directory.tensors.values()}
@@ -138,7 +137,7 @@ def _copy_others(source: Path, target: Path, rows: int) -> list[str]:
             continue
         # Weights in other formats would have the old rows.
         if is_description(entry):
-            shutil.copyfile(entry, target / entry.name)
+            copy_file(entry, target / entry.name)
         else:
             left_out.append(entry.name)
     config = read_object(source / "config.json", "a model's configuration")

@@ -1,9 +1,9 @@
 """The files of a tokenizer that takes the place of another one."""
 
-import shutil
 from pathlib import Path
 
 from neva_recipes.config import DataError
+from neva_recipes.storage.whole import copy_file
 
 __all__ = ["VOCABULARY_FILES", "copy_tokenizer", "remove_tokenizer"]
 
@@ -37,7 +37,7 @@ def copy_tokenizer(tokenizer: Path, name: str, before: Path, target: Path) -> No
             raise DataError(f"tokenizer {name}: holds no tokenizer.json and no tokenizer.model")
     kept = {name: before / name for name in _OTHER_FILES if (before / name).is_file()}
     for name, file in {**kept, **own}.items():
-        shutil.copyfile(file, target / name)
+        copy_file(file, target / name)
 
 
 def remove_tokenizer(folder: Path) -> None:

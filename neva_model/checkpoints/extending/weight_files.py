@@ -11,8 +11,9 @@ from typing import BinaryIO
 import torch
 
 from neva_model.checkpoints.huggingface.safetensors_files import INDEX_FILE, SINGLE_FILE, read_header, write_header
-from neva_recipes.config import PlainTable
+from neva_recipes.config import CheckpointError, PlainTable
 from neva_recipes.plan.huggingface import read_object
+from neva_recipes.storage.whole import copy_file, reading_errors
 
 __all__ = ["LongerMatrix", "copy_weights"]
 
@@ -61,7 +62,7 @@ def _copy(file: Path, target: Path, matrices: Mapping[str, LongerMatrix]) -> Non
     with file.open("rb") as reading:
         header, first = read_header(reading)
         if not matrices.keys() & header.keys():
-            shutil.copyfile(file, target)
+            copy_file(file, target)
             return
         longer, order = _longer_header(header, matrices)
         with target.open("wb") as writing:
@@ -70,7 +71,7 @@ def _copy(file: Path, target: Path, matrices: Mapping[str, LongerMatrix]) -> Non
                 begin, end = header[name]["data_offsets"]
                 reading.seek(first + begin)
                 start = writing.tell()
-                _copy_bytes(reading, writing, end - begin)
+                _copy_bytes(reading, file, writing, end - begin)
                 if name in matrices:
                     _write_rows(writing, start, (end - begin) // header[name]["shape"][0], matrices[name])
     shutil.copymode(file, target)
@@ -107,11 +108,12 @@ def _bytes(entry: PlainTable) -> int:
     return int(end - begin)
 
 
-def _copy_bytes(reading: BinaryIO, writing: BinaryIO, count: int) -> None:
+def _copy_bytes(reading: BinaryIO, file: Path, writing: BinaryIO, count: int) -> None:
     while count > 0:
-        piece = reading.read(min(count, _PIECE))
+        with reading_errors(file):
+            piece = reading.read(min(count, _PIECE))
         if not piece:
-            raise OSError(0, "the file ends before its last tensor")
+            raise CheckpointError(f"{file}: ends before its last tensor; fetch it again")
         writing.write(piece)
         count -= len(piece)
 

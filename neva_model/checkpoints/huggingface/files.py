@@ -90,6 +90,8 @@ def _reading(file: Path) -> Iterator[None]:
         if code := re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", str(error)):
             message = f"holds code beside its tensors ({code[1]}), which is never run; get the weights as safetensors"
             raise CheckpointError(f"{file}: {message}") from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{file}: is damaged or incomplete ({reason}); fetch it again") from None
 

@@ -1,7 +1,6 @@
 """Writes a LLaVA as the original project (github.com/haotian-liu/LLaVA) does: whole, or its projector alone."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from neva_recipes.families.towers.clip import CLIP
 from neva_recipes.plan.huggingface import could_be_on_hub, language_spellings, tower_directory
 from neva_recipes.plan.huggingface.configuration import read_configuration
 from neva_recipes.storage.exports import write_digests
-from neva_recipes.storage.whole import written_whole
+from neva_recipes.storage.whole import copy_file, written_whole
 
 __all__ = ["PROJECTOR_FILE", "TOWER", "export_original"]
 
@@ -171,7 +170,7 @@ def _write_tokenizer(words: Tokenizer, source: str, folder: Path) -> None:
     # The original LLaVA loads the slow tokenizer, which reads SentencePiece's own file.
     model = Path(source) if Path(source).is_file() else Path(source, "tokenizer.model")
     if model.is_file() and not (folder / "tokenizer.model").exists():
-        shutil.copyfile(model, folder / "tokenizer.model")
+        copy_file(model, folder / "tokenizer.model")
 
 
 def _write_projector(tensors: ExportedWeights, folder: Path) -> None:

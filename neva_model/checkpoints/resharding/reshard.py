@@ -20,7 +20,7 @@ from neva_recipes.config import CheckpointError, Recipe, draft_of, recipe_to_yam
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.storage.exports import require_new_directory
 from neva_recipes.storage.tensors import OPTIMIZER
-from neva_recipes.storage.whole import reading_errors, written_whole
+from neva_recipes.storage.whole import written_whole
 
 __all__ = ["Resharded", "reshard"]
 
@@ -69,7 +69,7 @@ def _reshard(source: Path, target: Path, tp: int, pp: int, *, weights_only: bool
     if weights_only:
         stored = {prefix: state for prefix, state in stored.items() if not prefix.startswith(OPTIMIZER)}
     parts = [Written(state, state.names, prefix) for prefix, state in stored.items()]
-    with written_whole(target, "directory") as unfinished, reading_errors(source):
+    with written_whole(target, "directory") as unfinished:
         recipe = moved(recipe, source, target)
         write_stored(parts, recipe, unfinished, {} if weights_only else object_readers(source))
         copy_files(source, unfinished, with_values=not weights_only)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 from neva_model.checkpoints.information import CheckpointInformation
 from neva_model.checkpoints.weights import VALUES_FILE, Written, weight_shapes, write_checkpoint, write_without_values
 from neva_model.progress import ByteProgress
-from neva_recipes.config import CheckpointError, ParallelConfig, Recipe
+from neva_recipes.config import ParallelConfig, Recipe
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.names import DESCRIPTIONS, INFORMATION_FILE, is_shard
 from neva_recipes.storage.digests import files_below
 from neva_recipes.storage.tensors import checkpoint_objects, is_random_state
+from neva_recipes.storage.whole import copy_file, reading_errors
 
 __all__ = ["copy_files", "moved", "object_readers", "of_one_replica", "recorded", "write_stored"]
 
@@ -57,12 +57,9 @@ def object_readers(checkpoint: Path) -> dict[str, Callable[[], bytes]]:
 
 
 def _bytes_of(path: Path, begin: int, length: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(begin)
-            return file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading_errors(path), path.open("rb") as file:
+        file.seek(begin)
+        return file.read(length)
 
 
 def copy_files(source: Path, target: Path, *, with_values: bool) -> None:
@@ -79,7 +76,7 @@ def copy_files(source: Path, target: Path, *, with_values: bool) -> None:
     for name, path in files_below(source).items():
         if not is_shard(name) and name not in _OWN and (with_values or name != VALUES_FILE):
             (target / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target / name)
+            copy_file(path, target / name)
     if not with_values:
         write_without_values(target)
 

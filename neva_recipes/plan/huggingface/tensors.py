@@ -66,7 +66,9 @@ def read_tensors(directory: Path) -> dict[str, StoredTensor]:
     for file in _weight_files(directory):
         try:
             found = _safetensors(file) if file.suffix == ".safetensors" else _pytorch(file)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from None
+        except ValueError as error:
             reason = " ".join(str(error).split())[:200]
             damaged = f"is damaged or incomplete ({reason}); fetch it again"
             raise CheckpointError(f"{file}: {pointer_in_place(file) or damaged}") from None
