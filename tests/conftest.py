@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,13 @@ settings.load_profile("tests")
 # What people set for themselves, and commands go by; each of a thousand processes would compile what is not kept.
 for variable in ("COLUMNS", "FORCE_COLOR", "HF_TOKEN", "NO_COLOR", "PYTHONDONTWRITEBYTECODE", "WANDB_API_KEY"):
     os.environ.pop(variable, None)
+
+# Models that were fetched on this machine are not looked for, and what tests fetch is not kept there.
+for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
+    os.environ.pop(variable, None)
+_huggingface = tempfile.TemporaryDirectory(prefix="huggingface-")
+os.environ["HF_HOME"] = _huggingface.name
+
 os.umask(0o022)
 
 # Shells start jobs in the background, and nohup starts everything, with these ignored, and so would every command that
@@ -21,6 +29,10 @@ os.umask(0o022)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_unconfigure():
+    _huggingface.cleanup()
 
 
 _SLOWEST = ("training", "slurm", "end_to_end", "plan", "model", "cli", "docker", "executors", "inference", "nemo_run")

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from neva_model.training.failures import Failures
@@ -87,6 +87,15 @@ class _TensorBoard(TensorBoardLogger):
         super().log_metrics(values, _steps_done(step))
 
 
+class _WeightsAndBiases(WandbLogger):
+    """Lightning's, with the steps of the CSV file."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the metrics of a step."""
+        super().log_metrics(metrics, _steps_done(step))
+
+
 def _steps_done(step: int | None) -> int:
     """Return the optimizer steps taken, of a step that Lightning counts from zero."""
     return (0 if step is None else step) + 1
@@ -119,10 +128,8 @@ def build_loggers(
     ]
     if config.wandb_project is not None:
         try:
-            from lightning.pytorch.loggers import WandbLogger
-
             loggers.append(
-                WandbLogger(
+                _WeightsAndBiases(
                     name=name, project=config.wandb_project, entity=config.wandb_entity, save_dir=run_directory, id=name
                 )
             )
