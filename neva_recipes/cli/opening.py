@@ -7,6 +7,7 @@ from pathlib import Path
 
 from neva_recipes.cli._chosen import choose_run
 from neva_recipes.cli.arguments import UsageError, apply_overrides
+from neva_recipes.cli.foreign import foreign_configuration
 from neva_recipes.cli.report.finish import reference
 from neva_recipes.cli.words import FIELD_WORDS
 from neva_recipes.config import Draft, Recipe, RecipeError, RunError, UserError, lay_over, load_recipe, suggest
@@ -45,7 +46,12 @@ def saved_recipe(path: Path, overrides: Mapping[str, str], configs: Iterable[Pat
     Raises:
         RecipeError: A file cannot be read, or the recipe does not accept an override.
     """
-    recipe = load_recipe(path)
+    try:
+        recipe = load_recipe(path)
+    except RecipeError:
+        if (refusal := foreign_configuration(path)) is not None:
+            raise RecipeError(refusal) from None
+        raise
     _lay_over(recipe, configs)
     apply_overrides(recipe, overrides)
     return recipe

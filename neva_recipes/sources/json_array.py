@@ -13,11 +13,16 @@ from neva_recipes.sources.content import SAVE_AS_UTF8, open_content
 __all__ = ["scan_json_array"]
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
-_KEY = re.compile(r'\s*,?\s*"(?P<key>[^"\\]*)"\s*:\s*(?P<array>\[\s*\{)?')
+_KEY = re.compile(r'\s*,?\s*"(?P<key>[^"\\]*)"\s*:\s*(?P<value>(?P<array>\[\s*\{)?)')
 """A key of an object with what follows it, and whether that is an array of objects."""
 
 _TURNS = ("conversations", "messages")
 """Keys of samples that hold arrays of objects."""
+
+_COCO = (
+    "COCO's format, with images and annotations apart: join them by image_id, and write a sample for each image, "
+    '{"image": FILE_NAME, "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": CAPTION}]}'
+)
 
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")
 
@@ -54,7 +59,10 @@ class _ArrayScanner:
             self._advance(1)
         if self._next_character() != "[":
             expected = "expected a JSON array of samples, beginning with ["
-            if key := self._array_key():
+            key, is_coco = self._array_key()
+            if is_coco:
+                raise self._error(f"{expected}, and this is {_COCO}")
+            if key is not None:
                 raise self._error(f"{expected}, as in the key {key!r:.60}: write that array alone into the file")
             if self._path.suffix.lower() in _TABLES:
                 raise self._error(f"{expected}: a table is not read as it is; docs/small_data.md makes samples of one")
@@ -73,17 +81,26 @@ class _ArrayScanner:
         if self._next_character():
             raise self._error("expected nothing after the ] of the array")
 
-    def _array_key(self) -> str | None:
-        """Return the key of an object at this place, not a sample itself, that holds an array of objects."""
-        position = self._position + 1
+    def _array_key(self) -> tuple[str | None, bool]:
+        """Look at the object at this place, unless it is a sample itself.
+
+        Returns:
+            The first key that holds an array of objects, and whether the object is COCO's.
+        """
+        position, found = self._position + 1, None
         try:
             while (named := _KEY.match(self._text, position)) and self._text[self._position] == "{":
                 if named["array"]:
-                    return None if named["key"] in _TURNS else str(named["key"])
-                _, position = self._json.raw_decode(self._text, named.end())
+                    if named["key"] in _TURNS:
+                        return found, False
+                    found = str(named["key"]) if found is None else found
+                    first, _ = self._json.raw_decode(self._text, named.end() - 1)
+                    if _is_coco(named["key"], first):
+                        return found, True
+                _, position = self._json.raw_decode(self._text, named.start("value"))
         except (ValueError, IndexError, RecursionError):
             pass  # the object is broken, or longer than the window
-        return None
+        return found, False
 
     def _record(self) -> tuple[int, int, PlainTable]:
         if self._next_character() != "{":
@@ -140,3 +157,13 @@ class _ArrayScanner:
 
     def _error(self, reason: str) -> DataError:
         return DataError(f"{self._path}: after {how_many(self._count, 'sample')}, at byte {self._offset}: {reason}")
+
+
+def _is_coco(key: str, first: PlainTable) -> bool:
+    """Return whether an array of objects is of COCO's annotations, by its key and its first object.
+
+    The annotations of VQA, which answer questions in another file, have an `image_id` too.
+    """
+    if key == "images":
+        return "id" in first and ("file_name" in first or "coco_url" in first)
+    return key == "annotations" and "image_id" in first and "question_id" not in first

@@ -88,7 +88,7 @@ def test_what_an_import_must_not_do_is_one_line(line, said, words, folder, capfd
 def test_what_an_import_prints_goes_to_stderr_with_its_place(line, said, folder, nemo_run):
     (folder / "own.py").write_text(HEAD + line + RECIPE)
     done = nemo_run("mine", "--recipes", "own.py", "--dry-run", "--format", "json", "--runs-dir", "runs", check=0)
-    assert json.loads(done.stdout)["recipe"]["name"] == "gpt.pretrain"
+    assert json.loads(done.stdout)["recipe"]["name"] == "mine"
     assert said in done.stderr
     for printed in done.stderr.splitlines():
         if " prints: " in printed or " warns: " in printed or " changes " in printed or " thread ends by " in printed:
@@ -103,7 +103,7 @@ def test_threads_that_go_on_printing_leave_the_document_whole(folder, nemo_run):
     )
     (folder / "own.py").write_text(HEAD + ticks + RECIPE)
     done = nemo_run("mine", "--recipes", "own.py", "--dry-run", "--format", "json", check=0)
-    assert json.loads(done.stdout)["recipe"]["name"] == "gpt.pretrain"
+    assert json.loads(done.stdout)["recipe"]["name"] == "mine"
     assert f"note: {folder / 'own.py'}, line 7 prints: tick\n" in done.stderr
 
 
@@ -136,7 +136,7 @@ def test_a_recipe_function_too(folder, capfd):
     (folder / "own.py").write_text(HEAD + body + ends)
     assert main(["mine", "--recipes", "own.py", "--dry-run", "--format", "json"]) == 0
     out, err = capfd.readouterr()
-    assert json.loads(out)["recipe"]["name"] == "gpt.pretrain"
+    assert json.loads(out)["recipe"]["name"] == "mine"
     assert "own.py, line 7 prints: making it\n" in err and "changes the working directory to /" in err
     assert main(["ends", "--recipes", "own.py", "--dry-run"]) == 2
     out, err = capfd.readouterr()

@@ -26,6 +26,12 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 RULES = SampleRules(get_template("v1"), Path("/none"))
+# As http://images.cocodataset.org/annotations has them: licenses before images, one line.
+COCO = (
+    b'{"info": {"description": "COCO 2017 Dataset"}, "licenses": [{"url": "http://a", "id": 1, "name": "A"}], '
+    b'"images": [{"license": 4, "file_name": "000000397133.jpg", "height": 427, "width": 640, "id": 397133}], "annotations": '
+    b'[{"image_id": 179765, "id": 38, "caption": "A black Honda motorcycle"}]}'
+)
 RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), min_size=1, max_size=8)
 
 
@@ -101,6 +107,17 @@ def test_a_truncated_array_is_always_noticed(tmp_path):
             "not a JSON object: the file begins as a JSON array, and an array of samples is read",
         ),
         ("a.json", b'{"version": [1], "data": [{"id": 1}]}', "beginning with [, as in the key 'data': write that"),
+        ("a.json", COCO, "this is COCO's format, with images and annotations apart: join them by image_id, and write"),
+        (
+            "a.json",
+            b'{"annotations": [{"image_id": 1, "id": 2, "caption": "a cat"}], "images": []}',
+            "this is COCO's format",
+        ),
+        (
+            "a.json",
+            b'{"info": {}, "annotations": [{"image_id": 1, "question_id": 2, "answers": []}]}',
+            "beginning with [, as in the key 'annotations': write that",
+        ),
         ("a.csv", b"photo;question\n", "a table is not read as it is; docs/small_data.md makes samples of one"),
         ("a.json", b'{"messages": [{"role": 1}]}', "beginning with [ (for one sample a line, use .jsonl)"),
         ("a.json", b'{"version": [1, "data": [{"id": 1}]}', "beginning with [ (for one sample a line, use .jsonl)"),

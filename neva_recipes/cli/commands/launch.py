@@ -30,11 +30,12 @@ from neva_recipes.cli.commands.executors import (
 from neva_recipes.cli.commands.overview import recipe_overview
 from neva_recipes.cli.dry_run import FORMATS, show, show_script
 from neva_recipes.cli.fields import describe_fields, describe_parameters
+from neva_recipes.cli.foreign import foreign_configuration
 from neva_recipes.cli.opening import make_recipe, named_parameters, saved_recipe
 from neva_recipes.cli.report.finish import finish, reference
 from neva_recipes.cli.several import means_sweep
 from neva_recipes.cli.words import COMMAND_WORDS
-from neva_recipes.config import Draft, Positive, Recipe, RecipeError, RunError
+from neva_recipes.config import Draft, Positive, Recipe, RecipeError, RunError, replace_value
 from neva_recipes.registry import NoSuchRecipe, RecipeEntry, find_pipeline, find_recipe, is_built_in
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.secrets import mask, secret_values
@@ -113,7 +114,7 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     from executors.findings import ImpossibleError, require_possible
 
     try:
-        return _start(recipe, executor, arguments, typed, arguments.name or _own_name(name, entry, recipe))
+        return _start(recipe, executor, arguments, typed, arguments.name)
     except ImpossibleError as error:
         from neva_recipes.cli.commands.fit import fit_words, with_fit_command
 
@@ -131,6 +132,9 @@ def _entry(name: str, arguments: argparse.Namespace, commands: Mapping[str, str]
     try:
         return find_recipe(name, arguments.recipes, _other_words(commands))
     except NoSuchRecipe as unknown:
+        if name.endswith((".py", ".json")) and (refusal := foreign_configuration(Path(name))) is not None:
+            raise RecipeError(refusal) from None
+
         from executors import find_run
         from executors.pipelines.spec import is_pipeline
 
@@ -159,18 +163,16 @@ def _is_saved(name: str) -> bool:
 def _recipe_of(
     name: str, entry: RecipeEntry | None, configs: Sequence[Path], overrides: Mapping[str, str]
 ) -> Draft[Recipe]:
-    if entry is not None:
-        return make_recipe(entry, overrides, configs)
-    return saved_recipe(Path(name), overrides, configs)
+    if entry is None:
+        return saved_recipe(Path(name), overrides, configs)
+    recipe = make_recipe(entry, overrides, configs)
+    if not is_built_in(entry.name) and is_built_in(getattr(recipe, "name", None)):
+        from neva_recipes.inspection import source_of
 
-
-def _own_name(word: str, entry: RecipeEntry | None, recipe: Draft[Recipe]) -> str | None:
-    """Return the word that the user typed, if its recipe still has the name of the built-in one it is made from."""
-    if entry is None or is_built_in(entry.name) or not is_built_in(getattr(recipe, "name", None)):
-        return None
-    from neva_recipes.inspection import source_of
-
-    return word if source_of(recipe, "name").kind == "python" else None
+        # The function has left the name at that of the built-in recipe it is made from.
+        if source_of(recipe, "name").kind == "python":
+            replace_value(recipe, "name", name, f"nemo-run {name}")
+    return recipe
 
 
 def _version() -> str:
