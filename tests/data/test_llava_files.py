@@ -29,8 +29,8 @@ RULES = SampleRules(get_template("v1"), Path("/none"))
 # As http://images.cocodataset.org/annotations has them: licenses before images, one line.
 COCO = (
     b'{"info": {"description": "COCO 2017 Dataset"}, "licenses": [{"url": "http://a", "id": 1, "name": "A"}], '
-    b'"images": [{"license": 4, "file_name": "000000397133.jpg", "height": 427, "width": 640, "id": 397133}], "annotations": '
-    b'[{"image_id": 179765, "id": 38, "caption": "A black Honda motorcycle"}]}'
+    b'"images": [{"license": 4, "file_name": "000000397133.jpg", "height": 427, "width": 640, "id": 397133}], '
+    b'"annotations": [{"image_id": 179765, "id": 38, "caption": "A black Honda motorcycle"}]}'
 )
 RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), min_size=1, max_size=8)
 
