@@ -469,22 +469,6 @@ def test_a_first_stage_leads_to_the_second_beside_the_same_parts(folder, fields,
     assert " ".join(second_stage(build(recipe), "a")) == (f"nemo-run {command}" if command else "")
 
 
-def test_no_built_in_second_stage_follows_a_recipe_of_ones_own(folder, make_run, capsys):
-    (folder / "own.py").write_text(
-        "from neva_recipes import llava\n"
-        "from neva_recipes.config import Draft, Recipe\n"
-        "def first() -> Draft[Recipe]:\n"
-        "    return llava.pretrain('tiny')\n"
-    )
-    path = make_run("a")
-    for words, follows in ((["llava.pretrain", "size=tiny"], True), (["first", "--recipes", "own.py"], False)):
-        assert main([*words, "--dry-run", "--format", "yaml"]) == 0
-        (path / "recipe.yaml").write_text(capsys.readouterr().out)
-        lines = next_lines(executors.Run(path))
-        assert "  nemo-run export a DIR" in lines
-        assert any("llava.finetune" in line for line in lines) == follows
-
-
 def test_the_command_of_a_second_stage_has_no_findings_on_its_parts(make_run, capsys):
     path = make_run("a")
     recipe = llava.pretrain("tiny")
