@@ -17,6 +17,7 @@ from executors.runs.foreground import require_foreground, start
 from executors.runs.launches import NEW, sweep_launches
 from executors.runs.paths import NEWEST
 from executors.runs.run import Run
+from executors.runs.standing import has_begun
 from executors.settling import settle
 from neva_recipes.config import (
     Draft,
@@ -229,7 +230,7 @@ def _under_way(job: Job) -> str | None:
         paths = [path for path in job.run_dir.parent.iterdir() if path.name.startswith(beginning)]
         for path in sorted(paths, key=lambda path: path.name, reverse=True):
             run = Run(path)
-            if _name_of(run) == job.name:
+            if _name_of(run) == job.name and has_begun(path):
                 state = run.status().state
                 return f"{run.name} is still {state}" if state in UNDER_WAY else None
     return None

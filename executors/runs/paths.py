@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from executors.job_record import read_job_record
+from executors.runs.standing import has_begun
 from neva_recipes.config import RunError, expand_path, local_path, near_words, path_is
 from neva_recipes.run_directory.layout import CHECKPOINTS, JOB_FILE
 from neva_recipes.run_directory.stages import stage_directories, stage_directory
@@ -93,7 +94,8 @@ class _Folder:
         if wanted in self.directories:
             return [self.directories[wanted]]
         if named := [run for run, name in self.runs.items() if name == wanted]:
-            return named[-1:]
+            # A launch that has failed before it began does not take the name away from the run that had it.
+            return [next((run for run in reversed(named) if has_begun(run)), named[-1])]
         path = Path(os.path.realpath(expand_path(wanted)))
         if wanted and _is_run(path):
             return [path]

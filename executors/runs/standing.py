@@ -30,6 +30,7 @@ __all__ = [
     "RunStatus",
     "Standing",
     "ask_together",
+    "has_begun",
     "request_cancel_together",
     "request_stop_of_each",
 ]
@@ -290,6 +291,18 @@ class Standing:
 
 def _lost(state: State, reason: str) -> State:
     return dataclasses.replace(state, state="lost", exit_code=_EXIT_CODES["lost"], reason=reason)
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Return whether a run has begun or may begin still; `False` if its only launch has failed or died before."""
+    try:
+        written = read_state(run_dir)
+        is_unused = written.state in ("created", "failed") and written.started is None and written.attempt == 1
+        # It is still the launch that the state names, and no process or job of an executor.
+        is_of_launch = processes.IDENTITY.keys() == written.supervisor.keys()
+        return not (is_unused and is_of_launch and Standing(run_dir).has_ended())
+    except (OSError, ValueError, RunError):  # nothing tells of a launch that has failed
+        return True
 
 
 def ask_together(standings: Iterable[Standing]) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path, PurePosixPath
 
 import fiddle as fdl
@@ -17,6 +19,7 @@ from neva_recipes.cli.arguments import apply_overrides
 from neva_recipes.cli.main import main
 from neva_recipes.config import RecipeError, RunError, load_recipe, recipe_to_yaml
 from neva_recipes.inspection import inspect_recipe, source_of
+from neva_recipes.run_directory import processes
 from neva_recipes.run_directory.standing import given_name
 from neva_recipes.run_directory.state import State, write_state
 from tests.sentencepiece_models import train_sentencepiece
@@ -77,6 +80,35 @@ def test_a_run_by_its_path_in_any_form(runs_dir, runs, kind, monkeypatch):
 def test_a_pattern_in_another_folder(runs_dir, runs, tmp_path):
     assert executors.find_run(f"{runs_dir}/text-*", tmp_path).path == runs["new"]
     assert executors.find_run(f"{runs_dir}/latest", tmp_path).path == runs["pipe"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_launch_that_fails_before_it_begins_leaves_the_name_to_the_older_run(runs_dir, runs, is_killed, monkeypatch):
+    def fail(self, job, **_):
+        raise RunError("the backend is down")
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="the backend is down"):
+        patch.setattr(executors.LocalExecutor, "start", fail)
+        executors.run(make_recipe(), name="text", runs_dir=runs_dir)
+    newest = executors.find_run("latest", runs_dir)
+    assert newest.status().state == "failed" and newest.name.startswith("text-") and newest.path not in runs.values()
+    if is_killed:  # before it could tell of the failure
+        process = subprocess.Popen(["true"])
+        supervisor = processes.identify(process.pid)
+        process.wait()
+        write_state(newest.path, State(state="created", supervisor=supervisor))
+    assert executors.find_run("text", runs_dir).path == runs["new"]
+    # One whose job was accepted, or that has been started again, has begun.
+    began = {"started": "2025-01-05T00:00:00+00:00"}, {"attempt": 2}, {"supervisor": {"slurm_job_id": "1"}}
+    for fields in began:
+        state = {"state": "failed", "supervisor": processes.identify(1), **fields}
+        write_state(newest.path, State(exit_code=1, **state))
+        assert executors.find_run("text", runs_dir).path == newest.path
+    # Where there is no other, it is the one that is meant.
+    write_state(newest.path, State(state="failed", exit_code=1, supervisor=processes.identify(1)))
+    for name in ("old", "new"):
+        shutil.rmtree(runs[name])
+    assert executors.find_run("text", runs_dir).path == newest.path
 
 
 def test_what_is_really_called_so_goes_first(runs_dir, runs, tmp_path, monkeypatch):
