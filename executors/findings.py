@@ -1,12 +1,12 @@
 """The findings of a plan that prevent its recipe from being started."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from neva_recipes.config import RecipeError
 from neva_recipes.plan import Finding, Plan
 
-__all__ = ["ImpossibleError", "refused_here", "require_here", "require_possible"]
+__all__ = ["ImpossibleError", "is_due", "refused_here", "require_here", "require_possible"]
 
 
 _OF_HERE = frozenset({"files", "machine"})
@@ -44,7 +44,7 @@ def require_here(plan: Plan, but_in: Path | None = None) -> None:
         plan: The plan of the recipe.
         but_in: Folder whose files do not exist yet; errors about them are ignored.
     """
-    of_here = [finding for finding in plan.errors if finding.about in _OF_HERE and not _is_due(finding, but_in)]
+    of_here = [finding for finding in plan.errors if finding.about in _OF_HERE and not _is_below(finding, but_in)]
     of_here.sort(key=lambda finding: finding.about != "machine")  # fetching files would not help without a GPU
     _require(of_here)
 
@@ -56,13 +56,24 @@ def refused_here(plan: Plan, but_in: Path | None = None) -> list[Finding]:
         plan: The plan of the recipe.
         but_in: As for `require_here`.
     """
-    return [finding for finding in plan.errors if finding.is_of_here and not _is_due(finding, but_in)]
+    return [finding for finding in plan.errors if finding.is_of_here and not _is_below(finding, but_in)]
 
 
-def _is_due(finding: Finding, folder: Path | None) -> bool:
-    values = [value if isinstance(value, list | tuple) else [value] for value in finding.fields.values()]
-    names = [name for named in values for name in named if isinstance(name, str)]
-    return folder is not None and any(Path(name).is_relative_to(folder) for name in names)
+def is_due(finding: Finding, folders: Iterable[str | Path]) -> bool:
+    """Return whether a finding is about a path that will be made.
+
+    Args:
+        finding: The finding.
+        folders: Files and folders that do not exist yet.
+    """
+    values = finding.fields.values() if finding.path is None else [finding.path]
+    names = [name for value in values for name in (value if isinstance(value, list | tuple) else [value])]
+    paths = [Path(name) for name in names if isinstance(name, str)]
+    return any(path.is_relative_to(folder) for folder in folders for path in paths)
+
+
+def _is_below(finding: Finding, folder: Path | None) -> bool:
+    return folder is not None and is_due(finding, [folder])
 
 
 def _require(errors: Sequence[Finding]) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import fiddle as fdl
 
 from executors.base import ONE_PROCESS, Executor, Job
+from executors.findings import is_due
 from executors.job_record import tool_needs
 from executors.launch import check_name, job_of, write_run_directory
 from executors.local import LocalExecutor
@@ -308,7 +309,7 @@ def _plan_stage(
     try:
         if stage.trains:
             planned = planner.plan(work)
-            errors = tuple(_errors(stage, planned, tuple(outputs.values())))
+            errors = tuple(_errors(planned, outputs.values()))
             problems = tuple(error.line(_typed(stage)) for error in errors if not error.is_of_here)
             not_here = tuple(error for error in errors if error.is_of_here)
             return StagePlan(stage, after, planned, problems, not_here, tuple(warnings_of(planned)))
@@ -318,9 +319,9 @@ def _plan_stage(
         tool: Tool = build(work, stage.name)
     except UserError as error:
         return StagePlan(stage, after, None, (str(error).removeprefix(f"{stage.name}."),))
-    own = field_types(fdl.get_callable(stage.work)).keys() - {path for path, _ in stage.inputs()}
-    checked = checked_tool(tool, used, own, planner)
-    return StagePlan(stage, after, None, checked.problems, checked.missing, checked.warnings, checked.chosen, used)
+    checked = checked_tool(tool, used, field_types(fdl.get_callable(stage.work)), planner)
+    missing = tuple(finding for finding in checked.missing if not is_due(finding, outputs.values()))
+    return StagePlan(stage, after, None, checked.problems, missing, checked.warnings, checked.chosen, used)
 
 
 def _told_apart(stages: Iterable[StagePlan]) -> Iterator[StagePlan]:
@@ -335,17 +336,15 @@ def _told_apart(stages: Iterable[StagePlan]) -> Iterator[StagePlan]:
         yield dataclasses.replace(entry, problems=(*entry.problems, *same))
 
 
-def _errors(stage: Stage, planned: Plan, made: tuple[str, ...]) -> Iterator[Finding]:
+def _errors(planned: Plan, made: Collection[str]) -> Iterator[Finding]:
     """Yield the errors of a recipe, without those about files that another stage will have made, or an assumed GPU.
 
     A tokenizer may come along from a run whose own is such a file.
     """
-    waits_for = {path for path, _ in stage.inputs()}
     for finding in planned.errors:
-        will_be_there = all(str(value).startswith(made) for value in finding.fields.values())
-        is_due = finding.code == "file-missing" and (waits_for.issuperset(finding.fields) or will_be_there)
+        will_be_there = finding.code == "file-missing" and is_due(finding, made)
         is_assumed = finding.about == "memory" and planned.gpu_assumed
-        if not is_due and not is_assumed:
+        if not will_be_there and not is_assumed:
             yield finding
 
 

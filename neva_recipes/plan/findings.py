@@ -54,6 +54,7 @@ class Finding:
         advice: What to do if no value can be named, or as an alternative to the remedies.
         about: The subject: the recipe by itself, the files it names, the memory of a GPU, the executor, or this
             machine, if the run would train here without a GPU.
+        path: The one of several paths in a field that it is about; `None` if it is about whole fields.
     """
 
     code: str
@@ -63,6 +64,7 @@ class Finding:
     remedies: tuple[Remedy, ...] = ()
     advice: str = ""
     about: About = "recipe"
+    path: str | None = None
 
     @property
     def is_of_here(self) -> bool:

@@ -277,7 +277,8 @@ def _missing(
         taken = [path for other in fields for path in listed_paths(field_value(recipe, other))]
         hint = suggest_files(named[number], taken, only_files=expected == "file")
         message = f"{which}no such {expected}{hint}"
-        yield error("file-missing", message, recipe, field, advice="" if hint else advice)
+        missing = error("file-missing", message, recipe, field, advice="" if hint else advice)
+        yield dataclasses.replace(missing, path=named[number] if len(named) > 1 else None)
 
 
 def _matching(name: str) -> list[str]:
