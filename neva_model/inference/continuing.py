@@ -1,6 +1,5 @@
 """Continues many texts, in batches of prompts of similar length."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -71,7 +70,7 @@ def continue_text(opened: OpenModel, tokens: Sequence[int], sampling: Sampling) 
         DataError: The prompt leaves no room.
     """
     stream = _stream(opened, tokens)
-    for (token,) in _steps(opened, [tokens], sampling):
+    for (token,) in _steps(opened, [tokens], sampling, [0]):
         assert token is not None
         yield stream.push(token)
     if not stream.ended:
@@ -88,7 +87,7 @@ def continue_texts(
     Args:
         opened: The model.
         prompts: Tokens of the prompts, of any lengths.
-        sampling: How tokens are chosen; each batch draws from a seed of its own.
+        sampling: How tokens are chosen; what is drawn for a prompt depends on the seed and its place among them.
         batch_size: Most prompts continued at once.
 
     Raises:
@@ -100,9 +99,8 @@ def continue_texts(
         part = prompts[first : first + window]
         found, due = dict[int, Continuation](), 0
         for batch in _batches([len(prompt) for prompt in part], batch_size, _most_unequal(opened)):
-            drawn = sampling.seed
-            own = sampling if drawn is None else dataclasses.replace(sampling, seed=(drawn + first + batch[0]) % 2**63)
-            found.update(zip(batch, _continue(opened, [part[row] for row in batch], own), strict=True))
+            some, numbers = [part[row] for row in batch], [first + row for row in batch]
+            found.update(zip(batch, _continue(opened, some, sampling, numbers), strict=True))
             while due in found:
                 yield found.pop(due)
                 due += 1
@@ -135,16 +133,27 @@ def _stops(opened: OpenModel) -> frozenset[int]:
     return frozenset([] if end is None else [end])
 
 
-def _steps(opened: OpenModel, batch: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[list[int | None]]:
+def _steps(
+    opened: OpenModel, batch: Sequence[Sequence[int]], sampling: Sampling, numbers: Sequence[int]
+) -> Iterator[list[int | None]]:
     lengths = [len(prompt) for prompt in batch]
     pad, longest = opened.tokenizer.pad_id, max(lengths)
     rows = [[*prompt, *[pad] * (longest - len(prompt))] for prompt in batch]
-    return generate(opened.model, torch.tensor(rows), sampling=sampling, stop_token_ids=_stops(opened), lengths=lengths)
+    return generate(
+        opened.model,
+        torch.tensor(rows),
+        sampling=sampling,
+        stop_token_ids=_stops(opened),
+        lengths=lengths,
+        numbers=numbers,
+    )
 
 
-def _continue(opened: OpenModel, batch: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Continuation]:
+def _continue(
+    opened: OpenModel, batch: Sequence[Sequence[int]], sampling: Sampling, numbers: Sequence[int]
+) -> Iterator[Continuation]:
     answers: list[list[int]] = [[] for _ in batch]
-    for step in _steps(opened, batch, sampling):
+    for step in _steps(opened, batch, sampling, numbers):
         for answer, token in zip(answers, step, strict=True):
             if token is not None:
                 answer.append(token)

@@ -1,6 +1,7 @@
 """Generates tokens with a key/value cache, greedily or by sampling."""
 
 from collections.abc import Collection, Iterator, Sequence
+from random import Random
 
 import torch
 from megatron.core.inference.contexts import StaticInferenceContext
@@ -55,6 +56,7 @@ def generate(
     stop_token_ids: Collection[int],
     image_features: torch.Tensor | None = None,
     lengths: Sequence[int] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield the next token of every row, step by step.
 
@@ -71,6 +73,8 @@ def generate(
         stop_token_ids: Tokens that end a row.
         image_features: The result of `NevaModel.image_features` for the images, in place of the images.
         lengths: Length of each prompt, behind which its row is not used; `None` means that all fill their rows.
+        numbers: Number of each prompt; what is drawn for it depends on the seed and this number, not on its neighbours.
+            `None` counts the rows.
 
     Yields:
         One entry per row: its next token, the stop token included, or `None` where it has ended or is being read.
@@ -80,7 +84,7 @@ def generate(
     """
     assert not model.training, "generation needs the model in evaluation mode"
     device, batch = next(model.parameters()).device, len(tokens)
-    generator = _generator(sampling.seed, device)
+    randoms = [_random(sampling.seed, number) for number in (range(batch) if numbers is None else numbers)]
     starts = [tokens.shape[1]] * batch if lengths is None else list(lengths)
     check_length(model, max(starts))
     ends = [min(start + sampling.max_new_tokens, sequence_limit(model)) for start in starts]
@@ -93,7 +97,8 @@ def generate(
         if longest is not None and 0 < cached <= longest < length:
             context, cached = StaticInferenceContext(batch, max(ends)), 0  # its keys cannot serve so long a sequence
         logits = _next_logits(model, rows.read[:, cached:], None if cached else image_features, context)
-        chosen = agree(None if logits is None else choose_tokens(logits, sampling, generator), batch, device)
+        draws = rows.draws(randoms)
+        chosen = agree(None if logits is None else choose_tokens(logits, sampling, draws), batch, device)
         yield rows.take(chosen, frozenset(stop_token_ids))
 
 
@@ -125,6 +130,17 @@ class _Rows:
     def have_ended(self) -> bool:
         return all(self._ended)
 
+    @property
+    def _are_due(self) -> list[bool]:
+        """Whether each row gets its next token from the model."""
+        length = self.read.shape[1]
+        return [not ended and length >= start for ended, start in zip(self._ended, self._starts, strict=True)]
+
+    def draws(self, randoms: Sequence[Random]) -> torch.Tensor:
+        """Return a number from 0 to 1 for each row `[batch]`; a row that gets no token takes none of its own."""
+        pairs = zip(randoms, self._are_due, strict=True)
+        return torch.tensor([random.random() if is_due else 0.0 for random, is_due in pairs], dtype=torch.float64)
+
     def take(self, chosen: torch.Tensor, stops: Collection[int]) -> list[int | None]:
         """Add a token to every row, and return what is new: `None` in rows that have ended or are being read.
 
@@ -133,10 +149,7 @@ class _Rows:
             stops: Tokens that end a row.
         """
         length = self.read.shape[1]
-        step = [
-            None if ended or length < start else token
-            for ended, start, token in zip(self._ended, self._starts, chosen.tolist(), strict=True)
-        ]
+        step = [token if is_due else None for token, is_due in zip(chosen.tolist(), self._are_due, strict=True)]
         self._ended = [
             ended or token in stops or length + 1 >= end
             for ended, token, end in zip(self._ended, step, self._ends, strict=True)
@@ -147,13 +160,9 @@ class _Rows:
         return step
 
 
-def _generator(seed: int | None, device: torch.device) -> torch.Generator:
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
+def _random(seed: int | None, number: int) -> Random:
+    # Python hashes a text to a state, so that neighbouring seeds and numbers share nothing.
+    return Random(None if seed is None else f"{seed} {number}")
 
 
 def _next_logits(
@@ -167,13 +176,16 @@ def _next_logits(
     return None if output is None else output[:, -1, : model.language.unpadded_vocab_size].float()
 
 
-def choose_tokens(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
+def choose_tokens(logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor) -> torch.Tensor:
     """Return one token per row `[batch]`, drawn from the softmax of `logits / temperature` or the likeliest.
+
+    The tokens of a row divide the numbers from 0 to 1 in the order of their ids, so that logits which round otherwise
+    in another batch move its borders a little, and nothing else.
 
     Args:
         logits: Logits `[batch, vocabulary]` in fp32.
         sampling: How tokens are chosen; `top_k` is applied before `top_p` (nucleus sampling, Holtzman et al., 2020).
-        generator: Source of randomness, on the device of the logits.
+        draws: A number from 0 to 1 for each row `[batch]`, in double precision: where it falls is the token.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -186,8 +198,11 @@ def choose_tokens(logits: torch.Tensor, sampling: Sampling, generator: torch.Gen
     if sampling.top_p is not None:
         # A token stays while the likelier ones have not reached top_p, so the likeliest always stays.
         probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= sampling.top_p, 0)
-    drawn = torch.multinomial(probabilities, 1, generator=generator)
-    return order.gather(-1, drawn)[:, 0]
+    borders = torch.zeros_like(probabilities).scatter(-1, order, probabilities).double().cumsum(-1)
+    total = borders[:, -1:]
+    # Rounding must not reach the end, behind which there is no token; before a border is a token of some probability.
+    places = (draws.to(logits.device)[:, None] * total).minimum(total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(borders, places, right=True)[:, 0]
 
 
 def complete(steps: Iterator[Sequence[int | None]], stop_token_ids: Collection[int]) -> list[list[int]]:

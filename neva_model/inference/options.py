@@ -29,7 +29,7 @@ class Sampling:
         temperature: Divides the logits; 0 always takes the likeliest token.
         top_p: Sample among the fewest likeliest tokens whose probabilities reach this sum; `None` means all.
         top_k: Sample among this many likeliest tokens; `None` means all.
-        seed: Seed of the sampling; `None` draws a new one for every answer.
+        seed: Seed of the sampling, for each prompt of its number; `None` draws otherwise for every answer.
 
     Raises:
         UserError: A value is out of range.

@@ -148,7 +148,8 @@ DRAWS = 200_000
 
 def frequencies(**settings):
     generator = torch.Generator().manual_seed(11)
-    drawn = choose_tokens(LOGITS.expand(DRAWS, -1).clone(), Sampling(**settings), generator)
+    draws = torch.rand(DRAWS, generator=generator, dtype=torch.float64)
+    drawn = choose_tokens(LOGITS.expand(DRAWS, -1).clone(), Sampling(**settings), draws)
     return torch.bincount(drawn, minlength=len(LOGITS)) / DRAWS
 
 
@@ -179,6 +180,13 @@ def test_the_nucleus_is_the_fewest_tokens_that_reach_top_p():
     # Among the three likeliest alone, the first two make up more than 0.8.
     assert probabilities[:2].sum() / probabilities[:3].sum() > 0.8
     assert (frequencies(temperature=1.0, top_p=0.8, top_k=3)[2:] == 0).all()
+
+
+def test_a_draw_at_either_end_takes_a_token_that_can_be_drawn():
+    """Of the three likeliest, which are neither the first nor the last of the vocabulary."""
+    logits = torch.tensor([[-9.0, 1.0, -9.0, 3.0, 2.0, -9.0]]).expand(3, -1)
+    draws = torch.tensor([0.0, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    assert choose_tokens(logits, Sampling(temperature=1.0, top_k=3), draws).tolist() == [1, 3, 4]
 
 
 def test_a_tiny_temperature_takes_the_likeliest():

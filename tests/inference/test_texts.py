@@ -178,6 +178,26 @@ def test_draws_repeat_under_a_seed(llama_directory, capsys):
     assert len({json.loads(line)["text"] for line in drawn[0].splitlines()}) == 2
 
 
+def test_draws_depend_on_the_seed_and_the_number_of_a_prompt_alone(llama):
+    prompts = [prompt_tokens(llama.tokenizer, text) for text in TEXTS * 2]
+
+    def drawn(batch_size, seed=3, prompts=prompts):
+        sampling = Sampling(max_new_tokens=12, temperature=1.5, top_p=0.9, seed=seed)
+        return [one.tokens for one in continue_texts(llama, prompts, sampling=sampling, batch_size=batch_size)]
+
+    expected = drawn(1)
+    for size in (2, 3, 32):
+        assert drawn(size) == expected
+    assert all(one != other for one, other in zip(expected[: len(TEXTS)], expected[len(TEXTS) :], strict=True))
+    # Other neighbours, which come into other batches.
+    others = [prompt if number in (1, 4) else prompts[2] for number, prompt in enumerate(prompts)]
+    changed = drawn(3, prompts=others)
+    assert [changed[number] for number in (1, 4)] == [expected[number] for number in (1, 4)]
+    # A seed and a number do not add up.
+    same = [prompts[0]] * 3
+    assert not {tuple(tokens) for tokens in drawn(2, 3, same)} & {tuple(tokens) for tokens in drawn(2, 4, same)}
+
+
 def test_mistakes_take_one_line(llama_directory, tmp_path):
     empty, wrong = tmp_path / "empty.txt", tmp_path / "wrong.jsonl"
     empty.write_text("\n \n")
