@@ -1,7 +1,7 @@
 """Tools that make tokenizers (train one, merge two, add tokens) and measure them."""
 
 from neva_recipes.prompts.tokens.whole_tokens import EXTRA_TOKENS
-from neva_recipes.tokenizers._places import find_tokenizer
+from neva_recipes.tokenizers._places import TEMPLATES, find_tokenizer, template_files
 from neva_recipes.tokenizers._scripts import UNSPACED
 from neva_recipes.tokenizers._texts import TEXT_KEYS
 from neva_recipes.tokenizers.adding import Addition, add_tokens
@@ -12,6 +12,7 @@ from neva_recipes.tokenizers.training import Kind, train
 
 __all__ = [
     "EXTRA_TOKENS",
+    "TEMPLATES",
     "TEXT_KEYS",
     "UNSPACED",
     "Addition",
@@ -30,5 +31,6 @@ __all__ = [
     "compare",
     "find_tokenizer",
     "merge",
+    "template_files",
     "train",
 ]

@@ -12,16 +12,21 @@ __all__ = [
     "CONFIG_FILE",
     "JSON_FILE",
     "MODEL_FILE",
+    "TEMPLATES",
     "carried_files",
     "declaring_configuration",
     "find_tokenizer",
     "named_tokens",
     "outside_tokens",
     "settings_of",
+    "template_files",
     "token_flags",
 ]
 
 MODEL_FILE, JSON_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
+
+TEMPLATES = "additional_chat_templates"
+"""The folder of a directory with a file for each further chat template, such as that for calls of tools."""
 
 _ADDED = "added_tokens.json"
 
@@ -55,15 +60,24 @@ def find_tokenizer(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[MODEL_FILE, JSON_FILE, *_CARRIED]))
+        return Path(snapshot_download(name, allow_patterns=[MODEL_FILE, JSON_FILE, *_CARRIED, f"{TEMPLATES}/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"tokenizer {name}: is no path here, and cannot be fetched from the hub: {reason}") from None
 
 
-def carried_files(folder: Path) -> list[Path]:
-    """Return the files of a directory that go with its tokenizer: configuration, special tokens, chat template."""
-    return [folder / name for name in _CARRIED if (folder / name).is_file()]
+def carried_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a directory that go with its tokenizer, by their paths in it.
+
+    They are configuration, special tokens and chat templates.
+    """
+    return {name: folder / name for name in _CARRIED if (folder / name).is_file()} | template_files(folder)
+
+
+def template_files(folder: Path) -> dict[str, Path]:
+    """Return the files of the further chat templates of a directory, by their paths in it."""
+    files = sorted(path for path in (folder / TEMPLATES).glob("*.jinja") if path.is_file())
+    return {f"{TEMPLATES}/{path.name}": path for path in files}
 
 
 def outside_tokens(folder: Path) -> dict[str, int]:

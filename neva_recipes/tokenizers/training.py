@@ -75,7 +75,7 @@ def train(
     if kind == "sentencepiece":
         write_file(target, _sentencepiece(lines, vocab_size))
     else:
-        write_directory(target, _byte_level(lines, vocab_size), ())
+        write_directory(target, _byte_level(lines, vocab_size), {})
     return len(lines)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, CLIPVisionModel, LlavaForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel, LlavaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from neva_model import progress
@@ -19,6 +19,7 @@ from neva_model.checkpoints.converting.convert import convert
 from neva_model.checkpoints.information import read_information, saved_recipe
 from neva_model.checkpoints.load import build_saved
 from neva_model.checkpoints.pretrained import load_initial_weights
+from neva_model.checkpoints.resharding.reshard import reshard
 from neva_model.model import ModelChunks, build_model
 from neva_model.startup import prepare_process
 from neva_recipes.cli.main import main
@@ -287,3 +288,36 @@ def test_the_example_of_the_documentation(world, tmp_path, monkeypatch, capsys):
         words = command.split()
         assert main([*words, *more.get(words[0], [])]) == 0, capsys.readouterr().err
     assert files(tmp_path / "again") == files(tmp_path / "llama")
+
+
+def with_templates(source):
+    """Give a directory chat templates as transformers saves several, and folders of other programs."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = {"default": "{{ 'plain' }}", "tool_use": "{{ 'with tools' }}"}
+    tokenizer.save_pretrained(source)
+    assert (source / "additional_chat_templates" / "tool_use.jinja").is_file()
+    for folder in ("onnx", "original", ".cache"):
+        (source / folder).mkdir()
+        (source / folder / "model.bin").write_bytes(b"other")
+
+
+def test_chat_templates_come_along_and_other_folders_are_named(world, tmp_path, capsys):
+    source = shutil.copytree(world.source("llama"), tmp_path / "source")
+    with_templates(source)
+    templates = {"default": "{{ 'plain' }}", "tool_use": "{{ 'with tools' }}"}
+    assert main(["convert", str(source), str(tmp_path / "checkpoint")]) == 0
+    note = f"note: {source}: not copied, for no part of the model: the folders onnx, original\n"
+    assert capsys.readouterr().err.count(note) == 1
+    reshard(tmp_path / "checkpoint", tmp_path / "cut", 2, 1)
+    for checkpoint in ("checkpoint", "cut"):
+        assert main(["convert", str(tmp_path / checkpoint), str(tmp_path / f"{checkpoint} back")]) == 0
+        assert "not copied" not in capsys.readouterr().err
+        assert AutoTokenizer.from_pretrained(tmp_path / f"{checkpoint} back").chat_template == templates
+    left = [path for path in files(source) if not path.startswith(("onnx/", "original/", ".cache/"))]
+    assert files(tmp_path / "cut back") == left
+
+
+def test_a_tower_in_a_folder_is_not_said_to_be_left(world, tmp_path, capsys):
+    convert(world.checkpoint("llava"), tmp_path / "original", "original")
+    assert main(["convert", str(tmp_path / "original"), str(tmp_path / "checkpoint")]) == 0
+    assert "not copied" not in capsys.readouterr().err

@@ -390,3 +390,23 @@ def test_a_kill_leaves_no_directory_and_the_next_try_works(llama, tmp_path):
     extend_vocabulary(llama, out, tokenizer)
     assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == OLD + 8
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("has_own", [False, True])
+def test_further_chat_templates_go_with_the_tokenizer(has_own, llama, tmp_path, capsys):
+    """Those of the tokenizer that comes, or else those of the one before; also through the tools for tokenizers."""
+    old = AutoTokenizer.from_pretrained(llama)
+    old.chat_template = {"default": "{{ 1 }}", "tool_use": "{{ 2 }}"}
+    old.save_pretrained(llama)
+    new = with_extra_ids(llama, tmp_path / "tokenizer")
+    assert AutoTokenizer.from_pretrained(new).chat_template == old.chat_template
+    shutil.rmtree(new / "additional_chat_templates")
+    expected = old.chat_template
+    if has_own:
+        expected = {"default": "{{ 1 }}", "rag": "{{ 3 }}"}
+        (new / "additional_chat_templates").mkdir()
+        (new / "additional_chat_templates" / "rag.jinja").write_text("{{ 3 }}")
+    capsys.readouterr()
+    assert main(["extend-vocab", str(llama), str(tmp_path / "out"), "--tokenizer", str(new)]) == 0
+    assert "not copied" not in capsys.readouterr().err
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == expected

@@ -13,7 +13,7 @@ from typing import Literal, cast
 import torch
 
 from neva_model.checkpoints.converting.checkpoint import write_converted
-from neva_model.checkpoints.converting.kept import Kept, read_kept, write_again
+from neva_model.checkpoints.converting.kept import Kept, folders_left, read_kept, write_again
 from neva_model.checkpoints.huggingface import is_huggingface_directory
 from neva_model.checkpoints.huggingface.recipe import recipe_from_huggingface
 from neva_model.checkpoints.information import read_information, saved_recipe, with_newest
@@ -24,6 +24,7 @@ from neva_recipes.plan.huggingface import Directory, open_directory
 from neva_recipes.run_directory.names import DESCRIPTIONS
 from neva_recipes.storage.exports import exported_training, require_new_directory
 from neva_recipes.storage.whole import written_whole
+from neva_recipes.terminal import tell
 
 __all__ = ["Converted", "Layout", "convert"]
 
@@ -149,6 +150,8 @@ def _convert(source: _Source, target: Path, layout: Layout, *, verify: bool) -> 
         raise CheckpointError(f"{source.path}: is {what}, already: name another one with --layout")
     if verify and layout == "projector":
         raise CheckpointError("--verify: a projector alone has no logits: leave it out, or write --layout=original")
+    if source.opened is not None and (left := folders_left(source.opened)):
+        tell("note", f"{source.path}: not copied, for no part of the model: the folders {', '.join(left)}")
     differences: list[tuple[float, float]] = []
 
     def check(folder: Path) -> None:

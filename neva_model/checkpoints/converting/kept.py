@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from neva_model.checkpoints.huggingface.descriptions import is_description
+from neva_model.checkpoints.huggingface.descriptions import description_files, other_folders
 from neva_model.checkpoints.huggingface.files import TYPES
 from neva_model.checkpoints.huggingface.naming import ExportedWeights, Naming, write_weights
 from neva_model.checkpoints.huggingface.safetensors_files import INDEX_FILE
@@ -24,7 +24,7 @@ from neva_recipes.plan.huggingface.names import (
 from neva_recipes.storage.exports import DIGESTS_FILE, exported_training, write_digests
 from neva_recipes.storage.whole import copy_file
 
-__all__ = ["Kept", "copy_descriptions", "copy_kept", "keep", "read_kept", "write_again"]
+__all__ = ["Kept", "copy_descriptions", "copy_kept", "folders_left", "keep", "read_kept", "write_again"]
 
 _TENSORS = "tensors.json"
 """The file that says which tensors the directory had, in which files, and of which type."""
@@ -61,9 +61,18 @@ def copy_descriptions(source: Path, target: Path) -> None:
     Raises:
         OSError: A file cannot be read or written.
     """
-    for entry in sorted(source.iterdir()):
-        if is_description(entry) and entry.name not in (DIGESTS_FILE, _TENSORS):
-            copy_file(entry, target / entry.name)
+    for name, file in description_files(source).items():
+        if name not in (DIGESTS_FILE, _TENSORS):
+            (target / name).parent.mkdir(exist_ok=True)
+            copy_file(file, target / name)
+
+
+def folders_left(directory: Directory) -> list[str]:
+    """Return the names of the folders in a directory that are not copied, and hold nothing else that is read."""
+    inside = directory.path.absolute()
+    tower = _tower_inside(directory)
+    read = None if tower is None else tower.relative_to(inside).parts[0]
+    return [name for name in other_folders(inside) if name != read]
 
 
 def keep(directory: Directory, folder: Path) -> None:
@@ -81,7 +90,7 @@ def keep(directory: Directory, folder: Path) -> None:
     index = directory.path / INDEX_FILE
     told = {
         "index": read_object(index, "an index of weight files") if index.is_file() else None,
-        "has_own_tower": _has_tower_inside(directory),
+        "has_own_tower": _tower_inside(directory) is not None,
         "is_original": directory.configuration is not None and directory.configuration.is_original,
         "tensors": {
             name: [tensor.file.name, tensor.dtype] for name, tensor in directory.tensors.items() if not is_idle(name)
@@ -92,10 +101,11 @@ def keep(directory: Directory, folder: Path) -> None:
         write_digests(folder, None, training)
 
 
-def _has_tower_inside(directory: Directory) -> bool:
-    """Return whether an original LLaVA has the tower that it was trained with in a folder of its own."""
+def _tower_inside(directory: Directory) -> Path | None:
+    """Return the folder in an original LLaVA of the tower that it was trained with, if it has one."""
     named = directory.configuration.tower_source if directory.configuration is not None else None
-    return named is not None and Path(named).absolute().is_relative_to(directory.path.absolute())
+    path = Path(named).absolute() if named is not None else None
+    return path if path is not None and path.is_relative_to(directory.path.absolute()) else None
 
 
 def copy_kept(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from neva_model.checkpoints.extending.new_tokens import read_here
 from neva_model.checkpoints.extending.rows import ReadRows, RowInit
 from neva_model.checkpoints.extending.tokenizer_files import VOCABULARY_FILES, copy_tokenizer
 from neva_model.checkpoints.extending.weight_files import LongerMatrix, copy_weights
-from neva_model.checkpoints.huggingface.descriptions import is_description
+from neva_model.checkpoints.huggingface.descriptions import description_files
 from neva_recipes.config import CheckpointError
 from neva_recipes.plan.huggingface import Directory, is_huggingface, open_directory, read_object
 from neva_recipes.storage.exports import (
@@ -130,13 +130,13 @@ def _reading(directory: Directory, name: str) -> Iterator[ReadRows]:
 
 def _copy_others(source: Path, target: Path, rows: int) -> list[str]:
     """Copy what is neither weights nor tokenizer, with the new number of rows; return what is left out."""
-    left_out = []
+    left_out, descriptions = [], description_files(source)
     done = {entry.name for entry in target.iterdir()} | VOCABULARY_FILES | {DIGESTS_FILE, "config.json"}
     for entry in sorted(source.iterdir()):
         if entry.name in done:
             continue
         # Weights in other formats would have the old rows.
-        if is_description(entry):
+        if entry.name in descriptions:
             copy_file(entry, target / entry.name)
         else:
             left_out.append(entry.name)

@@ -1,9 +1,11 @@
 """The files of a tokenizer that takes the place of another one."""
 
+import shutil
 from pathlib import Path
 
 from neva_recipes.config import DataError
 from neva_recipes.storage.whole import copy_file
+from neva_recipes.tokenizers import TEMPLATES, template_files
 
 __all__ = ["VOCABULARY_FILES", "copy_tokenizer", "remove_tokenizer"]
 
@@ -32,11 +34,14 @@ def copy_tokenizer(tokenizer: Path, name: str, before: Path, target: Path) -> No
         own["tokenizer.model"] = tokenizer
     else:
         names = VOCABULARY_FILES | _OTHER_FILES
-        own = {name: tokenizer / name for name in names if (tokenizer / name).is_file()}
+        own = {name: tokenizer / name for name in names if (tokenizer / name).is_file()} | template_files(tokenizer)
         if not own.keys() & {"tokenizer.json", "tokenizer.model"}:
             raise DataError(f"tokenizer {name}: holds no tokenizer.json and no tokenizer.model")
     kept = {name: before / name for name in _OTHER_FILES if (before / name).is_file()}
+    if not (tokenizer / TEMPLATES).is_dir():
+        kept |= template_files(before)
     for name, file in {**kept, **own}.items():
+        (target / name).parent.mkdir(exist_ok=True)
         copy_file(file, target / name)
 
 
@@ -44,3 +49,4 @@ def remove_tokenizer(folder: Path) -> None:
     """Remove a tokenizer from a folder, and what goes with it."""
     for name in VOCABULARY_FILES | _OTHER_FILES:
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / TEMPLATES, ignore_errors=True)

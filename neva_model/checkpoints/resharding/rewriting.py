@@ -75,7 +75,7 @@ def copy_files(source: Path, target: Path, *, with_values: bool) -> None:
     """
     for name, path in files_below(source).items():
         if not is_shard(name) and name not in _OWN and (with_values or name != VALUES_FILE):
-            (target / name).parent.mkdir(exist_ok=True)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             copy_file(path, target / name)
     if not with_values:
         write_without_values(target)
