@@ -67,14 +67,12 @@ def generate(
     Args:
         model: The model, or this rank's share of it.
         tokens: Prompts `[batch, sequence]`, `IMAGE_TOKEN_INDEX` at every position of an image.
-        images: Preprocessed images `[number, 3, height, width]` in the order of their appearance, row by row. Only for
-            prompts of equal length.
+        images: Preprocessed images `[number, 3, height, width]`, row by row; only for prompts of equal length.
         sampling: How tokens are chosen, and the most tokens of a row, including the stop token.
         stop_token_ids: Tokens that end a row.
         image_features: The result of `NevaModel.image_features` for the images, in place of the images.
         lengths: Length of each prompt, behind which its row is not used; `None` means that all fill their rows.
-        numbers: Number of each prompt; what is drawn for it depends on the seed and this number, not on its neighbours.
-            `None` counts the rows.
+        numbers: Number of each prompt: what is drawn for it depends on this and the seed alone; `None` counts rows.
 
     Yields:
         One entry per row: its next token, the stop token included, or `None` where it has ended or is being read.
@@ -97,9 +95,8 @@ def generate(
         if longest is not None and 0 < cached <= longest < length:
             context, cached = StaticInferenceContext(batch, max(ends)), 0  # its keys cannot serve so long a sequence
         logits = _next_logits(model, rows.read[:, cached:], None if cached else image_features, context)
-        draws = rows.draws(randoms)
-        chosen = agree(None if logits is None else choose_tokens(logits, sampling, draws), batch, device)
-        yield rows.take(chosen, frozenset(stop_token_ids))
+        chosen = None if logits is None else choose_tokens(logits, sampling, rows.draws(randoms))
+        yield rows.take(agree(chosen, batch, device), frozenset(stop_token_ids))
 
 
 class _Rows:

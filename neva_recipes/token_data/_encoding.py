@@ -32,6 +32,9 @@ _AT_ONCE = 64
 _AHEAD = 3
 """Batches that wait for each process."""
 
+_OF_LIBRARIES = (Exception, RuntimeError)
+"""What tokenizers and SentencePiece raise about a text. Any other type, also one of these kinds, is a fault of ours."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -158,13 +161,17 @@ class _Encoding:
         with _one_thread():
             try:
                 return self._tokenizer.encode_documents([document.text for document in documents])
-            except Exception:  # noqa: BLE001 the libraries raise nothing more special
+            except Exception as error:  # the libraries raise nothing more special
+                if type(error) not in _OF_LIBRARIES:
+                    raise
                 return [self._ids_of(path, document) for document in documents]
 
     def _ids_of(self, path: Path, document: _Document) -> list[int]:
         try:
             return self._tokenizer.encode_text(document.text, prefix=True)
-        except Exception as error:  # noqa: BLE001 as above
+        except Exception as error:  # as above
+            if type(error) not in _OF_LIBRARIES:
+                raise
             reason = " ".join(str(error).split())[:160]
             raise DataError(f"{path}: record {document.number}: the tokenizer cannot encode it: {reason}") from None
 

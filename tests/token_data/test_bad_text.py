@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import tokenizers
 
 from neva_recipes.cli.main import main
 from neva_recipes.config import RunError
+from neva_recipes.prompts.tokens.plain_text import PlainTextEncoder
 from neva_recipes.token_data import make_token_data
 
 GOOD = b'{"text": "one"}\n{"text": "two"}\n'
@@ -174,3 +176,36 @@ def test_two_that_write_the_same(byte_level, tmp_path):
     assert f"{tmp_path / 'out'}: another process is writing it" in said[0]
     assert json.loads((tmp_path / "out" / "tokens.json").read_text())["counts"]["documents"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
+
+
+def test_a_text_that_the_tokenizer_cannot_encode_is_named(tmp_path, capsys):
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "one": 1}, unk_token="[other]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    (tmp_path / "T").mkdir()
+    backend.save(str(tmp_path / "T" / "tokenizer.json"))
+    (tmp_path / "a.txt").write_text("one one\none two\n")
+    words = ["data", "text", str(tmp_path / "a.txt"), str(tmp_path / "out"), "--tokenizer", str(tmp_path / "T")]
+    assert main(words) == 2
+    with pytest.raises(Exception, match="WordLevel error") as caught:
+        backend.encode("two")
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'a.txt'}: record 2: the tokenizer cannot encode it: {caught.value}\n"
+    )
+
+
+@pytest.mark.parametrize("fault", [TypeError("own"), KeyError("own"), RecursionError("own")])
+@pytest.mark.parametrize("method", ["encode_many", "encode"])
+def test_a_fault_of_the_program_is_not_called_one_of_the_tokenizer(method, fault, byte_level, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise fault
+
+    (tmp_path / "a.txt").write_text("a text\n")
+    if method == "encode":  # what the library says of several texts leads to each of them
+
+        def refuse(*arguments):
+            raise Exception("of the library")
+
+        monkeypatch.setattr(PlainTextEncoder, "encode_many", refuse)
+    monkeypatch.setattr(PlainTextEncoder, method, fail)
+    with pytest.raises(type(fault), match="own"):
+        make_token_data([tmp_path / "a.txt"], tmp_path / "out", tokenizer=byte_level, json_keys=["text"])
