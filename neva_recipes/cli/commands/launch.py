@@ -42,8 +42,11 @@ from neva_recipes.secrets import mask, secret_values
 
 if TYPE_CHECKING:
     from executors import Executor
+    from neva_recipes.inspection import Source
 
 __all__ = ["launch_command"]
+
+_PACKAGE = Path(__file__).parents[2]
 
 
 def _parse(argv: Sequence[str], commands: Mapping[str, str]) -> argparse.Namespace:
@@ -114,7 +117,7 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     from executors.findings import ImpossibleError, require_possible
 
     try:
-        return _start(recipe, executor, arguments, typed, arguments.name)
+        return _start(recipe, executor, arguments, typed, arguments.name or _own_name(name, entry, recipe))
     except ImpossibleError as error:
         from neva_recipes.cli.commands.fit import fit_words, with_fit_command
 
@@ -166,13 +169,28 @@ def _recipe_of(
     if entry is None:
         return saved_recipe(Path(name), overrides, configs)
     recipe = make_recipe(entry, overrides, configs)
-    if not is_built_in(entry.name) and is_built_in(getattr(recipe, "name", None)):
-        from neva_recipes.inspection import source_of
-
-        # The function has left the name at that of the built-in recipe it is made from.
-        if source_of(recipe, "name").kind == "python":
-            replace_value(recipe, "name", name, f"nemo-run {name}")
+    source = None if is_built_in(entry.name) else _source_of_built_in_name(recipe)
+    # The function has left the name as the built-in recipe that it calls has set it.
+    if source is not None and source.file is not None and Path(source.file).is_relative_to(_PACKAGE):
+        replace_value(recipe, "name", name, f"nemo-run {name}")
     return recipe
+
+
+def _own_name(word: str, entry: RecipeEntry | None, recipe: Draft[Recipe]) -> str | None:
+    """Return the word that the user typed, if a recipe that is not built in has the name of one that is."""
+    if entry is None or is_built_in(entry.name) or _source_of_built_in_name(recipe) is None:
+        return None
+    return word
+
+
+def _source_of_built_in_name(recipe: Draft[Recipe]) -> "Source | None":
+    """Return where Python code has given a recipe the name of a built-in one; `None` if it has another name."""
+    if not is_built_in(getattr(recipe, "name", None)):
+        return None
+    from neva_recipes.inspection import source_of
+
+    source = source_of(recipe, "name")
+    return source if source.kind == "python" else None
 
 
 def _version() -> str:
