@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from executors.pipelines.inputs import input_stages
-from executors.pipelines.spec import StageSpec, is_pipeline, read_spec
+from executors.pipelines.spec import is_pipeline, read_spec
 from executors.runs.asked import evaluation_lines
 from executors.runs.results import Evaluation, read_above_guessing, read_evaluations
 from executors.runs.run import Run
@@ -28,7 +28,6 @@ from neva_recipes.table import table_lines
 
 __all__ = [
     "NOT_RUN",
-    "STOPPED_STATES",
     "StageStatus",
     "conclusion",
     "present_settings",
@@ -38,13 +37,14 @@ __all__ = [
     "stage_run",
     "stage_statuses",
     "stage_table",
+    "was_stopped",
 ]
 
 _TOLD = 3
 NOT_RUN = "not run"
 """State of a stage that will not be started, because a stage before it has not succeeded."""
 
-STOPPED_STATES = ("succeeded", "cancelled", NOT_RUN)
+_STOPPED_STATES = ("succeeded", "cancelled", NOT_RUN)
 """States of stages in a pipeline that was stopped and in which no stage has failed."""
 
 
@@ -83,7 +83,12 @@ class StageStatus:
     @property
     def is_lost(self) -> bool:
         """Whether it has ended without success or will not be run, so that later stages cannot run."""
-        return self.state in ("failed", "cancelled", "lost", NOT_RUN)
+        return self.state in ("failed", "cancelled", "lost", NOT_RUN) or self.could_not_begin_anew
+
+    @property
+    def could_not_begin_anew(self) -> bool:
+        """Whether it should have been begun anew and has failed before it trained, which leaves its old success."""
+        return self.state == "succeeded" and self.older_than is not None and self.status.reason is not None
 
 
 def run_warnings(run: Run) -> list[str]:
@@ -116,6 +121,7 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
     """
     goes_on = not Run(run_dir).has_ended() if goes_on is None else goes_on
     found: dict[str, StageStatus] = {}
+    before: dict[str, set[str]] = {}
     specs = read_spec(run_dir).stages
     runs = [stage_run(run_dir, stage.name) for stage in specs]
     ask_together(runs)
@@ -134,28 +140,31 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         # The run of a trained model holds later evaluations of it too, which are not results of this stage.
         has_some = state == "succeeded" and not (run.path / RECIPE_FILE).exists()
         evaluations = tuple(read_evaluations(run.path)) if has_some else ()
-        found[stage.name] = StageStatus(stage.name, settings, state, run, status, loss, validation_loss, evaluations)
-    return _told_older(specs, found)
+        entry = StageStatus(stage.name, settings, state, run, status, loss, validation_loss, evaluations)
+        before[stage.name] = {name for other in stage.after for name in (other, *before[other])}
+        older_than = _older_than(entry, [found[name] for name in before[stage.name]])
+        found[stage.name] = dataclasses.replace(entry, older_than=older_than)
+    return list(found.values())
 
 
-def _told_older(specs: Sequence[StageSpec], found: Mapping[str, StageStatus]) -> list[StageStatus]:
-    """Return stages with what they are older than."""
-    stages, before = dict(found), dict[str, set[str]]()
-    for spec in specs:
-        before[spec.name] = {name for other in spec.after for name in (other, *before[other])}
-        stage = found[spec.name]
-        has_begun = stage.state == "succeeded" or (
-            stage.status.ended is not None and stage.run.newest_checkpoint() is not None
-        )
-        newer = [name for name in before[spec.name] if has_begun and _is_newer(stages[name], stage)]
-        if newer:  # the recipe is read only where it matters
-            try:
-                taken = input_stages(stage.run.path)
-            except UserError:  # it is begun anew then, which reports that it cannot be read
-                taken = newer
-            older_than = next((name for name in taken if name in newer), None)
-            stages[spec.name] = dataclasses.replace(stage, older_than=older_than)
-    return list(stages.values())
+def _older_than(stage: StageStatus, before: Sequence[StageStatus]) -> str | None:
+    """Return a stage whose output another one takes and which is newer, by its name; `None` if there is none.
+
+    Args:
+        stage: The stage that takes outputs.
+        before: The stages that come before it.
+    """
+    has_begun = stage.state == "succeeded" or (
+        stage.status.ended is not None and stage.run.newest_checkpoint() is not None
+    )
+    newer = [other.name for other in before if has_begun and _is_newer(other, stage)]
+    if not newer:
+        return None
+    try:  # the recipe is read only where it matters
+        taken = input_stages(stage.run.path)
+    except UserError:  # it is begun anew then, which reports that it cannot be read
+        taken = newer
+    return next((name for name in taken if name in newer), None)
 
 
 def _is_newer(stage: StageStatus, later: StageStatus) -> bool:
@@ -205,6 +214,11 @@ def conclusion(stages: Sequence[StageStatus]) -> tuple[int, str | None]:
         parts.append(f"not run: {_few(skipped)}")
     codes = {stage.status.exit_code or 1 for stage in failed}
     return (codes.pop() if len(codes) == 1 else 1), "; ".join(parts)
+
+
+def was_stopped(stages: Sequence[StageStatus]) -> bool:
+    """Return whether no stage of a pipeline that has ended without success has failed."""
+    return all(stage.state in _STOPPED_STATES and not stage.could_not_begin_anew for stage in stages)
 
 
 def _ending(stage: StageStatus) -> str:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from executors.job_record import read_job_record
 from executors.pipelines.directory import (
-    STOPPED_STATES,
     conclusion,
     present_settings,
     stage_label,
     stage_run,
     stage_statuses,
     stage_table,
+    was_stopped,
 )
 from executors.pipelines.inputs import resume_stage
 from executors.pipelines.spec import StageSpec, read_spec
@@ -147,7 +147,7 @@ class _Driver:
         stages = stage_statuses(self._directory, goes_on=False)
         print(*stage_table(stages), sep="\n", flush=True)
         code, reason = conclusion(stages)
-        if is_stopped and code and all(stage.state in STOPPED_STATES for stage in stages):
+        if is_stopped and code and was_stopped(stages):
             return EXIT_STOPPED
         if reason is not None:
             failure = {"rank": 0, "kind": "stages", "message": mask(reason, secret_values(os.environ))}

@@ -11,13 +11,13 @@ from typing import ClassVar
 from executors.base import Executor, Job, RefusedError, SupervisorEntry
 from executors.job_record import load_executor, read_job_record
 from executors.pipelines.directory import (
-    STOPPED_STATES,
     StageStatus,
     conclusion,
     stage_label,
     stage_run,
     stage_statuses,
     stage_table,
+    was_stopped,
 )
 from executors.pipelines.inputs import resume_stage
 from executors.pipelines.spec import read_spec
@@ -145,7 +145,7 @@ class PipelineExecutor(Executor):
             _note(run_dir, stage_table(stages))
         if code == 0:
             return State(state="succeeded")
-        if all(stage.state in STOPPED_STATES for stage in stages):
+        if was_stopped(stages):
             is_stopped = any(stage.status.exit_code == EXIT_STOPPED for stage in stages)
             return State(state="cancelled", exit_code=EXIT_STOPPED if is_stopped else None, reason=reason)
         return State(state="failed", exit_code=code, reason=reason)
