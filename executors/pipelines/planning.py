@@ -19,6 +19,7 @@ from executors.local import LocalExecutor
 from executors.pipelines.directory import stage_label
 from executors.pipelines.executor import PipelineExecutor
 from executors.pipelines.spec import PipelineSpec, StageSpec
+from executors.pipelines.text_parts import unmade_parts
 from executors.pipelines.tool_checks import checked_tool, used_recipe
 from executors.pipelines.tool_stage import tool_text
 from executors.settling import Settler
@@ -291,7 +292,7 @@ def _plan_stages(pipeline: Pipeline, directory: Path, planner: Planner, settler:
             planner.expect(outputs[stage.name], entry.plan.recipe)
         elif used is not None:
             exported[stage.name] = used
-        planned.append(entry)
+        planned.append(dataclasses.replace(entry, problems=(*entry.problems, *unmade_parts(settled, pipeline))))
     return planned
 
 

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from hashlib import blake2b
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -18,10 +17,9 @@ from typing import NamedTuple
 from neva_recipes.config import DataError, RunError
 from neva_recipes.interruption import uninterrupted
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, kept_tokenizer
-from neva_recipes.sources.content import SAVE_AS_UTF8
 from neva_recipes.sources.indexed import token_type
-from neva_recipes.sources.json_lines import parse_line
 from neva_recipes.token_data._batches import Batch
+from neva_recipes.token_data._documents import Division, texts_of
 from neva_recipes.token_data.settings import Counts, Place, Settings
 
 __all__ = ["Encoded", "encode_batches", "open_tokenizer"]
@@ -34,8 +32,6 @@ _AHEAD = 3
 
 _OF_LIBRARIES = (Exception, RuntimeError)
 """What tokenizers and SentencePiece raise about a text. Any other type, also one of these kinds, is a fault of ours."""
-
-_BOM = b"\xef\xbb\xbf"
 
 
 class PartTokens(NamedTuple):
@@ -97,12 +93,7 @@ class _Encoding:
         self._kind = token_type(self._tokenizer.vocab_size)
         eod = self._tokenizer.eos_id
         self._end = [eod] if settings.append_eod and eod is not None else []
-        total = sum(settings.split)
-        self._borders = [sum(settings.split[: number + 1]) / total for number in range(len(settings.split))]
-        given = [number for number, weight in enumerate(settings.split) if weight]
-        self._only_part = given[0] if len(given) == 1 else None
-        self._last_part = given[-1]
-        self._seed = settings.seed.to_bytes(8, "little", signed=True)
+        self._division = Division(settings.split, settings.seed)
 
     def encode(self, batch: Batch) -> Encoded:
         """Encode a batch.
@@ -112,8 +103,8 @@ class _Encoding:
         """
         documents, empty, words, size = list[_Document](), 0, 0, 0
         for number, record in enumerate(batch.records, batch.place.record):
-            fields = self._texts(batch, number, record)
-            part = self._part_of(fields) if self._only_part is None else self._only_part
+            fields = texts_of(batch, number, record, self._settings.json_keys)
+            part = self._division.part_of(fields)
             for text in fields:
                 if count := len(text.split()):
                     documents.append(_Document(number, text, part))
@@ -135,28 +126,6 @@ class _Encoding:
         counts = Counts(sum(map(len, lengths)), empty, sum(map(len, tokens)), words, size)
         return Encoded(batch.path, batch.end, batch.kind == "end", parts, counts)
 
-    def _texts(self, batch: Batch, number: int, record: bytes | tuple[object, ...]) -> Sequence[str]:
-        """Return the documents of a record; a blank line is an empty one, and in JSONL none."""
-        where = f"{batch.path}: {'row' if batch.kind == 'rows' else 'line'} {number}"
-        if isinstance(record, bytes):
-            record = record.removeprefix(_BOM) if number == 1 else record
-            if batch.kind == "text":
-                return [_require_text(_line(record, where), where)]
-            if not record.strip():
-                return []
-            values = parse_line(record, where)
-            record = tuple(map(values.get, self._settings.json_keys))
-        for key, text in zip(self._settings.json_keys, record, strict=True):
-            if not isinstance(text, str):
-                raise DataError(f'{where} has no "{key}" that is a string (--json-keys names others)')
-        return [_require_text(text, where) for text in record if isinstance(text, str)]
-
-    def _part_of(self, fields: Sequence[str]) -> int:
-        """Return the part of a record by its text, so that copies of it are not divided."""
-        digest = blake2b("\0".join(fields).encode(), digest_size=8, key=self._seed).digest()
-        place = int.from_bytes(digest, "little") / 2**64
-        return next((number for number, border in enumerate(self._borders) if place < border), self._last_part)
-
     def _ids(self, path: Path, documents: Sequence[_Document]) -> list[list[int]]:
         with _one_thread():
             try:
@@ -174,25 +143,6 @@ class _Encoding:
                 raise
             reason = " ".join(str(error).split())[:160]
             raise DataError(f"{path}: record {document.number}: the tokenizer cannot encode it: {reason}") from None
-
-
-def _line(record: bytes, where: str) -> str:
-    try:
-        return record.decode().strip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8 text: {error.reason}: {SAVE_AS_UTF8}") from None
-
-
-def _require_text(text: str, where: str) -> str:
-    if "\0" in text:
-        raise DataError(f"{where} holds a zero byte: is it text?")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            message = f"{where} holds {text[error.start]!r}, half a surrogate pair, which is no character"
-            raise DataError(message) from None
-    return text
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from neva_recipes.token_data._batches import read_batches
 from neva_recipes.token_data._encoding import encode_batches, open_tokenizer
 from neva_recipes.token_data._inputs import file_states, text_files
 from neva_recipes.token_data._work import Work, work_folder
-from neva_recipes.token_data.settings import PARTS, Counts, Settings
+from neva_recipes.token_data.settings import PARTS, SEED, Counts, Settings
 
 __all__ = ["Progress", "TokenData", "make_token_data"]
 
@@ -49,6 +49,7 @@ class TokenData(NamedTuple):
         counts: What was counted.
         documents: Documents of each part that has some.
         tokens: Tokens of each part that has some.
+        lacking: Parts that have a weight and no document, and so no files.
         notes: What is worth knowing.
         goes_on: Whether a killed process had begun it.
     """
@@ -56,6 +57,7 @@ class TokenData(NamedTuple):
     counts: Counts
     documents: dict[str, int]
     tokens: dict[str, int]
+    lacking: list[str]
     notes: list[str]
     goes_on: bool
 
@@ -69,7 +71,7 @@ def make_token_data(
     append_eod: bool = False,
     workers: int = 1,
     split: Sequence[float] = (1.0, 0.0, 0.0),
-    seed: int = 1234,
+    seed: int = SEED,
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> TokenData:
     """Write text files as indexed datasets, whole or not at all; a killed call is gone on with by the next one.
@@ -106,8 +108,7 @@ def make_token_data(
         finally:
             work.close()
     lacking = [PARTS[part] for part in parts if not work.documents[part]]
-    notes += [f"{name}: no document fell into it, so it has no files" for name in lacking]
-    return TokenData(work.counts, documents, tokens, notes, work.goes_on)
+    return TokenData(work.counts, documents, tokens, lacking, notes, work.goes_on)
 
 
 def _made_of(settings: Settings, tokenizer: LocalTokenizer, states: Sequence[PlainTable]) -> PlainTable:

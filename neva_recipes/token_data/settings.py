@@ -1,13 +1,38 @@
 """What determines the content of indexed datasets, and what is counted while they are made."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["PARTS", "Counts", "Place", "Settings"]
+from neva_recipes.config import DataError
+
+__all__ = ["PARTS", "SEED", "Counts", "Place", "Settings", "split_weights"]
 
 PARTS = ("train", "validation", "test")
 """What documents are divided into, and the names of the files."""
+
+
+SEED = 1234
+"""The seed that is taken if none is given."""
+
+
+def split_weights(text: str) -> list[float]:
+    """Return the weight of each part, as a text such as 98,1,1 gives them.
+
+    Raises:
+        DataError: The text is none of weights, or the first part has none.
+    """
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = []
+    usable = 0 < len(weights) <= len(PARTS) and all(math.isfinite(weight) and weight >= 0 for weight in weights)
+    if not usable or not weights[0]:
+        raise DataError(
+            f"split {text!r}: expected one to three weights for {', '.join(PARTS)}, the first above 0, as 98,1,1"
+        )
+    return weights + [0.0] * (len(PARTS) - len(weights))
 
 
 class Place(NamedTuple):

@@ -179,7 +179,10 @@ def test_a_part_without_documents_has_no_files(byte_level, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("one document\n")
     words = ["data", "text", str(tmp_path / "a.txt"), str(tmp_path / "out"), "--tokenizer", str(byte_level)]
     assert main([*words, "--split", "1,0.000001"]) == 0
-    assert "note: validation: no document fell into it, so it has no files" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"warning: validation: none of 1 document fell into it, so there is no {tmp_path / 'out'}/validation.idx: "
+        "give it a larger weight with --split, or draw anew with --seed\n"
+    )
     assert sorted(whole(tmp_path / "out")) == ["tokens.json", "train.bin", "train.idx"]
 
 

@@ -1,22 +1,19 @@
 """Turns text into indexed datasets: `nemo-run data text INPUT [INPUT ...] OUT --tokenizer T`."""
 
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 
 from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
 from neva_recipes.cli.commands.json_keys import add_json_keys, keys_of
-from neva_recipes.config import Positive, how_many
+from neva_recipes.config import DataError, Positive, how_many
 from neva_recipes.interruption import tell_of_interruption
 from neva_recipes.table import table_lines
 from neva_recipes.terminal import one_line, print_progress, tell
-from neva_recipes.token_data import PARTS, Progress, TokenData, make_token_data
+from neva_recipes.token_data import PARTS, SEED, Progress, TokenData, make_token_data, split_weights
 from neva_recipes.tokenizers import find_tokenizer
 
 __all__ = ["text_action"]
-
-_SEED = 1234
 
 
 def text_action(argv: Sequence[str]) -> int:
@@ -46,6 +43,12 @@ def text_action(argv: Sequence[str]) -> int:
     print(*_lines(found), sep="\n")
     for note in found.notes:
         tell("note", note)
+    for part in found.lacking:
+        tell(
+            "warning",
+            f"{part}: none of {how_many(found.counts.documents, 'document')} fell into it, so there is no "
+            f"{one_line(str(given.out))}/{part}.idx: give it a larger weight with --split, or draw anew with --seed",
+        )
     return 0
 
 
@@ -70,9 +73,9 @@ def _parser() -> StrictParser:
     parser.add_argument(
         "--seed",
         metavar="N",
-        default=_SEED,
+        default=SEED,
         type=lambda text: whole_number(text),
-        help=f"decides which documents each part gets ({_SEED})",
+        help=f"decides which documents each part gets ({SEED})",
     )
     parser.add_argument(
         "--workers",
@@ -86,15 +89,9 @@ def _parser() -> StrictParser:
 
 def _split_of(text: str) -> list[float]:
     try:
-        weights = [float(part) for part in text.split(",")]
-    except ValueError:
-        weights = []
-    usable = 0 < len(weights) <= len(PARTS) and all(math.isfinite(weight) and weight >= 0 for weight in weights)
-    if not usable or not weights[0]:
-        raise UsageError(
-            f"--split {text!r}: expected one to three weights for {', '.join(PARTS)}, the first above 0, as 98,1,1"
-        )
-    return weights + [0.0] * (len(PARTS) - len(weights))
+        return split_weights(text)
+    except DataError as error:
+        raise UsageError(f"--{error}") from None
 
 
 def _lines(found: TokenData) -> Iterator[str]:
