@@ -19,7 +19,6 @@ from executors.local import LocalExecutor
 from executors.pipelines.directory import stage_label
 from executors.pipelines.executor import PipelineExecutor
 from executors.pipelines.spec import PipelineSpec, StageSpec
-from executors.pipelines.text_parts import unmade_parts
 from executors.pipelines.tool_checks import checked_tool, used_recipe
 from executors.pipelines.tool_stage import tool_text
 from executors.settling import Settler
@@ -37,7 +36,7 @@ from neva_recipes.config import (
     owned,
     with_absolute_inputs,
 )
-from neva_recipes.pipeline import Pipeline, Stage, StageOutput, Tool
+from neva_recipes.pipeline import Pipeline, Stage, StageOutput, Tool, unmade_parts
 from neva_recipes.plan import Finding, Layout, Plan, Planner
 from neva_recipes.run_directory.layout import JOB_FILE, RECIPE_FILE
 from neva_recipes.run_directory.stages import PIPELINE_FILE, TOOL_FILE, stage_directory

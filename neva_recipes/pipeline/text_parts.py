@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiddle as fdl
 
 from neva_recipes.config import DataError, UserError, expand_path, how_many, listed_paths, path_is
-from neva_recipes.pipeline import Pipeline, Stage, TokenizeText
+from neva_recipes.pipeline.flow import Pipeline, Stage
+from neva_recipes.pipeline.text import TokenizeText
 from neva_recipes.sources.indexed import INDEX_ENDING
-from neva_recipes.token_data import PARTS, Lacking, lacking_parts, split_weights
-from neva_recipes.tokenizers import TEXT_KEYS
+
+if TYPE_CHECKING:
+    from neva_recipes.token_data import Lacking
 
 __all__ = ["unmade_parts"]
 
@@ -32,6 +34,8 @@ def unmade_parts(stage: Stage, pipeline: Pipeline) -> Iterator[str]:
     named = work.files if isinstance(work.files, list) else [work.files]
     if not takers or not all(isinstance(value, str | Path) for value in named):
         return
+    from neva_recipes.token_data import PARTS, split_weights  # most pipelines need none of it
+
     try:
         split = split_weights(work.split)
     except DataError as error:
@@ -50,7 +54,10 @@ def unmade_parts(stage: Stage, pipeline: Pipeline) -> Iterator[str]:
         yield f"split={work.split}: {none}: {other}"
 
 
-def _lacking(work: Any, split: Sequence[float]) -> Lacking | None:
+def _lacking(work: Any, split: Sequence[float]) -> "Lacking | None":
+    from neva_recipes.token_data import lacking_parts
+    from neva_recipes.tokenizers import TEXT_KEYS
+
     paths = [expand_path(name) for name in listed_paths(work.files)]
     if not all(map(path_is, paths)):
         return None
