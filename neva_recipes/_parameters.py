@@ -19,7 +19,7 @@ from neva_recipes.config import (
     table_type,
 )
 
-__all__ = ["RecipeParameter", "argument_values", "parameters_of", "type_hint"]
+__all__ = ["RecipeParameter", "argument_values", "parameters_of", "type_hint", "untyped_texts"]
 
 _TYPES_OF_DEFAULTS = (Enum, bool, int, float, Path, list, tuple, set, dict)
 """Defaults that say what a parameter without an annotation takes; any other one takes text. An Enum may be an int."""
@@ -41,6 +41,7 @@ class RecipeParameter:
         default: Its default; `inspect.Parameter.empty` if it must be given.
         meaning: What the docstring of the function says about it; empty if nothing.
         obstacle: Why it cannot be set on the command line; empty if it can.
+        is_typed: Whether the function says its type, by an annotation or a default.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RecipeParameter:
     default: Any
     meaning: str
     obstacle: str = ""
+    is_typed: bool = True
 
     def takes(self, key: str) -> bool:
         """Return whether a key of the command line sets it: its name, `name+`, or of a table `name.KEY`."""
@@ -64,6 +66,7 @@ def parameters_of(function: Callable[..., object]) -> tuple[RecipeParameter, ...
 def _described(function: Callable[..., object], parameter: inspect.Parameter) -> RecipeParameter:
     annotation, default = parameter.annotation, parameter.default
     obstacle = _KINDS_SET_IN_PYTHON.get(parameter.kind, "")
+    is_typed = annotation is not parameter.empty or isinstance(default, (str, *_TYPES_OF_DEFAULTS))
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         annotation, default = str, None  # it need not be given
     elif annotation is parameter.empty:
@@ -80,7 +83,7 @@ def _described(function: Callable[..., object], parameter: inspect.Parameter) ->
     if default is None and annotation is not Any:
         annotation = typing.Optional[annotation]  # noqa: UP045, for annotation is no type to the type checker
     meaning = _meaning(inspect.getdoc(function) or "", parameter.name)
-    return RecipeParameter(parameter.name, annotation, default, meaning, obstacle)
+    return RecipeParameter(parameter.name, annotation, default, meaning, obstacle, is_typed)
 
 
 def type_hint(function: Callable[..., object], name: str) -> Any:
@@ -126,6 +129,20 @@ def argument_values(
         elif parameter.default is inspect.Parameter.empty:
             raise RecipeError(f"{owner} needs {parameter.name}: add {parameter.name}=VALUE")
     return values
+
+
+def untyped_texts(owner: str, parameters: tuple[RecipeParameter, ...], arguments: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of parameters whose type nothing says, each with the parameter it was typed for.
+
+    The fields that the function sets to them decide what they are.
+
+    Args:
+        owner: Name of the recipe, for messages.
+        parameters: The parameters of its function.
+        arguments: Text by key, as for `argument_values`.
+    """
+    named = [parameter.name for parameter in parameters if not parameter.is_typed]
+    return {arguments[name]: f"{owner} {name}" for name in named if name in arguments}
 
 
 def _obstacle(parameter: RecipeParameter) -> str:

@@ -19,8 +19,17 @@ from typing import Any
 
 import fiddle as fdl
 
-from neva_recipes._parameters import RecipeParameter, argument_values, parameters_of, type_hint
-from neva_recipes.config import ConfigNode, Draft, Recipe, RecipeError, drafted_classes, makes_drafts, near_words
+from neva_recipes._parameters import RecipeParameter, argument_values, parameters_of, type_hint, untyped_texts
+from neva_recipes.config import (
+    ConfigNode,
+    Draft,
+    Recipe,
+    RecipeError,
+    drafted_classes,
+    makes_drafts,
+    near_words,
+    read_typed_texts,
+)
 from neva_recipes.pipeline import Pipeline
 from neva_recipes.user_code import (
     Files,
@@ -130,11 +139,17 @@ class RecipeEntry:
         Raises:
             RecipeError: A parameter is missing or has a wrong value, or the function fails.
         """
-        values = argument_values(self.name, self.parameters, arguments or {})
+        parameters = self.parameters
+        values = argument_values(self.name, parameters, arguments or {})
         function = self.load()
         if inspect.iscoroutinefunction(function):  # a call would only return a coroutine
             raise RecipeError(f"{self.name} is an async function: a recipe function returns its recipe, write def")
-        return call_user_function(function, values)
+        made = call_user_function(function, values)
+        texts = untyped_texts(self.name, parameters, arguments or {})
+        for draft in [stage.work for stage in made.stages] if isinstance(made, Pipeline) else [made]:
+            if isinstance(draft, fdl.Buildable):
+                read_typed_texts(draft, texts)
+        return made
 
 
 def find_pipeline(name: str, files: Files = ()) -> RecipeEntry | None:

@@ -75,6 +75,7 @@ from neva_recipes.config.tree import (
     made_by_its_fields,
     makes_drafts,
     owned,
+    read_typed_texts,
     set_field,
 )
 from neva_recipes.config.values.nearness import near_words, suggest
@@ -212,6 +213,7 @@ __all__ = [
     "parse_value",
     "path_is",
     "pointer_in_place",
+    "read_typed_texts",
     "reading_problem",
     "recipe_from_plain",
     "recipe_from_yaml",

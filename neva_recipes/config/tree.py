@@ -39,6 +39,7 @@ __all__ = [
     "made_by_its_fields",
     "makes_drafts",
     "owned",
+    "read_typed_texts",
     "set_field",
 ]
 
@@ -167,6 +168,30 @@ def _write_paths_as_texts(made: object) -> None:
                 _write_paths_as_texts(value)
             elif name in types:
                 made.__arguments__[name] = path_as_text(types[name], value)
+
+
+def read_typed_texts(made: DraftNode, texts: Mapping[str, str], path: str = "") -> None:
+    """Turn each field that holds one of these texts into what the field reads from it, in place.
+
+    Fields keep their history, which says where a function has set them.
+
+    Args:
+        made: A recipe or an executor, or a node of it.
+        texts: Texts that were typed before it was known which field takes them, each with what it was typed for.
+        path: Dotted path of the node, with a dot at its end; empty for the root.
+
+    Raises:
+        RecipeError: A field does not accept such a text.
+    """
+    types = field_types(fdl.get_callable(made))
+    for name, value in made.__arguments__.items():
+        if isinstance(value, fdl.Buildable):
+            read_typed_texts(value, texts, f"{path}{name}.")
+        elif name in types and isinstance(value, str) and value in texts:
+            try:
+                made.__arguments__[name] = parse_value(types[name], value, f"{path}{name}")
+            except RecipeError as error:
+                raise RecipeError(f"{texts[value]}: {error}") from None
 
 
 def _refuse_cycles(value: object, above: tuple[object, ...]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from neva_recipes.cli.main import main
-from neva_recipes.config import RecipeError
-from neva_recipes.registry import find_recipe
+from neva_recipes.config import RecipeError, build
+from neva_recipes.registry import find_pipeline, find_recipe
 
 FILE = '''
 from __future__ import annotations
@@ -158,6 +158,59 @@ def test_functions_that_take_values_by_place_or_any_name(entry):
         RecipeError, match=r"^kinds.needs needs odd, but cannot be set .*: its type is Odd: give it a default"
     ):
         entry("needs").make()
+
+
+UNTYPED = """
+from neva_recipes import llava
+from neva_recipes.config import Draft, Recipe
+from neva_recipes.pipeline import Pipeline, Stage
+def plain(lr, files=None, steps=None):
+    made = llava.finetune("tiny")
+    made.optim.lr = lr
+    made.data.validation_data_path = files
+    if steps:
+        made.trainer.max_steps = steps
+    return made
+def staged(lr) -> Pipeline:
+    return Pipeline("staged", Stage("one", plain(lr)))
+def quoted():
+    made = llava.finetune("tiny")
+    made.optim.lr = "0.001"
+    made.model.vision.freeze = "true"
+    return made
+"""
+
+
+@pytest.fixture
+def untyped(tmp_path):
+    """Return a function that returns a recipe of a file whose parameters have no types."""
+    (tmp_path / "untyped.py").write_text(UNTYPED)
+    return lambda name: find_recipe(name, tmp_path / "untyped.py")
+
+
+@pytest.mark.parametrize(("typed", "number"), [("1e-3", 0.001), ("0.001", 0.001), ("1", 1.0)])
+def test_a_text_of_no_type_is_what_its_field_reads(typed, number, untyped, tmp_path):
+    made = build(untyped("plain").make({"lr": typed, "files": "none", "steps": "1_000"}))
+    assert (made.optim.lr, made.data.validation_data_path, made.trainer.max_steps) == (number, None, 1000)
+    pipeline = find_pipeline("staged", tmp_path / "untyped.py").make_pipeline({"lr": typed})
+    assert build(pipeline.stage("one").work).optim.lr == number
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("schnell", "expected a number > 0$"), ("0x10", r"expected a number > 0 \(did you mean 16\?\)$")],
+)
+def test_a_wrong_text_of_no_type_is_told_with_its_parameter(typed, told, untyped):
+    with pytest.raises(RecipeError, match=rf"^untyped.plain lr: optim.lr='{typed}': {told}"):
+        untyped("plain").make({"lr": typed})
+
+
+def test_no_advice_is_what_was_written(untyped):
+    with pytest.raises(RecipeError) as caught:
+        build(untyped("quoted").make().optim)
+    assert str(caught.value).endswith("lr='0.001': expected a number > 0 (this is a text: write 0.001 without quotes)")
+    with pytest.raises(RecipeError, match=r"\(this is a text: write true without quotes\)"):
+        build(untyped("quoted").make().model.vision)
 
 
 def test_the_help_names_them_all(entry, capsys):

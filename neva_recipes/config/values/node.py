@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform
 
 from neva_recipes.config.errors import RecipeError
-from neva_recipes.config.values.nearness import suggest
-from neva_recipes.config.values.numbers import meant_number
+from neva_recipes.config.values._meant import meant
 from neva_recipes.config.values.paths import PathOn
 from neva_recipes.secrets import MASK, assigned_secret, is_secret_name, secret_in
 
@@ -292,8 +291,9 @@ def check_value(annotation: object, value: object, path: str, *, may_be_empty: b
         accepted, result = _accept(member, value)
         if accepted:
             return result
-    choices = [str(c) for m in members_of(annotation) if typing.get_origin(m) is Literal for c in typing.get_args(m)]
-    hint = (suggest(value, choices) if isinstance(value, str) else "") or _meant(annotation, value)
+    members = members_of(annotation)
+    choices = [str(choice) for m in members if typing.get_origin(m) is Literal for choice in typing.get_args(m)]
+    hint = meant(value, choices, lambda other: any(_accept(member, other)[0] for member in members))
     shown = _shown(value)
     if is_passed_on and is_secret_name(path.rpartition(".")[2]):
         shown = MASK
@@ -320,12 +320,6 @@ def _lists_paths(annotation: object) -> bool:
 
 def _has_path(members: Iterable[object]) -> bool:
     return any(isinstance(rule, PathOn) for member in members for rule in getattr(member, "__metadata__", ()))
-
-
-def _meant(annotation: object, value: object) -> str:
-    number = meant_number(str(value)) if isinstance(value, str | float) else None  # YAML reads 1e3 as a float
-    accepted = number is not None and any(_accept(member, number)[0] for member in members_of(annotation))
-    return f" (did you mean {number}?)" if accepted else ""
 
 
 def _rules(annotated: Any) -> list[Any]:
