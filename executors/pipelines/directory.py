@@ -6,13 +6,12 @@ NAME-TIME/
     job.json, state.json, logs/, ...   as in every run: the pipeline itself is a run, whose process starts the stages
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from executors.pipelines.inputs import input_stages
+from executors.pipelines.order import StageEnd, older_stages
 from executors.pipelines.spec import is_pipeline, read_spec
 from executors.runs.asked import evaluation_lines
 from executors.runs.results import Evaluation, read_above_guessing, read_evaluations
@@ -20,7 +19,7 @@ from executors.runs.run import Run
 from executors.runs.standing import RunStatus
 from executors.runs.together import ask_together
 from executors.warnings import joined_warnings, saved_warnings
-from neva_recipes.config import UserError, format_value, iterate_fields, load_recipe
+from neva_recipes.config import format_value, iterate_fields, load_recipe
 from neva_recipes.run_directory.layout import RECIPE_FILE
 from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, read_metrics
 from neva_recipes.run_directory.stages import pipeline_of, stage_directory
@@ -121,12 +120,14 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
     """
     goes_on = not Run(run_dir).has_ended() if goes_on is None else goes_on
     found: dict[str, StageStatus] = {}
-    before: dict[str, set[str]] = {}
     specs = read_spec(run_dir).stages
     runs = [stage_run(run_dir, stage.name) for stage in specs]
     ask_together(runs)
+    statuses = {run.name: run.status() for run in runs}
+    ends = {name: StageEnd(status.state, status.ended) for name, status in statuses.items()}
+    older = older_stages(run_dir, specs, ends)
     for stage, run in zip(specs, runs, strict=True):
-        status = run.status()
+        status = statuses[stage.name]
         state: str = status.state
         is_blocked = any(found[name].is_lost for name in stage.after)
         # A cluster removes jobs whose dependency has failed from its queue, and may no longer know them.
@@ -140,37 +141,9 @@ def stage_statuses(run_dir: Path, goes_on: bool | None = None) -> list[StageStat
         # The run of a trained model holds later evaluations of it too, which are not results of this stage.
         has_some = state == "succeeded" and not (run.path / RECIPE_FILE).exists()
         evaluations = tuple(read_evaluations(run.path)) if has_some else ()
-        entry = StageStatus(stage.name, settings, state, run, status, loss, validation_loss, evaluations)
-        before[stage.name] = {name for other in stage.after for name in (other, *before[other])}
-        older_than = _older_than(entry, [found[name] for name in before[stage.name]])
-        found[stage.name] = dataclasses.replace(entry, older_than=older_than)
+        values = settings, state, run, status, loss, validation_loss, evaluations, older.get(stage.name)
+        found[stage.name] = StageStatus(stage.name, *values)
     return list(found.values())
-
-
-def _older_than(stage: StageStatus, before: Sequence[StageStatus]) -> str | None:
-    """Return a stage whose output another one takes and which is newer, by its name; `None` if there is none.
-
-    Args:
-        stage: The stage that takes outputs.
-        before: The stages that come before it.
-    """
-    has_begun = stage.state == "succeeded" or (
-        stage.status.ended is not None and stage.run.newest_checkpoint() is not None
-    )
-    newer = [other.name for other in before if has_begun and _is_newer(other, stage)]
-    if not newer:
-        return None
-    try:  # the recipe is read only where it matters
-        taken = input_stages(stage.run.path)
-    except UserError:  # it is begun anew then, which reports that it cannot be read
-        taken = newer
-    return next((name for name in taken if name in newer), None)
-
-
-def _is_newer(stage: StageStatus, later: StageStatus) -> bool:
-    """Return whether the output of a stage is not yet, or no longer, the one that a later stage has taken."""
-    ends = stage.status.ended, later.status.ended
-    return not stage.is_done or (ends[0] is not None and ends[1] is not None and ends[0] > ends[1])
 
 
 def stage_label(name: str, settings: Mapping[str, str]) -> str:

@@ -24,8 +24,8 @@ from executors.pipelines.directory import (
     stage_table,
     was_stopped,
 )
-from executors.pipelines.inputs import resume_stage
 from executors.pipelines.spec import StageSpec, read_spec
+from executors.pipelines.stage_start import resume_stage
 from executors.process.logs import LogReader
 from executors.process.surroundings import RANK_VARIABLES
 from executors.runs.standing import ENDED, POLL_SECONDS, Standing, ask_together

@@ -19,8 +19,8 @@ from executors.pipelines.directory import (
     stage_table,
     was_stopped,
 )
-from executors.pipelines.inputs import resume_stage
 from executors.pipelines.spec import read_spec
+from executors.pipelines.stage_start import resume_stage
 from executors.process.rank import trains
 from executors.runs.run import Run
 from executors.runs.together import ask_together, request_cancel_together, request_stop_together

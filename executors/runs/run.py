@@ -12,6 +12,7 @@ from typing import Any
 from executors.base import Executor, Job
 from executors.disk import require_space, tell_of_little_space
 from executors.job_record import executor_class, load_executor, read_job_record
+from executors.pipelines.order import require_inputs
 from executors.process.log_lines import read_log
 from executors.runs.again import finished_length, job_again
 from executors.runs.attempt import prepare, require_free, take_lock
@@ -302,11 +303,11 @@ class Run:
         Raises:
             KeyboardInterrupt: Ctrl-C has stopped the run, which has saved its work and ended.
             RecipeError: The recipe is not valid, or lacks an input.
-            RunError: It is in use or cannot be started, has no such checkpoint, or has not succeeded, with `check`.
+            RunError: It is in use or cannot be started, has no such checkpoint, is a stage for which others must go on
+                first, or has not succeeded, with `check`.
         """
         require_foreground(detach=detach, check=check)
-        if go_on_from is None and not anew and (line := self.finished_line(recipe)) is not None:
-            tell("note", line)
+        if go_on_from is None and not anew and self._is_finished(recipe, in_order=after is not None):
             return False
         with self.prepared(recipe, executor=executor, after=after, go_on_from=go_on_from, anew=anew) as (job, lock):
             if job.plan is not None and not quiet:
@@ -319,6 +320,20 @@ class Run:
             job = dataclasses.replace(job, executor=waiting or job.executor)
             start(job, lock, detach=detach, quiet=quiet, check=check)
         return True
+
+    def _is_finished(self, recipe: Draft[Recipe] | None, *, in_order: bool) -> bool:
+        """Return whether the run is finished, and say so; a stage that is started by itself must have its inputs.
+
+        Args:
+            recipe: As for `resume`.
+            in_order: Whether it is started together with the stages before it.
+        """
+        if not in_order:
+            require_inputs(self.path, None if recipe is None else self._with_named_runs(recipe))
+        line = self.finished_line(recipe)
+        if line is not None:
+            tell("note", line)
+        return line is not None
 
     @contextlib.contextmanager
     def prepared(

@@ -1,5 +1,6 @@
 """The paths of a pipeline's stages: NAME-TIME/stages/STAGE, beside pipeline.json, which lists the stages."""
 
+import shlex
 from pathlib import Path
 
 from neva_recipes.run_directory.layout import JOB_FILE
@@ -9,6 +10,7 @@ __all__ = [
     "STAGES",
     "TOOL_FILE",
     "pipeline_of",
+    "run_reference",
     "run_title",
     "stage_directories",
     "stage_directory",
@@ -53,6 +55,19 @@ def run_title(run_directory: Path) -> str:
     """
     pipeline = pipeline_of(run_directory)
     return run_directory.name if pipeline is None else f"{pipeline.name}/{run_directory.name}"
+
+
+def run_reference(run_directory: Path, stage: str = "") -> str:
+    """Return the reference to a run for the next command, ready for a shell: its name, or its path if it is elsewhere.
+
+    Args:
+        run_directory: Its run directory.
+        stage: The stage of the run that is meant, if any.
+    """
+    if not stage and (pipeline := pipeline_of(run_directory)) is not None:
+        run_directory, stage = pipeline, run_directory.name
+    name = run_directory.name if run_directory.parent == Path("runs").resolve() else str(run_directory)
+    return shlex.quote(f"{name}/{stage}" if stage else name)
 
 
 def stage_name(run_directory: Path) -> str | None:

@@ -8,8 +8,8 @@ import pytest
 
 from executors import find_run
 from executors.pipelines.directory import stage_statuses
+from executors.pipelines.order import require_inputs
 from neva_recipes.cli.main import main
-from neva_recipes.cli.stage_order import require_inputs
 from neva_recipes.config import RunError, load_recipe
 from neva_recipes.run_directory.names import list_checkpoints
 
@@ -137,13 +137,15 @@ def test_who_means_an_unfinished_stage_names_its_checkpoint(nemo_run, runs_dir, 
     checkpoint = run.path / "stages" / "first" / "checkpoints" / "step-00000001"
     code, told = nemo_run("resume", "p/second")
     assert code == 2 and str(checkpoint) in told
+    with pytest.raises(RunError, match="second begins with first, which is not done: cancelled at step 1"):
+        find_run("p/second", runs_dir).resume()
     # No plan of this model takes a checkpoint without weights, so the check is asked by itself.
     recipe = load_recipe(run.path / "stages" / "second" / "recipe.yaml")
     second = find_run("p/second", runs_dir)
     with pytest.raises(RunError, match="second begins with first"):
-        require_inputs(second, recipe, None)
+        require_inputs(second.path, recipe)
     recipe.model.language.from_pretrained = str(checkpoint)
-    require_inputs(second, recipe, None)
+    require_inputs(second.path, recipe)
 
 
 @pytest.mark.parametrize("is_old", [False, True])
@@ -210,6 +212,9 @@ def test_what_was_cut_short_does_not_go_on_beside_another_input(nemo_run, runs_d
     assert starts() == ["first -", "second step-00000005", "aside -", "first -"]
     code, told = nemo_run("resume", "p/second")
     assert code == 2 and commands_in(told)[0][:2] == ["resume", run.name] and starts() == []
+    with pytest.raises(RunError, match=f"has begun with first .*: nemo-run resume {run.name} begins it anew"):
+        find_run("p/second", runs_dir).resume()
+    assert starts() == []
     assert nemo_run("resume", "p/second", "--from", "step-1", "--dry-run")[0] == 0  # who means it says so
     assert nemo_run("resume", "p")[0] == 0
     assert starts() == ["second step-00000009", "export -"]

@@ -15,7 +15,6 @@ from neva_recipes.cli.dry_run import close, print_for_programs
 from neva_recipes.cli.fields import describe_fields
 from neva_recipes.cli.report.finish import finish, reference
 from neva_recipes.cli.several import choices_of, split_lists
-from neva_recipes.cli.stage_order import first_resumed
 from neva_recipes.cli.words import hint_of
 from neva_recipes.config import (
     Draft,
@@ -264,7 +263,7 @@ def resume_pipeline(run: "Run", overrides: Mapping[str, str], *, arguments: argp
     """
     import executors
     from executors.pipelines.directory import stage_run, stage_statuses
-    from executors.pipelines.inputs import unfinished_inputs
+    from executors.pipelines.order import first_resumed, unfinished_inputs
 
     changes: dict[str, dict[str, str]] = {}
     stages = stage_statuses(run.path) if overrides else []

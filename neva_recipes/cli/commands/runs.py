@@ -30,7 +30,6 @@ from neva_recipes.cli.fields import describe_fields
 from neva_recipes.cli.report.finish import finish, reference, stopped_line
 from neva_recipes.cli.resume_dry_run import show_resume, show_stages
 from neva_recipes.cli.several import means_sweep
-from neva_recipes.cli.stage_order import require_inputs
 from neva_recipes.cli.words import checkpoint_words
 from neva_recipes.config import Draft, NonNegative, Recipe, RecipeError, RunError, load_recipe
 from neva_recipes.run_directory.layout import RECIPE_FILE
@@ -142,6 +141,7 @@ def resume_command(argv: Sequence[str]) -> int:
     if run is None:
         return 0
 
+    from executors.pipelines.order import require_inputs
     from executors.pipelines.spec import is_pipeline
 
     if is_pipeline(run.path) and not arguments.help:
@@ -156,7 +156,8 @@ def resume_command(argv: Sequence[str]) -> int:
     if changed is None:
         return 0
     recipe, executor = changed
-    require_inputs(run, recipe, arguments.go_on_from)
+    if arguments.go_on_from is None:
+        require_inputs(run.path, recipe)
     if arguments.dry_run:
         return show_resume(run, recipe, executor or run.executor(), arguments.go_on_from, arguments.overrides)
     notes = run.resume_notes(recipe, arguments.go_on_from, arguments.overrides)

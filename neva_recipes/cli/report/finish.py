@@ -12,7 +12,7 @@ from neva_recipes.config import Recipe, UserError, build, load_recipe
 from neva_recipes.run_directory.layout import CHECKPOINTS, METRICS, RECIPE_FILE, metrics_file
 from neva_recipes.run_directory.metrics import TRAIN_LOSS, VAL_LOSS, trained_steps
 from neva_recipes.run_directory.names import list_checkpoints, listed_step
-from neva_recipes.run_directory.stages import run_title, stage_directories
+from neva_recipes.run_directory.stages import run_reference, run_title, stage_directories
 from neva_recipes.run_directory.state import read_state
 from neva_recipes.storage.best import best_checkpoint
 from neva_recipes.table import folded_command
@@ -36,12 +36,7 @@ def reference(run: "Run", stage: str = "") -> str:
         run: The run.
         stage: The stage of the run that is meant, if any.
     """
-    from executors.runs.references import owner_of
-
-    if not stage and (owner := owner_of(run)) is not None:
-        run, stage = owner, run.name
-    name = run.name if run.path.parent == Path("runs").resolve() else str(run.path)
-    return shlex.quote(f"{name}/{stage}" if stage else name)
+    return run_reference(run.path, stage)
 
 
 def next_lines(run: "Run") -> list[str]:
