@@ -166,7 +166,8 @@ class Planner:
         types = [] if known is None else gpus_named(known)
         self._smaller = types[-1] if len(types) > 1 else None
         self._machine = executor.cpu_machine() if executor is not None else None
-        self._files = FileRules(runs_dir, None if executor is None else executor.fetched_models())
+        self._models = None if executor is None else executor.fetched_models()
+        self._files = FileRules(runs_dir, self._models)
         self._samples: dict[str, tuple[SampleLengths, str]] = {}
         self._lengths: dict[tuple[str, int], Lengths] = {}
 
@@ -203,7 +204,8 @@ class Planner:
         # These two parts of a recipe determine what its files contain for it; no other field does.
         named = repr((built.data, built.model))
         if named not in self._samples:
-            self._samples[named] = sample_lengths(built, can_read=_can_read(findings)), records_checked(built)
+            measured = sample_lengths(built, can_read=_can_read(findings), models=self._models)
+            self._samples[named] = measured, records_checked(built)
         samples, checked = self._samples[named]
         key = named, row_multiple(built, on_gpu=accelerator != "cpu")
         if key not in self._lengths:

@@ -1,9 +1,11 @@
 """The original LLaVA's layout, with a vision tower of its own in the checkpoint or with that of another directory."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from huggingface_hub import try_to_load_from_cache
 from model_cases import VOCABULARY, batch, changed, findings_of_source, hf_llava, llava_recipe, load_source, pretrained
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
@@ -119,6 +121,29 @@ def test_a_checkpoint_without_a_tower_is_opened_with_the_one_it_names(world):
     recipe = recipe_from_huggingface(folder / "original")
     assert recipe.model.vision.from_pretrained == str(folder / "the tower")
     assert_same_logits(load_source(changed(recipe, {"precision": PrecisionConfig(precision="fp32")})), folder / "hf")
+
+
+def test_a_tower_that_has_been_fetched_from_the_hub(world, tmp_path, monkeypatch):
+    """In the layout of Hugging Face's cache: its config.json is enough for a tower inside of the checkpoint."""
+    folder, _ = world
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    fetched = tmp_path / "hub/models--owner--tower"
+    shutil.copytree(folder / "the tower", fetched / "snapshots/abc", ignore=shutil.ignore_patterns("*.safetensors"))
+    (fetched / "refs").mkdir()
+    (fetched / "refs/main").write_text("abc")
+    configure(world, mm_vision_tower="owner/tower")
+    assert try_to_load_from_cache("owner/tower", "config.json", cache_dir=tmp_path / "hub") is not None
+    here = {"precision": PrecisionConfig(precision="fp32")}
+    assert_same_logits(load_source(changed(recipe_from_huggingface(folder / "original"), here)), folder / "hf")
+    path = folder / "original/model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(path).items() if not name.startswith(TOWER)}, path)
+    with pytest.raises(CheckpointError, match="fetch it with hf download"):
+        recipe_from_huggingface(folder / "original")
+    prefix = "vision_tower."
+    tower = load_file(folder / "hf/model.safetensors")
+    weights = {name.removeprefix(prefix): tensor for name, tensor in tower.items() if name.startswith(prefix)}
+    save_file(weights, fetched / "snapshots/abc/model.safetensors")
+    assert_same_logits(load_source(changed(recipe_from_huggingface(folder / "original"), here)), folder / "hf")
 
 
 def test_a_tower_that_is_none_is_one_line(world):

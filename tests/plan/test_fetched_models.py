@@ -9,7 +9,7 @@ from huggingface_hub import try_to_load_from_cache
 from executors import DockerExecutor, LocalExecutor, SlurmExecutor
 from neva_recipes.plan import plan
 from tests.plan.model_directories import write_model
-from tests.plan.test_files import LANGUAGE, SPECIALS, TOWER, write_tokenizer
+from tests.plan.test_files import LANGUAGE, SPECIALS, TOWER, sample, write_tokenizer
 from tests.plan.wrong_fields import make
 
 NAME = "owner/model"
@@ -112,6 +112,40 @@ def test_what_the_weights_alone_tell_is_left_open(home):
     (snapshot(home) / "config.json").write_text(json.dumps(original | {"mm_vision_tower": "openai/clip"}))
     sources = " ".join(f"model.{part}.from_pretrained={NAME}" for part in ("language", "vision", "projector"))
     assert found(sources + TOKENS, recipe="llava.finetune tiny") == []
+
+
+@pytest.mark.parametrize("recipe", ["llava.finetune tiny", "gpt.pretrain tiny"])
+def test_lengths_are_measured_with_a_fetched_tokenizer(recipe, home, tmp_path):
+    """Of what the run itself finds fetched; by an estimate where that is nothing."""
+    files = snapshot(tmp_path / "shared", "owner/tokens")
+    write_tokenizer(files)
+    (tmp_path / "chats.jsonl").write_text("".join(f"{json.dumps(sample(number))}\n" for number in range(8)))
+    (tmp_path / "text.txt").write_text("words of a text\n" * 50)
+    data = f"data.data_path={tmp_path / ('chats.jsonl' if recipe.startswith('llava') else 'text.txt')}"
+
+    def lengths(tokenizer, executor):
+        planned = plan(make(recipe, f"{data} data.tokenizer={tokenizer}"), executor).lengths
+        return planned.tokens, planned.samples, planned.source
+
+    shared = LocalExecutor(env={"HF_HOME": str(tmp_path / "shared")})
+    by_path = lengths(files, LocalExecutor())
+    assert lengths("owner/tokens", shared) == by_path and "estimate" not in by_path[2]
+    assert "estimate" in lengths("owner/tokens", LocalExecutor())[2]
+
+
+def test_cuts_are_found_with_a_fetched_tokenizer(home, tmp_path):
+    write_tokenizer(snapshot(home, "owner/tokens"))
+    (tmp_path / "chats.jsonl").write_text("".join(f"{json.dumps(sample(number))}\n" for number in range(8)))
+    overrides = f"data.data_path={tmp_path / 'chats.jsonl'} data.sequence_length=80 data.tokenizer="
+    by_name, by_path = (
+        [
+            one.line()
+            for one in plan(make("llava.finetune tiny", overrides + name)).findings
+            if one.code == "samples-cut"
+        ]
+        for name in ("owner/tokens", str(home / "hub/models--owner--tokens/snapshots/abc"))
+    )
+    assert by_name == by_path and len(by_name) == 1 and "estimate" not in by_name[0]
 
 
 def test_its_tokenizer_is_counted(home):

@@ -121,7 +121,7 @@ def _imported(path: Path, recipe: Recipe) -> NevaModel:
         parts["projector"] = dataclasses.replace(model.projector, from_pretrained=str(path))
         opened, inside = open_directory(path), path / TOWER
         told = opened.configuration
-        elsewhere = tower_directory(told.tower_source) if told is not None else None
+        elsewhere = tower_directory(told.tower_source, weights=True) if told is not None else None
         named = elsewhere if elsewhere is not None else told.tower_source if told is not None else None
         tower = path if opened.vision_spelling is not None else inside if inside.is_dir() else named
         parts["vision"] = dataclasses.replace(model.vision, from_pretrained=str(tower))

@@ -14,12 +14,21 @@ from neva_model.checkpoints.weights import Weights
 from neva_model.data.images.reading import ImageProcessor
 from neva_model.model.vision import tower_config
 from neva_model.tokenizers import Tokenizer, load_tokenizer
-from neva_recipes.config import CheckpointError, LanguageConfig, LlavaDataConfig, PlainTable, Recipe, VisionConfig
+from neva_recipes.config import (
+    CheckpointError,
+    LanguageConfig,
+    LlavaDataConfig,
+    PlainTable,
+    Recipe,
+    VisionConfig,
+    expand_path,
+    path_is,
+)
 from neva_recipes.families import language_family
 from neva_recipes.families.llama import LLAMA
 from neva_recipes.families.rope import rope_parameters
 from neva_recipes.families.towers.clip import CLIP
-from neva_recipes.plan.huggingface import could_be_on_hub, language_spellings, tower_directory
+from neva_recipes.plan.huggingface import could_be_on_hub, language_spellings
 from neva_recipes.plan.huggingface.configuration import read_configuration
 from neva_recipes.storage.exports import write_digests
 from neva_recipes.storage.whole import copy_file, written_whole
@@ -109,7 +118,8 @@ def _tower_elsewhere(vision: VisionConfig) -> str | None:
     source = vision.source
     if source is None or not vision.freeze:
         return None
-    if (path := tower_directory(source)) is not None:
+    path = expand_path(source)
+    if path_is(path / "config.json", Path.is_file):
         return str(path.resolve()) if read_configuration(path).language is None else None
     return source if could_be_on_hub(source) and not Path(source).exists() else None
 

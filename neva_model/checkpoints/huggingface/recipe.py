@@ -81,15 +81,16 @@ def _open_tower(opened: Directory, configuration: Configuration) -> Directory | 
     tower computes.
 
     Raises:
-        CheckpointError: The directory is not here, or cannot be used.
+        CheckpointError: The directory is not here, nor fetched from the hub, or cannot be used.
     """
     if not configuration.is_original:
         return opened if configuration.vision is not None else None
-    elsewhere = tower_directory(configuration.tower_source)
+    elsewhere = tower_directory(configuration.tower_source, weights=opened.vision_spelling is None)
     if elsewhere is None:
         raise CheckpointError(
             f"{opened.path}: is in the layout of the original LLaVA, whose config.json leaves its vision tower to "
-            f"mm_vision_tower={configuration.tower_source}, which is not a directory here: write the path of one there"
+            f"mm_vision_tower={configuration.tower_source}, which is not a directory here, nor in the cache of "
+            "Hugging Face's libraries: write the path of one there, or fetch it with hf download"
         )
     return opened if opened.vision_spelling is not None else open_directory(elsewhere, thorough=True)
 

@@ -140,8 +140,11 @@ def _why_no_chat(directory: Directory, problems: dict[str, str | None], no_token
     if problems["language"] is not None or told is None:
         return problems["language"] or "holds no language model"
     sees = told.is_original or told.vision is not None
-    if told.is_original and tower_directory(told.tower_source) is None:
-        return f"its vision tower, mm_vision_tower={told.tower_source}, is not a directory here"
+    is_inside = directory.vision_spelling is not None
+    if told.is_original and tower_directory(told.tower_source, weights=not is_inside) is None:
+        return (
+            f"its vision tower, mm_vision_tower={told.tower_source}, is not a directory here and has not been fetched"
+        )
     if sees and not told.is_original and problems["vision"] is not None:
         return problems["vision"]
     if sees and problems["projector"] is not None:

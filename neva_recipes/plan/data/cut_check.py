@@ -1,6 +1,7 @@
 """What data.sequence_length leaves of the samples in a recipe's files."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from neva_recipes.config import DataError, LlavaDataConfig, Recipe, how_many
 from neva_recipes.plan.checks import Found, found
@@ -21,23 +22,29 @@ _LENGTH, _POSITIONS = "data.sequence_length", "model.language.max_position_embed
 _TRAINING, _VALIDATION = "data.data_path", "data.validation_data_path"
 
 
-def check_cuts(recipe: Recipe) -> Iterator[Found]:
+def check_cuts(recipe: Recipe, models: Path | None = None) -> Iterator[Found]:
     """Yield an error if cutting leaves nothing to train on, a warning if it removes much.
 
     An error always rests on the recipe's own tokenizer and on all samples, never on an estimate.
+
+    Args:
+        recipe: The recipe.
+        models: Folder of the models that have been fetched from the hub; `None` means that of this process.
     """
     if not isinstance(recipe.data, LlavaDataConfig) or recipe.model.vision is None:
         return
     for field in (_TRAINING, _VALIDATION):
         try:
-            measured = measured_prompts(recipe, field)
+            measured = measured_prompts(recipe, field, models)
             if measured is not None and measured.samples:
-                yield from _check(recipe, recipe.data, field, measured)
+                yield from _check(recipe, recipe.data, field, measured, models)
         except DataError:
             continue  # check_data_files reports it
 
 
-def _check(recipe: Recipe, data: LlavaDataConfig, field: str, measured: MeasuredPrompts) -> Iterator[Found]:
+def _check(
+    recipe: Recipe, data: LlavaDataConfig, field: str, measured: MeasuredPrompts, models: Path | None
+) -> Iterator[Found]:
     length, samples = data.sequence_length, measured.samples
     cut = sum(sample.tokens > length for sample in samples)
     if not cut:
@@ -47,7 +54,7 @@ def _check(recipe: Recipe, data: LlavaDataConfig, field: str, measured: Measured
     seen = f"of the {how_many(len(samples), 'sample')} looked at"
     torn = sum(sample.prompt.is_torn(length) for sample in samples)
     kinds = _kinds_lost(field, shortest_of(samples), length)
-    if kinds and (message := _certain(recipe, field)):
+    if kinds and (message := _certain(recipe, field, models)):
         yield found(error("samples-cut", message, recipe, _LENGTH, field, advice=advice), ways)
     elif torn and measured.exact and data.on_bad_sample == "error":
         message = f"{torn:,} {seen} would be cut through or before the image, which makes bad samples of them"
@@ -66,9 +73,9 @@ def _kinds_lost(field: str, least: dict[bool, int], length: int) -> set[bool]:
     return kinds_lost(least.keys(), usable, in_training=field == _TRAINING)
 
 
-def _certain(recipe: Recipe, field: str) -> str | None:
+def _certain(recipe: Recipe, field: str, models: Path | None) -> str | None:
     """Return what is wrong if every sample, or every sample of a kind, loses all it teaches; `None` if unknown."""
-    least = least_lengths(recipe, field) or {}
+    least = least_lengths(recipe, field, models) or {}
     kinds = _kinds_lost(field, least, recipe.data.sequence_length)
     if not kinds:
         return None

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from neva_recipes.config import (
@@ -61,7 +62,7 @@ class FileRules:
         self._data: dict[str, list[Finding]] = {}
         self.rules: tuple[Rule, ...] = (
             self._data_rule,
-            check_cuts,
+            partial(check_cuts, models=models),
             check_single_pass,
             check_images,
             check_image_folder,

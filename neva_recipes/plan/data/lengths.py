@@ -96,18 +96,20 @@ def lengths_of(recipe: Recipe, found: SampleLengths) -> Lengths:
     )
 
 
-def sample_lengths(recipe: Recipe, *, can_read: bool = True) -> SampleLengths:
+def sample_lengths(recipe: Recipe, *, can_read: bool = True, models: Path | None = None) -> SampleLengths:
     """Return the lengths of some samples of a recipe's data; a file that cannot be read counts as no file.
 
     Args:
         recipe: The recipe.
         can_read: Whether its data can be read; False if a check has found that it cannot.
+        models: Folder of the models that have been fetched from the hub; `None` means that of this process.
     """
     paths = named_files(recipe, "data.data_path")
     reason = "the data file cannot be used" if paths else "there is no data file"
     if paths and can_read:
         try:
-            return _conversations(recipe, paths) if isinstance(recipe.data, LlavaDataConfig) else _texts(recipe, paths)
+            measure = _conversations if isinstance(recipe.data, LlavaDataConfig) else _texts
+            return measure(recipe, paths, models)
         except DataError:
             pass  # check_files reports it
     if isinstance(recipe.data, LlavaDataConfig):
@@ -121,8 +123,8 @@ def rows_of(text_tokens: Iterable[float], sequence_length: int) -> int:
     return sum(max(1, math.ceil(int(tokens - 1) / sequence_length)) for tokens in text_tokens)
 
 
-def _conversations(recipe: Recipe, paths: list[Path]) -> SampleLengths:
-    found = measured_prompts(recipe, "data.data_path")
+def _conversations(recipe: Recipe, paths: list[Path], models: Path | None) -> SampleLengths:
+    found = measured_prompts(recipe, "data.data_path", models)
     if found is None or not found.samples:
         raise DataError("no sample can be used")
     bad = found.looked_at - sum(sample.prompt.is_used(recipe.data.sequence_length) for sample in found.samples)
@@ -134,12 +136,12 @@ def _conversations(recipe: Recipe, paths: list[Path]) -> SampleLengths:
     return SampleLengths(found.samples, found.total, source, True)
 
 
-def _texts(recipe: Recipe, paths: list[Path]) -> SampleLengths:
+def _texts(recipe: Recipe, paths: list[Path], models: Path | None) -> SampleLengths:
     if all(map(is_indexed, paths)):
         tokens = tuple(float(indexed_tokens(path).tokens) for path in paths)
         source = f"full sequences; tokens counted in {_named(paths)}{_passes_of_each(recipe, paths, tokens)}"
         return SampleLengths((), rows_of(tokens, recipe.data.sequence_length), source, True, tokens)
-    tokenizer = known_tokenizer(recipe)
+    tokenizer = known_tokenizer(recipe, models)
     looked_at, whole = 0, list[float]()
     found = [sample_file(path, max(1, SAMPLE // len(paths)), lines=True, files=len(paths)) for path in paths]
     for path, sample in zip(paths, found, strict=True):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from neva_recipes.config import DataError, LlavaDataConfig, Recipe
@@ -105,22 +106,32 @@ class _Maker:
 _State = tuple[FileState, ...]
 
 
-def measured_prompts(recipe: Recipe, field: str) -> MeasuredPrompts | None:
+def measured_prompts(recipe: Recipe, field: str, models: Path | None = None) -> MeasuredPrompts | None:
     """Return the prompts of some samples of the files that a field names; `None` if no file is here.
 
     The same files are measured once, whatever the sequence length of the recipe.
 
+    Args:
+        recipe: The recipe.
+        field: The field.
+        models: Folder of the models that have been fetched from the hub; `None` means that of this process.
+
     Raises:
         DataError: A file cannot be read, or does not have the expected form.
     """
-    state, maker = _state(recipe, field), _maker(recipe)
+    state, maker = _state(recipe, field), _maker(recipe, models)
     return _measure(state, maker) if state and maker is not None else None
 
 
-def least_lengths(recipe: Recipe, field: str) -> dict[bool, int] | None:
+def least_lengths(recipe: Recipe, field: str, models: Path | None = None) -> dict[bool, int] | None:
     """Return the shortest sequence that holds some sample with an image (True) and without one (False).
 
     It takes every sample of the files that a field names. A kind without a usable sample is left out.
+
+    Args:
+        recipe: The recipe.
+        field: The field.
+        models: As for `measured_prompts`.
 
     Returns:
         The lengths; `None` if there are no files, they are too large, or the recipe's tokenizer is not here or lacks
@@ -129,12 +140,12 @@ def least_lengths(recipe: Recipe, field: str) -> dict[bool, int] | None:
     Raises:
         DataError: A file cannot be read, or does not have the expected form.
     """
-    measured = measured_prompts(recipe, field)
+    measured = measured_prompts(recipe, field, models)
     if measured is None or not measured.exact:
         return None
     if measured.is_whole:
         return shortest_of(measured.samples)
-    maker = _maker(recipe)
+    maker = _maker(recipe, models)
     return _least(_state(recipe, field), maker) if maker is not None else None
 
 
@@ -147,13 +158,13 @@ def shortest_of(samples: Iterable[SampleLength]) -> dict[bool, int]:
     return least
 
 
-def _maker(recipe: Recipe) -> _Maker | None:
+def _maker(recipe: Recipe, models: Path | None) -> _Maker | None:
     if not isinstance(recipe.data, LlavaDataConfig):
         return None
     template = get_template(recipe.data.conv_template)
     image_tokens = image_length(recipe.model.vision) if recipe.model.vision is not None else 0
     marks = 2 if recipe.model.use_im_start_end and template.marks_image else 0
-    tokenizer = known_tokenizer(recipe)
+    tokenizer = known_tokenizer(recipe, models)
     if tokenizer is not None:
         try:
             check_template(template, tokenizer)

@@ -1,20 +1,33 @@
 """A vision tower that config.json does not describe: one that the original LLaVA trained and saved with its model."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from neva_recipes.config import PlainTable, expand_path, path_is
 from neva_recipes.families import VisionFamily, vision_families
 from neva_recipes.plan.huggingface.configuration import read_configuration
+from neva_recipes.plan.huggingface.hub import cached_models, cached_snapshot, could_be_on_hub, is_cached
 from neva_recipes.plan.huggingface.tensors import StoredTensor
 
 __all__ = ["read_tower", "tower_directory"]
 
 
-def tower_directory(source: str | None) -> Path | None:
-    """Return the local directory that `mm_vision_tower` names; `None` if there is none, though it may be on the hub."""
+def tower_directory(source: str | None, *, weights: bool = False) -> Path | None:
+    """Return the directory that `mm_vision_tower` names, or what has been fetched of a name on the hub.
+
+    Args:
+        source: The name.
+        weights: Whether all weights must have been fetched, too.
+
+    Returns:
+        The directory, which has a config.json; `None` if there is none here.
+    """
     path = expand_path(source) if source else None
+    if source and path is not None and not path_is(path) and could_be_on_hub(source):
+        cache = cached_models(os.environ)
+        path = cached_snapshot(source, cache) if not weights or is_cached(source, cache, weights=True) else None
     return path if path is not None and path_is(path / "config.json", Path.is_file) else None
 
 

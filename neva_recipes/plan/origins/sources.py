@@ -15,7 +15,6 @@ from neva_recipes.config import (
     expand_path,
     format_value,
     path_is,
-    tokenizer_name,
 )
 from neva_recipes.families import vision_family
 from neva_recipes.families.published import hub_shape
@@ -46,7 +45,7 @@ from neva_recipes.plan.origins.checkpoints import (
 from neva_recipes.plan.origins.other_size import other_size
 from neva_recipes.plan.origins.own_tokenizer import check_own_tokenizer, has_other_tokens
 from neva_recipes.plan.origins.unfinished import UnfinishedRun, unfinished_run
-from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, kept_tokenizer, known_vocabulary, recipe_tokenizer
+from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, known_vocabulary, recipe_tokenizer
 from neva_recipes.plan.trained.trainings import recipes_of_run
 from neva_recipes.run_directory.layout import CHECKPOINTS
 from neva_recipes.storage.checkpoints import read_record
@@ -94,12 +93,8 @@ class Opened:
         return tokenizer.vocab_size if tokenizer is not None else None
 
     def tokenizer(self, recipe: Recipe) -> LocalTokenizer | None:
-        """Return the tokenizer of a recipe, as `recipe_tokenizer` does, also that of a model that has been fetched."""
-        name = tokenizer_name(recipe)
-        if path_is(expand_path(name)) or not could_be_on_hub(name) or not is_cached(name, self._models, weights=False):
-            return recipe_tokenizer(recipe)
-        snapshot = cached_snapshot(name, self._models)
-        return kept_tokenizer(snapshot, use_im_start_end=recipe.model.use_im_start_end) if snapshot else None
+        """Return the tokenizer of a recipe, as `recipe_tokenizer` does."""
+        return recipe_tokenizer(recipe, self._models)
 
     def fetched(self, source: str) -> Directory | None:
         """Return what has been fetched of a model on the hub; `None` if not even its config.json has.

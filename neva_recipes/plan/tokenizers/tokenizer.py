@@ -1,6 +1,7 @@
 """Local tokenizers, read without transformers: their tokens for the checks, their encoding for the lengths."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from neva_recipes.config import (
     tokenizer_name,
 )
 from neva_recipes.families.values import shown
+from neva_recipes.plan.huggingface import cached_models, cached_snapshot, could_be_on_hub, is_cached
 from neva_recipes.plan.tokenizers.sentencepiece_models import require_encodable, require_model_file
 from neva_recipes.prompts.tokens.plain_text import PlainTextEncoder, SentencePieceEncoder, TextEncoder
 from neva_recipes.prompts.tokens.vocabulary import count_tokens, next_id, vocabulary_digest
@@ -194,8 +196,12 @@ def read_tokenizer(path: Path, *, use_im_start_end: bool = False) -> LocalTokeni
     return LocalTokenizer(source, str(path), use_im_start_end=use_im_start_end)
 
 
-def recipe_tokenizer(recipe: Recipe) -> LocalTokenizer | None:
+def recipe_tokenizer(recipe: Recipe, models: Path | None = None) -> LocalTokenizer | None:
     """Return the tokenizer of a recipe; it is read again only if its files have changed.
+
+    Args:
+        recipe: The recipe.
+        models: Folder of the models that have been fetched from the hub; `None` means that of this process.
 
     Returns:
         The tokenizer; `None` if it is not here or only transformers can read it.
@@ -204,8 +210,13 @@ def recipe_tokenizer(recipe: Recipe) -> LocalTokenizer | None:
         DataError: A file of the tokenizer cannot be read, or there is none.
         RecipeError: The recipe names no tokenizer.
     """
-    path = expand_path(tokenizer_name(recipe))
-    return kept_tokenizer(path, use_im_start_end=recipe.model.use_im_start_end) if path_is(path) else None
+    name = tokenizer_name(recipe)
+    path: Path | None = expand_path(name)
+    if path is not None and not path_is(path):
+        models = cached_models(os.environ) if models is None else models
+        is_fetched = could_be_on_hub(name) and is_cached(name, models, weights=False)
+        path = cached_snapshot(name, models) if is_fetched else None
+    return None if path is None else kept_tokenizer(path, use_im_start_end=recipe.model.use_im_start_end)
 
 
 def kept_tokenizer(path: Path, *, use_im_start_end: bool) -> LocalTokenizer | None:
@@ -213,10 +224,10 @@ def kept_tokenizer(path: Path, *, use_im_start_end: bool) -> LocalTokenizer | No
     return _read_once(path, use_im_start_end, _state(path))
 
 
-def known_tokenizer(recipe: Recipe) -> LocalTokenizer | None:
-    """Return the recipe's tokenizer if it is here and can be read; check_files reports what is wrong with it."""
+def known_tokenizer(recipe: Recipe, models: Path | None = None) -> LocalTokenizer | None:
+    """Return what `recipe_tokenizer` does, and `None` if it cannot be read; check_files reports what is wrong."""
     try:
-        return recipe_tokenizer(recipe)
+        return recipe_tokenizer(recipe, models)
     except (DataError, RecipeError):
         return None
 
