@@ -204,8 +204,7 @@ class Planner:
         # These two parts of a recipe determine what its files contain for it; no other field does.
         named = repr((built.data, built.model))
         if named not in self._samples:
-            measured = sample_lengths(built, can_read=_can_read(findings), models=self._models)
-            self._samples[named] = measured, records_checked(built)
+            self._samples[named] = self._measured(built, findings), records_checked(built)
         samples, checked = self._samples[named]
         key = named, row_multiple(built, on_gpu=accelerator != "cpu")
         if key not in self._lengths:
@@ -240,17 +239,17 @@ class Planner:
             findings += _about("machine", check_cpu(built, layout, memory, cost, self._machine))
         return _advised(replace(bare, layout=layout, memory=memory, cost=cost, disk=disk), findings, self._executor)
 
+    def _measured(self, recipe: Recipe, findings: Iterable[Finding]) -> SampleLengths:
+        """Return the lengths of samples of the training files, if these have the right format."""
+        is_wrong = any(
+            finding.code == "data-format" and finding.severity == "error" and "data.data_path" in finding.fields
+            for finding in findings
+        )
+        return sample_lengths(recipe, can_read=not is_wrong, models=self._models)
+
 
 def _about(subject: About, findings: Iterable[Finding]) -> list[Finding]:
     return [replace(finding, about=subject) for finding in findings]
-
-
-def _can_read(findings: Iterable[Finding]) -> bool:
-    """Return whether the training files have the right format; other files are not measured at all."""
-    return not any(
-        finding.code == "data-format" and finding.severity == "error" and "data.data_path" in finding.fields
-        for finding in findings
-    )
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
