@@ -284,6 +284,19 @@ def test_a_source_that_may_not_be_read_is_named(name, world: World, tmp_path, re
     assert refused(source) == f"error: {file}: cannot be read: Permission denied"
 
 
+def test_a_source_that_may_not_be_listed_is_named(world: World, refused, monkeypatch):
+    """A folder of which the files can be opened by their names alone."""
+    source, really = world.source("llama"), Path.iterdir
+
+    def refuse(path):
+        if path == source:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert refused(source) == f"error: {source}: cannot be read: Permission denied"
+
+
 @pytest.mark.parametrize("back", [False, True])
 def test_a_disk_that_does_not_give_what_it_holds_is_named(back, world: World, tmp_path, refused):
     """Reading one's own memory at its begin fails as a broken disk does: the file opens, and the error names none."""

@@ -23,7 +23,7 @@ from neva_recipes.config import CheckpointError, LlavaDataConfig, Recipe, tokeni
 from neva_recipes.plan.huggingface import Directory, open_directory
 from neva_recipes.run_directory.names import DESCRIPTIONS
 from neva_recipes.storage.exports import exported_training, require_new_directory
-from neva_recipes.storage.whole import written_whole
+from neva_recipes.storage.whole import reading_errors, written_whole
 from neva_recipes.terminal import tell
 
 __all__ = ["Converted", "Layout", "convert"]
@@ -150,8 +150,11 @@ def _convert(source: _Source, target: Path, layout: Layout, *, verify: bool) -> 
         raise CheckpointError(f"{source.path}: is {what}, already: name another one with --layout")
     if verify and layout == "projector":
         raise CheckpointError("--verify: a projector alone has no logits: leave it out, or write --layout=original")
-    if source.opened is not None and (left := folders_left(source.opened)):
-        tell("note", f"{source.path}: not copied, for no part of the model: the folders {', '.join(left)}")
+    if source.opened is not None:
+        with reading_errors(source.path):
+            left = folders_left(source.opened)
+        if left:
+            tell("note", f"{source.path}: not copied, for no part of the model: the folders {', '.join(left)}")
     differences: list[tuple[float, float]] = []
 
     def check(folder: Path) -> None:
