@@ -7,6 +7,7 @@ that no file has.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fiddle as fdl
@@ -20,6 +21,7 @@ __all__ = [
     "DERIVED",
     "PLACEHOLDER",
     "is_placeholder",
+    "place_in_python",
     "replace_value",
     "replaced_values",
     "showable",
@@ -38,6 +40,8 @@ DERIVED = "from "
 
 DEFAULT_OF = "default of "
 """Start of the source of a value that nobody has set, with the class whose default it is."""
+
+_OURS = str(Path(__file__).parents[1]) + os.sep
 
 # The callers of these files are the sources that people want to know.
 for _file in ("neva_recipes/config/tree.py", "neva_recipes/config/inputs.py", "neva_recipes/_assembly.py"):
@@ -73,6 +77,15 @@ def stands_in_a_file(node: fdl.Buildable[Any], name: str) -> bool:
         (DEFAULT_OF, DERIVED)
     )
     return is_file and location.function_name is None
+
+
+def place_in_python(node: fdl.Buildable[Any], name: str) -> str:
+    """Return as text where Python code of the user's has set a field to its value; empty if nothing of theirs has."""
+    entries = _values_given(node, name)
+    location = entries[-1].location if entries else None
+    if location is None or location.function_name is None or location.filename.startswith((COMMAND_LINE, _OURS)):
+        return ""
+    return f" ({location.filename}, line {location.line_number})"
 
 
 def replace_value(node: fdl.Buildable[Any], name: str, value: object, meaning: str) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 import fiddle as fdl
 
-from neva_recipes.config._history import DEFAULT_OF, value_from
+from neva_recipes.config._history import DEFAULT_OF, place_in_python, value_from
 from neva_recipes.config.errors import NoSuchFieldError, RecipeError
 from neva_recipes.config.values.nearness import near_words, suggest
 from neva_recipes.config.values.node import (
@@ -254,7 +254,10 @@ def build(recipe: Draft[T], path: str = "") -> T:
         built: T = cls(**values)
     except RecipeError:
         for name, value in values.items():  # check again, for a message with the path of the field
-            check_value(field_types(cls)[name], value, f"{path}.{name}" if path else name)
+            try:
+                check_value(field_types(cls)[name], value, f"{path}.{name}" if path else name)
+            except RecipeError as error:
+                raise RecipeError(f"{error}{place_in_python(node, name)}") from None
         raise
     return built
 

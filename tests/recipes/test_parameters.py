@@ -205,10 +205,12 @@ def test_a_wrong_text_of_no_type_is_told_with_its_parameter(typed, told, untyped
         untyped("plain").make({"lr": typed})
 
 
-def test_no_advice_is_what_was_written(untyped):
+def test_no_advice_is_what_was_written_and_the_line_is_named(untyped, tmp_path):
     with pytest.raises(RecipeError) as caught:
         build(untyped("quoted").make().optim)
-    assert str(caught.value).endswith("lr='0.001': expected a number > 0 (this is a text: write 0.001 without quotes)")
+    told = "lr='0.001': expected a number > 0 (this is a text: write 0.001 without quotes)"
+    line = UNTYPED.splitlines().index('    made.optim.lr = "0.001"') + 1
+    assert str(caught.value).endswith(f"{told} ({tmp_path}/untyped.py, line {line})")
     with pytest.raises(RecipeError, match=r"\(this is a text: write true without quotes\)"):
         build(untyped("quoted").make().model.vision)
 

@@ -123,8 +123,10 @@ def test_one_validator_for_command_line_python_and_file(path, text, value):
     with pytest.raises(RecipeError) as in_file:
         recipe_from_yaml("\n".join(saved), "mine.yaml")
 
-    assert str(in_file.value) == f"mine.yaml: {in_python.value}"
-    expected = str(in_python.value).partition(": expected ")[2]
+    told, place = str(in_python.value).rsplit(" (", 1)  # in Python, the line that has set it
+    assert re.fullmatch(rf"{re.escape(__file__)}, line \d+\)", place)
+    assert str(in_file.value) == f"mine.yaml: {told}"
+    expected = told.partition(": expected ")[2]
     assert expected and str(on_command_line.value).partition(": expected ")[2] == expected
     assert str(on_command_line.value).startswith(f"{path}=")
 
