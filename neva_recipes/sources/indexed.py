@@ -8,8 +8,10 @@ length of each sequence (int32), its place in bytes (int64), and the sequence at
 import json
 import struct
 from array import array
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from neva_recipes.config import DataError, PlainTable
 
@@ -20,6 +22,7 @@ __all__ = [
     "IndexedTokens",
     "TokenType",
     "index_header",
+    "indexed_documents",
     "indexed_tokens",
     "is_indexed",
     "other_tokenizer",
@@ -38,6 +41,9 @@ _MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
 _BYTES_OF_SEQUENCE, _BYTES_OF_DOCUMENT = 4 + 8, 8
 
 _LOOKED_AT = 2**20
+
+_AT_ONCE = 2**12
+"""Documents whose places are read together."""
 
 _FEW = 65500
 """The size of a vocabulary from which on Megatron takes 32 bits (DType.optimal_dtype)."""
@@ -134,6 +140,35 @@ def other_tokenizer(found: IndexedTokens, vocabulary: str, size: int) -> str | N
     if largest < size:
         return None
     return f"it holds the token {largest:,}, and the tokenizer has {size:,}: it was made with another one"
+
+
+def indexed_documents(found: IndexedTokens) -> Iterator["array[int]"]:
+    """Yield the tokens of each document, in 32 bits whatever the file has.
+
+    Raises:
+        DataError: A file cannot be read, or is damaged.
+    """
+    borders_at = _HEADER.size + found.sequences * _BYTES_OF_SEQUENCE
+    try:
+        with found.path.open("rb") as index, tokens_file(found.path).open("rb") as tokens:
+            for start in range(0, found.documents, _AT_ONCE):
+                count = min(_AT_ONCE, found.documents - start) + 1
+                borders = _numbers(index, "q", borders_at + _BYTES_OF_DOCUMENT * start, count)
+                lengths = _numbers(index, "i", _HEADER.size + 4 * borders[0], borders[-1] - borders[0])
+                for begin, end in pairwise(border - borders[0] for border in borders):
+                    size = found.kind.size * sum(lengths[begin:end])
+                    yield array("i", array(found.kind.array, tokens.read(size)))
+    except OSError as error:
+        raise DataError(f"{found.path}: cannot be read: {error.strerror}") from None
+    except (ValueError, IndexError):
+        raise DataError(f"{found.path}: is damaged") from None
+
+
+def _numbers(file: BinaryIO, letter: str, place: int, count: int) -> "array[int]":
+    file.seek(place)
+    numbers: array[int] = array(letter)
+    numbers.frombytes(file.read(numbers.itemsize * count))
+    return numbers
 
 
 def index_header(kind: TokenType, documents: int) -> bytes:

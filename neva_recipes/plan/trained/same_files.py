@@ -6,11 +6,12 @@ What is said of validation data that was trained on stands here, for files and f
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from neva_recipes.config import Recipe, expand_path, listed_paths
+from neva_recipes.config import DataError, Recipe, expand_path, listed_paths, path_is
 from neva_recipes.plan.checks import Found, found
-from neva_recipes.plan.data.file_states import named_files
+from neva_recipes.plan.data.file_states import FileState, file_state, named_files
 from neva_recipes.plan.findings import Finding, warning
 from neva_recipes.plan.trained.trainings import RecipesOf, earlier_trainings, recipes_of_run
+from neva_recipes.sources.indexed import indexed_tokens, is_indexed
 
 __all__ = [
     "NOTHING_NEW",
@@ -36,6 +37,9 @@ NOTHING_NEW = "their answers say nothing of new questions"
 
 _BYTES = 2**16
 """Bytes compared at the start and at the end of files of the same size."""
+
+_FEW = 0.1
+"""Share of the documents of a text up to which an indexed dataset is not that text."""
 
 TRAINING, VALIDATION = "data.data_path", "data.validation_data_path"
 """The fields that name training and validation files."""
@@ -102,9 +106,26 @@ def validation_warning(said: str, recipe: Recipe, field: str, there: str = "") -
 
 
 def files_trained_on(recipes: Iterable[Recipe], names: Iterable[str]) -> list[str]:
-    """Return the data files that the recipes themselves train on: the same paths, or copies."""
-    training = [path for recipe in recipes for path in named_files(recipe, TRAINING)]
+    """Return the data files that the recipes themselves train on: the same paths, or copies.
+
+    Indexed datasets are their own text too, if that is as it was when they were made.
+    """
+    named = [path for recipe in recipes for path in named_files(recipe, TRAINING)]
+    training = [*named, *(source for path in named if is_indexed(path) for source in _sources(path))]
     return [name for name in names if any(is_same_file(expand_path(name), path) for path in training)]
+
+
+def _sources(index: Path) -> list[Path]:
+    """Return the texts that an indexed dataset was made of; none if it holds only few of their documents."""
+    try:
+        made = indexed_tokens(index).made
+        documents = made["documents"]
+        if documents[index.stem] <= _FEW * sum(documents.values()):
+            return []
+        states = [FileState(Path(each["path"]), each["bytes"], each["modified"]) for each in made["sources"]]
+        return [state.path for state in states if path_is(state.path) and file_state(state.path) == state]
+    except (DataError, KeyError, TypeError):  # what Megatron's own tools wrote says nothing of it
+        return []
 
 
 def shared_text(shared: int, samples: str, source: str | None = None, *, at_least: bool = False) -> str:

@@ -5,14 +5,16 @@ Only a part of large files is looked at, so what is counted may be a lower bound
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from neva_recipes.config import DataError, Recipe, RecipeError, how_many, path_is
+from neva_recipes.config import DataError, Recipe, RecipeError, TextDataConfig, how_many, path_is
 from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.data.file_states import FileState, file_state, shares_of
 from neva_recipes.plan.data.record_check import check_documents, check_records, keyed_records
+from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, known_tokenizer
+from neva_recipes.plan.trained._token_documents import token_keys
 from neva_recipes.plan.trained.same_files import (
     TRAINING,
     VALIDATION,
@@ -24,6 +26,7 @@ from neva_recipes.plan.trained.same_files import (
 from neva_recipes.plan.trained.sought_samples import DataFile, KeyedSample, SoughtSamples, data_files, files_by_training
 from neva_recipes.plan.trained.trainings import RecipesOf
 from neva_recipes.prompts.templates import Template
+from neva_recipes.sources.indexed import is_indexed
 
 __all__ = ["check_validation_samples", "questions_trained_on"]
 
@@ -55,6 +58,11 @@ class _Look(NamedTuple):
     share: float
     is_checked: bool
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether it holds tokens."""
+        return self.template is None and self.state is not None and is_indexed(self.state.path)
+
 
 class _Shared(NamedTuple):
     """How many samples were found among training samples.
@@ -85,16 +93,19 @@ def check_validation_samples(recipe: Recipe, recipes_of: RecipesOf) -> Iterator[
     """
     if recipe.data.validation_data_path is None:
         return
-    trained = files_by_training(recipe, recipes_of)
+    is_text = isinstance(recipe.data, TextDataConfig)
+    trained = files_by_training(recipe, recipes_of, indexed=is_text)
     earlier = _looks([file for (_, source), files in trained.items() if source is not None for file in files], _EARLIER)
     looks = {**earlier, **_looks(trained.get((TRAINING, None), []), is_checked=True)}
-    validation = _looks(data_files(recipe, VALIDATION), is_checked=True)
+    validation = _looks(data_files(recipe, VALIDATION, indexed=is_text), is_checked=True)
     recipes = [each for *_, each in trainings_of(recipe, recipes_of)]
     copies = files_trained_on(recipes, (str(file.path) for file in validation))
     sought = tuple(look for file, look in validation.items() if str(file.path) not in copies)
     kind = "text" if any(look.template is None for look in sought) else "sample"
     for (field, source), files in trained.items():
-        shared = _compared(tuple(looks[file] for file in files), sought)
+        own = tuple(looks[file] for file in files)
+        by_tokens = is_text and any(look.is_indexed for look in (*own, *sought))
+        shared = _compared(own, sought, known_tokenizer(recipe) if by_tokens else None, by_tokens=by_tokens)
         if shared.found > _SHARE[kind] * shared.total:
             yield found(validation_warning(shared.text(kind, source), recipe, field, " there"))
 
@@ -127,12 +138,19 @@ def _state(path: Path) -> FileState | None:
 
 
 @lru_cache(maxsize=256)
-def _compared(trained: tuple[_Look, ...], sought: tuple[_Look, ...]) -> _Shared:
-    parts = [(look, *_seen(look)) for look in trained]
+def _compared(
+    trained: tuple[_Look, ...],
+    sought: tuple[_Look, ...],
+    tokenizer: LocalTokenizer | None = None,
+    *,
+    by_tokens: bool = False,
+) -> _Shared:
+    see = partial(_documents, tokenizer=tokenizer) if by_tokens else _seen
+    parts = [(look, *see(look)) for look in trained]
     samples = SoughtSamples(time.monotonic() + _SECONDS)
     is_whole = True
     for look in sought:
-        seen, sees_all = _seen(look)
+        seen, sees_all = see(look)
         is_whole &= sees_all
         for sample in seen:
             samples.add(sample, look.image_folder)
@@ -141,6 +159,17 @@ def _compared(trained: tuple[_Look, ...], sought: tuple[_Look, ...]) -> _Shared:
             samples.look_at(sample, look.image_folder)
     is_lower_bound = samples.is_cut or not all(sees_all for *_, sees_all in parts)
     return _Shared(len(samples.found), samples.count, is_lower_bound, is_whole)
+
+
+def _documents(look: _Look, tokenizer: LocalTokenizer | None) -> tuple[Sequence[KeyedSample], bool]:
+    """Return what `_seen` returns, for documents of text and of tokens that are compared by their tokens."""
+    if look.state is None or look.template is not None:
+        return [], False
+    try:
+        keys, is_whole = token_keys(look.state, tokenizer, look.share)
+    except DataError:  # the check of the data files says why
+        return [], False
+    return [KeyedSample((key,), None) for key in keys], is_whole
 
 
 def _seen(look: _Look) -> tuple[Sequence[KeyedSample], bool]:

@@ -173,27 +173,37 @@ def _path(folder: Path, name: str | None) -> str | None:
     return None if name is None else os.path.abspath(os.path.join(folder, name))  # noqa: PTH100, PTH118 ten times as fast
 
 
-def data_files(recipe: Recipe, field: str) -> list[DataFile]:
+def data_files(recipe: Recipe, field: str, *, indexed: bool = False) -> list[DataFile]:
     """Return the data files that a field of a recipe names, whether they are here or not.
 
-    Indexed datasets are left out: they hold tokens, and no text to compare.
+    Args:
+        recipe: The recipe.
+        field: The field.
+        indexed: Whether indexed datasets are among them, which hold tokens, and no text to compare.
     """
     data = recipe.data
     paths = [expand_path(name) for name in listed_paths(field_value(recipe, field))]
     if not isinstance(data, LlavaDataConfig):
-        return [DataFile(path, None, path.parent) for path in paths if not is_indexed(path)]
+        return [DataFile(path, None, path.parent) for path in paths if indexed or not is_indexed(path)]
     return [DataFile(path, get_template(data.conv_template), image_folder_of(data, path)) for path in paths]
 
 
-def files_by_training(recipe: Recipe, recipes_of: RecipesOf) -> dict[tuple[str, str | None], list[DataFile]]:
+def files_by_training(
+    recipe: Recipe, recipes_of: RecipesOf, *, indexed: bool = False
+) -> dict[tuple[str, str | None], list[DataFile]]:
     """Return the data files that the weights of a recipe are trained on, by training; each file at the first only.
 
     A training is named as `trainings_of` does: the field that says so, and the earlier run, or `None` for the recipe's
     own training, which comes first.
+
+    Args:
+        recipe: The recipe.
+        recipes_of: Returns the recipes of the runs that its weights come from.
+        indexed: As for `data_files`.
     """
     first: dict[DataFile, tuple[str, str | None]] = {}
     for field, source, each in trainings_of(recipe, recipes_of):
-        for file in data_files(each, TRAINING):
+        for file in data_files(each, TRAINING, indexed=indexed):
             first.setdefault(file, (field, source))
     return {training: [file for file in first if first[file] == training] for training in dict.fromkeys(first.values())}
 
