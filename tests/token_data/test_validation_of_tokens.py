@@ -11,7 +11,7 @@ from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 from neva_recipes import gpt
 from neva_recipes.config import build
 from neva_recipes.plan.data.files import check_files
-from neva_recipes.plan.trained import _token_documents
+from neva_recipes.plan.trained import token_documents
 from neva_recipes.token_data import make_token_data
 from tests.token_data.reading import documents_of
 from tests.tokenizers.texts import english_lines
@@ -106,9 +106,9 @@ def test_of_large_files_the_first_documents_are_compared(made, text, byte_level,
     shutil.copy(text, tmp_path / "v.txt")
     with (tmp_path / "v.txt").open("a") as file:
         file.write("\nOne more.")
-    monkeypatch.setattr(_token_documents, "_SECONDS", 0)
-    monkeypatch.setattr(_token_documents, "_SMALL", 0)
-    monkeypatch.setattr(_token_documents, "_FEW", 0)
+    monkeypatch.setattr(token_documents, "_SECONDS", 0)
+    monkeypatch.setattr(token_documents, "_SMALL", 0)
+    monkeypatch.setattr(token_documents, "_FEW", 0)
     assert told(tokens / "train.idx", tmp_path / "v.txt", byte_level) == [
         "at least 1 of the 1 text looked at is a training sample too"
     ]

@@ -14,7 +14,6 @@ from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.data.file_states import FileState, file_state, shares_of
 from neva_recipes.plan.data.record_check import check_documents, check_records, keyed_records
 from neva_recipes.plan.tokenizers.tokenizer import LocalTokenizer, known_tokenizer
-from neva_recipes.plan.trained._token_documents import token_keys
 from neva_recipes.plan.trained.same_files import (
     TRAINING,
     VALIDATION,
@@ -24,6 +23,7 @@ from neva_recipes.plan.trained.same_files import (
     validation_warning,
 )
 from neva_recipes.plan.trained.sought_samples import DataFile, KeyedSample, SoughtSamples, data_files, files_by_training
+from neva_recipes.plan.trained.token_documents import token_keys
 from neva_recipes.plan.trained.trainings import RecipesOf
 from neva_recipes.prompts.templates import Template
 from neva_recipes.sources.indexed import is_indexed
