@@ -14,7 +14,9 @@ __all__ = ["disk_finding", "require_space", "tell_of_little_space"]
 _GIB, _MIB = 2**30, 2**20
 
 
-def disk_finding(plans: Sequence[Plan], folder: Path, *, there: int = 0, is_new: bool = True) -> Finding | None:
+def disk_finding(
+    plans: Sequence[Plan], folder: Path, *, there: int = 0, is_new: bool = True, is_planned: bool = False
+) -> Finding | None:
     """Return an error if the disk has no room for one checkpoint, a warning if it has none for all that are kept.
 
     Does not take quotas into account.
@@ -24,7 +26,11 @@ def disk_finding(plans: Sequence[Plan], folder: Path, *, there: int = 0, is_new:
         folder: Folder of the runs, which need not exist yet.
         there: Number of checkpoints that the folder already holds.
         is_new: Whether the user can still choose another folder.
+        is_planned: Whether nothing is started now: then a folder on a disk that is not here, such as the /lustre of a
+            cluster, is not measured, for what this machine has above it is another disk.
     """
+    if is_planned and not Path(*folder.absolute().parts[:2]).exists():
+        return None
     spaces = [plan.disk for plan in plans if plan.disk is not None and plan.disk.kept != 0]
     if not spaces:
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from executors.base import Executor
-from neva_recipes.config import RunError, suggest
+from neva_recipes.config import RunError, field_types, suggest
 from neva_recipes.user_code import PackageObject, package_objects
 
 __all__ = ["ENTRY_POINT_GROUP", "ExecutorKind", "executor_kinds", "find_kind", "hint_of_recipe", "kind_class"]
@@ -124,6 +124,11 @@ def _load_offered(offered: PackageObject) -> type[Executor]:
         raise RunError(f"{where}: {cls.__name__}.kind is {getattr(cls, 'kind', None)!r}: expected {offered.name!r}")
     found: type[Executor] = cls
     return found
+
+
+def kinds_with(field: str) -> list[str]:
+    """Return the names of the built-in kinds whose executors have a field."""
+    return [name for name, home in _BUILT_IN.items() if field in field_types(_load_built_in(home))]
 
 
 def hint_of_recipe(name: str) -> str:

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from functools import partial
 
 from executors.base import Executor
-from executors.kinds import ENTRY_POINT_GROUP, ExecutorKind, executor_kinds, find_kind, hint_of_recipe, kind_class
+from executors.kinds import (
+    ENTRY_POINT_GROUP,
+    ExecutorKind,
+    executor_kinds,
+    find_kind,
+    hint_of_recipe,
+    kind_class,
+    kinds_with,
+)
 from executors.profiles import Profile, python_profiles, toml_profiles
 from neva_recipes.config import (
     COMMAND_LINE,
@@ -81,7 +89,7 @@ def executor_config(profile: Profile, overrides: Mapping[str, str]) -> Draft[Exe
     """
     executor: Draft[Executor] = profile.load()
     with value_from(COMMAND_LINE):
-        _set_fields(executor, overrides)
+        _set_fields(executor, overrides, is_new=True)
     return executor
 
 
@@ -97,16 +105,19 @@ def changed_executor(executor: Executor, overrides: Mapping[str, str]) -> Execut
     """
     fields = {name: getattr(executor, name) for name in field_types(type(executor))}
     changed = config(type(executor), **fields)
-    _set_fields(changed, overrides)
+    _set_fields(changed, overrides, is_new=False)
     return build(changed)
 
 
-def _set_fields(executor: Draft[Executor], overrides: Mapping[str, str]) -> None:
+def _set_fields(executor: Draft[Executor], overrides: Mapping[str, str], *, is_new: bool) -> None:
+    """Set fields; of a new executor a message names the kind that has a field which this one lacks."""
     for path, text in overrides.items():
         try:
             set_field(executor, path, text)
         except NoSuchFieldError:
-            if not (hint := hint_of_recipe(path)):
+            others = kinds_with(path.partition(".")[0]) if is_new else []
+            of_others = f" of this executor: add --executor {' or '.join(others)}" if others else ""
+            if not (hint := hint_of_recipe(path) or of_others):
                 raise
             raise NoSuchFieldError(f"executor.{path}: no such field{hint}") from None
 

@@ -95,6 +95,11 @@ class RecipeEntry:
         """All parameters of the function, in order; those with an `obstacle` cannot be set on the command line."""
         return parameters_of(self.load())
 
+    def lacking(self, overrides: Mapping[str, str]) -> list[str]:
+        """Return the parameters that must be given on the command line and are not among the overrides."""
+        needed = [one for one in self.parameters if one.default is inspect.Parameter.empty and not one.obstacle]
+        return [one.name for one in needed if not any(map(one.takes, overrides))]
+
     def split(self, overrides: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
         """Return the command-line overrides of parameters, and the other overrides, which set fields."""
         parameters = self.parameters

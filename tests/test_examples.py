@@ -54,7 +54,27 @@ def test_the_line_about_a_table_that_is_not_utf_8_brings_it_to_be(tmp_path, codi
 def test_only_the_columns_that_are_not_there_are_called_missing(tmp_path, delimiter):
     first = delimiter.join(("photo", "caption"))
     status, said = run("small_data/convert.py", *write(tmp_path, captions=f"{first}\na.png{delimiter}b\n"))
-    assert status == 1 and "captions.csv: no column file; its first line is ['photo', 'caption']" in said
+    told = "captions.csv: no column file: rename those that it has in its first line: "
+    assert status == 1 and f"{told}photo, caption\n" in said
+    first = delimiter.join(("Datei", "Beschreibung", "description"))
+    status, said = run("small_data/convert.py", *write(tmp_path, captions=f"{first}\na.png{delimiter}b\n"))
+    told = "captions.csv: no column file, caption: rename those that it has in its first line: "
+    assert status == 1 and f"{told}Datei, Beschreibung, description\n" in said
+
+
+def test_names_are_of_one_file_however_they_are_written(tmp_path):
+    captions = CAPTIONS.replace("a.png", "./a.png")
+    assert run("small_data/convert.py", *write(tmp_path, captions=captions)) == (0, "")
+    (caption,) = json.loads((tmp_path / "data" / "captions.json").read_text("utf-8"))
+    assert caption["image"] == "b.png"  # what is told of a.png, which is held out, is in no file
+
+
+def test_pictures_of_one_table_only_are_counted(tmp_path):
+    words = write(tmp_path, captions=f"{CAPTIONS}c.png,A cat\nd.png,A cow\n")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "small_data/convert.py", *words], check=True, capture_output=True, text=True
+    )
+    assert "note: 2 pictures are in one of the tables only, such as c.png\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from neva_model.inference.options import Sampling, conv_template_named
 from neva_model.startup import prepare_command
-from neva_recipes.config import DataError, UserError, expand_path
+from neva_recipes.config import DataError, UserError, expand_path, recipe_of_run
+from neva_recipes.plan.data.fingerprints import fingerprints
 from neva_recipes.plan.origins.checkpoints import find_run_directory
+from neva_recipes.plan.trained.same_files import TRAINING
 from neva_recipes.prompts.missing_pictures import missing_file
 from neva_recipes.prompts.pictures import look_into, looks_texts
 from neva_recipes.run_directory.layout import PLAN_FILE
@@ -82,12 +85,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _always_saw_images(path: Path) -> bool:
-    """Return whether the plan of a run has found an image in every sample that it measured."""
+    """Return whether the plan of a run has found an image in every sample, of data that is as it was then."""
     run = find_run_directory(path)
     try:
-        lengths = {} if run is None else read_json(run / PLAN_FILE)["lengths"]
-        return bool(lengths["measured"]) and lengths["images"] >= 1
-    except (OSError, ValueError, KeyError, TypeError):
+        planned = {} if run is None else read_json(run / PLAN_FILE)
+        lengths = planned["lengths"]
+        if run is None or not lengths["measured"] or lengths["images"] < 1:
+            return False
+        then, recipe = planned.get("data_files"), recipe_of_run(str(run)) if planned.get("data_files") else None
+        now = [] if recipe is None else [dataclasses.asdict(file) for file in fingerprints(recipe, TRAINING)]
+        return not now or now == then  # a resume trains on what the files hold then, and may not plan anew
+    except (OSError, ValueError, KeyError, TypeError, UserError):
         return False  # the note is left out
 
 

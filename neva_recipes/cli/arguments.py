@@ -1,6 +1,7 @@
 """Strict command lines: no abbreviated flags, nothing unknown ignored."""
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -152,6 +153,9 @@ class StrictParser(argparse.ArgumentParser):
         if hint is not None:
             raise UsageError(f"{flag}: no such flag of {self.prog}{hint}")
         parameters = [] if self._parameters is None else list(self._parameters(arguments))
+        is_of_recipe = not self._takes_fields or name.replace("-", "_") in parameters
+        if not is_of_recipe and (hint := _of_executors(name, value, arguments)):
+            raise UsageError(f"{flag}: no such flag of {self.prog} (did you mean {hint}?)")
         meant = self._meant(name, parameters)
         typed = ", ".join(one if one.startswith("-") else f"{one}={value}" for one in meant)
         hint = f"did you mean {typed}?" if meant else f"flags: {', '.join(self.flags)}"
@@ -180,6 +184,18 @@ class StrictParser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Raise `HelpShown`; argparse calls this after it has printed the help."""
         raise HelpShown
+
+
+def _of_executors(name: str, value: str, arguments: argparse.Namespace) -> str:
+    """Return the field of an executor that a flag such as `--partition` means, as it is typed; empty if none."""
+    from executors.kinds import kinds_with
+
+    field = name.replace("-", "_").lower()
+    kinds = [] if meant_field(name, exactly=True) else kinds_with(field)
+    if not kinds:
+        return ""
+    is_there = getattr(arguments, "executor", None) != DEFAULT_EXECUTOR or DEFAULT_EXECUTOR in kinds
+    return f"executor.{field}={shlex.quote(value)}" + ("" if is_there else f" --executor {kinds[0]}")
 
 
 def wrap(text: str, indent: str = "") -> str:

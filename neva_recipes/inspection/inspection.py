@@ -84,7 +84,7 @@ def inspect_recipe(
     """
     recipe, place = executors.settle(recipe, runs_dir), executor or executors.LocalExecutor()
     planned = plan(recipe, place, gpu=gpu, runs_dir=runs_dir)
-    if space := executors.disk_finding([planned], Path(runs_dir).absolute()):
+    if space := executors.disk_finding([planned], Path(runs_dir).absolute(), is_planned=True):
         planned = replace(planned, findings=(*planned.findings, space))
     inspection = Inspection(recipe, planned, None)
     if inspection.errors or any(finding.about == "executor" for finding in inspection.notes):

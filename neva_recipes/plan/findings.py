@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -21,6 +21,7 @@ __all__ = [
     "finding",
     "shown_fields",
     "warning",
+    "with_one_length",
 ]
 
 Severity = Literal["error", "warning", "note"]
@@ -39,6 +40,8 @@ _WANTED_FILES = ("file-missing", "file-not-set")
 
 _SETTING = re.compile(rf"(?<![\w.])(?:{'|'.join(field_types(Recipe))})(?:\.\w+)+(?==)")
 """A field of a recipe followed by an equals sign, as a user can type it."""
+
+_LENGTH = "data.sequence_length"
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,27 @@ class Finding:
                 way if way.startswith("nemo-run ") else _SETTING.sub(partial(_of_stage, stage), way) for way in todo
             ]
         return f"{text}; {', or '.join(todo)}"
+
+
+def with_one_length(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings of which those that ask for a longer `data.sequence_length` propose what is enough for all.
+
+    Each is found by itself: the template needs a length, and the samples of each file need another one.
+    """
+    longer = {}
+    for number, each in enumerate(findings):
+        lengths = [remedy[_LENGTH] for remedy in each.remedies if _LENGTH in remedy]
+        if each.severity == "error" and lengths and _LENGTH in each.fields and min(lengths) > each.fields[_LENGTH]:
+            longer[number] = min(lengths)
+    enough = max(longer.values(), default=0)
+    result = list(findings)
+    for number in longer:
+        remedies = [remedy for remedy in findings[number].remedies if remedy.get(_LENGTH, enough) >= enough]
+        if not any(_LENGTH in remedy for remedy in remedies):
+            most = findings[max(longer, key=longer.__getitem__)].remedies
+            remedies = [*(remedy for remedy in most if remedy.get(_LENGTH) == enough), *remedies]
+        result[number] = dataclasses.replace(findings[number], remedies=tuple(remedies))
+    return result
 
 
 def _of_stage(stage: str, field: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ from neva_recipes.plan.data.fingerprints import Fingerprint, fingerprints
 from neva_recipes.plan.data.lengths import Lengths, SampleLengths, lengths_of, sample_lengths
 from neva_recipes.plan.data.passes_check import check_passes
 from neva_recipes.plan.disk import DiskSpace, disk_space
-from neva_recipes.plan.findings import SEVERITIES, About, Finding, error
+from neva_recipes.plan.findings import SEVERITIES, About, Finding, error, with_one_length
 from neva_recipes.plan.fitting.cpu_check import check_cpu
 from neva_recipes.plan.fitting.machine import CpuMachine
 from neva_recipes.plan.fitting.memory_check import check_memory, judged_gpu
@@ -200,7 +200,7 @@ class Planner:
         on_cpu = accelerator == "cpu" or (accelerator == "auto" and self._machine is not None)
         known = None if assumed else card
         rules = check_recipe(built, known, self._files.rules)
-        findings = [*rules, *_about("files", self._files.check(built, known))]
+        findings = with_one_length([*rules, *_about("files", self._files.check(built, known))])
         # These two parts of a recipe determine what its files contain for it; no other field does.
         named = repr((built.data, built.model))
         if named not in self._samples:

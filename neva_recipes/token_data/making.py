@@ -132,7 +132,7 @@ def _write(work: Work, settings: Settings, workers: int, folder: Path, teller: "
     due = time.monotonic() + _LEAST_SECONDS
     for encoded in encode_batches(read_batches(settings, work.place, folder), settings, workers):
         if encoded.ends_file and not work.in_file:
-            raise DataError(f"{encoded.path}: holds no text")
+            raise DataError(f"{encoded.path}: holds no text: remove it, or name only the others")
         work.add(encoded)
         if (began := time.monotonic()) > due:
             work.save()

@@ -48,7 +48,7 @@ def text_lines(files: Sequence[Path], json_keys: Sequence[str] = TEXT_KEYS) -> I
                     is_empty = False
                     yield Line(path, number, text)
         if is_empty:
-            raise DataError(f"{path}: holds no text")
+            raise DataError(f"{path}: holds no text: remove it, or name only the others")
 
 
 def _records(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -74,6 +74,14 @@ def test_a_launch_needs_room_for_one_checkpoint(recipe, free, tmp_path, monkeypa
     assert "--runs-dir DIR" in str(raised.value) and not runs.exists()
 
 
+def test_a_dry_run_does_not_measure_a_disk_that_is_not_here(recipe, free, tmp_path, capsys):
+    free(1)
+    words = ["gpt.pretrain", "size=tiny", f"data.data_path={recipe.data.data_path}", "--dry-run", "--runs-dir"]
+    for folder, is_told in ((tmp_path / "new", True), ("/no-such-disk/projects/runs", False)):
+        main([*words, str(folder)])
+        assert ("of its disk are free" in "".join(capsys.readouterr())) == is_told
+
+
 def test_a_launch_warns_of_what_will_have_no_room(recipe, free, tmp_path, monkeypatch, capsys):
     recipe.checkpoint.every_n_train_steps, recipe.checkpoint.save_top_k = 10, 3
     size = plan(recipe).disk.checkpoint

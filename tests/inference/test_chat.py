@@ -1,9 +1,11 @@
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
+import zlib
 
 import pytest
 from PIL import Image
@@ -129,6 +131,21 @@ def test_a_question_without_an_image_after_a_training_that_had_one_always(
     for words, expected in (([], is_told), (["--image", str(pictures / "picture 0.png")], False)):
         assert chat.main([str(run), "--prompt", "What?", "--max-new-tokens=2", *words]) == 0
         assert (note in capsys.readouterr().err) == expected
+
+
+def test_data_that_has_changed_since_the_plan_says_nothing_of_the_training(llava_run, capsys, tmp_path):
+    run = shutil.copytree(llava_run, tmp_path / "run")
+    data = tmp_path / "data.json"
+    saved = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(re.sub(r"(?m)^  data_path: .*$", f"  data_path: {data}", saved))
+    data.write_text("[1]")
+    file = {"size": 3, "digest": f"crc32:{zlib.crc32(b'[1]'):08x}", "is_whole": True}
+    plan = {"lengths": {"images": 1.0, "measured": True}, "data_files": [file]}
+    (run / "plan.json").write_text(json.dumps(plan))
+    for content, is_told in (("[1]", True), ("[2]", False)):
+        data.write_text(content)
+        assert chat.main([str(run), "--prompt", "What?", "--max-new-tokens=2"]) == 0
+        assert ("had an image in every sample" in capsys.readouterr().err) == is_told
 
 
 def test_a_photo_with_an_exif_rotation_brings_a_note(llava_directory, capsys, monkeypatch, tmp_path):

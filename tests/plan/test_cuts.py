@@ -9,6 +9,7 @@ from PIL import Image
 from neva_model.data import IGNORE_INDEX, build_train_loader, build_validation_loader, count_samples
 from neva_model.tokenizers import load_tokenizer
 from neva_recipes.config import DataError
+from neva_recipes.plan import plan
 from neva_recipes.plan.data import prompt_lengths
 from neva_recipes.plan.data.files import check_files
 from tests.data.inputs import byte_level_directory, make_recipe
@@ -107,6 +108,21 @@ def test_the_way_out_leads_out(make_recipe, folder, byte_level_directory):
     assert finding.message == "no sample is left anything to learn: the least that one needs is 40 tokens"
     assert finding.remedies == ({"data.sequence_length": 320},)
     assert not findings(make_recipe(**settings, sequence_length=320))
+
+
+def test_one_length_is_enough_for_the_template_and_all_samples(make_recipe, folder, byte_level_directory):
+    path, other = str(folder / "pictures.json"), str(folder / "late pictures.json")
+    settings = {"tokenizer": str(byte_level_directory), "conv_template": "chatml", "data_path": path}
+    settings |= {"validation_data_path": other, "on_bad_sample": "skip"}
+    found = plan(make_recipe(**settings, sequence_length=8)).errors
+    proposed = [
+        {one["data.sequence_length"] for one in each.remedies if "data.sequence_length" in one} for each in found
+    ]
+    lengths = [each for each in proposed if each]
+    assert {each.code for each in found} >= {"image-does-not-fit", "samples-cut"} and len(lengths) == 3
+    assert len({min(each) for each in lengths}) == 1
+    errors = plan(make_recipe(**settings, sequence_length=min(lengths[0]))).errors
+    assert not {each.code for each in errors} & {"image-does-not-fit", "samples-cut"}
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,11 @@ def test_a_jump_of_the_learning_rate_is_told_with_both_values() -> None:
         "learning rate: 3.02e-05 at step 10, 0.0005 at step 11: the schedule has the length of the run, 20 steps "
         "instead of 10; optim.lr_decay_steps=10 keeps the old one, optim.min_lr=1e-06 from step 10 on",
     ]
+    # A shorter run ends before the old length does: by hand, a cosine of 8 steps is 0.854 of its height after two.
+    assert notes(saved, recipe(*schedule, "trainer.max_steps=8"), step=2, lr=9.05e-4)[-1] == (
+        "learning rate: 0.000905 at step 2, 0.000854 at step 3: the schedule has the length of the run, 8 steps "
+        "instead of 10; optim.lr_decay_steps=10 keeps the old one"
+    )
     kept = recipe(*schedule, "trainer.max_steps=20", "optim.lr_decay_steps=10")
     assert [line for line in notes(saved, kept) if "learning rate" in line] == []
     # What a user asks for by itself needs no remedy.

@@ -215,6 +215,14 @@ def test_no_advice_is_what_was_written_and_the_line_is_named(untyped, tmp_path):
         build(untyped("quoted").make().model.vision)
 
 
+@pytest.mark.parametrize("name", ["plain", "staged"])
+def test_the_help_comes_without_what_must_be_given(name, untyped, tmp_path, capsys):
+    assert main([name, "--recipes", str(tmp_path / "untyped.py"), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"usage: nemo-run untyped.{name} lr=VALUE" in out or f"usage: nemo-run {name} lr=VALUE" in out
+    assert "  lr=VALUE\n" in out and f"{name} lr=VALUE --help shows" in " ".join(out.split())
+
+
 def test_the_help_names_them_all(entry, capsys):
     assert main(["every", "--recipes", "kinds.py", "--help"]) == 0
     out = capsys.readouterr().out

@@ -29,7 +29,7 @@ FAULTS = {
     "null.jsonl": (GOOD + b'{"text": null}\n', 'null.jsonl: line 3 has no "text" that is a string'),
     "half.jsonl": (GOOD + b'{"text": "\\ud800"}\n', "half.jsonl: line 3 holds '\\ud800', half a surrogate pair"),
     "zero.jsonl": (GOOD + b'{"text": "a\\u0000"}\n', "zero.jsonl: line 3 holds a zero byte"),
-    "empty.jsonl": (b"", "empty.jsonl: holds no text"),
+    "empty.jsonl": (b"", "empty.jsonl: holds no text: remove it, or name only the others"),
     "blank.txt": (b"\n  \n\n", "blank.txt: holds no text"),
     "array.json": (b'[{"text": "one"}]', "array.json: is JSON, expected text"),
     "archive.txt": (b"PK\x03\x04" + b"a" * 60, "archive.txt: is compressed with zip: unpack it first"),

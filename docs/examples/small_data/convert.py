@@ -13,6 +13,7 @@ your own.
 import csv
 import io
 import json
+import posixpath
 import shlex
 import sys
 from collections import defaultdict
@@ -40,13 +41,21 @@ def text_of(table: str) -> str:
         )
 
 
+def place(name: str) -> str:
+    """Return the name of a file as every table has it: `./a.png` is `a.png`."""
+    return posixpath.normpath(name)
+
+
 def read(table: str, *columns: str) -> list[dict[str, str]]:
     """Return the rows of a CSV file that has some columns, with commas, semicolons or tabs between the cells."""
     text = text_of(table)
     readers = [csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter) for delimiter in ",;\t"]
-    reader = max(readers, key=lambda each: len({*columns} & {*(each.fieldnames or ())}))
+    reader = max(readers, key=lambda each: (len({*columns} & {*(names := each.fieldnames or ())}), len(names)))
     if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
-        sys.exit(f"error: {table}: no column {', '.join(missing)}; its first line is {reader.fieldnames}")
+        sys.exit(
+            f"error: {table}: no column {', '.join(missing)}: rename those that it has in its first "
+            f"line: {', '.join(reader.fieldnames or ())}"
+        )
     rows = []
     for row in reader:
         line = f"error: {table}: line {reader.line_num} has"
@@ -55,7 +64,8 @@ def read(table: str, *columns: str) -> list[dict[str, str]]:
             sys.exit(f"{line} more cells than the first line: put a text with {delimiter!r} in it between quotes")
         if None in row.values():
             sys.exit(f"{line} fewer cells than the first line: write the missing ones, or leave the line out")
-        rows.append({column: " ".join(cell.split()) if column != "file" else cell for column, cell in row.items()})
+        cells = {column: " ".join(cell.split()) for column, cell in row.items()}
+        rows.append({**cells, "file": place(row["file"])})
     return rows
 
 
@@ -66,13 +76,14 @@ def main(captions: str, questions: str, target: str) -> None:
     for row in read(questions, "file", "question", "answer"):
         asked[row["file"]].append((row["question"], row["answer"]))
     apart = set(sorted(asked)[::HELD_OUT_EVERY])
+    captioned = read(captions, "file", "caption")
     described = [
         {
             "id": row["file"],
             "image": row["file"],
             "conversations": turns("<image>\nDescribe the image.", row["caption"]),
         }
-        for row in read(captions, "file", "caption")
+        for row in captioned
         if row["file"] not in apart
     ]
     chats, held_out, lines = [], [], [row["conversations"][1]["value"] for row in described]
@@ -92,6 +103,9 @@ def main(captions: str, questions: str, target: str) -> None:
         text = json.dumps(samples, indent=1, ensure_ascii=False)
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     (folder / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lone = {row["file"] for row in captioned}.symmetric_difference(asked)
+    if lone:
+        print(f"note: {len(lone)} pictures are in one of the tables only, such as {min(lone)}")
     print(
         f"{folder}: {len(described)} captions, {len(chats)} pictures with questions; "
         f"held out are {len(apart)} pictures with {len(held_out)} questions"

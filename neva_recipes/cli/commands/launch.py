@@ -97,6 +97,9 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     if pipeline_entry is not None:
         return _launch_pipeline(pipeline_entry, overrides, of_executor, arguments, typed)
     refuse_slips(overrides)
+    if arguments.help and entry is not None and (lacking := entry.lacking(overrides)):
+        print(mask(_help_without(name, entry, lacking), secret_values(os.environ)))
+        return 0
     make = partial(_recipe_of, name, entry, arguments.config)
     if arguments.sweep and not arguments.help:
         from neva_recipes.cli.commands.pipeline import make_sweep, start
@@ -215,6 +218,9 @@ def _launch_pipeline(
     for flag, value in given:
         if value is not None:
             raise UsageError(f"{flag}: goes with a recipe, not with a pipeline")
+    if arguments.help and (lacking := entry.lacking(overrides)):
+        print(mask(_help_without(entry.name, entry, lacking), secret_values(os.environ)))
+        return 0
     pipeline = make_pipeline(entry, overrides)
     if arguments.help:
         parameters = ["parameters of the pipeline:", *describe_parameters(entry.parameters)]
@@ -317,6 +323,19 @@ def _help(commands: Mapping[str, str]) -> str:
                 *(f"  {name:<22}  {meaning}" for name, meaning in commands.items()),
             ]
         ),
+    ).format_help()
+
+
+def _help_without(name: str, entry: RecipeEntry, lacking: Sequence[str]) -> str:
+    """Return the help of a recipe or pipeline that cannot be made yet: its parameters, without its fields."""
+    given = " ".join(f"{parameter}=VALUE" for parameter in lacking)
+    parameters = ["parameters, of which those with =VALUE must be given:", *describe_parameters(entry.parameters)]
+    fields = wrap(f"fields: nemo-run {name} {given} --help shows what they hold with these values")
+    return _parser(
+        f"nemo-run {name}",
+        usage=f"nemo-run {name} {given} [key=value ...] [flags]",
+        description="\n\n".join(map(wrap, entry.description.split("\n\n"))),
+        epilog="\n".join([*parameters, "", fields]),
     ).format_help()
 
 

@@ -242,7 +242,7 @@ def _dry_run(planned: "PipelineJob") -> int:
     told = {"note": planned.notes + planned.not_here, "warning": planned.warnings, "error": planned.problems}
     refused = planned.refused_here
     plans = [entry.plan for entry in planned.stages if entry.plan is not None]
-    if space := disk_finding(plans, planned.job.run_dir.parent):
+    if space := disk_finding(plans, planned.job.run_dir.parent, is_planned=True):
         is_full = space.severity == "error"
         told["note" if is_full else "warning"] += (space.line(),)
         refused += (space.code,) if is_full else ()

@@ -144,7 +144,7 @@ def _jump(
     others = [f"{each} has changed" for each in causes if each in _SHAPE]
     length = f"the schedule has the length of the run, {steps} steps instead of {before}"
     kept = "one" if not others else "length"
-    end = _end_of_schedule(recipe, before)
+    end = _end_of_schedule(recipe, before) if before < steps else ""
     return f"{line}: {', and '.join([*others, length])}; optim.lr_decay_steps={before} keeps the old {kept}{end}"
 
 
