@@ -87,6 +87,10 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     if not arguments.words:
         print(_help(commands) if arguments.help else recipe_overview(arguments.recipes))
         return 0
+    return _launch(arguments, argv, commands)
+
+
+def _launch(arguments: argparse.Namespace, argv: Sequence[str], commands: Mapping[str, str]) -> int:
     name, *words = arguments.words
     pipeline_entry = None if _is_saved(name) else find_pipeline(name, arguments.recipes)
     entry = None if pipeline_entry is not None or _is_saved(name) else _entry(name, arguments, commands)
@@ -94,12 +98,13 @@ def launch_command(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     typed = mask(shlex.join(["nemo-run", *argv]), secret_values(os.environ))
     if arguments.parallel is not None and pipeline_entry is None and not arguments.sweep:
         raise UsageError("--parallel: goes with --sweep or a pipeline, whose runs it counts")
+    known = pipeline_entry or entry
+    if arguments.help and known is not None and (lacking := known.lacking(overrides)):
+        print(mask(_help_without(name, known, lacking), secret_values(os.environ)))
+        return 0
     if pipeline_entry is not None:
         return _launch_pipeline(pipeline_entry, overrides, of_executor, arguments, typed)
     refuse_slips(overrides)
-    if arguments.help and entry is not None and (lacking := entry.lacking(overrides)):
-        print(mask(_help_without(name, entry, lacking), secret_values(os.environ)))
-        return 0
     make = partial(_recipe_of, name, entry, arguments.config)
     if arguments.sweep and not arguments.help:
         from neva_recipes.cli.commands.pipeline import make_sweep, start
@@ -218,9 +223,6 @@ def _launch_pipeline(
     for flag, value in given:
         if value is not None:
             raise UsageError(f"{flag}: goes with a recipe, not with a pipeline")
-    if arguments.help and (lacking := entry.lacking(overrides)):
-        print(mask(_help_without(entry.name, entry, lacking), secret_values(os.environ)))
-        return 0
     pipeline = make_pipeline(entry, overrides)
     if arguments.help:
         parameters = ["parameters of the pipeline:", *describe_parameters(entry.parameters)]
