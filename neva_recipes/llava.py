@@ -15,11 +15,20 @@ from neva_recipes._assembly import (
     scale_to_laptop,
     split_over_node,
 )
-from neva_recipes.config import RANDOM, Draft, LlavaDataConfig, LlavaModelConfig, LlavaRecipe, OptimConfig, config
+from neva_recipes.config import (
+    RANDOM,
+    Draft,
+    LlavaDataConfig,
+    LlavaModelConfig,
+    LlavaRecipe,
+    LoraConfig,
+    OptimConfig,
+    config,
+)
 from neva_recipes.families.published import VICUNA
 from neva_recipes.pipeline import Evaluate, Export, Pipeline, Stage
 
-__all__ = ["LlavaSize", "finetune", "pipeline", "pretrain"]
+__all__ = ["LlavaSize", "finetune", "lora", "pipeline", "pretrain"]
 
 LlavaSize = parts.LlamaSize
 
@@ -87,6 +96,32 @@ def finetune(size: LlavaSize = "7b") -> Draft[LlavaRecipe]:
         split_over_node(recipe, tensor_model_parallel_size=1, micro_batch_size=4)
     else:
         split_over_node(recipe, tensor_model_parallel_size=4, micro_batch_size=8)
+    return recipe
+
+
+def lora(size: LlavaSize = "7b") -> Draft[LlavaRecipe]:
+    """LLaVA-1.5 stage 2 with LoRA: train adapters beside the language model, and the projector.
+
+    Rank 128, alpha 256 and the learning rates, ten times as high for the adapters as for the projector, are those of
+    the original's finetune_lora.sh. Checkpoints hold adapters and projector alone; `nemo-run export` merges them into
+    the weights, `nemo-run convert RUN DIR --layout peft` writes them for PEFT.
+
+    7b and 13b are laid out for 8 GPUs of 80 GB, each with the whole model, for fixed weights have neither gradients nor
+    optimizer state. For other GPUs and lengths `nemo-run fit` lists layouts, the fastest first.
+
+    tiny trains 800 steps on a laptop CPU, in fp32, at rank 8, from random weights unless from_pretrained names others.
+
+    Args:
+        size: Size of the language model.
+    """
+    recipe = finetune(size)
+    recipe.name = "llava.lora"
+    recipe.model.language.lora = config(LoraConfig, rank=8 if size == "tiny" else 128, dropout=0.05)
+    rates = rates_of("llava.lora")
+    recipe.optim.lr = rates.tiny if size == "tiny" else rates.published
+    recipe.optim.lr_of = {"projector": rates_of("llava.finetune").tiny if size == "tiny" else 2e-5}
+    if size != "tiny":
+        split_over_node(recipe, tensor_model_parallel_size=1, micro_batch_size=16 if size == "7b" else 8)
     return recipe
 
 

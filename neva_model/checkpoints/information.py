@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 from neva_recipes.config import CheckpointError, Recipe, UserError
 from neva_recipes.plan.origins.checkpoints import is_checkpoint, model_differences, read_saved_recipe
@@ -16,6 +16,7 @@ from neva_recipes.storage.digests import digests_of, files_below
 from neva_recipes.terminal import tell
 
 __all__ = [
+    "BaseRecord",
     "CheckpointInformation",
     "Validation",
     "check_same_model",
@@ -32,6 +33,18 @@ _Used = TypeVar("_Used")
 
 Validation = Literal["due", "done"]
 """Whether the validation of a step is still due, or its results have been added to the checkpoint of the step."""
+
+
+class BaseRecord(TypedDict):
+    """Weights that adapters were trained beside, which their checkpoint does not hold.
+
+    Attributes:
+        source: The checkpoint or directory they are in.
+        digest: A digest of its files, by which others are told apart.
+    """
+
+    source: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class CheckpointInformation:
         on_request: Whether it exists only because the run was asked to stop; it is deleted when the run gets further.
         for_best: Whether it exists only because its validation loss was the lowest so far; it is deleted when a later
             one is lower.
+        base: For a model with adapters, where the fixed weights of its parts come from; without those that are random.
         validation: State of the validation that belongs to its step, if it was written before it; `None` if there is no
             such validation or it was written after it.
         files: Size in bytes of every other file of the directory.
@@ -72,6 +86,7 @@ class CheckpointInformation:
     vocabulary_digest: str | None = None
     on_request: bool = False
     for_best: bool = False
+    base: dict[str, BaseRecord] = field(default_factory=dict)
     validation: Validation | None = None
     files: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)

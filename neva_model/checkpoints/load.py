@@ -12,7 +12,8 @@ from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.information import CheckpointInformation, read_information, with_newest
 from neva_model.checkpoints.layout import require_layout
 from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
-from neva_model.model import NevaModel, build_model, initialize_model_parallel
+from neva_model.model import ModelChunks, NevaModel, build_model, initialize_model_parallel
+from neva_model.model.adapters import kept_shards
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import ParallelConfig, PrecisionConfig, Recipe, tokenizer_name
 
@@ -92,11 +93,15 @@ def build_saved(
     initialize_single_process()
     recipe = divided(saved, parallel)
     model = own_share(recipe)
-    shards = model.sharded_state_dict(metadata=sharding_metadata())
+    if recipe.model.has_adapters:
+        from neva_model.checkpoints.pretrained import load_initial_weights
+
+        load_initial_weights(ModelChunks([model]), recipe, resumed=information)
+    shards = kept_shards(model.sharded_state_dict(metadata=sharding_metadata()), recipe.model)
     if information.has_average:
         averages = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         shards |= average_shards(model, averages)
-    model.load_state_dict(load_weights(shards, checkpoint))
+    model.load_state_dict(load_weights(shards, checkpoint), strict=not recipe.model.has_adapters)
     if torch.cuda.is_available():
         model.to(device="cuda", dtype=model.config.params_dtype)
     return model.eval(), recipe

@@ -5,11 +5,13 @@ from pathlib import Path
 import torch
 from megatron.core import parallel_state
 
+from neva_model.checkpoints.base import with_base
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.huggingface import is_huggingface_directory
 from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.information import (
+    CheckpointInformation,
     check_same_model,
     is_gone,
     read_information,
@@ -25,13 +27,21 @@ from neva_recipes.plan.origins.checkpoints import PARTS
 __all__ = ["load_initial_weights"]
 
 
-def load_initial_weights(chunks: ModelChunks, recipe: Recipe, tokenizer: Tokenizer | None = None) -> list[str]:
+def load_initial_weights(
+    chunks: ModelChunks,
+    recipe: Recipe,
+    tokenizer: Tokenizer | None = None,
+    *,
+    resumed: CheckpointInformation | None = None,
+) -> list[str]:
     """Fill the parts of a freshly built model whose `from_pretrained` names weights.
 
     Args:
         chunks: This rank's part of the model.
         recipe: Names the source of each part: one of our runs or checkpoints, or a Hugging Face directory or hub name.
         tokenizer: The tokenizer that the language model will be used with; `None` leaves it unchecked.
+        resumed: The record of a checkpoint of adapters that will be loaded then; only the weights that they were
+            trained beside are loaded. `None` if there is none.
 
     Returns:
         Lines that say what was loaded from where.
@@ -40,6 +50,7 @@ def load_initial_weights(chunks: ModelChunks, recipe: Recipe, tokenizer: Tokeniz
         CheckpointError: A source is missing, damaged, of another shape than the recipe, or of another vocabulary.
     """
     lines = []
+    recipe = recipe if resumed is None else with_base(recipe, resumed)
     for part in PARTS:
         config = getattr(recipe.model, part)
         source = config.source if config is not None else None
@@ -57,6 +68,13 @@ def load_initial_weights(chunks: ModelChunks, recipe: Recipe, tokenizer: Tokeniz
                     f"stays in model.{part}.from_pretrained, or wait until the run has ended"
                 ) from None
     said = [load_pretrained(chunk, recipe, tokenizer) for chunk in chunks]
+    for adapters in (one for chunk in chunks for one in (chunk.language_adapters, chunk.vision_adapters)):
+        if adapters is not None:
+            adapters.initialize_lengths()
+    if resumed is None and recipe.model.has_adapters:
+        from neva_model.checkpoints.adapters.loading import load_initial_adapters
+
+        lines += load_initial_adapters(chunks, recipe)
     # Each chunk reads what it holds; the lines about the source are the same for all chunks.
     return lines + said[0]
 

@@ -17,10 +17,32 @@ from neva_model.model.attention import SdpaCoreAttention
 __all__ = ["LayerNorm", "RMSNorm", "block_spec", "has_transformer_engine"]
 
 
+_NORM_NAMES = {
+    "input_layernorm.": "self_attention.linear_qkv.layer_norm_",
+    "pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_",
+}
+"""Norms of a layer, and what their names begin with where they are fused with the linear layer behind them."""
+
+
 @functools.cache
 def has_transformer_engine() -> bool:
     """Return whether Transformer Engine is installed and there is a GPU to run it on."""
     return torch.cuda.is_available() and importlib.util.find_spec("transformer_engine") is not None
+
+
+def _with_norms_apart(layer: ModuleSpec) -> ModuleSpec:
+    """Return the spec of Transformer Engine's layer with norms of their own, whose outputs adapters can see.
+
+    Checkpoints keep the names that fused norms have.
+    """
+    from megatron.core.extensions.transformer_engine import TEColumnParallelLinear, TENorm
+
+    parts = layer.submodules
+    parts.input_layernorm = parts.pre_mlp_layernorm = TENorm
+    parts.self_attention.submodules.linear_qkv = TEColumnParallelLinear
+    parts.mlp.submodules.linear_fc1 = TEColumnParallelLinear
+    parts.sharded_state_dict_keys_map = dict(_NORM_NAMES)
+    return layer
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -49,10 +71,19 @@ class LayerNorm(torch.nn.LayerNorm):
 _NORMS: dict[str, type[torch.nn.Module]] = {"RMSNorm": RMSNorm, "LayerNorm": LayerNorm}
 
 
-def block_spec(config: TransformerConfig, virtual_stage: int | None) -> TransformerBlockSubmodules | ModuleSpec:
-    """Return the spec of the final norm and the layers of this pipeline stage, or of one of its virtual stages."""
+def block_spec(
+    config: TransformerConfig, virtual_stage: int | None, *, has_adapters: bool = False
+) -> TransformerBlockSubmodules | ModuleSpec:
+    """Return the spec of the final norm and the layers of this pipeline stage, or of one of its virtual stages.
+
+    Args:
+        config: The configuration.
+        virtual_stage: Number of the virtual stage on this rank; `None` without virtual stages.
+        has_adapters: Whether adapters stand beside linear layers, and need the inputs of these.
+    """
     if has_transformer_engine():
-        return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+        layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+        return _with_norms_apart(layer) if has_adapters else layer
     norm = _NORMS[config.normalization]
     layer = get_gpt_layer_local_spec(normalization=config.normalization, qk_layernorm=config.qk_layernorm)
     layer.submodules.input_layernorm = norm

@@ -12,6 +12,7 @@ from megatron.core.tensor_parallel import scatter_to_sequence_parallel_region
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from neva_model.model.adapters import Adapters, adapt_language, adapt_tower
 from neva_model.model.context import own_positions
 from neva_model.model.initialization import initialize_language, initialize_projector, name_seed
 from neva_model.model.language import LanguageModel
@@ -32,6 +33,8 @@ class NevaModel(MegatronModule):
         vision: The transformers tower, only on the first pipeline stage of a vision-language model.
         projector: The projector, whole on every tensor-parallel rank of that stage.
         language: This stage of the language model.
+        language_adapters: Adapters beside the layers of this stage; `None` without any.
+        vision_adapters: Adapters beside the layers of the tower; `None` without any.
     """
 
     def __init__(
@@ -72,10 +75,14 @@ class NevaModel(MegatronModule):
             virtual_stage=virtual_stage,
         )
         self._freeze()
+        self.language_adapters = adapt_language(self.language, model.language)
+        self.vision_adapters: Adapters | None = None
+        if self.vision is not None and model.vision is not None:
+            self.vision_adapters = adapt_tower(self.vision, model.vision)
 
     def _freeze(self) -> None:
         model = self.model_config
-        if model.language.freeze:
+        if not model.language.trains_weights:
             self.language.requires_grad_(False)
         if self.vision is not None and model.vision is not None:
             freeze_tower(self.vision, model.vision)
@@ -85,7 +92,7 @@ class NevaModel(MegatronModule):
     def train(self, mode: bool = True) -> "NevaModel":
         """Switch between training and evaluation mode; a frozen tower stays in evaluation mode."""
         super().train(mode)
-        if self.vision is not None and self.model_config.vision is not None and self.model_config.vision.freeze:
+        if self.vision is not None and self.model_config.vision is not None and not self.model_config.vision.trains:
             self.vision.eval()
         return self
 
@@ -192,6 +199,10 @@ class NevaModel(MegatronModule):
         embeddings = own_positions(embeddings, 0)
         if self.config.sequence_parallel:
             embeddings = scatter_to_sequence_parallel_region(embeddings)
+        if self.language_adapters is not None and self.training and not embeddings.requires_grad:
+            # The layers' own weights are fixed. Without a gradient here, recomputed layers and later pipeline stages
+            # would have none either.
+            embeddings.requires_grad_()
         return embeddings
 
     def _insert_images(
@@ -230,7 +241,7 @@ class NevaModel(MegatronModule):
         """
         vision = self.model_config.vision
         assert vision is not None and self.projector is not None
-        if vision.freeze:
+        if not vision.trains:
             return self.projector(like.new_zeros(1, vision.hidden_size)).sum()
         return self.projector(self._encode(like.new_zeros(1, 3, vision.image_size, vision.image_size))).sum()
 
@@ -238,7 +249,7 @@ class NevaModel(MegatronModule):
         """Return the tower's features `[number, tokens per image, vision hidden size]`; without a graph if frozen."""
         vision = self.model_config.vision
         assert vision is not None and self.vision is not None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not vision.freeze):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and vision.trains):
             return encode_images(self.vision, vision, images)
 
 
@@ -273,6 +284,9 @@ def build_model(
     initialize_language(model.language, recipe.model.language.init_method_std, seed)
     if model.projector is not None:
         initialize_projector(model.projector, seed)
+    for part, adapters in (("language", model.language_adapters), ("vision", model.vision_adapters)):
+        if adapters is not None:
+            adapters.initialize(seed, part)
     return model
 
 

@@ -8,7 +8,14 @@ from transformers import MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrained
 from neva_recipes.config import VisionConfig
 from neva_recipes.families import layers_run, vision_family
 
-__all__ = ["build_tower", "encode_images", "freeze_tower", "tower_config"]
+__all__ = [
+    "build_tower",
+    "encode_images",
+    "freeze_tower",
+    "layers_that_run",
+    "sum_over_tensor_parallel_ranks",
+    "tower_config",
+]
 
 
 def tower_config(vision: VisionConfig) -> PretrainedConfig:
@@ -34,9 +41,9 @@ def freeze_tower(tower: PreTrainedModel, vision: VisionConfig) -> None:
     tensor-parallel ranks, since each rank encodes its own share of the images.
     """
     tower.requires_grad_(False)
-    if vision.freeze:
+    if not vision.trains_weights:
         return
-    trained = [tower.embeddings, *_layers_run(tower, vision)]
+    trained = [tower.embeddings, *layers_that_run(tower, vision)]
     if (first_norm := _first_norm(tower, vision)) is not None:
         trained.append(first_norm)
     unused = {id(tower.get_parameter(name)) for name in vision_family(vision).after}
@@ -44,10 +51,11 @@ def freeze_tower(tower: PreTrainedModel, vision: VisionConfig) -> None:
     for parameter in (one for module in trained for one in module.parameters() if id(one) not in unused):
         parameter.requires_grad_(True)
         if group.size() > 1:
-            parameter.register_hook(_sum_over_tensor_parallel_ranks)
+            parameter.register_hook(sum_over_tensor_parallel_ranks)
 
 
-def _sum_over_tensor_parallel_ranks(gradient: torch.Tensor) -> torch.Tensor:
+def sum_over_tensor_parallel_ranks(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a gradient of the tower, of whose images each tensor-parallel rank encodes its share."""
     total = gradient.clone()
     torch.distributed.all_reduce(total, group=parallel_state.get_tensor_model_parallel_group())
     return total
@@ -59,7 +67,8 @@ def _first_norm(tower: PreTrainedModel, vision: VisionConfig) -> torch.nn.Module
     return None if name is None else tower.get_submodule(name)
 
 
-def _layers_run(tower: PreTrainedModel, vision: VisionConfig) -> list[torch.nn.Module]:
+def layers_that_run(tower: PreTrainedModel, vision: VisionConfig) -> list[torch.nn.Module]:
+    """Return the layers of a tower that the selected features need."""
     layers = tower.get_submodule(vision_family(vision).layers)
     return list(layers.children())[: layers_run(vision)]
 
@@ -92,6 +101,6 @@ def _select_features(tower: PreTrainedModel, vision: VisionConfig, images: torch
     family, hidden = vision_family(vision), tower.embeddings(images)
     if (first_norm := _first_norm(tower, vision)) is not None:
         hidden = first_norm(hidden)
-    for layer in _layers_run(tower, vision):
+    for layer in layers_that_run(tower, vision):
         hidden = layer(hidden, None) if family.takes_mask else layer(hidden)
     return hidden[:, 1:] if family.skips_first(vision) else hidden

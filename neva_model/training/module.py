@@ -1,7 +1,6 @@
 """The Lightning module: one optimizer step of a NeVA model through Megatron's schedules."""
 
 import math
-import random
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -9,25 +8,27 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from megatron.core import parallel_state, tensor_parallel
+from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import unwrap_model
 
 from neva_model.checkpoints.average import average_shards
+from neva_model.checkpoints.base import base_of
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
-from neva_model.checkpoints.information import CheckpointInformation, read_information
+from neva_model.checkpoints.information import BaseRecord, CheckpointInformation, read_information
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.data import Microbatch
 from neva_model.failure import DivergedError, FailedTogether
 from neva_model.model import IGNORE_INDEX, ModelChunks, build_chunks, own_positions
+from neva_model.model.adapters import kept_shards
 from neva_model.training.average import AverageWeights
 from neva_model.training.failures import Failures
 from neva_model.training.optimizer import OptimizerFacade, build_optimizer, wrap_data_parallel
+from neva_model.training.random_states import random_states, set_random_states
 from neva_model.training.validation import validation_metrics
 from neva_recipes.config import CheckpointError, Recipe, TextDataConfig, format_value, listed_paths
 from neva_recipes.plan.cost.schedule import learning_rate as scheduled_rate
@@ -49,7 +50,13 @@ class NevaTrainingModule(pl.LightningModule):
     """
 
     def __init__(
-        self, recipe: Recipe, recipe_yaml: str, max_steps: int, failures: Failures, *, is_resumed: bool
+        self,
+        recipe: Recipe,
+        recipe_yaml: str,
+        max_steps: int,
+        failures: Failures,
+        *,
+        resumed: CheckpointInformation | None,
     ) -> None:
         """Store the recipe; `configure_model` builds the model once the process groups exist.
 
@@ -58,7 +65,7 @@ class NevaTrainingModule(pl.LightningModule):
             recipe_yaml: The recipe as text, which every checkpoint contains.
             max_steps: Length of the run, and of the learning-rate schedule unless that has its own length.
             failures: Failures of this rank that end the run.
-            is_resumed: Whether the weights will come from a checkpoint of the run.
+            resumed: The record of the checkpoint of the run from which the weights will come; `None` for a new run.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -68,11 +75,12 @@ class NevaTrainingModule(pl.LightningModule):
         self.consumed_samples = 0
         self.is_whole = True
         self._failures = failures
-        self._is_resumed = is_resumed
+        self._resumed = resumed
         self.model: torch.nn.ModuleList | None = None
         self._step_ended: float | None = None
         self._validation_sums = torch.zeros(0, 2)
         self._loaded_metrics: dict[str, float] = {}
+        self._base: dict[str, BaseRecord] = {}
 
     def configure_model(self) -> None:
         """Build this rank's part of the model on its device, ready for Megatron's gradient buffers."""
@@ -84,15 +92,19 @@ class NevaTrainingModule(pl.LightningModule):
         self.model = torch.nn.ModuleList(wrap_data_parallel(chunks, self.recipe))
 
     def _load_initial_weights(self, chunks: ModelChunks) -> None:
-        parts = (self.recipe.model.language, self.recipe.model.vision, self.recipe.model.projector)
-        if self._is_resumed or not any(part and part.source for part in parts):
+        model = self.recipe.model
+        parts = (model.language, model.vision, model.projector)
+        if not model.has_adapters and (self._resumed or not any(part and part.source for part in parts)):
             return
         # Imported here because Hugging Face's libraries take seconds, which a run from scratch can save.
         from neva_model.checkpoints.pretrained import load_initial_weights
 
-        for line in load_initial_weights(chunks, self.recipe, self.trainer.datamodule.tokenizer):
+        tokenizer = self.trainer.datamodule.tokenizer
+        for line in load_initial_weights(chunks, self.recipe, tokenizer, resumed=self._resumed):
             if self.global_rank == 0:
                 print(line, flush=True)
+        if model.has_adapters and self.global_rank == 0:
+            self._base = self._resumed.base if self._resumed else base_of(self.recipe)
 
     @property
     def neva(self) -> ModelChunks:
@@ -266,7 +278,7 @@ class NevaTrainingModule(pl.LightningModule):
         if not is_loading:
             self._gather_weights()
         metadata = sharding_metadata()
-        model = self.neva.sharded_state_dict(metadata=metadata)
+        model = kept_shards(self.neva.sharded_state_dict(metadata=metadata), self.recipe.model)
         optimizer = self.facade.megatron_optimizer
         optimizer_state = optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata)
         if not is_loading and not optimizer_state.get("param_state", True):
@@ -303,13 +315,13 @@ class NevaTrainingModule(pl.LightningModule):
         if has_own_states:
             state["random"] = self._random_shard()
         loaded = load_sharded(state, checkpoint)
-        self.neva.load_state_dict(loaded["model"])
+        self.neva.load_state_dict(loaded["model"], strict=not self.recipe.model.has_adapters)
         self.facade.load_megatron_state(loaded["optimizer"])
         if self._average is not None:
             # Averages that the checkpoint lacks start from the weights.
             self._average.load(self.neva, loaded["average"] if information.has_average else self.neva.state_dict())
         if has_own_states:
-            _set_random_states(loaded["random"])
+            set_random_states(loaded["random"])
         self.consumed_samples = information.consumed_samples
         self._loaded_metrics = information.metrics
         return loaded["lightning"]
@@ -336,7 +348,7 @@ class NevaTrainingModule(pl.LightningModule):
 
     def _random_shard(self) -> ShardedObject:
         # Random states belong to a rank, so they are restored only under the layout that saved them.
-        return ShardedObject("random", _random_states(), (self.trainer.world_size,), (self.global_rank,))
+        return ShardedObject("random", random_states(), (self.trainer.world_size,), (self.global_rank,))
 
     def _information(self) -> CheckpointInformation:
         projector = self.neva.projector
@@ -349,6 +361,7 @@ class NevaTrainingModule(pl.LightningModule):
             projector_digest=weights_digest(projector.state_dict()) if projector is not None else None,
             has_average=self.recipe.trainer.ema_decay is not None,
             vocabulary_digest=self.trainer.datamodule.tokenizer.vocabulary_digest(),
+            base=self._base,
             **self._layout(),
         )
 
@@ -374,21 +387,3 @@ def _sum_loss(
     loss_sum = token_loss.float().sum()
     tokens = (labels != IGNORE_INDEX).sum()
     return loss_sum, tokens.int(), {"loss_sum_and_tokens": torch.stack([loss_sum.detach(), tokens.float()])}
-
-
-def _random_states() -> dict[str, Any]:
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(),
-        "megatron": tensor_parallel.get_cuda_rng_tracker().get_states(),
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
-    torch.set_rng_state(states["torch"])
-    torch.cuda.set_rng_state(states["cuda"])
-    tensor_parallel.get_cuda_rng_tracker().set_states(states["megatron"])

@@ -88,7 +88,8 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> bool:
     counts = data.count_samples()
     max_steps = run_steps(recipe, counts.one_pass)
     assert max_steps is not None
-    module = NevaTrainingModule(recipe, recipe_yaml, max_steps, failures, is_resumed=resumed is not None)
+    record = resumed.information if resumed else None
+    module = NevaTrainingModule(recipe, recipe_yaml, max_steps, failures, resumed=record)
     data.module = module
     due = resumed.information.validation if resumed else None
     first = recipe.trainer.val_before_training and recipe.data.validation_data_path is not None and resumed is None

@@ -15,6 +15,7 @@ from neva_recipes.config._history import (
     stands_in_a_file,
     value_from,
 )
+from neva_recipes.config.adapters import LoraConfig
 from neva_recipes.config.data import ConvTemplate, DataConfig, LlavaDataConfig, TextDataConfig
 from neva_recipes.config.empty_cells import empty_cell
 from neva_recipes.config.errors import (
@@ -148,6 +149,7 @@ __all__ = [
     "LlavaModelConfig",
     "LlavaRecipe",
     "LoggingConfig",
+    "LoraConfig",
     "Matches",
     "ModelConfig",
     "NoSuchFieldError",

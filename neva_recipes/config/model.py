@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from neva_recipes.config.adapters import LoraConfig
 from neva_recipes.config.values.node import (
     ConfigNode,
     Matches,
@@ -34,7 +35,23 @@ class _Part(ConfigNode):
     """A part of the model."""
 
     if TYPE_CHECKING:
+        freeze: bool
         from_pretrained: OptionalPathField
+
+    @property
+    def adapters(self) -> LoraConfig | None:
+        """The adapters of the part; a projector has none."""
+        return getattr(self, "lora", None)
+
+    @property
+    def trains_weights(self) -> bool:
+        """Whether its own weights are trained; adapters stand beside fixed weights."""
+        return not self.freeze and self.adapters is None
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything of the part is trained: its weights, or adapters beside them."""
+        return not self.freeze or self.adapters is not None
 
     @property
     def source(self) -> str | None:
@@ -126,6 +143,8 @@ class LanguageConfig(_Part):
     random that this is meant."""
     rope: RopeConfig | None = None
     """How the rotary positions are stretched; None means not at all, or by rope_scaling_factor."""
+    lora: LoraConfig | None = None
+    """Adapters, which are trained in place of the weights; None means none."""
 
     @property
     def head_size(self) -> int:
@@ -186,6 +205,8 @@ class VisionConfig(_Part):
     from_pretrained: OptionalPathField = None  # type: ignore[assignment]
     """Weights: a run, a checkpoint, or a Hugging Face directory or hub name; None means random,
     random that this is meant."""
+    lora: LoraConfig | None = None
+    """Adapters, which are trained in place of the weights; None means none."""
 
     @property
     def position_side(self) -> int:
@@ -233,6 +254,11 @@ class ModelConfig(ConfigNode):
     """With full recompute: layers per chunk (uniform) or layers recomputed (block)."""
     recompute_modules: list[Literal["core_attn", "mlp", "layernorm"]] | None = None
     """With selective recompute: which modules; layernorm needs Transformer Engine."""
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether a part has adapters; a checkpoint then holds only what is trained."""
+        return any(part is not None and part.adapters is not None for part in (self.language, self.vision))
 
 
 if TYPE_CHECKING:

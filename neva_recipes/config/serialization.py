@@ -1,5 +1,6 @@
 """Recipes as plain data and as YAML files, which are complete and readable and load back to the same recipe."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -212,9 +213,12 @@ def _first_line(error: yaml.YAMLError) -> str:
 
 _LATER_FIELDS = {
     ("OptimConfig", "lr_decay_steps"),
+    ("OptimConfig", "lr_of"),
     ("LanguageConfig", "family"),
     ("LanguageConfig", "sliding_window"),
     ("LanguageConfig", "rope"),
+    ("LanguageConfig", "lora"),
+    ("VisionConfig", "lora"),
     ("VisionConfig", "position_image_size"),
     ("TextDataConfig", "blend"),
     ("TrainerConfig", "val_before_training"),
@@ -235,7 +239,7 @@ def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str
         where = f"{path}.{name}" if path else name
         if name not in plain and (cls.__name__, name) in _LATER_FIELDS:
             with value_from(f"{DEFAULT_OF}{cls.__name__}"):
-                setattr(node, name, cls.__dataclass_fields__[name].default)
+                setattr(node, name, _default(cls.__dataclass_fields__[name]))
             continue
         if name not in plain:
             raise RecipeError(f"{where} is missing; a saved recipe names every field")
@@ -245,6 +249,10 @@ def _from_plain(cls: Any, plain: Any, path: str, source: str, lines: Mapping[str
         with value_from(source, lines.get(where, 0)):
             setattr(node, name, value)
     return node
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _choose_class(classes: tuple[type, ...], plain: dict[str, object], path: str) -> tuple[type, PlainTable]:

@@ -1,9 +1,11 @@
 """How the model is trained: layout over GPUs, precision, optimizer, trainer, checkpoints and logging."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from neva_recipes.config.values.node import (
     ConfigNode,
+    Matches,
     NonNegative,
     NonNegativeFloat,
     Positive,
@@ -19,6 +21,14 @@ __all__ = [
     "ParallelConfig",
     "PrecisionConfig",
     "TrainerConfig",
+]
+
+_Weights = Annotated[
+    str,
+    Matches(
+        r"(language|vision|projector)(\..+)?",
+        "language, vision or projector, or one of them, a dot and a pattern of the names of its weights",
+    ),
 ]
 
 Fraction = Annotated[float, Range(minimum=0, maximum=1)]
@@ -86,6 +96,9 @@ class OptimConfig(ConfigNode):
 
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
+    lr_of: dict[_Weights, PositiveFloat] = field(default_factory=dict)
+    """Peak learning rates of some weights, by their names: projector, or vision.encoder.layers.0.*, where * stands for
+    anything; the last that fits counts. All follow the one schedule."""
     min_lr: NonNegativeFloat = 0.0
     """Learning rate at the end of the schedule."""
     lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"

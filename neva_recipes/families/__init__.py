@@ -13,19 +13,41 @@ from neva_recipes.families.registry import (
     vision_family,
 )
 from neva_recipes.families.tensors import Layout, Weight
+from neva_recipes.families.training import (
+    AdapterSite,
+    adapter_parameters,
+    adapter_sites,
+    adapters_of,
+    fits,
+    language_sites,
+    rate_name,
+    trained_names,
+    unknown_targets,
+    vision_sites,
+)
 from neva_recipes.families.vision import VisionFamily, layers_run, patches_of
 
 __all__ = [
+    "AdapterSite",
     "LanguageFamily",
     "Layout",
     "VisionFamily",
     "Weight",
+    "adapter_parameters",
+    "adapter_sites",
+    "adapters_of",
     "families",
+    "fits",
     "image_length",
     "language_families",
     "language_family",
+    "language_sites",
     "layers_run",
     "patches_of",
+    "rate_name",
+    "trained_names",
+    "unknown_targets",
     "vision_families",
     "vision_family",
+    "vision_sites",
 ]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from neva_recipes.config import Recipe
-from neva_recipes.families import language_family, layers_run, vision_family
+from neva_recipes.families import Layout as WeightLayout
+from neva_recipes.families import adapters_of, language_family, layers_run, vision_family
 from neva_recipes.plan.cost.layout import Layout
 from neva_recipes.plan.cost.parameters import count_parameters, padding_parameters, vocabulary_tables
 from neva_recipes.plan.cost.sizes import element_bytes
@@ -40,7 +41,8 @@ class DiskSpace:
 def disk_space(recipe: Recipe, layout: Layout, steps: int | None) -> DiskSpace:
     """Return the disk space that a run needs.
 
-    A checkpoint holds all weights in the training precision, including frozen ones and the padding of the vocabulary.
+    A checkpoint holds all weights in the training precision, including frozen ones and the padding of the vocabulary;
+    with adapters only the parts that are trained.
     For each trained weight it also holds both moments in fp32, the weight in fp32 (with bf16 or the distributed
     optimizer) and the moving average in fp32. It holds every tensor once, however many replicas there are.
 
@@ -50,8 +52,9 @@ def disk_space(recipe: Recipe, layout: Layout, steps: int | None) -> DiskSpace:
         steps: Steps of the run; `None` if unknown.
     """
     parts, padding = count_parameters(recipe), padding_parameters(recipe)
-    total = sum(part.total for part in parts) + padding
-    trained = sum(part.trained for part in parts) + (0 if recipe.model.language.freeze else padding)
+    padding = padding if recipe.model.language.trains_weights or not recipe.model.has_adapters else 0
+    total = sum(part.total if _is_held(recipe, part.part) else part.trained for part in parts) + padding
+    trained = sum(part.trained for part in parts) + (padding if recipe.model.language.trains_weights else 0)
     has_masters = recipe.precision.precision == "bf16" or recipe.parallel.use_distributed_optimizer
     copies = 2 + has_masters + (recipe.trainer.ema_decay is not None)
     tensors, trained_tensors = _tensors(recipe)
@@ -60,20 +63,40 @@ def disk_space(recipe: Recipe, layout: Layout, steps: int | None) -> DiskSpace:
     return DiskSpace(size, _kept(recipe, steps))
 
 
+def _is_held(recipe: Recipe, part: str) -> bool:
+    """Return whether a checkpoint holds the own weights of a part."""
+    return not recipe.model.has_adapters or getattr(recipe.model, part).trains_weights
+
+
 def _tensors(recipe: Recipe) -> tuple[int, int]:
     """Return how many tensors of the model a checkpoint holds, and how many of them are trained."""
     language, vision, projector = recipe.model.language, recipe.model.vision, recipe.model.projector
     shards = recipe.parallel.tensor_model_parallel_size
     tables, family = vocabulary_tables(language), language_family(language)
     count = language.num_layers * family.layer_tensors(shards) + tables * shards + len(family.body) - 1
-    trained = 0 if language.freeze else count
+    trained = count if language.trains_weights else 0
+    held = count if _is_held(recipe, "language") else 0
     if vision is not None and projector is not None:
         tower = vision_family(vision)
         before, layer = len(tower.before), len(tower.layer)
-        count += before + layer * vision.num_layers + len(tower.after) + 2 * projector.num_layers
-        trained += 0 if vision.freeze else before + layer * layers_run(vision)
+        if _is_held(recipe, "vision"):
+            held += before + layer * vision.num_layers + len(tower.after)
+        held += 2 * projector.num_layers if _is_held(recipe, "projector") else 0
+        trained += before + layer * layers_run(vision) if vision.trains_weights else 0
         trained += 0 if projector.freeze else 2 * projector.num_layers
-    return count, trained
+    adapters = _adapter_tensors(recipe, "language", shards) + _adapter_tensors(recipe, "vision", 1)
+    return held + adapters, trained + adapters
+
+
+def _adapter_tensors(recipe: Recipe, part: str, shards: int) -> int:
+    """Return in how many tensors a checkpoint holds the adapters of a part; each rank writes its share as one."""
+    count = 0
+    for _, site in adapters_of(recipe.model, part):
+        config = recipe.model.language if part == "language" else recipe.model.vision
+        is_dora = config is not None and config.lora is not None and config.lora.kind == "dora"
+        columns, rows = (shards, 1) if site.layout is WeightLayout.COLUMNS else (1, shards)
+        count += columns + len(site.rows) * rows * (1 + is_dora)
+    return count
 
 
 def _kept(recipe: Recipe, steps: int | None) -> int | None:

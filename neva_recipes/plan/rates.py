@@ -5,7 +5,7 @@ from typing import NamedTuple
 from neva_recipes.config import Recipe
 from neva_recipes.plan.cost.parameters import is_small
 
-__all__ = ["RATES", "Rates", "highest_published_rate", "own_rate"]
+__all__ = ["ADAPTER_RATE", "RATES", "Rates", "highest_published_rate", "own_rate"]
 
 
 class Rates(NamedTuple):
@@ -20,11 +20,15 @@ class Rates(NamedTuple):
     tiny: float
 
 
+ADAPTER_RATE = 2e-4
+"""Learning rate of adapters in LLaVA-1.5's finetune_lora.sh, ten times that of the weights."""
+
 RATES: dict[str, Rates] = {
     "gpt.pretrain": Rates(3e-4, tiny=1e-3),
     "gpt.continue_pretrain": Rates(1.2e-4, tiny=1e-3),
     "llava.pretrain": Rates(1e-3, tiny=3e-3),
     "llava.finetune": Rates(2e-5, tiny=1e-3),
+    "llava.lora": Rates(ADAPTER_RATE, tiny=3e-3),
     "neva.pretrain": Rates(1e-3, tiny=3e-3),
     "neva.finetune": Rates(2e-5, tiny=1e-3),
 }
@@ -44,4 +48,6 @@ def own_rate(recipe: Recipe) -> float | None:
     if (rates := RATES.get(recipe.name)) is None:
         return None
     own = rates.tiny if is_small(recipe) else rates.published
+    if recipe.model.language.lora is not None:
+        return max(own, ADAPTER_RATE)
     return max(own, highest_published_rate()) if recipe.model.language.freeze else own

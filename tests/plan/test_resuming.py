@@ -34,7 +34,14 @@ def paths(cls: type[ConfigNode] = Recipe, prefix: str = "") -> Iterator[str]:
             yield from paths(node, f"{prefix}{field.name}.")
 
 
-GROUPS = {"model.vision", "model.projector", "model.language.rope", "data.class"}
+GROUPS = {
+    "model.vision",
+    "model.projector",
+    "model.language.rope",
+    "model.language.lora",
+    "model.vision.lora",
+    "data.class",
+}
 """What can be there or not, or be of another kind."""
 
 
@@ -51,21 +58,28 @@ def recipe(*changes: str, text: bool = False) -> Recipe:
     return build(made)
 
 
+def made_groups(path: str) -> tuple[str, ...]:
+    """The fields that make the group which a path is, or is in, where a recipe has none."""
+    groups = ("model.language.rope.kind=yarn", "model.language.lora.kind=lora", "model.vision.lora.kind=lora")
+    return tuple(field for field in groups if f"{path}.".startswith(field.removesuffix(field.rpartition(".")[2])))
+
+
 @pytest.mark.parametrize("path", sorted(REFUSED))
 def test_what_is_refused(path: str) -> None:
-    stretched = ("model.language.rope.kind=yarn",) if f"{path}.".startswith("model.language.rope.") else ()
-    saved = recipe(*stretched)
+    saved = recipe(*made_groups(path))
     if path == "data.class":
         other = recipe(text=True)
         other = dataclasses.replace(saved, data=other.data)
     elif path in GROUPS:
         other = recipe(f"{path}=none")
+    elif path == "optim.lr_of":
+        other = recipe("optim.lr_of.projector=1e-5")
     else:
-        other = recipe(*stretched, f"{path}={OTHER_VALUES[path]}")
+        other = recipe(*made_groups(path), f"{path}={OTHER_VALUES[path]}")
     assert [change.path for change in changed_fields(saved, other)] == [path]
     with pytest.raises(CheckpointError, match=rf"{CHECKPOINT}: {path} is .* there and .* in the recipe: .*") as raised:
         require_resumable(CHECKPOINT, saved, other, 16, None)
-    if path in GROUPS:  # no value can be typed that makes a group
+    if path in GROUPS or path == "optim.lr_of":  # no value can be typed that makes a group
         assert str(raised.value).endswith("; go on with the recipe of the run, or start a new run with yours")
     else:
         there, here = (field_value(each, path) for each in (saved, other))
@@ -119,6 +133,11 @@ OTHER_VALUES = {
     "model.vision.vision_select_layer": "-1",
     "model.vision.vision_select_feature": "cls_patch",
     "model.vision.freeze": "false",
+    **{f"model.{part}.lora.kind": "dora" for part in ("language", "vision")},
+    **{f"model.{part}.lora.rank": "3" for part in ("language", "vision")},
+    **{f"model.{part}.lora.alpha": "5" for part in ("language", "vision")},
+    **{f"model.{part}.lora.target_modules": "q_proj" for part in ("language", "vision")},
+    **{f"model.{part}.lora.layers": "1" for part in ("language", "vision")},
     "model.projector.mm_projector_type": "linear",
     "model.projector.freeze": "true",
     "model.use_im_start_end": "true",

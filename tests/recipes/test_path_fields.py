@@ -22,6 +22,7 @@ from neva_recipes.cli.arguments import StrictParser, path_argument
 from neva_recipes.cli.main import main
 from neva_recipes.config import (
     ConfigNode,
+    LoraConfig,
     PathOn,
     RecipeError,
     RunError,
@@ -109,6 +110,7 @@ def given_to_a_run(cls: type, name: str, value: str) -> str:
         assert any(word.rpartition("=")[2] == given for word in tool["arguments"])
         return given
     recipe = llava.finetune("tiny")
+    recipe.model.language.lora = config(LoraConfig)
     paths = {
         field.path: field
         for field in iterate_fields(recipe)

@@ -29,6 +29,18 @@ def plain_loop(recipe: Recipe, directory: Path, stage: str, cache: Path) -> list
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.optim.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     scheduler = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=1, num_training_steps=STEPS)
+    return steps_of(model, recipe, trained, optimizer, scheduler, cache)
+
+
+def steps_of(
+    model: torch.nn.Module,
+    recipe: Recipe,
+    trained: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    cache: Path,
+) -> list[float]:
+    """Train a model of transformers for some steps on the batches of a recipe, and return the losses."""
     loader = iter(
         build_train_loader(
             recipe,

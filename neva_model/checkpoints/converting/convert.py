@@ -28,7 +28,7 @@ from neva_recipes.terminal import tell
 
 __all__ = ["Converted", "Layout", "convert"]
 
-Layout = Literal["megatron", "transformers", "original", "projector"]
+Layout = Literal["megatron", "transformers", "original", "projector", "peft"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,11 @@ def _checkpoint(path: Path, tokenizer: str | None, layout: Layout) -> _Source:
     else:
         from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 
-        recipe, _ = recipe_with_tokenizer(path, information, tokenizer)
+        recipe, words = recipe_with_tokenizer(path, information, tokenizer)
+        if recipe.model.has_adapters and layout != "peft":
+            from neva_model.checkpoints.adapters import MergedWeights
+
+            return _Source(path, recipe, MergedWeights(path, recipe, information, words))
     return _Source(path, recipe, CheckpointWeights(path, recipe), kept=kept)
 
 
@@ -148,8 +152,9 @@ def _convert(source: _Source, target: Path, layout: Layout, *, verify: bool) -> 
     if layout == source.layout:
         what = "a checkpoint, which any layout of ranks can load" if layout == "megatron" else f"in the layout {layout}"
         raise CheckpointError(f"{source.path}: is {what}, already: name another one with --layout")
-    if verify and layout == "projector":
-        raise CheckpointError("--verify: a projector alone has no logits: leave it out, or write --layout=original")
+    if verify and layout in ("projector", "peft"):
+        what = "a projector alone has" if layout == "projector" else "adapters alone have"
+        raise CheckpointError(f"--verify: {what} no logits: leave it out, or write another --layout")
     if source.opened is not None:
         with reading_errors(source.path):
             left = folders_left(source.opened)
@@ -174,6 +179,12 @@ def _write(source: _Source, target: Path, layout: Layout, check: Callable[[Path]
         with written_whole(target, "directory") as unfinished:
             write_converted(weights, recipe, source.opened, unfinished, target)
             check(unfinished)
+        return
+    if layout == "peft":
+        from neva_model.checkpoints.adapters import write_adapters
+
+        with written_whole(target, "directory") as unfinished:
+            write_adapters(source.path, recipe, unfinished)
         return
     if kept is not None and kept.comes_back_as(layout):
         with written_whole(target, "directory") as unfinished:

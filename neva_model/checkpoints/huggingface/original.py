@@ -116,7 +116,7 @@ def _why_not(recipe: Recipe) -> str | None:
 def _tower_elsewhere(vision: VisionConfig) -> str | None:
     """Return the folder or name of the tower of a recipe, if it is there as it was; `None` if it is not."""
     source = vision.source
-    if source is None or not vision.freeze:
+    if source is None or vision.trains:
         return None
     path = expand_path(source)
     if path_is(path / "config.json", Path.is_file):

@@ -110,7 +110,10 @@ class StoredWeights:
 
 
 class CheckpointWeights(StoredWeights):
-    """The weights of one checkpoint; averaged ones where it has them."""
+    """The weights of one checkpoint; averaged ones where it has them.
+
+    A checkpoint of a model with adapters holds only the parts whose own weights are trained.
+    """
 
     def __init__(self, checkpoint: Path, recipe: Recipe) -> None:
         """Find the weights of a recipe's model, and check the files that hold them.
@@ -125,6 +128,8 @@ class CheckpointWeights(StoredWeights):
         stored = checkpoint_tensors(checkpoint)
         places = {}
         for name, (there, _) in stored_names(recipe).items():
+            if recipe.model.has_adapters and not getattr(recipe.model, name.partition(".")[0]).trains_weights:
+                continue
             there = f"{_AVERAGE}{there}" if f"{_AVERAGE}{there}" in stored else there
             if there not in stored:
                 raise CheckpointError(f"{checkpoint}: has no tensor {there}, which its recipe needs")

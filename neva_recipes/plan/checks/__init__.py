@@ -5,6 +5,7 @@ from functools import partial
 
 from neva_recipes.config import Recipe, RecipeError
 from neva_recipes.plan.checks._rules import Found, Rule, found, run_rules, with_values
+from neva_recipes.plan.checks.adapters import adapter_rules
 from neva_recipes.plan.checks.checkpoint import checkpoint_rules
 from neva_recipes.plan.checks.data import data_rules
 from neva_recipes.plan.checks.model import model_rules
@@ -38,6 +39,7 @@ _RULES: tuple[Rule, ...] = (
     *model_rules,
     *rope_rules,
     *vision_rules,
+    *adapter_rules,
     *data_rules,
     *parallel_rules,
     *division_rules,

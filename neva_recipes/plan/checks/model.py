@@ -166,7 +166,7 @@ def something_trained(recipe: Recipe) -> Iterator[Found]:
     model = recipe.model
     parts = {_FREEZE: model.language, f"{_VISION}.freeze": model.vision, f"{_PROJECTOR}.freeze": model.projector}
     frozen = [path for path, part in parts.items() if part is not None]
-    if all(part is None or part.freeze for part in parts.values()):
+    if all(part is None or not part.trains for part in parts.values()):
         yield found(
             error("all-frozen", "every part of the model is frozen: nothing is trained", recipe, *frozen),
             *([{path: False}] for path in reversed(frozen)),
@@ -190,21 +190,22 @@ def random_weights(recipe: Recipe) -> Iterator[Found]:
     for name, part in (("language", model.language), ("vision", model.vision), ("projector", model.projector)):
         if part is None or part.source is not None:
             continue
-        told_anyway = name == "projector" and not model.language.freeze and _has_trained_neighbour(recipe)
+        told_anyway = name == "projector" and model.language.trains and _has_trained_neighbour(recipe)
         if part.from_pretrained == RANDOM and not told_anyway:
             continue
         is_first = model.vision is None and recipe.name not in _GOING_ON
-        if not part.freeze and (is_first or (name == "projector" and model.language.freeze)):
+        if part.trains_weights and (is_first or (name == "projector" and not model.language.trains)):
             continue
         field, freeze = f"model.{name}.from_pretrained", f"model.{name}.freeze"
         otherwise = "leave it" if told_anyway else f"={RANDOM}"
         advice = f"set {field}={_SOURCES[name]}, or {otherwise} if random weights are meant"
         what = _PART_NAMES[name]
-        if part.freeze:
+        if not part.trains_weights:
             told = ": whatever is trained before it learns nothing useful" if name == "language" else ""
             message = f"{what} keeps random weights{told}"
-            finding = warning("random-and-frozen", message, recipe, field, freeze, advice=advice)
-            yield found(finding, [{freeze: False}] if name == "language" else [])
+            fixed_by = freeze if part.adapters is None else f"model.{name}.lora.kind"
+            finding = warning("random-and-frozen", message, recipe, field, fixed_by, advice=advice)
+            yield found(finding, [{freeze: False}] if name == "language" and part.adapters is None else [])
         else:
             message = f"{what} begins from random weights"
             if name == "projector":
@@ -218,7 +219,7 @@ def _has_trained_neighbour(recipe: Recipe) -> bool:
 
 def _all_frozen(recipe: Recipe) -> bool:
     parts = (recipe.model.language, recipe.model.vision, recipe.model.projector)
-    return all(part is None or part.freeze for part in parts)
+    return all(part is None or not part.trains for part in parts)
 
 
 def dropout(recipe: Recipe) -> Iterator[Found]:
@@ -234,7 +235,7 @@ def frozen_dropout(recipe: Recipe) -> Iterator[Found]:
     language = recipe.model.language
     paths = ("model.language.hidden_dropout", "model.language.attention_dropout")
     used = [path for path in paths if 0.0 < getattr(language, path.rpartition(".")[2]) < 1.0]
-    if language.freeze and used:
+    if not language.trains and used:
         message = "dropout in a frozen language model only adds noise to what is trained before it"
         yield found(
             warning("dropout-frozen", message, recipe, *used, _FREEZE), [dict.fromkeys(used, 0.0)], [{_FREEZE: False}]

@@ -165,7 +165,7 @@ def edge_layers(recipe: Recipe) -> Iterator[Found]:
 def vision_stays(recipe: Recipe) -> Iterator[Found]:
     """The vision tower is not in FP8."""
     vision = recipe.model.vision
-    if recipe.precision.fp8 is not None and vision is not None and not vision.freeze:
+    if recipe.precision.fp8 is not None and vision is not None and vision.trains:
         path = "model.vision.freeze"
         message = "FP8 is for the language model, whose rows are padded for it: the vision tower trains in bf16"
         yield found(warning("fp8-vision", message, recipe, _FP8, path), [{path: True}], _WITHOUT_FP8)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from neva_recipes.config import Recipe, how_many
+from neva_recipes.families import fits, trained_names
 from neva_recipes.plan.checks._rules import Found, Rule, found
 from neva_recipes.plan.cost.schedule import steps_without_rate, warmup_steps
 from neva_recipes.plan.findings import error, warning
@@ -11,6 +12,7 @@ from neva_recipes.plan.rates import RATES, highest_published_rate, own_rate
 __all__ = ["schedule_rules", "training_rules"]
 
 _LR = "optim.lr"
+_LR_OF = "optim.lr_of"
 _MIN_LR = "optim.min_lr"
 _STYLE = "optim.lr_decay_style"
 _DECAY = "optim.lr_decay_steps"
@@ -52,6 +54,23 @@ def large_rate(recipe: Recipe) -> Iterator[Found]:
     lowest = min(rates.published for rates in RATES.values())
     advice = "" if own is not None else f"published recipes take {lowest:g} to {highest:g}"
     yield found(warning("lr-large", message, recipe, _LR, advice=advice), turned, [] if own is None else [{_LR: own}])
+
+
+def own_rates(recipe: Recipe) -> Iterator[Found]:
+    """Every pattern of `lr_of` means a weight that is trained."""
+    if not recipe.optim.lr_of:
+        return
+    names = list(trained_names(recipe.model))
+    for pattern in recipe.optim.lr_of:
+        if not any(fits(pattern, name) for name in names):
+            message = f"no weight that is trained has a name like {pattern}, but {', '.join(_examples(names))}"
+            yield found(error("lr-of", message, recipe, _LR_OF, advice=f"leave {_LR_OF}.{pattern} out, or correct it"))
+
+
+def _examples(names: list[str]) -> list[str]:
+    """Return the first and the last of the names of each part."""
+    of_parts = ([name for name in names if name.startswith(f"{part}.")] for part in ("language", "vision", "projector"))
+    return [name for some in of_parts if some for name in dict.fromkeys((some[0], some[-1]))]
 
 
 def schedule_length(recipe: Recipe) -> Iterator[Found]:
@@ -165,6 +184,7 @@ training_rules: tuple[Rule, ...] = (
     length,
     learning_rates,
     large_rate,
+    own_rates,
     schedule_length,
     one_warmup,
     whole_warmup,

@@ -10,7 +10,16 @@ count in the same way for GPT layers with dropout and without fused attention.
 from dataclasses import dataclass
 
 from neva_recipes.config import LanguageConfig, ProjectorConfig, Recipe, VisionConfig
-from neva_recipes.families import image_length, language_family, layers_run, patches_of, vision_family
+from neva_recipes.families import Layout as WeightLayout
+from neva_recipes.families import (
+    adapter_sites,
+    image_length,
+    language_family,
+    language_sites,
+    layers_run,
+    patches_of,
+    vision_family,
+)
 from neva_recipes.plan.cost.layout import Layout
 from neva_recipes.plan.cost.parameters import share_in_fp8
 from neva_recipes.plan.cost.sizes import Stage, element_bytes
@@ -38,6 +47,7 @@ class _LayerBytes:
         feed_forward: Outputs of the feed-forward part's first linear layer, which are two for SwiGLU, and of its
             activation if the second layer is trained.
         masks: Dropout masks of the residual branches.
+        adapters: What adapters need besides their inputs; with dropout also these.
     """
 
     norm_inputs: float
@@ -48,6 +58,7 @@ class _LayerBytes:
     statistic: float
     feed_forward: float
     masks: float
+    adapters: float
 
     @property
     def total(self) -> float:
@@ -60,6 +71,7 @@ class _LayerBytes:
             + self.statistic
             + self.feed_forward
             + self.masks
+            + self.adapters
         )
 
 
@@ -73,7 +85,7 @@ def language_activations(recipe: Recipe, layout: Layout, stage: Stage, row_lengt
     kept, live = _recompute(recipe, stage, layer)
     hidden = recipe.model.language.hidden_size * element_bytes(recipe) / _sequence_split(recipe)
     # The output for the next stage stays here until its gradient comes back; the last stage has a norm instead.
-    end = (1 if recipe.model.language.freeze else 2) * hidden if stage.has_output else hidden
+    end = (2 if recipe.model.language.trains_weights else 1) * hidden if stage.has_output else hidden
     return tokens * (pieces_in_flight(layout, stage) * kept + live + end * _ends_in_flight(layout, stage))
 
 
@@ -101,7 +113,7 @@ def vision_activations(recipe: Recipe, layout: Layout, stage: Stage) -> float:
     share = -(-images // recipe.parallel.tensor_model_parallel_size)
     tower_tokens = patches_of(vision) + vision_family(vision).has_class_token
     in_flight = _ends_in_flight(layout, stage)
-    tower = share * tower_tokens * _tower_bytes(vision, element_bytes(recipe)) * (1 if vision.freeze else in_flight)
+    tower = share * tower_tokens * _tower_bytes(vision, element_bytes(recipe)) * (in_flight if vision.trains else 1)
     features = images * image_length(vision) * in_flight
     return waiting + tower + features * _projector_bytes(projector, vision, recipe)
 
@@ -119,7 +131,9 @@ def _sequence_split(recipe: Recipe) -> int:
 def _layer_bytes(recipe: Recipe, stage: Stage) -> _LayerBytes:
     """Return the bytes that a layer of a stage keeps, on average if only some layers are in FP8."""
     language, tensor, split = recipe.model.language, recipe.parallel.tensor_model_parallel_size, _sequence_split(recipe)
-    size, trained = element_bytes(recipe), not language.freeze
+    size, lora = element_bytes(recipe), language.lora
+    # An adapter needs its input for its gradient; with dropout a copy of its own.
+    trained = language.trains_weights or (lora is not None and not lora.dropout)
     fp8 = share_in_fp8(recipe, stage)
     linear_input = (fp8 * _FP8 + (1 - fp8) * size) * trained
     query, key_and_value = _attention_widths(language, tensor)
@@ -134,7 +148,26 @@ def _layer_bytes(recipe: Recipe, stage: Stage) -> _LayerBytes:
         statistic=_STATISTIC * language.num_attention_heads / tensor,
         feed_forward=language.ffn_hidden_size / tensor * (language_family(language).mlp_inputs * size + linear_input),
         masks=2 * hidden * (language.hidden_dropout > 0),
+        adapters=_adapter_bytes(recipe, stage),
     )
+
+
+def _adapter_bytes(recipe: Recipe, stage: Stage) -> float:
+    """Return the bytes for a token in a layer's adapters, on average over the layers of a stage.
+
+    Each keeps the output of its first matrix. Dropout makes a copy of the input for each, and a mask of a byte; DoRA
+    keeps what the layer and the adapter compute.
+    """
+    lora, layers = recipe.model.language.lora, [layer for chunk in stage.chunks for layer in chunk]
+    if lora is None:
+        return 0.0
+    size, split, tensor = element_bytes(recipe), _sequence_split(recipe), recipe.parallel.tensor_model_parallel_size
+    kept = 0.0
+    for site in adapter_sites(lora, language_sites(recipe.model.language)):
+        columns, rows = site.share(tensor)
+        dropped = columns / (1 if site.layout is WeightLayout.COLUMNS else split) * (size + 1)
+        kept += lora.rank * size + dropped * (lora.dropout > 0) + 2 * rows * size * (lora.kind == "dora")
+    return kept * sum(map(lora.covers, layers)) / len(layers)
 
 
 def _attention_widths(language: LanguageConfig, tensor: int) -> tuple[float, float]:
@@ -159,7 +192,7 @@ def _recompute(recipe: Recipe, stage: Stage, layer: _LayerBytes) -> tuple[float,
         return -(-layers // number) * entry, min(number, layers) * layer.total - entry
     if model.recompute_granularity == "selective":
         # In bf16 a trained linear layer keeps the output of attention itself.
-        kept = 0.0 if model.language.freeze else 1 - share_in_fp8(recipe, stage)
+        kept = 1 - share_in_fp8(recipe, stage) if model.language.trains_weights else 0.0
         dropped = _dropped(layer, set(model.recompute_modules or ["core_attn"]), kept * layer.attention_output)
         return layers * (layer.total - dropped), dropped
     return layers * layer.total, 0.0
@@ -199,7 +232,7 @@ def _ends_in_flight(layout: Layout, stage: Stage) -> int:
 def _tower_bytes(vision: VisionConfig, size: int) -> float:
     """Return the bytes for a token in the tower: of all layers that run if it is trained, otherwise of one layer."""
     hidden, ffn = vision.hidden_size, vision.ffn_hidden_size
-    if vision.freeze:
+    if not vision.trains:
         # The residual and the normed input, with queries, keys, values and output, or with the widened activations.
         return max(6 * hidden, 2 * hidden + 2 * ffn) * size
     # Quick GELU is x * sigmoid(1.702 x) in three steps; the other activations only keep their input.

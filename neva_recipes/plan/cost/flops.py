@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from neva_recipes.config import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
 from neva_recipes.families import (
+    adapter_parameters,
+    adapters_of,
     image_length,
     language_family,
     layers_run,
@@ -26,7 +28,8 @@ class ComponentFlops:
     """Operations of one component of the model.
 
     Attributes:
-        component: `linear layers` and `attention` of the language model's layers, its `logits`, `vision`, `projector`.
+        component: `linear layers` and `attention` of the language model's layers, its `logits`, `vision`, `projector`;
+            `adapters` if there are any.
         forward: Operations of the forward pass.
         training: Operations of forward and backward pass, without recomputation.
     """
@@ -51,8 +54,9 @@ def model_flops(
         images: Images encoded by the vision tower.
     """
     language, tokens = model.language, sequence_length * sequences
-    weights_trained = not language.freeze
-    passes = weights_trained or _sees_trained(model)
+    weights_trained = language.trains_weights
+    # Beside adapters, gradients pass through all layers.
+    passes = language.trains or _sees_trained(model)
     linear = 2.0 * tokens * language.num_layers * layer_linear_parameters(language)
     attention = tokens * language.num_layers * _attention_flops(language, sequence_length)
     logits = 2.0 * tokens * language.hidden_size * language.vocab_size
@@ -65,6 +69,9 @@ def model_flops(
     if model.vision is not None and model.projector is not None:
         components.append(_vision_flops(model.vision, images))
         components.append(_projector_flops(model.projector, model.vision, language.hidden_size, images))
+    if model.has_adapters:
+        forward = 2.0 * (tokens * _adapter_weights(model, "language") + images * _tower_adapters(model))
+        components.append(ComponentFlops("adapters", forward, 3 * forward))
     return tuple(components)
 
 
@@ -110,7 +117,20 @@ def recompute_flops(
 
 def _sees_trained(model: ModelConfig) -> bool:
     """Return whether a part before the language model is trained, so that gradients pass through all of it."""
-    return any(part is not None and not part.freeze for part in (model.vision, model.projector))
+    return any(part is not None and part.trains for part in (model.vision, model.projector))
+
+
+def _adapter_weights(model: ModelConfig, part: str) -> int:
+    lora = (model.language if part == "language" else model.vision or model.language).lora
+    return sum(adapter_parameters(lora, site) for _, site in adapters_of(model, part)) if lora is not None else 0
+
+
+def _tower_adapters(model: ModelConfig) -> int:
+    """Return the weights of a tower's adapters, as often as an image has tokens in it."""
+    vision = model.vision
+    if vision is None or vision.lora is None:
+        return 0
+    return _adapter_weights(model, "vision") * (patches_of(vision) + vision_family(vision).has_class_token)
 
 
 def _attention_flops(language: LanguageConfig, length: float) -> float:
@@ -130,9 +150,9 @@ def _vision_flops(vision: VisionConfig, images: float) -> ComponentFlops:
     weights = 4 * hidden * hidden + 2 * hidden * vision.ffn_hidden_size
     layers = layers_run(vision) * tokens * (2.0 * weights + 4.0 * tokens * hidden)
     embedding = 2.0 * 3 * vision.patch_size**2 * hidden * patches
-    trained = not vision.freeze
+    trained = vision.trains_weights
     # An image needs no gradient.
-    training = layers * (3 if trained else 1) + embedding * (2 if trained else 1)
+    training = layers * (1 + vision.trains + trained) + embedding * (2 if trained else 1)
     return ComponentFlops("vision", images * (layers + embedding), images * training)
 
 
@@ -142,5 +162,5 @@ def _projector_flops(
     tokens, trained = images * image_length(vision), not projector.freeze
     first = 2.0 * tokens * vision.hidden_size * hidden_size
     others = 2.0 * tokens * (projector.num_layers - 1) * hidden_size * hidden_size
-    training = first * (1 + trained + (not vision.freeze)) + others * (1 + trained + (trained or not vision.freeze))
+    training = first * (1 + trained + vision.trains) + others * (1 + trained + (trained or vision.trains))
     return ComponentFlops("projector", first + others, training)

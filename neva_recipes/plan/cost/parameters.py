@@ -4,10 +4,11 @@ The shapes are those that the families of the language model and of the vision t
 with bias for the projector. Every tensor-parallel rank of a stage holds the same number of weights.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from neva_recipes.config import LanguageConfig, ProjectorConfig, Recipe, VisionConfig
-from neva_recipes.families import language_family, layers_run, vision_family
+from neva_recipes.families import adapter_parameters, adapters_of, language_family, layers_run, vision_family
 from neva_recipes.plan.cost.sizes import Stage
 
 __all__ = [
@@ -34,7 +35,7 @@ class PartParameters:
     Attributes:
         part: `language`, `vision` or `projector`.
         total: Number of weights.
-        trained: Number of weights that are trained.
+        trained: Number of weights that are trained; with adapters their number, which is part of the total.
     """
 
     part: str
@@ -53,7 +54,7 @@ def count_parameters(recipe: Recipe) -> tuple[PartParameters, ...]:
     family = language_family(language)
     total += language.num_layers * sum(family.layer_parameters(language))
     total += family.start_parameters(language) + family.end_parameters(language)
-    return (_frozen_or_not("language", total, language.freeze), *_seeing_parts(recipe))
+    return (_with_adapters(recipe, "language", total, total), *_seeing_parts(recipe))
 
 
 def total_parameters(recipe: Recipe) -> int:
@@ -97,8 +98,9 @@ def stage_parameters(recipe: Recipe, stage: Stage) -> tuple[PartParameters, ...]
     if stage.has_output:
         is_shared = language.share_embeddings_and_output_weights and stage.has_embedding
         total += (0 if is_shared else embedding) + family.end_parameters(language)
+    layers = {layer for chunk in stage.chunks for layer in chunk}
     return (
-        _frozen_or_not("language", total, language.freeze),
+        _with_adapters(recipe, "language", total, total, layers=layers, tensor=tensor),
         *(_seeing_parts(recipe) if stage.has_embedding else ()),
     )
 
@@ -131,16 +133,16 @@ def _seeing_parts(recipe: Recipe) -> list[PartParameters]:
     if vision is None or projector is None:
         return []
     weights = _projector_parameters(projector, vision, recipe.model.language.hidden_size)
-    return [_vision_parameters(vision), _frozen_or_not("projector", weights, projector.freeze)]
+    trained = 0 if projector.freeze else weights
+    return [_vision_parameters(recipe, vision), PartParameters("projector", weights, trained)]
 
 
-def _vision_parameters(vision: VisionConfig) -> PartParameters:
+def _vision_parameters(recipe: Recipe, vision: VisionConfig) -> PartParameters:
     """Count a tower; what comes after the selected layer does not contribute to the features, so it is not trained."""
     family = vision_family(vision)
     before, layer = family.parameters(family.before, vision), family.parameters(family.layer, vision)
     total = before + vision.num_layers * layer + family.parameters(family.after, vision)
-    trained = 0 if vision.freeze else before + layers_run(vision) * layer
-    return PartParameters("vision", total, trained)
+    return _with_adapters(recipe, "vision", total, before + layers_run(vision) * layer)
 
 
 def _projector_parameters(projector: ProjectorConfig, vision: VisionConfig, hidden_size: int) -> int:
@@ -148,5 +150,24 @@ def _projector_parameters(projector: ProjectorConfig, vision: VisionConfig, hidd
     return first + (projector.num_layers - 1) * (hidden_size + 1) * hidden_size
 
 
-def _frozen_or_not(part: str, total: int, freeze: bool) -> PartParameters:
-    return PartParameters(part, total, 0 if freeze else total)
+def _with_adapters(
+    recipe: Recipe, part: str, total: int, trainable: int, *, layers: Container[int] | None = None, tensor: int = 1
+) -> PartParameters:
+    """Count a part and its adapters.
+
+    Args:
+        recipe: The recipe.
+        part: `language` or `vision`.
+        total: Its own weights.
+        trainable: Those that are trained if the part is.
+        layers: The layers to count adapters of; `None` means all.
+        tensor: Number of tensor-parallel ranks that share the part.
+    """
+    config = recipe.model.language if part == "language" else recipe.model.vision
+    assert config is not None
+    adapters = sum(
+        adapter_parameters(config.lora, site, tensor)
+        for layer, site in adapters_of(recipe.model, part)
+        if config.lora is not None and (layers is None or layer in layers)
+    )
+    return PartParameters(part, total + adapters, trainable if config.trains_weights else adapters)

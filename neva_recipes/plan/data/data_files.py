@@ -109,7 +109,7 @@ def check_images(recipe: Recipe) -> Iterator[Found]:
         yield found(warning("no-images", message, recipe, field, advice=advice))
     if with_image or not any(file.usable[False] for file in checked):
         return
-    frozen = {"the vision tower": vision.freeze, "the projector": projector.freeze}
+    frozen = {"the vision tower": not vision.trains, "the projector": not projector.trains}
     learning = [name for name, is_frozen in frozen.items() if not is_frozen]
     learns = "learns" if len(learning) == 1 else "learn"
     idle = f"{' and '.join(learning)} {learns} nothing" if learning else "the vision tower sees nothing"

@@ -39,6 +39,7 @@ PARTS = ("language", "vision", "projector")
 
 _FREE_FIELDS = {
     "freeze",
+    "lora",
     "from_pretrained",
     "hidden_dropout",
     "attention_dropout",

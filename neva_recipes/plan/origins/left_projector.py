@@ -52,7 +52,7 @@ def _trained_together(recipe: Recipe, opened: Opened) -> tuple[str, Recipe] | No
         saved = opened.first_recipe(source)
         if saved is None:
             return None
-        if not saved.model.language.freeze:
+        if saved.model.language.trains:
             projector = saved.model.projector
             return None if projector is None or projector.freeze else (source, saved)
         source = saved.model.language.source

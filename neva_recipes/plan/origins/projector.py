@@ -57,9 +57,7 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
     """Yield a warning if a part differs from that of the projector's run, whose recipe is `trained`."""
     here, there = getattr(recipe.model, part), getattr(trained.model, part)
     ours, theirs = _origin(here.source, recipe, part, opened), _origin(source, trained, part, opened)
-    are_trained_together = (
-        not there.freeze and trained.model.projector is not None and not trained.model.projector.freeze
-    )
+    are_trained_together = there.trains and trained.model.projector is not None and not trained.model.projector.freeze
     # What the run took this part from is another one than the projector has come to know.
     fitting = theirs.places[: len(_names_of(source, opened))] if are_trained_together else theirs.places
     if share_place(ours.places, fitting, opened):
@@ -80,7 +78,7 @@ def _beside(recipe: Recipe, part: str, source: str, trained: Recipe, opened: Ope
             return
         told = ", ".join(f"{path}={format_value(value)}" for path, value in differences.items())
         what = f"another random {name} ({told})"
-    elif not there.freeze:
+    elif there.trains:
         what = f"the {name} that its run has trained"
     else:
         what = f"the {name} of {there.source}"
@@ -181,7 +179,7 @@ def _origin(source: str | None, recipe: Recipe, part: str, opened: Opened) -> _O
         config = None if saved is None else getattr(saved.model, part)
         if saved is None or config is None:
             return _Origin(tuple(places))
-        is_trained = is_trained or not config.freeze
+        is_trained = is_trained or config.trains
         source, recipe = config.source, saved
     return _Origin(tuple(places), None if is_trained else recipe)
 

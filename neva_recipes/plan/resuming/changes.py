@@ -30,7 +30,7 @@ class FieldChange:
         old: Value in the checkpoint's recipe.
         new: Value in the recipe that goes on.
         effect: The effect of the change.
-        is_group: Whether it is a group of fields; then a value is the kind of the group, or `None` without one.
+        is_group: Whether it is a table, or a group of fields, whose value is then its kind, or `None` without one.
     """
 
     path: str
@@ -58,7 +58,7 @@ def _differences(old: Any, new: Any, prefix: str) -> Iterator[tuple[str, Any, An
         path, there, here = f"{prefix}{field.name}", getattr(old, field.name), getattr(new, field.name)
         if not isinstance(there, ConfigNode) and not isinstance(here, ConfigNode):
             if there != here:
-                yield path, there, here, False
+                yield path, there, here, isinstance(here, dict)
         elif type(there) is type(here):
             yield from _differences(there, here, f"{path}.")
         else:

@@ -25,7 +25,11 @@ class Effect:
 _SHAPE = "the weights of the checkpoint are of that shape"
 _MEANING = "the weights of the checkpoint were trained with it"
 _TRAINED = "the optimizer's state is that of the weights that were trained"
+_GROUPED = "the optimizer's state is that of groups of weights with one learning rate each"
 _FORMAT = "the optimizer's state is kept in that form"
+
+_ADAPTER_FIELDS = ("kind", "rank", "alpha", "target_modules", "layers")
+"""Fields of adapters that decide which there are and what they compute."""
 
 REFUSED: Mapping[str, str] = {
     "model.language.num_layers": _SHAPE,
@@ -44,6 +48,8 @@ REFUSED: Mapping[str, str] = {
     "model.language.sliding_window": _MEANING,
     "model.language.share_embeddings_and_output_weights": _SHAPE,
     "model.language.freeze": _TRAINED,
+    "model.language.lora": _TRAINED,
+    **{f"model.language.lora.{name}": _TRAINED for name in _ADAPTER_FIELDS},
     "model.vision": _SHAPE,
     "model.language.family": _SHAPE,
     "model.vision.vision_model_type": _SHAPE,
@@ -59,10 +65,13 @@ REFUSED: Mapping[str, str] = {
     "model.vision.vision_select_layer": _MEANING,
     "model.vision.vision_select_feature": _MEANING,
     "model.vision.freeze": _TRAINED,
+    "model.vision.lora": _TRAINED,
+    **{f"model.vision.lora.{name}": _TRAINED for name in _ADAPTER_FIELDS},
     "model.projector": _SHAPE,
     "model.projector.mm_projector_type": _SHAPE,
     "model.projector.freeze": _TRAINED,
     "model.use_im_start_end": _MEANING,
+    "optim.lr_of": _GROUPED,
     "data.class": _MEANING,
     "parallel.use_distributed_optimizer": _FORMAT,
     "precision.precision": _FORMAT,
@@ -119,6 +128,8 @@ def _ranks_nothing(recipe: Recipe) -> bool:
 UNUSED: Mapping[str, tuple[Callable[[Recipe], bool], str]] = {
     "model.language.init_method_std": (_always, _FROM_CHECKPOINT),
     "model.language.from_pretrained": (_always, _FROM_CHECKPOINT),
+    "model.language.lora.from_pretrained": (_always, _FROM_CHECKPOINT),
+    "model.vision.lora.from_pretrained": (_always, _FROM_CHECKPOINT),
     "model.vision.image_token_len": (_always, "it follows from the sizes, and is only checked against them"),
     "model.vision.from_pretrained": (_always, _FROM_CHECKPOINT),
     "model.projector.from_pretrained": (_always, _FROM_CHECKPOINT),
@@ -155,6 +166,8 @@ EFFECTIVE = frozenset(
         "model.language.make_vocab_size_divisible_by",
         "model.language.hidden_dropout",
         "model.language.attention_dropout",
+        "model.language.lora.dropout",
+        "model.vision.lora.dropout",
         "model.recompute_granularity",
         "data.data_path",
         "data.validation_data_path",

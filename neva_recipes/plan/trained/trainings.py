@@ -125,7 +125,7 @@ def earlier_trainings(recipe: Recipe, recipes_of: RecipesOf) -> Iterator[Trainin
             recipes = recipes_of(source)
             for each in recipes:
                 there = getattr(each.model, part)
-                if there is not None and not there.freeze:
+                if there is not None and there.trains:
                     yield Training(part, source, each)
             # The first recipe names the source of the weights; a resumed run may have had others.
             config = getattr(recipes[0].model, part) if recipes else None

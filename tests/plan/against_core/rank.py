@@ -129,7 +129,7 @@ def train(recipe: Recipe, rank: int, world_size: int, directory: Path) -> Measur
     )
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     measured = Measured()
-    module = NevaTrainingModule(recipe, "", STEPS, Failures(), is_resumed=False)
+    module = NevaTrainingModule(recipe, "", STEPS, Failures(), resumed=None)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world_size,

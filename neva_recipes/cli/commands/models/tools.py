@@ -166,8 +166,8 @@ def convert_command(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--layout",
         metavar="L",
-        choices=("megatron", "transformers", "original", "projector"),
-        help="megatron, transformers, original (LLaVA's own), projector (its mm_projector.bin)",
+        choices=("megatron", "transformers", "original", "projector", "peft"),
+        help="megatron, transformers, original (LLaVA's own), projector (its mm_projector.bin), peft (adapters)",
     )
     parser.add_argument("--verify", action="store_true", help="compare the logits of both before it counts as written")
     return _write("convert", _CONVERSION, parser.parse(argv))

@@ -10,6 +10,7 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model import ModelChunks
+from neva_model.training.optimizer.rates import has_own_rate, rate_overrides, scaled_rate
 from neva_recipes.config import OptimConfig, Recipe
 
 __all__ = ["OptimizerFacade", "build_optimizer", "wrap_data_parallel"]
@@ -46,24 +47,22 @@ def build_optimizer(chunks: list[DistributedDataParallel], recipe: Recipe) -> Me
     """
     optim = recipe.optim
     config: TransformerConfig = chunks[0].config
-    optimizer = get_megatron_optimizer(
-        OptimizerConfig(
-            optimizer="adam",
-            lr=optim.lr,
-            min_lr=optim.min_lr,
-            weight_decay=optim.weight_decay,
-            adam_beta1=optim.adam_beta1,
-            adam_beta2=optim.adam_beta2,
-            adam_eps=optim.adam_eps,
-            clip_grad=optim.clip_grad,
-            bf16=recipe.precision.precision == "bf16",
-            params_dtype=config.params_dtype,
-            fp8_recipe=recipe.precision.fp8_recipe if recipe.precision.fp8 else None,
-            use_distributed_optimizer=recipe.parallel.use_distributed_optimizer,
-            overlap_param_gather=recipe.parallel.overlap_param_gather,
-        ),
-        chunks,
+    settings = OptimizerConfig(
+        optimizer="adam",
+        lr=optim.lr,
+        min_lr=optim.min_lr,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.adam_beta1,
+        adam_beta2=optim.adam_beta2,
+        adam_eps=optim.adam_eps,
+        clip_grad=optim.clip_grad,
+        bf16=recipe.precision.precision == "bf16",
+        params_dtype=config.params_dtype,
+        fp8_recipe=recipe.precision.fp8_recipe if recipe.precision.fp8 else None,
+        use_distributed_optimizer=recipe.parallel.use_distributed_optimizer,
+        overlap_param_gather=recipe.parallel.overlap_param_gather,
     )
+    optimizer = get_megatron_optimizer(settings, chunks, rate_overrides(chunks, settings, optim))
     config.finalize_model_grads_func = finalize_model_grads
     config.grad_scale_func = optimizer.scale_loss
     if recipe.parallel.overlap_grad_reduce:
@@ -96,13 +95,14 @@ class OptimizerFacade(torch.optim.Optimizer):
         """Load the state of Megatron's optimizer; it may be that of a recipe with other learning rates."""
         # Core 0.19 finds a saved group by its highest and lowest rate too. `step` sets the rates that count.
         for group in state.get("optimizer", state).get("param_groups", ()):
-            group |= {"max_lr": self._optim.lr, "min_lr": self._optim.min_lr}
+            if not has_own_rate(group):
+                group |= {"max_lr": self._optim.lr, "min_lr": self._optim.min_lr}
         self.megatron_optimizer.load_state_dict(state)
 
     def step(self, closure: Callable[[], object] | None = None) -> None:  # type: ignore[override]
         """Take one step with the gradients in Megatron's buffers."""
         for group in self.megatron_optimizer.param_groups:
-            group["lr"] = self.param_groups[0]["lr"]
+            group["lr"] = scaled_rate(group, self.param_groups[0]["lr"], self._optim)
             group["weight_decay"] = self._optim.weight_decay * group.get("wd_mult", 1.0)
             group["betas"] = (self._optim.adam_beta1, self._optim.adam_beta2)
             group["eps"] = self._optim.adam_eps

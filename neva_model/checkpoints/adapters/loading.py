@@ -1,0 +1,79 @@
+"""Sets the adapters of a model that is about to be trained."""
+
+from pathlib import Path
+
+import torch
+from megatron.core import parallel_state
+
+from neva_model.checkpoints.adapters.peft import PeftAdapters
+from neva_model.checkpoints.adapters.source import AdapterSource, AdapterValues, CheckpointAdapters, require_shapes
+from neva_model.model import ModelChunks
+from neva_model.model.adapters import Adapter, Adapters
+from neva_recipes.config import CheckpointError, LoraConfig, Recipe
+from neva_recipes.families import adapters_of
+from neva_recipes.storage.peft import is_peft
+
+__all__ = ["load_initial_adapters"]
+
+
+def load_initial_adapters(chunks: ModelChunks, recipe: Recipe) -> list[str]:
+    """Fill the adapters of a freshly built model whose `from_pretrained` names some.
+
+    Args:
+        chunks: This rank's part of the model.
+        recipe: Its recipe.
+
+    Returns:
+        Lines that say what was loaded from where.
+
+    Raises:
+        CheckpointError: They cannot be read, or are not those of the recipe.
+    """
+    lines = []
+    for part in ("language", "vision"):
+        config = recipe.model.language if part == "language" else recipe.model.vision
+        lora = config.lora if config is not None else None
+        if lora is None or lora.from_pretrained is None:
+            continue
+        path = Path(lora.from_pretrained)
+        source = _source(path, recipe, part)
+        for chunk in chunks:
+            adapters: Adapters | None = getattr(chunk, f"{part}_adapters")
+            if adapters is not None:
+                _fill(adapters, part, lora, source, path)
+        number = len(list(adapters_of(recipe.model, part)))
+        lines.append(f"{part}: {number} adapters loaded from {path}")
+    return lines
+
+
+def _source(path: Path, recipe: Recipe, part: str) -> AdapterSource:
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such directory, expected a run with adapters or a directory of PEFT")
+    if not is_peft(path):
+        return CheckpointAdapters(path)
+    found, expected = PeftAdapters(path, recipe.model), len(list(adapters_of(recipe.model, part)))
+    if found.number < expected:
+        raise CheckpointError(f"{path}: has {found.number} adapters, the recipe has {expected} of model.{part}.lora")
+    return found
+
+
+@torch.no_grad()
+def _fill(adapters: Adapters, part: str, lora: LoraConfig, source: AdapterSource, path: Path) -> None:
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    for layer, adapter in adapters.by_layer():
+        values = source.read(part, layer, adapter.site)
+        require_shapes(path, values, adapter.site, lora, f"layers.{layer}.{adapter.site.module}")
+        _set(adapter, values, rank)
+
+
+def _set(adapter: Adapter, values: AdapterValues, rank: int) -> None:
+    def own(whole: torch.Tensor, like: torch.Tensor, dimension: int) -> torch.Tensor:
+        ranks = whole.shape[dimension] // like.shape[dimension]
+        return whole if ranks == 1 else whole.chunk(ranks, dimension)[rank]
+
+    adapter.a.copy_(own(values.a, adapter.a, 1))
+    for matrix, whole in zip(adapter.b, values.b.split(list(adapter.site.rows)), strict=True):
+        matrix.copy_(own(whole, matrix, 0))
+    if values.lengths is not None:
+        for length, whole in zip(adapter.lengths, values.lengths.split(list(adapter.site.rows)), strict=True):
+            length.copy_(own(whole, length, 0))

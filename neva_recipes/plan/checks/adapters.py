@@ -1,0 +1,93 @@
+"""Rules on adapters: that the layers they name exist, and that the layout can divide them."""
+
+from collections.abc import Iterator
+
+from neva_recipes.config import LoraConfig, Recipe
+from neva_recipes.families import (
+    AdapterSite,
+    Layout,
+    adapters_of,
+    language_sites,
+    layers_run,
+    unknown_targets,
+    vision_sites,
+)
+from neva_recipes.plan.checks._rules import Found, Rule, found
+from neva_recipes.plan.findings import error, warning
+
+__all__ = ["adapter_rules"]
+
+_TENSOR = "parallel.tensor_model_parallel_size"
+
+
+def _adapted(recipe: Recipe) -> Iterator[tuple[str, LoraConfig, tuple[AdapterSite, ...], int]]:
+    """Yield the parts with adapters: the name, the settings, the linear layers of a layer, the number of layers."""
+    language, vision = recipe.model.language, recipe.model.vision
+    if language.lora is not None:
+        yield "language", language.lora, language_sites(language), language.num_layers
+    if vision is not None and vision.lora is not None:
+        yield "vision", vision.lora, vision_sites(vision), layers_run(vision)
+
+
+def adapter_targets(recipe: Recipe) -> Iterator[Found]:
+    """The model has the linear layers that get adapters."""
+    for part, lora, sites, _ in _adapted(recipe):
+        path = f"model.{part}.lora.target_modules"
+        if unknown := unknown_targets(lora, sites):
+            names = ", ".join(site.module.rpartition(".")[2] for site in sites)
+            message = f"there is no linear layer {unknown[0]} in a layer, but {names}"
+            rest = [target for target in lora.target_modules or () if target not in unknown]
+            yield found(error("adapter-targets", message, recipe, path), [{path: rest or None}])
+
+
+def adapter_layers(recipe: Recipe) -> Iterator[Found]:
+    """The model has the layers that get adapters."""
+    for part, lora, _, number in _adapted(recipe):
+        path = f"model.{part}.lora.layers"
+        last = max((int(text) for text in (lora.layers or "0").replace("-", ",").split(",")), default=0)
+        if not any(map(lora.covers, range(number))):
+            message = f"none of the {number} layers that run, 0 to {number - 1}, is among them: nothing gets an adapter"
+            yield found(error("adapter-layers", message, recipe, path), [{path: None}])
+        elif last >= number:
+            message = f"{number} layers run, 0 to {number - 1}"
+            yield found(error("adapter-layers", message, recipe, path), [{path: None}])
+
+
+def adapter_groups(recipe: Recipe) -> Iterator[Found]:
+    """Every tensor-parallel rank has whole groups of queries, whose keys and values have adapters of their own."""
+    language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
+    grouped = any(site.layout is Layout.GROUPS for _, site in adapters_of(recipe.model, "language"))
+    if grouped and language.num_query_groups % tensor:
+        message = (
+            f"adapters beside query, key and value need whole groups on each rank: {language.num_query_groups} groups "
+            f"are not a multiple of {tensor}"
+        )
+        ways = ({_TENSOR: size} for size in range(tensor - 1, 0, -1) if language.num_query_groups % size == 0)
+        yield found(error("adapter-groups", message, recipe, "model.language.num_query_groups", _TENSOR), ways)
+
+
+def adapter_dropout(recipe: Recipe) -> Iterator[Found]:
+    """Dropout keeps some values."""
+    for part, lora, _, _ in _adapted(recipe):
+        path = f"model.{part}.lora.dropout"
+        if lora.dropout == 1.0:
+            message = "a probability of 1 drops everything: the adapters learn nothing"
+            yield found(error("dropout", message, recipe, path), [{path: 0.05}], [{path: 0.0}])
+
+
+def adapter_vocabulary(recipe: Recipe) -> Iterator[Found]:
+    """Tokens around images are trained with the embeddings, which adapters leave as they are."""
+    if recipe.model.use_im_start_end and recipe.model.language.lora is not None:
+        path = "model.use_im_start_end"
+        message = "the embeddings of the tokens around images stay as they begin, for adapters stand beside layers only"
+        yield found(warning("adapter-vocabulary", message, recipe, path), [{path: False}])
+
+
+adapter_rules: tuple[Rule, ...] = (
+    adapter_targets,
+    adapter_layers,
+    adapter_groups,
+    adapter_dropout,
+    adapter_vocabulary,
+)
+"""All rules of this file."""
