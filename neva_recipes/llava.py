@@ -100,7 +100,7 @@ def finetune(size: LlavaSize = "7b") -> Draft[LlavaRecipe]:
 
 
 def lora(size: LlavaSize = "7b") -> Draft[LlavaRecipe]:
-    """LLaVA-1.5 stage 2 with LoRA: train adapters beside the language model, and the projector.
+    """LLaVA-1.5 stage 2 with LoRA: train adapters and the projector.
 
     Rank 128, alpha 256 and the learning rates, ten times as high for the adapters as for the projector, are those of
     the original's finetune_lora.sh. Checkpoints hold adapters and projector alone; `nemo-run export` merges them into

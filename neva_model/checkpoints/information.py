@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Literal, TypedDict, TypeVar
 
 from neva_recipes.config import CheckpointError, Recipe, UserError
-from neva_recipes.plan.origins.checkpoints import is_checkpoint, model_differences, read_saved_recipe
+from neva_recipes.plan.origins.checkpoints import (
+    BESIDE_ADAPTERS,
+    is_checkpoint,
+    is_without,
+    model_differences,
+    read_saved_recipe,
+)
 from neva_recipes.run_directory.layout import CHECKPOINTS, RECIPE_FILE
 from neva_recipes.run_directory.names import INFORMATION_FILE, list_checkpoints
 from neva_recipes.run_directory.standing import lacks_checkpoint
@@ -224,6 +230,8 @@ def check_same_model(checkpoint: Path, saved: Recipe, recipe: Recipe, parts: tup
         parts: The parts to load, of `language`, `vision` and `projector`.
     """
     for part in parts:
+        if is_without(saved, part):
+            raise CheckpointError(f"{checkpoint}: {BESIDE_ADAPTERS}")
         for path, theirs, ours in model_differences(saved, recipe, part):
             if path == f"model.{part}":
                 raise CheckpointError(f"{checkpoint}: has no {part}; it was trained by the recipe {saved.name}")

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("models.tools", "evaluate_command", "measure a trained model on held-out data"),
     "export": ("models.tools", "export_command", "write a trained model as a Hugging Face directory"),
     "convert": ("models.tools", "convert_command", "write a model in another layout"),
+    "merge": ("models.tools", "merge_command", "write a model with adapters as one without"),
     "reshard": ("models.tools", "reshard_command", "write a checkpoint as another layout would"),
     "tokenizer": ("tokenizers.command", "tokenizer_command", "train, merge, compare and check tokenizers"),
     "data": ("data.command", "data_command", "text into files of tokens"),

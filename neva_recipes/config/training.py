@@ -96,9 +96,6 @@ class OptimConfig(ConfigNode):
 
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
-    lr_of: dict[_Weights, PositiveFloat] = field(default_factory=dict)
-    """Peak learning rates of some weights, by their names: projector, or vision.encoder.layers.0.*, where * stands for
-    anything; the last that fits counts. All follow the one schedule."""
     min_lr: NonNegativeFloat = 0.0
     """Learning rate at the end of the schedule."""
     lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
@@ -119,6 +116,9 @@ class OptimConfig(ConfigNode):
     """Term that keeps the denominator from zero."""
     clip_grad: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
+    lr_of: dict[_Weights, PositiveFloat] = field(default_factory=dict)
+    """Peak learning rates of some weights, by their names: projector, or vision.encoder.layers.0.*, where * stands for
+    anything; the last that fits counts. All follow the one schedule."""
 
 
 @config_dataclass

@@ -57,7 +57,7 @@ def test_fields_that_no_key_speaks_of_have_their_defaults(config, folder):
     for group, cls in GROUPS.items():
         for name in field_types(cls):
             if f"{group}.{name}" not in {*spoken_of, *GROUPS}:
-                assert read(recipe, f"{group}.{name}") == getattr(cls, name), f"{group}.{name}"
+                assert read(recipe, f"{group}.{name}") == getattr(cls, name, {}), f"{group}.{name}"
 
 
 def test_what_the_command_says_and_writes(folder):

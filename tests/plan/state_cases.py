@@ -22,6 +22,9 @@ WHOLE = {"parallel.use_distributed_optimizer": False}
 HALF_SUMS = {"precision.grad_reduce_in_fp32": False}
 TP2 = {"parallel.tensor_model_parallel_size": 2}
 PP2 = {"parallel.pipeline_model_parallel_size": 2}
+LORA = {"model.language.lora.rank": 64, "model.language.lora.kind": "lora"}
+"""A rank as the widths, so that nothing is padded."""
+DORA = {"model.language.lora.rank": 64, "model.language.lora.kind": "dora", "model.vision.lora.rank": 64}
 CASES: dict[int, list[dict[str, object]]] = {
     1: [
         {},
@@ -35,6 +38,9 @@ CASES: dict[int, list[dict[str, object]]] = {
         {**BF16, **HALF_SUMS, **WHOLE, **STAGE_1},
         HALF_SUMS,
         {**HALF_SUMS, **WHOLE},
+        LORA,
+        {**BF16, **LORA},
+        {**BF16, **DORA, **WHOLE},
         {**BF16, "text": True, "model.language.share_embeddings_and_output_weights": True},
     ],
     2: [
@@ -52,6 +58,10 @@ CASES: dict[int, list[dict[str, object]]] = {
         {**TP2, **BF16, **HALF_SUMS, **WHOLE},
         {**TP2, **BF16, **STAGE_1, "parallel.sequence_parallel": True},
         {**TP2, **BF16, **TOWER, **WHOLE},
+        {**BF16, **LORA},
+        {**TP2, **BF16, **LORA, "parallel.sequence_parallel": True},
+        {**TP2, **BF16, **DORA, **WHOLE},
+        {**PP2, **BF16, **LORA, "model.language.lora.layers": "0"},
         PP2,
         {**PP2, **BF16},
         {**PP2, **BF16, **STAGE_1},

@@ -10,6 +10,7 @@ from neva_recipes.registry import find_recipe, list_recipes
 BUILT_IN = [
     "llava.pretrain",
     "llava.finetune",
+    "llava.lora",
     "neva.pretrain",
     "neva.finetune",
     "gpt.pretrain",

@@ -21,6 +21,9 @@ from tests.training.test_trajectory import STEPS, steps_of
 KINDS = ("lora", "rslora", "dora")
 LANGUAGE, VISION = {"rank": 4, "alpha": 6, "dropout": 0}, {"rank": 3, "alpha": 6, "dropout": 0}
 TOWER_TARGETS = ("q_proj", "v_proj", "fc1")
+RATES = {"projector": 3e-4, "language__layers__1": 5e-4, "language__layers__1__mlp__linear_fc2*": 2e-3}
+"""Learning rates of some weights; the others have 1e-3. The last that fits counts."""
+
 LAYOUTS = {
     "lora_tp2": {"trainer__devices": 2, "parallel__tensor_model_parallel_size": 2},
     "dora_tp2_sp": {
@@ -33,6 +36,7 @@ LAYOUTS = {
     },
     "lora_pp2": {"trainer__devices": 2, "parallel__pipeline_model_parallel_size": 2},
     "dora_cp2": {"trainer__devices": 2, "parallel__context_parallel_size": 2},
+    "rates_pp2": {"trainer__devices": 2, "parallel__pipeline_model_parallel_size": 2},
     "lora_dp2": {"trainer__devices": 2, "parallel__use_distributed_optimizer": True},
 }
 
@@ -83,6 +87,9 @@ def folder(
         layouts = {kind: {}} | {name: layout for name, layout in LAYOUTS.items() if name.startswith(f"{kind}_")}
         for name, layout in layouts.items():
             recipes[name] = make_recipe(trainer__max_steps=STEPS, **source, **fields, **layout)
+    rates = {f"optim__lr_of__{name}": value for name, value in RATES.items()}
+    for name, layout in {"rates": {}, "rates_pp2": LAYOUTS["rates_pp2"]}.items():
+        recipes[name] = make_recipe(trainer__max_steps=STEPS, **source, **rates, **layout)
     torch.manual_seed(0)
     hf_llava(build(recipes["lora"])).save_pretrained(folder / "hf")
     for kind in KINDS:
@@ -114,6 +121,32 @@ def test_losses_equal_those_of_peft(kind: str, folder: Path, tmp_path: Path) -> 
     difference = max(abs(a - b) for a, b in zip(ours, expected, strict=True))
     print(f"{kind}: largest difference of the loss in {STEPS} steps {difference:.1e}")
     assert difference <= 1e-4
+
+
+@pytest.mark.slow
+def test_own_learning_rates_equal_those_of_torch(folder: Path, tmp_path: Path) -> None:
+    recipe = build(load_recipe(folder / "rates" / "recipe.yaml"))
+    assert list(recipe.optim.lr_of.values()) == list(RATES.values())
+    model = LlavaForConditionalGeneration.from_pretrained(folder / "hf", attn_implementation="eager").train()
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("vision_tower" not in name)
+        rate = recipe.optim.lr
+        if "multi_modal_projector" in name:
+            rate = 3e-4
+        elif "language_model.layers.1." in name:
+            rate = 2e-3 if "down_proj" in name else 5e-4
+        groups.setdefault(rate, []).append(parameter)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": [one for one in some if one.requires_grad], "lr": rate} for rate, some in groups.items()],
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=1, num_training_steps=STEPS)
+    expected = steps_of(model, recipe, trained, optimizer, schedule, tmp_path)
+    assert max(abs(a - b) for a, b in zip(losses(folder / "rates"), expected, strict=True)) <= 1e-4
 
 
 @pytest.mark.slow

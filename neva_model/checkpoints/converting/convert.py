@@ -142,7 +142,8 @@ def _checkpoint(path: Path, tokenizer: str | None, layout: Layout) -> _Source:
 
         recipe, words = recipe_with_tokenizer(path, information, tokenizer)
         if recipe.model.has_adapters and layout != "peft":
-            from neva_model.checkpoints.adapters import MergedWeights
+            prepare_process()
+            from neva_model.checkpoints.adapters.merged import MergedWeights
 
             return _Source(path, recipe, MergedWeights(path, recipe, information, words))
     return _Source(path, recipe, CheckpointWeights(path, recipe), kept=kept)
@@ -181,7 +182,8 @@ def _write(source: _Source, target: Path, layout: Layout, check: Callable[[Path]
             check(unfinished)
         return
     if layout == "peft":
-        from neva_model.checkpoints.adapters import write_adapters
+        prepare_process()
+        from neva_model.checkpoints.adapters.peft import write_adapters
 
         with written_whole(target, "directory") as unfinished:
             write_adapters(source.path, recipe, unfinished)

@@ -12,6 +12,7 @@ from neva_model.checkpoints.weights.pieces import read_part
 from neva_recipes.config import CheckpointError, Recipe
 from neva_recipes.families import language_family
 from neva_recipes.families.tensors import LAYER_PREFIX, Shape
+from neva_recipes.plan.origins.checkpoints import BESIDE_ADAPTERS
 from neva_recipes.run_directory.names import INFORMATION_FILE
 from neva_recipes.storage.checkpoints import next_best, read_record
 from neva_recipes.storage.digests import wrong_file
@@ -151,6 +152,8 @@ def all_stored(checkpoint: Path, recipe: Recipe) -> dict[str, StoredWeights]:
         CheckpointError: A file is missing or damaged, a weight is missing, or a tensor belongs to no weight or is of
             another shape.
     """
+    if recipe.model.has_adapters:
+        raise CheckpointError(f"{checkpoint}: {BESIDE_ADAPTERS}")
     stored, weights = checkpoint_tensors(checkpoint), stored_names(recipe)
     names = {there for there, _ in weights.values()}
     found: dict[str, dict[str, CheckpointTensor]] = {"": {}}

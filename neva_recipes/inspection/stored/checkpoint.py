@@ -10,7 +10,14 @@ from neva_recipes.inspection.stored._words import language_shape, vision_shape
 from neva_recipes.inspection.stored.stored_model import StoredModel, StoredPart, StoredTensor, Use, part_of_tensors
 from neva_recipes.plan.cost.parameters import count_parameters
 from neva_recipes.plan.huggingface import why_not_exportable
-from neva_recipes.plan.origins.checkpoints import PARTS, find_checkpoint, find_run_directory, read_saved_recipe
+from neva_recipes.plan.origins.checkpoints import (
+    BESIDE_ADAPTERS,
+    PARTS,
+    find_checkpoint,
+    find_run_directory,
+    is_without,
+    read_saved_recipe,
+)
 from neva_recipes.plan.tokenizers.tokenizer import known_vocabulary
 from neva_recipes.run_directory.names import step_of
 from neva_recipes.storage.checkpoints import read_record
@@ -100,7 +107,8 @@ def _rows(words: int, rows: int) -> str:
 
 
 def _parts(recipe: Recipe, stored: Mapping[str, StoredTensor]) -> Iterator[StoredPart]:
-    parameters = {part.part: part.total for part in count_parameters(recipe)}
+    counted = count_parameters(recipe)
+    parameters = {part.part: part.total for part in counted}
     by_part: dict[str, list[StoredTensor]] = {}
     for name, tensor in stored.items():
         by_part.setdefault(name.partition(".")[0], []).append(tensor)
@@ -114,6 +122,11 @@ def _parts(recipe: Recipe, stored: Mapping[str, StoredTensor]) -> Iterator[Store
     if projector is not None and vision is not None:
         kinds["projector"] = projector.mm_projector_type
         shapes["projector"] = f"{vision.hidden_size} to {recipe.model.language.hidden_size}"
+    for count in counted:
+        config = getattr(recipe.model, count.part)
+        if config.adapters is not None:
+            name = f"{count.part}_adapters"
+            kinds[name], shapes[name], parameters[name] = config.lora.kind, f"rank {config.lora.rank}", count.trained
     for part in sorted(by_part, key=lambda part: PARTS.index(part) if part in PARTS else len(PARTS)):
         yield part_of_tensors(part, by_part[part], kinds.get(part), shapes.get(part, ""), parameters.get(part))
 
@@ -122,16 +135,22 @@ def _uses(checkpoint: Path, recipe: Recipe) -> Iterator[Use]:
     """Yield the fields that can name a checkpoint, and the commands that can open it."""
     name, run = shlex.quote(str(checkpoint)), find_run_directory(checkpoint)
     for part in PARTS:
-        has_part = getattr(recipe.model, part) is not None
         yield Use(
             f"model.{part}.from_pretrained",
             f"model.{part}.from_pretrained={name}",
-            None if has_part else f"holds no {_CALLED[part]}",
+            _why_not(recipe, part),
         )
     if run is not None and (step := step_of(checkpoint)) is not None:
         yield Use("nemo-run resume", f"nemo-run resume {shlex.quote(str(run))} --from step-{step}")
     yield Use("nemo-run chat", f"nemo-run chat {name}")
     yield Use("nemo-run export", f"nemo-run export {name} DIR", why_not_exportable(recipe))
+
+
+def _why_not(recipe: Recipe, part: str) -> str | None:
+    """Return why a checkpoint cannot be the source of a part; `None` if it can."""
+    if getattr(recipe.model, part) is None:
+        return f"holds no {_CALLED[part]}"
+    return BESIDE_ADAPTERS if is_without(recipe, part) else None
 
 
 _CALLED = {"language": "language model", "vision": "vision tower", "projector": "projector"}

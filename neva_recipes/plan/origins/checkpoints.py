@@ -24,12 +24,14 @@ from neva_recipes.run_directory.standing import lacks_checkpoint
 from neva_recipes.storage.checkpoints import require_files
 
 __all__ = [
+    "BESIDE_ADAPTERS",
     "CHANGED_SINCE",
     "PARTS",
     "OtherVocabulary",
     "find_checkpoint",
     "find_run_directory",
     "is_checkpoint",
+    "is_without",
     "model_differences",
     "other_vocabulary",
     "read_saved_recipe",
@@ -51,6 +53,21 @@ _FREE_FIELDS = {
 
 _ROPE_FIELDS = ("rope", "rope_scaling_factor")
 """Fields that say how rotary positions are stretched."""
+
+
+def is_without(saved: Recipe, part: str) -> bool:
+    """Return whether a checkpoint holds adapters, and not the weights of a part that they were trained beside.
+
+    Args:
+        saved: The recipe of the checkpoint.
+        part: `language`, `vision` or `projector`.
+    """
+    config = getattr(saved.model, part)
+    return saved.model.has_adapters and config is not None and not config.trains_weights
+
+
+BESIDE_ADAPTERS = "holds adapters and not the weights beside them: nemo-run merge RUN DIR makes a directory of both"
+"""Why the weights of a part cannot be taken from a checkpoint of adapters."""
 
 
 def model_differences(saved: Recipe, recipe: Recipe, part: str) -> Iterator[tuple[str, Any, Any]]:

@@ -35,9 +35,11 @@ from neva_recipes.plan.huggingface import (
     vocabulary_rows,
 )
 from neva_recipes.plan.origins.checkpoints import (
+    BESIDE_ADAPTERS,
     CHANGED_SINCE,
     PARTS,
     find_checkpoint,
+    is_without,
     model_differences,
     other_vocabulary,
     read_saved_recipe,
@@ -185,7 +187,9 @@ def check_sources(recipe: Recipe, opened: Opened) -> Iterator[Found]:
 
 def _ours(recipe: Recipe, part: str, field: str, saved: Recipe) -> Iterator[Found]:
     differences = list(model_differences(saved, recipe, part))
-    if differences and differences[0][0] == f"model.{part}":
+    if is_without(saved, part):
+        yield found(error("adapters-alone", BESIDE_ADAPTERS, recipe, field))
+    elif differences and differences[0][0] == f"model.{part}":
         message = f"has no {part}: it was trained by the recipe {saved.name}"
         yield found(error("shape-mismatch", message, recipe, field))
     elif differences:

@@ -1,4 +1,4 @@
-"""Uses a model: `nemo-run chat`, `generate`, `evaluate`, `export`, `convert` and `reshard`.
+"""Uses a model: `nemo-run chat`, `generate`, `evaluate`, `export`, `convert`, `merge` and `reshard`.
 
 The tools themselves need torch and are in `neva_model`; each is imported only when it is about to run. Their command
 lines are defined here, so that help and error messages come at once.
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate_command",
     "export_command",
     "generate_command",
+    "merge_command",
     "model_path",
     "require_single",
     "reshard_command",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _EVALUATION, _EXPORT = "neva_model.evaluation", "neva_model.checkpoints.export"
+_MERGING = "neva_model.checkpoints.adapters.command"
 _CONVERSION, _RESHARDING = "neva_model.checkpoints.converting.command", "neva_model.checkpoints.resharding.command"
 
 
@@ -171,6 +173,25 @@ def convert_command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--verify", action="store_true", help="compare the logits of both before it counts as written")
     return _write("convert", _CONVERSION, parser.parse(argv))
+
+
+def merge_command(argv: Sequence[str]) -> int:
+    """Write a model with adapters as one without: `nemo-run merge RUN DIR`."""
+    parser = StrictParser(
+        "nemo-run merge",
+        description=(
+            "Write a model that was trained with adapters as a directory without any: each\n"
+            "weight with what its adapters add. nemo-run convert --layout peft writes the\n"
+            "adapters alone."
+        ),
+    )
+    _add_model(parser, "name of a run, or a run or checkpoint, with adapters")
+    parser.add_argument("directory", metavar="DIR", type=path_argument, help="directory to write; must not exist yet")
+    parser.add_argument(
+        "--layout", metavar="L", choices=("transformers", "original"), help="transformers, or original (LLaVA's own)"
+    )
+    parser.add_argument("--verify", action="store_true", help="compare the logits of both before it counts as written")
+    return _write("merge", _MERGING, parser.parse(argv))
 
 
 def reshard_command(argv: Sequence[str]) -> int:

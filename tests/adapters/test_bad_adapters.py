@@ -1,0 +1,120 @@
+"""What is wrong with adapters is told in one line that names the file, before anything is written."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from neva_recipes.cli.main import main
+from tests.end_to_end.world import make_world
+
+TINY = ("size=tiny", "data.sequence_length=32", "data.global_batch_size=2", "data.micro_batch_size=2")
+STEPS = ("trainer.max_steps=2", "optim.warmup_ratio=none", "optim.warmup_steps=0", "optim.lr=1e-2")
+SMALL = tuple(f"model.language.{name}" for name in ("num_layers=1", "hidden_size=64", "ffn_hidden_size=64"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def folder(world, tmp_path_factory):
+    """A folder with a run, one of adapters beside it, and these in PEFT's format."""
+    folder = tmp_path_factory.mktemp("adapters")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "t.jsonl").write_text(
+            "".join(json.dumps({"text": f"line {n} of some text"}) + "\n" for n in range(60))
+        )
+        data = ("data.data_path=t.jsonl", f"data.tokenizer={world.tokenizer}")
+        assert main(["gpt.pretrain", *TINY, *STEPS, *SMALL, *data, "name=base"]) == 0
+        assert main(["export", "base", "hf"]) == 0
+        (folder / "hf" / "digests.json").unlink(missing_ok=True)
+        adapters = ("model.language.from_pretrained=hf", "model.language.lora.rank=2", "name=ad")
+        assert main(["gpt.continue_pretrain", *TINY, *STEPS, *SMALL, *data, *adapters]) == 0
+        assert main(["convert", "ad", "peft", "--layout", "peft"]) == 0
+    return folder
+
+
+@pytest.fixture
+def told(folder, tmp_path, monkeypatch, capsys):
+    """Return a function that runs the command beside copies of the runs, and returns its code and its last line."""
+    shutil.copytree(folder, tmp_path / "here", symlinks=True)
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*words):
+        capsys.readouterr()
+        code = main([*words])
+        lines = capsys.readouterr().err.strip().splitlines()
+        return code, lines[-1] if lines else ""
+
+    return run
+
+
+BESIDE = "holds adapters and not the weights beside them: nemo-run merge RUN DIR makes a directory of both"
+
+
+def test_a_checkpoint_of_adapters_has_no_weights_to_take(told, world):
+    data = ("data.data_path=t.jsonl", f"data.tokenizer={world.tokenizer}")
+    for words in (
+        ("gpt.continue_pretrain", *TINY, *STEPS, *SMALL, *data, "model.language.from_pretrained=ad"),
+        ("reshard", "ad", "out", "--tp", "2"),
+        ("extend-vocab", "ad", "--tokenizer", str(world.tokenizer), "out"),
+    ):
+        code, line = told(*words)
+        assert code == 2 and line.endswith(BESIDE), line
+
+
+def test_a_run_without_adapters_has_none_to_merge_or_write(told):
+    code, line = told("merge", "base", "out")
+    assert code == 2 and line.endswith("has no adapters to merge: nemo-run export or convert writes its model")
+    code, line = told("convert", "base", "out", "--layout", "peft")
+    assert code == 2 and line.endswith("its model has no adapters: model.language.lora is none in its recipe")
+
+
+@pytest.mark.parametrize("command", [("merge", "ad", "out"), ("generate", "ad", "--prompt=line")])
+def test_weights_beside_adapters_that_have_gone_or_changed(told, folder, command):
+    weights = folder / "hf" / "model.safetensors"
+    before = weights.read_bytes()
+    try:
+        tensors = load_file(weights)
+        save_file({name: 2 * value for name, value in tensors.items()}, weights, metadata={"format": "pt"})
+        code, line = told(*command)
+        assert code == 2 and line.startswith(f"error: {folder / 'hf'}: has changed, and the adapters were trained ")
+        weights.parent.rename(folder / "away")
+        code, line = told(*command)
+        assert code == 2 and line == (
+            f"error: {folder / 'hf'}: no such directory, but the adapters were trained beside the weights of "
+            "model.language that were there: put it back"
+        )
+    finally:
+        (folder / "away").rename(folder / "hf")
+        weights.write_bytes(before)
+    assert told(*command)[0] == 0
+
+
+def test_damaged_or_other_files_of_peft(told, world, tmp_path):
+    data = ("data.data_path=t.jsonl", f"data.tokenizer={world.tokenizer}")
+    adapters = ("model.language.from_pretrained=base", "model.language.lora.from_pretrained=peft")
+
+    def launch(*words):
+        code, _ = told("gpt.continue_pretrain", *TINY, *STEPS, *SMALL, *data, *adapters, *words)
+        assert code != 0
+        runs = sorted((tmp_path / "here" / "runs").glob("gpt.continue_pretrain-*"), key=lambda run: run.stat().st_mtime)
+        text = "".join(path.read_text() for path in runs[-1].rglob("*.log")) if runs else ""
+        return next(line for line in text.splitlines()[::-1] if line.startswith("error: "))
+
+    assert "matrix A of layers.0.self_attn.q_proj has shape [2, 64], the recipe needs [3, 64]" in launch(
+        "model.language.lora.rank=3"
+    )
+    dora = launch("model.language.lora.rank=2", "model.language.lora.kind=dora")
+    assert "has no lengths of rows, which DoRA has, and the recipe says kind=dora" in dora
+    tensors = load_file("peft/adapter_model.safetensors")
+    save_file(
+        {name: value for name, value in tensors.items() if "q_proj" not in name}, "peft/adapter_model.safetensors"
+    )
+    assert "has 6 adapters, the recipe has 7 of model.language.lora" in launch("model.language.lora.rank=2")
+    (tmp_path / "here" / "peft" / "adapter_model.safetensors").write_bytes(b"{}")
+    assert "adapter_model.safetensors: cannot be read: " in launch("model.language.lora.rank=2")
