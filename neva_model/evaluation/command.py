@@ -27,7 +27,7 @@ from neva_recipes.config import (
 )
 from neva_recipes.interruption import uninterrupted
 from neva_recipes.plan.data.question_files import have_images_beside
-from neva_recipes.plan.trained.repeats import repeats_text
+from neva_recipes.plan.trained.repeats import first_copy, repeats_text
 from neva_recipes.plan.trained.same_files import NOTHING_NEW, TRAINED_ON, shared_text
 from neva_recipes.plan.trained.sought_samples import DataFile
 from neva_recipes.plan.trained.trainings import recipes_of_run
@@ -93,7 +93,13 @@ def main(arguments: Sequence[str]) -> int:
     }
     try:
         with uninterrupted():
-            _save(directory, predictions, asked.name, report, predictions_text(asked.questions, answers))
+            _save(
+                directory,
+                predictions,
+                asked.name,
+                report,
+                predictions_text(asked.questions, answers, asked.trained.have),
+            )
     finally:  # the answers may have taken hours: a full disk must not lose the scores as well
         print(format_table(total, by_text, log_width(predictions.parent)))
     print(f"answers: {predictions}")
@@ -107,11 +113,13 @@ class _Asked(NamedTuple):
         questions: The questions.
         name: Name of the files that are kept of the evaluation.
         report: What the report says of the questions and of the model.
+        trained: The samples that the model was trained on.
     """
 
     questions: Sequence["Question"]
     name: str
     report: PlainTable
+    trained: "TrainedSamples"
 
 
 def _read(opened: "OpenModel", data: Sequence[Path], options: argparse.Namespace) -> _Asked:
@@ -131,7 +139,8 @@ def _read(opened: "OpenModel", data: Sequence[Path], options: argparse.Namespace
     files = [DataFile(path, opened.template, folder or path.parent) for path in data]
     _tell_of_repeats(questions)
     _tell_of_images(questions)
-    known = _trained_questions(questions, trained_samples(recipes, files, opened.source))
+    trained = trained_samples(recipes, files, opened.source)
+    known = _trained_questions(questions, trained)
     digests, template = digests_of(data), opened.template.name
     report = {
         "model": str(opened.source),
@@ -142,23 +151,31 @@ def _read(opened: "OpenModel", data: Sequence[Path], options: argparse.Namespace
         "image_folder": _folder_text(folder),
         "training": _training(opened, trained_folder),
     }
-    return _Asked(questions, _kept_name(opened.source, digests, folder, template), report)
+    return _Asked(questions, _kept_name(opened.source, digests, folder, template), report, trained)
 
 
 def _tell_of_repeats(questions: Sequence["Question"]) -> None:
     """Print a note if many questions are asked more than once, such as those of a file and a copy of it."""
     asked = [(tuple(one.prompt.tokens), one.reference, one.image and one.image.absolute()) for one in questions]
     if said := repeats_text(asked, "question"):
-        tell("note", f"{said}: each of them counts")
+        first = _place(questions[first_copy(asked) or 0])
+        tell("note", f"{said}: each of them counts; the first is {first}")
 
 
 def _tell_of_images(questions: Sequence["Question"]) -> None:
     """Print a note if images are not used as their files show them."""
-    images = {question.image for question in questions if question.image is not None}
-    looks = [look for look in map(look_into, images) if look.is_read]
-    turned, several = sum(look.is_turned for look in looks), sum(look.has_several for look in looks)
-    for said in looks_texts(turned, several, len(looks)).values():
-        tell("note", said)
+    images = dict.fromkeys(question.image for question in questions if question.image is not None)
+    looks = {image: look for image in images if (look := look_into(image)).is_read}
+    odd = {
+        "turned": [image for image, look in looks.items() if look.is_turned],
+        "several": [image for image, look in looks.items() if look.has_several],
+    }
+    for kind, said in looks_texts(len(odd["turned"]), len(odd["several"]), len(looks)).items():
+        tell("note", f"{said}; the first is {odd[kind][0]}")
+
+
+def _place(question: "Question") -> str:
+    return f"sample {question.sample} of {question.data_path}"
 
 
 def _data_text(data: Sequence[Path]) -> str:
@@ -185,7 +202,7 @@ def _trained_questions(questions: Sequence["Question"], trained: "TrainedSamples
         tell("note", f"{', '.join(trained.files)}: {TRAINED_ON}")
     if others:
         said = shared_text(len(others), how_many(len(questions), "question"), at_least=not trained.is_complete)
-        tell("note", f"{said}: {NOTHING_NEW}")
+        tell("note", f"{said}: {NOTHING_NEW}; the first is {_place(others[0])}, and the answers mark them all")
     count = len(of_files) + len(others)
     is_complete = trained.is_complete or count == len(questions)
     return {

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +122,16 @@ def require_no_other_file(path: Path) -> None:
         raise RunError(f"--output={path}: is there already, and holds no answers of an evaluation: name another file")
 
 
-def predictions_text(questions: Sequence[Question], answers: Sequence[str]) -> str:
-    """Return one JSON object per line for every question, in the order of the data files."""
+def predictions_text(
+    questions: Sequence[Question], answers: Sequence[str], is_trained: Callable[[Path, int], bool]
+) -> str:
+    """Return one JSON object per line for every question, in the order of the data files.
+
+    Args:
+        questions: The questions.
+        answers: Their answers.
+        is_trained: Returns whether the model is known to have been trained on a sample, given its place.
+    """
     lines = [
         json.dumps(
             {
@@ -135,6 +143,7 @@ def predictions_text(questions: Sequence[Question], answers: Sequence[str]) -> s
                 "reference": question.reference,
                 "answer": answer,
                 "correct": is_right(answer, question.reference),
+                **({"training_data": True} if is_trained(question.data_path, question.sample) else {}),
             },
             ensure_ascii=False,
         )

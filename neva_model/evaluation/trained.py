@@ -42,6 +42,10 @@ class TrainedSamples(NamedTuple):
     is_complete: bool
     changed: tuple[Path, ...]
 
+    def have(self, path: Path, position: int) -> bool:
+        """Return whether the model was trained on the sample at a place of the data files."""
+        return str(path) in self.files or Place(path, position) in self.places
+
 
 def trained_samples(own: Sequence[Recipe], questions: Sequence[DataFile], source: Path) -> TrainedSamples:
     """Compare the samples of data files with the training samples of a model and of the runs its weights come from.

@@ -88,6 +88,7 @@ def test_plan_and_index_count_the_photos_with_a_rotation(tmp_path, capsys):
     recipe.data.data_path = str(data)
     (finding,) = [each for each in check_files(build(recipe)) if each.code == "images-turned"]
     assert finding.severity == "warning" and finding.message.startswith(told)
+    assert finding.advice == "the first that was met is 0.jpg"
     for _ in range(2):
         SampleIndex(data, tmp_path / "cache", SampleRules(get_template("v1"), tmp_path))
     assert capsys.readouterr().out.count(f"note: {data}: {told}") == 1
@@ -142,7 +143,7 @@ def test_the_plan_looks_at_photos_all_over_the_file(thumbnails, monkeypatch):
     looked = []
     inner = record_check.Images._look_into
     monkeypatch.setattr(
-        record_check.Images, "_look_into", lambda self, path: looked.append(int(path.stem)) or inner(self, path)
+        record_check.Images, "_look_into", lambda self, name: looked.append(int(Path(name).stem)) or inner(self, name)
     )
     clock = iter(range(10**9))
     monkeypatch.setattr(record_check, "_HEADERS_SECONDS", 40)

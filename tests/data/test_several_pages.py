@@ -87,6 +87,7 @@ def test_plan_and_index_count_files_of_several_frames(told, tmp_path):
     said = "2 of 3 images looked at have several pages or frames, of which the first is used"
     assert findings["images-several"].severity == "warning"
     assert findings["images-several"].message.startswith(said) and said in lines
+    assert findings["images-several"].advice.startswith("the first that was met is 1.")
     assert states == [FINE] * 3
 
 

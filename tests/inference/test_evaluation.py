@@ -112,6 +112,7 @@ def test_questions_that_are_asked_twice_are_told(answered, llava_directory, pict
         told = capsys.readouterr().err
         assert told.count("are copies of other questions") == notes
     assert f"note: {count} of the {2 * count} questions are copies of other questions, with the same words" in told
+    assert f"each of them counts; the first is sample 0 of {packed}\n" in told
 
 
 def test_images_that_are_not_used_as_they_show_themselves_are_told(llava_directory, tmp_path, capsys):
@@ -130,6 +131,9 @@ def test_images_that_are_not_used_as_they_show_themselves_are_told(llava_directo
         told = capsys.readouterr().err
         assert (told.count(f"note: {several}"), told.count(f"note: {turned}")) == (notes, notes)
         assert told.count("looked at") == 2 * notes
+        assert (f"the first is {tmp_path}/two.gif" in told, f"the first is {tmp_path}/turned.jpg" in told) == (
+            (notes > 0,) * 2
+        )
 
 
 def test_reports_are_kept_by_checkpoint_and_data(answered, llava_run, pictures, tmp_path, capsys):
@@ -208,6 +212,10 @@ def test_questions_that_were_trained_on_are_told(answered, llava_run, pictures, 
         assert report_on(run, named, pictures) == (is_trained, count)
         told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
         assert [line.startswith(f"note: {note}") for line in told] == [True] * (note is not None), told
+        answers = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+        assert sum("training_data" in answer for answer in answers) == count
+    assert [answer["sample"] for answer in answers if answer.get("training_data")] == [0]
+    assert told[0].endswith(f"; the first is sample 0 of {cut}, and the answers mark them all")
     # A training file that was written after the run has started tells nothing of the training.
     os.utime(data)
     capsys.readouterr()

@@ -64,6 +64,7 @@ def test_samples_that_are_copies(folder, samples, copies):
         are = "is a copy of another sample" if copies == 1 else "are copies of other samples"
         assert finding.severity == "warning"
         assert finding.message.startswith(f"{copies} of the {len(samples)} samples {are}, with the same words")
+        assert "the first of them has the image " in finding.advice
     in_validation = told(recipe_of("held.jsonl", "train.jsonl"))
     assert [list(finding.fields) for finding in in_validation] == [["data.validation_data_path"]] * (copies > 0)
 

@@ -46,7 +46,9 @@ class Images:
         first_elsewhere: The first of these.
         unusable: Images that exist but cannot be used, each with the first sample that names it, and the reason.
         turned: Number of images with an EXIF rotation, among those that were looked into.
+        first_turned: The first of these.
         several: Number of images with several pages or frames, among the same.
+        first_several: The first of these.
     """
 
     def __init__(self, folder: Path, deadline: float, beside: Path) -> None:
@@ -62,8 +64,8 @@ class Images:
         self.elsewhere = 0
         self.first_elsewhere = ""
         self.unusable: list[tuple[str, str]] = []
-        self.turned = 0
-        self.several = 0
+        self.turned = self.several = 0
+        self.first_turned = self.first_several = ""
         self._missing_names: list[str] = []
         self._folder = folder
         self._inside = os.path.join(os.path.abspath(folder), "")  # noqa: PTH100, PTH118 as names are written
@@ -118,11 +120,12 @@ class Images:
         is_large = can_be_too_large(name, size)
         if name not in self._problems and (len(self._problems) < _BEGINS_READ or is_large):
             file = self._folder / name
-            problem = self._look_into(file)
+            problem = self._look_into(name)
             if problem is None and is_large:
                 look = look_into(file)
                 problem = look.problem
                 self.several += look.has_several
+                self.first_several = self.first_several or (name if look.has_several else "")
             self._keep(name, place, problem)
         elif name not in self._problems:
             self._others.setdefault(name, _Other(place)).records += 1
@@ -139,7 +142,7 @@ class Images:
         for name in random.Random(0).sample(list(self._others), len(self._others)):
             if time.perf_counter() > end:
                 break
-            problems[name] = self._look_into(self._folder / name)
+            problems[name] = self._look_into(name)
         unusable = 0
         for name, other in self._others.items():
             if name in problems:
@@ -152,10 +155,10 @@ class Images:
         if problem is not None:
             self.unusable.append((f"{name} ({place})", f"it {problem}"))
 
-    def _look_into(self, path: Path) -> str | None:
+    def _look_into(self, name: str) -> str | None:
         """Return why a file is not an image, as far as its first bytes show; `None` if it is."""
         try:
-            with path.open("rb") as file:
+            with (self._folder / name).open("rb") as file:
                 begin = file.read(BEGIN)
                 file.seek(0)
                 turned = is_turned(file)
@@ -164,6 +167,7 @@ class Images:
         if not begin:
             return "is empty"
         self.turned += turned
+        self.first_turned = self.first_turned or (name if turned else "")
         if is_pointer(begin):
             return POINTER
         return None if _IMAGE.match(begin) else "is of no known image format"

@@ -241,10 +241,10 @@ def _check_meaning(recipe: Recipe, field: str, checked: CheckedRecords) -> Itera
         advice = "put spaces in place of line breaks, as in cells of a table"
         yield warning("answers-broken-off", message, recipe, field, "data.conv_template", advice=advice)
     said = looks_texts(checked.turned, checked.several, checked.looked_into)
-    if "turned" in said:
-        yield warning("images-turned", said["turned"], recipe, field, "data.image_folder")
-    if "several" in said:
-        yield warning("images-several", said["several"], recipe, field, "data.image_folder")
+    for kind, first in (("turned", checked.first_turned), ("several", checked.first_several)):
+        if kind in said:
+            advice = f"the first that was met is {first}"
+            yield warning(f"images-{kind}", said[kind], recipe, field, "data.image_folder", advice=advice)
 
 
 def _place_advice(recipe: Recipe, data: LlavaDataConfig, path: Path, checked: CheckedRecords) -> str:

@@ -65,7 +65,9 @@ class CheckedRecords:
         unusable: Names of the images that exist but cannot be used, each with its sample, and the reason.
         looked_into: Number of images whose first bytes were read.
         turned: Number of those with an EXIF rotation.
+        first_turned: The first of these.
         several: Number of those with several pages or frames.
+        first_several: The first of these.
         samples: Number of records without an image, and with one; records whose image was not looked for don't count.
         usable: Number of usable records of each kind, as far as is known.
         image_field: A field that holds the name of an image, but is not the one that training reads; `None` if none.
@@ -91,7 +93,9 @@ class CheckedRecords:
     unusable: tuple[tuple[str, str], ...]
     looked_into: int
     turned: int
+    first_turned: str
     several: int
+    first_several: str
     samples: tuple[int, int]
     usable: tuple[int, int]
     image_field: str | None
@@ -277,6 +281,7 @@ def _check(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
         silent[0] if silent else "", tuple(cells), tuple(broken_off), images.looked_for, images.different,
         tuple(images.missing), images.lost(setting), images.elsewhere, images.first_elsewhere,
-        tuple(images.unusable), images.looked_into, images.turned, images.several,
+        tuple(images.unusable), images.looked_into, images.turned, images.first_turned,
+        images.several, images.first_several,
         (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
     )  # fmt: skip

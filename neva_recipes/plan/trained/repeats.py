@@ -17,7 +17,7 @@ from neva_recipes.plan.data.data_files import checked_records
 from neva_recipes.plan.findings import field_value, warning
 from neva_recipes.plan.trained.same_files import TRAINING, VALIDATION, is_same_file
 
-__all__ = ["check_repeats", "repeats_text"]
+__all__ = ["check_repeats", "first_copy", "repeats_text"]
 
 _SHARE = 0.1
 """The largest share of copies without a word; large data sets hold some samples twice."""
@@ -39,27 +39,40 @@ def check_repeats(recipe: Recipe) -> Iterator[Found]:
             told = ", ".join(f"{name} is {first} again, or a copy of it" for name, first in copies.items())
             rest = kept if len(kept) > 1 else kept[0]
             yield found(warning("samples-repeat", f"{told}: its samples count twice", recipe, field), [{field: rest}])
-        elif text := _copies_of_samples(recipe, field):
+        elif (copied := _copies_of_samples(recipe, field)) is not None:
+            text, image = copied
             advice = "take the copies out, or train for more epochs instead" if field == TRAINING else "take them out"
+            advice += "" if image is None else f"; the first of them has the image {image}"
             yield found(warning("samples-repeat", text, recipe, field, advice=advice))
 
 
-def _copies_of_samples(recipe: Recipe, field: str) -> str:
-    """Return as text how many of the samples looked at are copies; empty if few are."""
+def _copies_of_samples(recipe: Recipe, field: str) -> tuple[str, str | None] | None:
+    """Return as text how many of the samples looked at are copies, and the image of the first; `None` if few are."""
     data = recipe.data
     if not isinstance(data, LlavaDataConfig):
-        return ""  # texts repeat short lines
+        return None  # texts repeat short lines
     try:
         checked = checked_records(recipe, field)
     except DataError:
-        return ""  # check_data_files reports it
+        return None  # check_data_files reports it
     samples = [
         (sample.keys[0], sample.image and os.path.abspath(image_folder_of(data, path) / sample.image))  # noqa: PTH100
         for path, file in checked.items()
         for sample in file.keyed
     ]
     looked_at = "" if all(file.is_whole for file in checked.values()) else " looked at"
-    return repeats_text(samples, "sample", looked_at)
+    text, first = repeats_text(samples, "sample", looked_at), first_copy(samples)
+    return None if first is None or not text else (text, samples[first][1])
+
+
+def first_copy(samples: Sequence[Hashable]) -> int | None:
+    """Return the number of the first sample that is a copy of an earlier one, from 0; `None` if none is."""
+    seen = set[Hashable]()
+    for number, sample in enumerate(samples):
+        if sample in seen:
+            return number
+        seen.add(sample)
+    return None
 
 
 def repeats_text(samples: Sequence[Hashable], kind: str, looked_at: str = "") -> str:

@@ -90,7 +90,7 @@ def of_source(source: str | None) -> str:
     return "" if source is None else f" of {source}, which weights come from"
 
 
-def validation_warning(said: str, recipe: Recipe, field: str, there: str = "") -> Finding:
+def validation_warning(said: str, recipe: Recipe, field: str, there: str = "", image: str | None = None) -> Finding:
     """Return the warning that validation data was trained on.
 
     Args:
@@ -98,10 +98,12 @@ def validation_warning(said: str, recipe: Recipe, field: str, there: str = "") -
         recipe: The recipe that validates on it.
         field: The field that says that it was trained on.
         there: Where val_loss says nothing, if not everywhere.
+        image: The image of the first sample that was trained on, if it is known and has one.
     """
     chosen = "the best checkpoint would be chosen on what was trained on"
     message = f"{said}: val_loss says nothing of new data{there}, and {chosen}"
     advice = "name samples that are held out of the training"
+    advice += "" if image is None else f"; the first that is not has the image {image}"
     return warning("validation-is-training", message, recipe, VALIDATION, field, advice=advice)
 
 

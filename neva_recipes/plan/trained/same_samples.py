@@ -72,12 +72,14 @@ class _Shared(NamedTuple):
         total: The number of samples that were looked for.
         is_lower_bound: Whether training samples or images were not looked at.
         is_whole: Whether every sample was looked for.
+        image: Name of the image of the first that was found; `None` if it has none.
     """
 
     found: int
     total: int
     is_lower_bound: bool
     is_whole: bool
+    image: str | None
 
     def text(self, kind: str, source: str | None = None) -> str:
         """Return as text how many there are; `source` is the earlier run that has trained on them."""
@@ -107,7 +109,7 @@ def check_validation_samples(recipe: Recipe, recipes_of: RecipesOf) -> Iterator[
         by_tokens = is_text and any(look.is_indexed for look in (*own, *sought))
         shared = _compared(own, sought, known_tokenizer(recipe) if by_tokens else None, by_tokens=by_tokens)
         if shared.found > _SHARE[kind] * shared.total:
-            yield found(validation_warning(shared.text(kind, source), recipe, field, " there"))
+            yield found(validation_warning(shared.text(kind, source), recipe, field, " there", shared.image))
 
 
 def questions_trained_on(recipes: Sequence[Recipe], questions: Sequence[DataFile], recipes_of: RecipesOf) -> str:
@@ -148,17 +150,19 @@ def _compared(
     see = partial(_documents, tokenizer=tokenizer) if by_tokens else _seen
     parts = [(look, *see(look)) for look in trained]
     samples = SoughtSamples(time.monotonic() + _SECONDS)
-    is_whole = True
+    is_whole, images = True, list[str | None]()
     for look in sought:
         seen, sees_all = see(look)
         is_whole &= sees_all
         for sample in seen:
             samples.add(sample, look.image_folder)
+            images.append(sample.image)
     for look, seen, _ in parts:
         for sample in seen:
             samples.look_at(sample, look.image_folder)
     is_lower_bound = samples.is_cut or not all(sees_all for *_, sees_all in parts)
-    return _Shared(len(samples.found), samples.count, is_lower_bound, is_whole)
+    image = images[min(samples.found)] if samples.found else None
+    return _Shared(len(samples.found), samples.count, is_lower_bound, is_whole, image)
 
 
 def _documents(look: _Look, tokenizer: LocalTokenizer | None) -> tuple[Sequence[KeyedSample], bool]:
