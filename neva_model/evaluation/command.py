@@ -91,15 +91,10 @@ def main(arguments: Sequence[str]) -> int:
         **total.as_json(),
         "by_question": {text: score.as_json() for text, score in by_text.items()},
     }
+    text = predictions_text(asked.questions, answers, asked.trained.have)
     try:
         with uninterrupted():
-            _save(
-                directory,
-                predictions,
-                asked.name,
-                report,
-                predictions_text(asked.questions, answers, asked.trained.have),
-            )
+            _save(directory, predictions, asked.name, report, text)
     finally:  # the answers may have taken hours: a full disk must not lose the scores as well
         print(format_table(total, by_text, log_width(predictions.parent)))
     print(f"answers: {predictions}")

@@ -281,7 +281,6 @@ def _check(
         walk.seen, walk.estimate(), walk.is_whole, len(bad), bad[0] if bad else "", len(silent),
         silent[0] if silent else "", tuple(cells), tuple(broken_off), images.looked_for, images.different,
         tuple(images.missing), images.lost(setting), images.elsewhere, images.first_elsewhere,
-        tuple(images.unusable), images.looked_into, images.turned, images.first_turned,
-        images.several, images.first_several,
-        (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
+        tuple(images.unusable), images.looked_into, images.turned, images.first_turned, images.several,
+        images.first_several, (samples[0], samples[1]), (usable[0], usable[1]), image_field, misnamed, tuple(keys),
     )  # fmt: skip
