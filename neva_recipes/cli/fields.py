@@ -57,6 +57,10 @@ def _documented_names(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
             yield statement.target.id, " ".join(following.value.value.split())
 
 
+_UNTYPED = "what the field takes that it is set to, or a string"
+"""The type of a parameter for which the function names none."""
+
+
 def describe_parameters(parameters: tuple[RecipeParameter, ...]) -> Iterator[str]:
     """Yield the lines that explain the parameters of a recipe function."""
     for parameter in parameters:
@@ -66,7 +70,9 @@ def describe_parameters(parameters: tuple[RecipeParameter, ...]) -> Iterator[str
             yield f"  {parameter.name}"
             yield wrap(f"{parameter.meaning} [not set on the command line: {parameter.obstacle}]".strip(), "      ")
         else:
-            yield from describe_field(f"{parameter.name}={value}", parameter.meaning, parameter.annotation)
+            yield f"  {parameter.name}={value}"
+            kind = describe_type(parameter.annotation) if parameter.is_typed else _UNTYPED
+            yield wrap(f"{parameter.meaning} [{kind}]".strip(), "      ")
 
 
 def describe_fields(recipe: Draft[ConfigNode]) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from neva_recipes.run_directory.layout import JOB_FILE, STATE_FILE
+from neva_recipes.run_directory.layout import CHECKPOINTS, JOB_FILE, STATE_FILE
+from neva_recipes.run_directory.names import list_checkpoints
 from neva_recipes.run_directory.processes import IDENTITY, is_alive
 from neva_recipes.run_directory.stages import pipeline_of
 from neva_recipes.run_directory.state import ACTIVE, read_json
@@ -62,7 +63,24 @@ def run_standing(run: Path) -> RunStanding | None:
 def lacks_checkpoint(run: Path) -> str:
     """Return the message about a run without a checkpoint: it has none yet, or has ended before the first."""
     standing = run_standing(run)
+    earlier = _earlier_with_checkpoint(run)
+    other = "" if earlier is None else f"; {earlier}, an earlier run of its name, has one"
     if standing is None or standing.state not in _ENDED_EARLY:
-        return "the run has no checkpoint yet"
+        return f"the run has no checkpoint yet{other}"
     why = _ENDED_EARLY[standing.state] + (f": {standing.reason}" if standing.reason else "")
-    return f"the run has no checkpoint ({why})"
+    return f"the run has no checkpoint ({why}){other}"
+
+
+def _earlier_with_checkpoint(run: Path) -> str | None:
+    """Return the newest run of the same name before a run that has a checkpoint; `None` if there is none."""
+    name = given_name(run)
+    if name is None or pipeline_of(run) is not None:
+        return None
+    try:
+        beside = [path for path in run.parent.iterdir() if path.name < run.name and path.name.startswith(f"{name}-")]
+    except OSError:
+        return None
+    for path in sorted(beside, reverse=True):
+        if given_name(path) == name and list_checkpoints(path / CHECKPOINTS):
+            return path.name
+    return None

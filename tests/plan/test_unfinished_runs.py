@@ -125,6 +125,17 @@ def test_a_run_without_a_checkpoint(place: Path, state: str, reason: str | None,
     assert line.endswith(f"from_pretrained=runs/none: {said}")
 
 
+def test_an_earlier_run_of_the_name_that_has_a_checkpoint_is_named(place: Path) -> None:
+    times = {"1": 20, "2": 30, "3": None, "4": None, "5": 10}
+    for time, step in times.items():
+        plant(f"x-{time}", "cancelled", step)
+        named = "x" if time != "2" else "other"
+        job = {"name": named, "created": "", "argv": [], "cwd": "", "world_size": 1, "executor": {"kind": "local"}}
+        Path(f"runs/x-{time}/job.json").write_text(json.dumps(job))
+    (line,) = told("runs/x-4", "checkpoint-unusable")
+    assert line.endswith("the run has no checkpoint (it was cancelled); x-1, an earlier run of its name, has one")
+
+
 def test_a_state_that_cannot_be_read_says_nothing(place: Path) -> None:
     plant("one", None, 5, "trainer.max_steps=10")
     Path("runs/one/state.json").write_text("[]")
