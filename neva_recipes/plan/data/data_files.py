@@ -241,10 +241,13 @@ def _check_meaning(recipe: Recipe, field: str, checked: CheckedRecords) -> Itera
         advice = "put spaces in place of line breaks, as in cells of a table"
         yield warning("answers-broken-off", message, recipe, field, "data.conv_template", advice=advice)
     said = looks_texts(checked.turned, checked.several, checked.looked_into)
-    for kind, first in (("turned", checked.first_turned), ("several", checked.first_several)):
-        if kind in said:
-            advice = f"the first that was met is {first}"
-            yield warning(f"images-{kind}", said[kind], recipe, field, "data.image_folder", advice=advice)
+    met, folder = "the first that was met is", "data.image_folder"
+    if "turned" in said:
+        advice = f"{met} {checked.first_turned}"
+        yield warning("images-turned", said["turned"], recipe, field, folder, advice=advice)
+    if "several" in said:
+        advice = f"{met} {checked.first_several}"
+        yield warning("images-several", said["several"], recipe, field, folder, advice=advice)
 
 
 def _place_advice(recipe: Recipe, data: LlavaDataConfig, path: Path, checked: CheckedRecords) -> str:
