@@ -143,8 +143,9 @@ def odd_images(
     for path, share in shares_of(paths).items():
         with contextlib.suppress(DataError):  # check_questions reports it
             checked = check_records(path, template, image_folder or path.parent, share, answerer, setting=_FOLDER)
+            first = {"turned": checked.first_turned, "several": checked.first_several}
             for kind, said in looks_texts(checked.turned, checked.several, checked.looked_into).items():
-                yield f"images-{kind}", f"data={path}: {said}"
+                yield f"images-{kind}", f"data={path}: {said}; the first that was met is {first[kind]}"
 
 
 def question_template(recipe: Recipe | None, asked: ConvTemplate | None) -> Template:
