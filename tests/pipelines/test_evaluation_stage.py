@@ -131,7 +131,7 @@ def test_images_of_several_frames_are_told(changed, tmp_path):
     _, (warning,) = change(data="beside.json")
     assert warning.rule == ("images-several", "data")
     assert warning.line.startswith(f"data={tmp_path}/beside.json: 1 of 1 image looked at has several pages or frames")
-    assert warning.line.endswith("; the first that was met is b.png")
+    assert warning.line.endswith("; the first that was met is others/b.png")
 
 
 def test_a_resume_asks_an_export_that_is_not_written_yet_as_its_run(changed):
