@@ -93,7 +93,7 @@ def build_saved(
     initialize_single_process()
     recipe = divided(saved, parallel)
     model = own_share(recipe)
-    if recipe.model.has_adapters:
+    if recipe.model.is_saved_in_part:
         from neva_model.checkpoints.pretrained import load_initial_weights
 
         load_initial_weights(ModelChunks([model]), recipe, resumed=information)
@@ -101,7 +101,7 @@ def build_saved(
     if information.has_average:
         averages = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         shards |= average_shards(model, averages)
-    model.load_state_dict(load_weights(shards, checkpoint), strict=not recipe.model.has_adapters)
+    model.load_state_dict(load_weights(shards, checkpoint), strict=not recipe.model.is_saved_in_part)
     if torch.cuda.is_available():
         model.to(device="cuda", dtype=model.config.params_dtype)
     return model.eval(), recipe

@@ -20,6 +20,7 @@ from neva_model.checkpoints.information import (
 )
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.model import ModelChunks
+from neva_model.model.adapters import quantize_language
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import CheckpointError, Recipe, UserError
 from neva_recipes.plan.origins.checkpoints import PARTS
@@ -68,6 +69,8 @@ def load_initial_weights(
                     f"stays in model.{part}.from_pretrained, or wait until the run has ended"
                 ) from None
     said = [load_pretrained(chunk, recipe, tokenizer) for chunk in chunks]
+    for chunk in chunks:
+        quantize_language(chunk.language, recipe.model.language)
     for adapters in (one for chunk in chunks for one in (chunk.language_adapters, chunk.vision_adapters)):
         if adapters is not None:
             adapters.initialize_lengths()

@@ -42,7 +42,7 @@ class LanguageModel(GPTModel):
         family = language_family(language)
         super().__init__(
             config,
-            block_spec(config, virtual_stage, has_adapters=language.lora is not None),
+            block_spec(config, virtual_stage, language),
             vocab_size=language.padded_vocab_size(config.tensor_model_parallel_size),
             max_sequence_length=language.max_position_embeddings,
             pre_process=pre_process,

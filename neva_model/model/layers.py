@@ -8,11 +8,13 @@ from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
 )
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from neva_model.model.attention import SdpaCoreAttention
+from neva_recipes.config import LanguageConfig
 
 __all__ = ["LayerNorm", "RMSNorm", "block_spec", "has_transformer_engine"]
 
@@ -30,17 +32,23 @@ def has_transformer_engine() -> bool:
     return torch.cuda.is_available() and importlib.util.find_spec("transformer_engine") is not None
 
 
-def _with_norms_apart(layer: ModuleSpec) -> ModuleSpec:
+def _with_norms_apart(layer: ModuleSpec, *, own_linear: bool) -> ModuleSpec:
     """Return the spec of Transformer Engine's layer with norms of their own, whose outputs adapters can see.
 
     Checkpoints keep the names that fused norms have.
+
+    Args:
+        layer: The spec.
+        own_linear: Whether the linear layers are Core's own and not those of Transformer Engine.
     """
     from megatron.core.extensions.transformer_engine import TEColumnParallelLinear, TENorm
 
     parts = layer.submodules
     parts.input_layernorm = parts.pre_mlp_layernorm = TENorm
-    parts.self_attention.submodules.linear_qkv = TEColumnParallelLinear
-    parts.mlp.submodules.linear_fc1 = TEColumnParallelLinear
+    attention, mlp = parts.self_attention.submodules, parts.mlp.submodules
+    attention.linear_qkv = mlp.linear_fc1 = ColumnParallelLinear if own_linear else TEColumnParallelLinear
+    if own_linear:
+        attention.linear_proj = mlp.linear_fc2 = RowParallelLinear
     parts.sharded_state_dict_keys_map = dict(_NORM_NAMES)
     return layer
 
@@ -72,18 +80,21 @@ _NORMS: dict[str, type[torch.nn.Module]] = {"RMSNorm": RMSNorm, "LayerNorm": Lay
 
 
 def block_spec(
-    config: TransformerConfig, virtual_stage: int | None, *, has_adapters: bool = False
+    config: TransformerConfig, virtual_stage: int | None, language: LanguageConfig | None = None
 ) -> TransformerBlockSubmodules | ModuleSpec:
     """Return the spec of the final norm and the layers of this pipeline stage, or of one of its virtual stages.
 
     Args:
         config: The configuration.
         virtual_stage: Number of the virtual stage on this rank; `None` without virtual stages.
-        has_adapters: Whether adapters stand beside linear layers, and need the inputs of these.
+        language: The language model of the recipe; adapters need the inputs of linear layers, and weights in 4 bits
+            are only for layers of Core's own. `None` for a model without either.
     """
     if has_transformer_engine():
         layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
-        return _with_norms_apart(layer) if has_adapters else layer
+        if language is None or (language.lora is None and language.quantize is None):
+            return layer
+        return _with_norms_apart(layer, own_linear=language.quantize is not None)
     norm = _NORMS[config.normalization]
     layer = get_gpt_layer_local_spec(normalization=config.normalization, qk_layernorm=config.qk_layernorm)
     layer.submodules.input_layernorm = norm

@@ -94,7 +94,7 @@ class NevaTrainingModule(pl.LightningModule):
     def _load_initial_weights(self, chunks: ModelChunks) -> None:
         model = self.recipe.model
         parts = (model.language, model.vision, model.projector)
-        if not model.has_adapters and (self._resumed or not any(part and part.source for part in parts)):
+        if not model.is_saved_in_part and (self._resumed or not any(part and part.source for part in parts)):
             return
         # Imported here because Hugging Face's libraries take seconds, which a run from scratch can save.
         from neva_model.checkpoints.pretrained import load_initial_weights
@@ -103,7 +103,7 @@ class NevaTrainingModule(pl.LightningModule):
         for line in load_initial_weights(chunks, self.recipe, tokenizer, resumed=self._resumed):
             if self.global_rank == 0:
                 print(line, flush=True)
-        if model.has_adapters and self.global_rank == 0:
+        if model.is_saved_in_part and self.global_rank == 0:
             self._base = self._resumed.base if self._resumed else base_of(self.recipe)
 
     @property
@@ -315,7 +315,7 @@ class NevaTrainingModule(pl.LightningModule):
         if has_own_states:
             state["random"] = self._random_shard()
         loaded = load_sharded(state, checkpoint)
-        self.neva.load_state_dict(loaded["model"], strict=not self.recipe.model.has_adapters)
+        self.neva.load_state_dict(loaded["model"], strict=not self.recipe.model.is_saved_in_part)
         self.facade.load_megatron_state(loaded["optimizer"])
         if self._average is not None:
             # Averages that the checkpoint lacks start from the weights.

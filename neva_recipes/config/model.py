@@ -145,6 +145,8 @@ class LanguageConfig(_Part):
     """How the rotary positions are stretched; None means not at all, or by rope_scaling_factor."""
     lora: LoraConfig | None = None
     """Adapters, which are trained in place of the weights; None means none."""
+    quantize: Literal["nf4"] | None = None
+    """Keep the fixed weights of the linear layers in 4 bits (QLoRA: NF4 with double quantization); None means not."""
 
     @property
     def head_size(self) -> int:
@@ -257,8 +259,13 @@ class ModelConfig(ConfigNode):
 
     @property
     def has_adapters(self) -> bool:
-        """Whether a part has adapters; a checkpoint then holds only what is trained."""
+        """Whether a part has adapters."""
         return any(part is not None and part.adapters is not None for part in (self.language, self.vision))
+
+    @property
+    def is_saved_in_part(self) -> bool:
+        """Whether a checkpoint holds only the parts that are trained, since others have adapters or 4 bits."""
+        return self.has_adapters or self.language.quantize is not None
 
 
 if TYPE_CHECKING:

@@ -218,6 +218,7 @@ _LATER_FIELDS = {
     ("LanguageConfig", "sliding_window"),
     ("LanguageConfig", "rope"),
     ("LanguageConfig", "lora"),
+    ("LanguageConfig", "quantize"),
     ("VisionConfig", "lora"),
     ("VisionConfig", "position_image_size"),
     ("TextDataConfig", "blend"),

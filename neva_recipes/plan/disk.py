@@ -52,7 +52,7 @@ def disk_space(recipe: Recipe, layout: Layout, steps: int | None) -> DiskSpace:
         steps: Steps of the run; `None` if unknown.
     """
     parts, padding = count_parameters(recipe), padding_parameters(recipe)
-    padding = padding if recipe.model.language.trains_weights or not recipe.model.has_adapters else 0
+    padding = padding if recipe.model.language.trains_weights or not recipe.model.is_saved_in_part else 0
     total = sum(part.total if _is_held(recipe, part.part) else part.trained for part in parts) + padding
     trained = sum(part.trained for part in parts) + (padding if recipe.model.language.trains_weights else 0)
     has_masters = recipe.precision.precision == "bf16" or recipe.parallel.use_distributed_optimizer
@@ -65,7 +65,7 @@ def disk_space(recipe: Recipe, layout: Layout, steps: int | None) -> DiskSpace:
 
 def _is_held(recipe: Recipe, part: str) -> bool:
     """Return whether a checkpoint holds the own weights of a part."""
-    return not recipe.model.has_adapters or getattr(recipe.model, part).trains_weights
+    return not recipe.model.is_saved_in_part or getattr(recipe.model, part).trains_weights
 
 
 def _tensors(recipe: Recipe) -> tuple[int, int]:

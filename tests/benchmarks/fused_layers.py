@@ -60,7 +60,7 @@ class CoreAttention(ExtraState, SdpaCoreAttention):
         return {}
 
 
-def fused_block_spec(config, virtual_stage, *, has_adapters=False):
+def fused_block_spec(config, virtual_stage, _):
     assert virtual_stage is None
     layer = get_gpt_layer_local_spec(normalization="RMSNorm")
     layer.submodules.input_layernorm = IdentityOp

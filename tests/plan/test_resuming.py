@@ -120,6 +120,7 @@ OTHER_VALUES = {
     "model.language.sliding_window": "64",
     "model.language.share_embeddings_and_output_weights": "true",
     "model.language.freeze": "true",
+    "model.language.quantize": "nf4",
     "model.vision.vision_model_type": "siglip",
     "model.vision.num_layers": "3",
     "model.vision.hidden_size": "64",

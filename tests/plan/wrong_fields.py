@@ -42,6 +42,8 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("adapter-layers", "error", FINETUNE, VISION + "lora.layers=23", None),
     ("adapter-groups", "error", FINETUNE, f"{LANGUAGE}lora.rank=8 {LANGUAGE}num_query_groups=2 {TENSOR}4", None),
     ("adapter-vocabulary", "warning", FINETUNE, LANGUAGE + "lora.rank=8 model.use_im_start_end=true", None),
+    ("quantize-trained", "error", FINETUNE, LANGUAGE + "quantize=nf4", None),
+    ("quantize-fp8", "error", FINETUNE, f"{LANGUAGE}quantize=nf4 {LANGUAGE}lora.rank=8 {FP8}tensorwise", None),
     ("lr-of", "error", FINETUNE, "optim.lr_of.vision=1e-5", None),
     ("lr-of", "error", FINETUNE, "optim.lr_of.language.layers.32.*=1e-5", None),
     ("image-marks", "error", TEXT, "model.use_im_start_end=true", None),

@@ -7,7 +7,8 @@ import fiddle as fdl
 import peft
 import pytest
 import torch
-from transformers import LlavaForConditionalGeneration, get_cosine_schedule_with_warmup
+from safetensors.torch import load_file
+from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration, get_cosine_schedule_with_warmup
 
 from neva_model.checkpoints.converting.convert import convert
 from neva_recipes.cli.main import main
@@ -90,6 +91,9 @@ def folder(
     rates = {f"optim__lr_of__{name}": value for name, value in RATES.items()}
     for name, layout in {"rates": {}, "rates_pp2": LAYOUTS["rates_pp2"]}.items():
         recipes[name] = make_recipe(trainer__max_steps=STEPS, **source, **rates, **layout)
+    split = {**LAYOUTS["lora_tp2"], "parallel__sequence_parallel": True}
+    for name, layout in {"qlora": {}, "qlora_tp2": split}.items():
+        recipes[name] = make_recipe(trainer__max_steps=STEPS, **source, **qlora_fields(folder), **layout)
     torch.manual_seed(0)
     hf_llava(build(recipes["lora"])).save_pretrained(folder / "hf")
     for kind in KINDS:
@@ -121,6 +125,54 @@ def test_losses_equal_those_of_peft(kind: str, folder: Path, tmp_path: Path) -> 
     difference = max(abs(a - b) for a, b in zip(ours, expected, strict=True))
     print(f"{kind}: largest difference of the loss in {STEPS} steps {difference:.1e}")
     assert difference <= 1e-4
+
+
+def qlora_fields(folder: Path) -> dict[str, object]:
+    adapters = {f"model__language__lora__{name}": value for name, value in LANGUAGE.items()}
+    start = {"model__language__lora__from_pretrained": folder / "peft-lora", "model__language__quantize": "nf4"}
+    return {**adapters, **start}
+
+
+@pytest.mark.slow
+def test_losses_of_qlora_equal_those_of_peft_and_bitsandbytes(folder: Path, tmp_path: Path) -> None:
+    recipe = build(load_recipe(folder / "qlora" / "recipe.yaml"))
+    bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=["lm_head", "model.vision_tower", "model.multi_modal_projector"],
+    )
+    base = LlavaForConditionalGeneration.from_pretrained(
+        folder / "hf", quantization_config=bits, dtype=torch.float32, attn_implementation="eager"
+    )
+    model = peft.get_peft_model(
+        base,
+        peft.LoraConfig(
+            r=LANGUAGE["rank"],
+            lora_alpha=LANGUAGE["alpha"],
+            target_modules=[
+                name
+                for name, module in base.named_modules()
+                if "language_model.layers." in name and isinstance(module, torch.nn.Linear)
+            ],
+        ),
+    )
+    values = load_file(folder / "peft-lora" / "adapter_model.safetensors")
+    held = peft.get_peft_model_state_dict(model)
+    peft.set_peft_model_state_dict(model, {name: values[name] for name in held})
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_("lora_" in name or "multi_modal_projector" in name)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(not parameter.is_floating_point() for parameter in model.parameters()) == 7 * 2
+    assert {parameter.dtype for parameter in trained} == {torch.float32}
+    optimizer = torch.optim.AdamW(trained, lr=recipe.optim.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=1, num_training_steps=STEPS)
+    expected = steps_of(model.train(), recipe, trained, optimizer, schedule, tmp_path)
+    difference = max(abs(a - b) for a, b in zip(losses(folder / "qlora"), expected, strict=True))
+    print(f"qlora: largest difference of the loss in {STEPS} steps {difference:.1e}")
+    assert difference <= 1e-3
 
 
 @pytest.mark.slow
@@ -156,6 +208,16 @@ def test_layouts_equal_one_process(layout: str, folder: Path) -> None:
     pairs = list(zip(losses(folder / layout), losses(folder / layout.partition("_")[0]), strict=True))
     assert len(pairs) == STEPS
     assert max(abs(a - b) for a, b in pairs) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qlora", "qlora_tp2"])
+def test_weights_in_4_bits_are_merged_as_they_were_trained(kind: str, folder: Path, tmp_path: Path) -> None:
+    done = convert(folder / kind, tmp_path / "merged", "transformers", verify=True)
+    assert done.difference is not None
+    difference, largest = done.difference
+    print(f"{kind}: merged and unmerged logits differ by {difference:.1e}; the largest is {largest:.1f}")
+    assert difference <= 1e-5 * max(largest, 1.0)
 
 
 @pytest.mark.slow

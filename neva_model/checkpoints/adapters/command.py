@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     from neva_model.checkpoints.huggingface import is_huggingface_directory
     from neva_model.checkpoints.information import resolve_checkpoint, saved_recipe
 
-    if is_huggingface_directory(given.run) or not saved_recipe(resolve_checkpoint(given.run)).model.has_adapters:
+    if is_huggingface_directory(given.run) or not saved_recipe(resolve_checkpoint(given.run)).model.is_saved_in_part:
         raise CheckpointError(f"{given.run}: has no adapters to merge: nemo-run export or convert writes its model")
     done = convert(given.run, given.directory, given.layout, tokenizer=given.tokenizer, verify=given.verify)
     print_text(f"wrote {one_line(str(given.directory))} from {one_line(str(done.source))}")

@@ -7,12 +7,14 @@ from typing import Literal, cast
 import torch
 
 from neva_model.checkpoints.adapters.drawn import DrawnWeights
-from neva_model.checkpoints.adapters.source import AdapterSource, CheckpointAdapters
+from neva_model.checkpoints.adapters.source import CheckpointAdapters
 from neva_model.checkpoints.base import with_base
 from neva_model.checkpoints.information import CheckpointInformation, saved_recipe
 from neva_model.checkpoints.weights import CheckpointWeights, Weights
 from neva_model.checkpoints.weights.directory import part_of_directory
-from neva_model.model.adapters.linear import join_parts
+from neva_model.checkpoints.weights.names import LANGUAGE
+from neva_model.model.adapters import QuantizedWeight
+from neva_model.model.adapters.parts import join_parts
 from neva_model.tokenizers import Tokenizer
 from neva_recipes.config import LoraConfig, Recipe
 from neva_recipes.families import AdapterSite, adapter_sites, adapters_of, language_sites, vision_family, vision_sites
@@ -21,6 +23,8 @@ from neva_recipes.plan.huggingface import is_huggingface, open_directory, vocabu
 from neva_recipes.plan.origins.checkpoints import PARTS
 
 __all__ = ["MergedWeights"]
+
+_LAYERS = f"{LANGUAGE}{LAYER_PREFIX}"
 
 _Part = Literal["language", "vision", "projector"]
 
@@ -42,7 +46,7 @@ class MergedWeights:
         Raises:
             CheckpointError: The weights beside the adapters are not there any more, or are others.
         """
-        self._adapters: AdapterSource = CheckpointAdapters(checkpoint, recipe)
+        self._adapters = CheckpointAdapters(checkpoint, recipe) if recipe.model.has_adapters else None
         self._groups = recipe.model.language.num_query_groups
         based, drawn = with_base(recipe, information), DrawnWeights(recipe)
         own = CheckpointWeights(checkpoint, recipe)
@@ -56,6 +60,9 @@ class MergedWeights:
             else:
                 self._parts[part] = drawn if config.source is None else _base(based, part, tokenizer)
         self._places = _places(recipe)
+        # Adapters were trained beside what the 4 bits stand for.
+        language = recipe.model.language
+        self._quantized = None if language.quantize is None else language_sites(language)
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type of a weight."""
@@ -69,6 +76,10 @@ class MergedWeights:
         """
         part = name.partition(".")[0]
         weight = self._parts[part].read(name)
+        if self._quantized is not None and name.startswith(_LAYERS):
+            core = name.removeprefix(_LAYERS).partition(".")[2].removesuffix(".weight")
+            if parts := [site for site in self._quantized if site.core == core]:
+                weight = QuantizedWeight(weight, parts, groups=self._groups).weight()
         if name not in self._places:
             return weight
         layer, lora, sites = self._places[name]
@@ -77,6 +88,7 @@ class MergedWeights:
     def _merged(
         self, weight: torch.Tensor, part: str, layer: int, lora: LoraConfig, sites: Sequence[AdapterSite]
     ) -> torch.Tensor:
+        assert self._adapters is not None
         adapted = set(adapter_sites(lora, sites))
         added, lengths, whole = list[torch.Tensor](), list[torch.Tensor](), weight.float()
         for site in sites:

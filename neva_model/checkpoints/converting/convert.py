@@ -141,7 +141,7 @@ def _checkpoint(path: Path, tokenizer: str | None, layout: Layout) -> _Source:
         from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 
         recipe, words = recipe_with_tokenizer(path, information, tokenizer)
-        if recipe.model.has_adapters and layout != "peft":
+        if recipe.model.is_saved_in_part and layout != "peft":
             prepare_process()
             from neva_model.checkpoints.adapters.merged import MergedWeights
 

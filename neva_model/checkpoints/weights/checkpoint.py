@@ -129,7 +129,7 @@ class CheckpointWeights(StoredWeights):
         stored = checkpoint_tensors(checkpoint)
         places = {}
         for name, (there, _) in stored_names(recipe).items():
-            if recipe.model.has_adapters and not getattr(recipe.model, name.partition(".")[0]).trains_weights:
+            if recipe.model.is_saved_in_part and not getattr(recipe.model, name.partition(".")[0]).trains_weights:
                 continue
             there = f"{_AVERAGE}{there}" if f"{_AVERAGE}{there}" in stored else there
             if there not in stored:
@@ -152,7 +152,7 @@ def all_stored(checkpoint: Path, recipe: Recipe) -> dict[str, StoredWeights]:
         CheckpointError: A file is missing or damaged, a weight is missing, or a tensor belongs to no weight or is of
             another shape.
     """
-    if recipe.model.has_adapters:
+    if recipe.model.is_saved_in_part:
         raise CheckpointError(f"{checkpoint}: {BESIDE_ADAPTERS}")
     stored, weights = checkpoint_tensors(checkpoint), stored_names(recipe)
     names = {there for there, _ in weights.values()}

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from neva_model.model.adapters.adapter import Adapter
 from neva_model.model.adapters.linear import AdaptedLinear
+from neva_model.model.adapters.quantized import weight_of
 from neva_model.model.initialization import name_seed
 from neva_model.model.language import LanguageModel
 from neva_model.model.vision import layers_that_run, sum_over_tensor_parallel_ranks
@@ -101,7 +102,7 @@ class Adapters(torch.nn.Module):
     def initialize_lengths(self) -> None:
         """Set DoRA's lengths, once the weights beside them are there."""
         for linear, adapted in self._linears:
-            adapted.initialize_lengths(linear.get_parameter("weight"))
+            adapted.initialize_lengths(weight_of(linear))
 
     def sharded_state_dict(
         self,
@@ -156,13 +157,13 @@ def adapt_tower(tower: PreTrainedModel, vision: VisionConfig) -> Adapters | None
 
 
 def kept_shards(shards: ShardedStateDict, config: ModelConfig) -> ShardedStateDict:
-    """Return the shards that a checkpoint holds: all; of a model with adapters only those of parts that are trained.
+    """Return the shards that a checkpoint holds: all, or only those of parts that are trained.
 
     Args:
         shards: All shards of the model.
         config: The model of its recipe.
     """
-    if not config.has_adapters:
+    if not config.is_saved_in_part:
         return shards
     parts = {"language.": config.language, "vision.": config.vision, "projector.": config.projector}
     fixed = tuple(prefix for prefix, part in parts.items() if part is not None and not part.trains_weights)

@@ -7,9 +7,11 @@ import torch
 from megatron.core import parallel_state
 
 from neva_model.model.adapters.adapter import Adapter
+from neva_model.model.adapters.parts import join_parts, split_parts
+from neva_model.model.adapters.quantized import weight_of
 from neva_recipes.families import AdapterSite, Layout
 
-__all__ = ["AdaptedLinear", "join_parts"]
+__all__ = ["AdaptedLinear"]
 
 
 class AdaptedLinear:
@@ -44,7 +46,7 @@ class AdaptedLinear:
         if any(adapter is not None and len(adapter.lengths) for adapter in self._adapters):
             bias = getattr(linear, "bias", None)
             own = values if bias is None or getattr(linear, "skip_bias_add", False) else values - bias
-            factor = self._length_factor(linear.get_parameter("weight"))
+            factor = self._length_factor(weight_of(linear))
             values = values + (factor - 1) * own + factor * added
         else:
             values = values + added
@@ -88,12 +90,7 @@ class AdaptedLinear:
     def _split(self, joined: torch.Tensor) -> list[list[torch.Tensor]]:
         """Return the parts of a vector that is in the order of the layer, by the sites."""
         sizes = [size for rows in self._shapes for size in rows]
-        if self._layout is Layout.GROUPS:
-            pieces = joined.unflatten(-1, (self._groups, -1)).split([size // self._groups for size in sizes], dim=-1)
-            parts = [piece.flatten(-2) for piece in pieces]
-        else:
-            parts = list(joined.split(sizes, dim=-1))
-        found = iter(parts)
+        found = iter(split_parts(joined, sizes, self._layout, self._groups))
         return [[next(found) for _ in rows] for rows in self._shapes]
 
     @torch.no_grad()
@@ -102,16 +99,3 @@ class AdaptedLinear:
         for adapter, parts in zip(self._adapters, self._split(self.row_lengths(weight)), strict=True):
             for length, part in zip(adapter.lengths if adapter is not None else (), parts, strict=False):
                 length.copy_(part)
-
-
-def join_parts(parts: list[torch.Tensor], layout: Layout, groups: int) -> torch.Tensor:
-    """Return parts of the last dimension as one, in the order in which a layer holds them.
-
-    Args:
-        parts: The parts, in the order of the layer's sites.
-        layout: How the layer holds them.
-        groups: Number of groups of queries, which Core interleaves with keys and values.
-    """
-    if layout is Layout.GROUPS:
-        return torch.cat([part.unflatten(-1, (groups, -1)) for part in parts], dim=-1).flatten(-2)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

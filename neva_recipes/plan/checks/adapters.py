@@ -17,6 +17,7 @@ from neva_recipes.plan.findings import error, warning
 
 __all__ = ["adapter_rules"]
 
+_FP8 = "precision.fp8"
 _TENSOR = "parallel.tensor_model_parallel_size"
 
 
@@ -83,11 +84,27 @@ def adapter_vocabulary(recipe: Recipe) -> Iterator[Found]:
         yield found(warning("adapter-vocabulary", message, recipe, path), [{path: False}])
 
 
+def quantized_weights(recipe: Recipe) -> Iterator[Found]:
+    """Weights in 4 bits are fixed, in blocks of one row, and not in FP8 too."""
+    language = recipe.model.language
+    if language.quantize is None:
+        return
+    path = "model.language.quantize"
+    if language.trains_weights:
+        message = "weights in 4 bits cannot be trained, only adapters beside them"
+        ways = [{"model.language.lora.kind": "lora"}], [{path: None}]
+        yield found(error("quantize-trained", message, recipe, path, "model.language.freeze"), *ways)
+    if recipe.precision.fp8 is not None:
+        message = "weights are in 4 bits or in FP8"
+        yield found(error("quantize-fp8", message, recipe, path, _FP8), [{_FP8: None}], [{path: None}])
+
+
 adapter_rules: tuple[Rule, ...] = (
     adapter_targets,
     adapter_layers,
     adapter_groups,
     adapter_dropout,
     adapter_vocabulary,
+    quantized_weights,
 )
 """All rules of this file."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from neva_recipes.config import Recipe
 from neva_recipes.plan.cost.activations import language_activations, logits_activations, vision_activations
 from neva_recipes.plan.cost.layout import Layout
-from neva_recipes.plan.cost.parameters import stage_linear_parameters, stage_parameters
+from neva_recipes.plan.cost.parameters import layer_linear_parameters, stage_linear_parameters, stage_parameters
 from neva_recipes.plan.cost.sizes import Stage, element_bytes
 
 __all__ = ["GIB", "STATE", "StageMemory", "memory_of"]
@@ -16,6 +16,9 @@ STATE = ("weights", "gradients", "optimizer")
 
 GIB = 2**30
 """Bytes of one GiB."""
+
+_NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in 4 bits: half a byte, a byte for the scale of 64, four for the scale of 256 of these scales."""
 
 _FIXED_GIB, _FIXED_SHARE = 4.0, 0.06
 _LEAST_FIXED_GIB = 1.5
@@ -102,6 +105,10 @@ def _weights(recipe: Recipe, stage: Stage, parameters: int) -> float:
     two bytes of bf16.
     """
     precision = recipe.precision
+    if recipe.model.language.quantize is not None:
+        linear = stage.num_layers * layer_linear_parameters(recipe.model.language)
+        linear //= recipe.parallel.tensor_model_parallel_size
+        return (parameters - linear) * element_bytes(recipe) + linear * _NF4_BYTES
     copies = 2 * stage_linear_parameters(recipe, stage) if precision.fp8 and not precision.fp8_param else 0
     return float(parameters * element_bytes(recipe) + copies)
 

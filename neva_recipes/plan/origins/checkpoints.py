@@ -42,6 +42,7 @@ PARTS = ("language", "vision", "projector")
 _FREE_FIELDS = {
     "freeze",
     "lora",
+    "quantize",
     "from_pretrained",
     "hidden_dropout",
     "attention_dropout",
@@ -63,7 +64,7 @@ def is_without(saved: Recipe, part: str) -> bool:
         part: `language`, `vision` or `projector`.
     """
     config = getattr(saved.model, part)
-    return saved.model.has_adapters and config is not None and not config.trains_weights
+    return saved.model.is_saved_in_part and config is not None and not config.trains_weights
 
 
 BESIDE_ADAPTERS = "holds adapters and not the weights beside them: nemo-run merge RUN DIR makes a directory of both"

@@ -48,6 +48,7 @@ REFUSED: Mapping[str, str] = {
     "model.language.sliding_window": _MEANING,
     "model.language.share_embeddings_and_output_weights": _SHAPE,
     "model.language.freeze": _TRAINED,
+    "model.language.quantize": _MEANING,
     "model.language.lora": _TRAINED,
     **{f"model.language.lora.{name}": _TRAINED for name in _ADAPTER_FIELDS},
     "model.vision": _SHAPE,
