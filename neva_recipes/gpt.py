@@ -80,7 +80,7 @@ def pretrain(size: parts.LlamaSize = "7b") -> Draft[Recipe]:
 
 
 def continue_pretrain(size: parts.LlamaSize = "7b") -> Draft[Recipe]:
-    """Go on training a language model on more text, as of another language.
+    """Go on training a language model on more text.
 
     data.data_path must be set, and model.language=DIR takes a model of any family in place of Llama 2. Text of what
     the model knows already belongs among the new one, lest it forget: the paper below replays a twentieth, or a quarter
@@ -123,7 +123,7 @@ def localize(
     prompts: str | None = None,
     tokenizer: str | None = None,
 ) -> Pipeline:
-    """Teach a language model another language, from its tokenizer on.
+    """Teach a language model another language.
 
     A tokenizer is trained on the new text and merged behind that of the model, which gets rows for the new tokens, goes
     on training on both texts as in gpt.continue_pretrain, and is exported. A table at the end has the tokens of a word

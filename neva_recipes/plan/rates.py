@@ -29,6 +29,7 @@ RATES: dict[str, Rates] = {
     "llava.pretrain": Rates(1e-3, tiny=3e-3),
     "llava.finetune": Rates(2e-5, tiny=1e-3),
     "llava.lora": Rates(ADAPTER_RATE, tiny=3e-3),
+    "llava.qlora": Rates(ADAPTER_RATE, tiny=3e-3),
     "neva.pretrain": Rates(1e-3, tiny=3e-3),
     "neva.finetune": Rates(2e-5, tiny=1e-3),
 }

@@ -10,7 +10,7 @@ from neva_recipes import gpt, llava
 from neva_recipes.cli.dispatch import COMMANDS
 from neva_recipes.cli.fields import field_meanings
 from neva_recipes.cli.main import main
-from neva_recipes.config import DataConfig, LlavaDataConfig, RopeConfig, iterate_fields
+from neva_recipes.config import DataConfig, LlavaDataConfig, LoraConfig, RopeConfig, iterate_fields
 
 RECIPES = ["llava.pretrain", "llava.finetune", "neva.pretrain", "neva.finetune", "gpt.pretrain"]
 
@@ -63,8 +63,10 @@ def test_recipe_help_names_every_field_with_default_meaning_and_type(say, recipe
     settings = [setting for setting in entries if "." in setting.partition("=")[0]]
     paths = [field.path for field in iterate_fields(function()) if "." in field.path]
     # A group that its fields make is none, and yet has fields that can be set.
-    at = paths.index("model.language.rope") + 1
-    paths[at:at] = [f"model.language.rope.{field.name}" for field in dataclasses.fields(RopeConfig)]
+    for group, cls in {"language.rope": RopeConfig, "language.lora": LoraConfig, "vision.lora": LoraConfig}.items():
+        if f"model.{group}" in paths:
+            at = paths.index(f"model.{group}") + 1
+            paths[at:at] = [f"model.{group}.{field.name}" for field in dataclasses.fields(cls)]
     assert [setting.partition("=")[0] for setting in settings] == paths
     for explanation in entries.values():
         assert re.fullmatch(r"[^\[]{8,} \[.+\]", " ".join(explanation.split())), explanation

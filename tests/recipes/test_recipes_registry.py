@@ -11,6 +11,7 @@ BUILT_IN = [
     "llava.pretrain",
     "llava.finetune",
     "llava.lora",
+    "llava.qlora",
     "neva.pretrain",
     "neva.finetune",
     "gpt.pretrain",

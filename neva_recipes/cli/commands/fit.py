@@ -194,11 +194,18 @@ def _reason(name: str, place: str, found: "Fit", arguments: argparse.Namespace) 
     if found.nearest is None:
         return f"{name} cannot be divided over {place}: {found.obstacle}"
     settings = " ".join(_settings(found.nearest.overrides)) or "the recipe as it is"
-    from neva_recipes.plan.fitting.fit import fewest_gpus
+    from neva_recipes.plan.checks import with_values
+    from neva_recipes.plan.fitting.adapters import with_adapters
+    from neva_recipes.plan.fitting.fit import fewest_gpus, search_layouts
 
     recipe, per_node = found.nearest.recipe, arguments.gpus_per_node
     more = fewest_gpus(recipe, found.gpu, at_least=arguments.gpus, gpus_per_node=per_node)
     remedy = "take more GPUs or larger ones" if more is None else f"take larger ones, or more of them: --gpus {more}"
+    for change in with_adapters(recipe):
+        changed = with_values(recipe, change)
+        if search_layouts(changed, gpus=arguments.gpus, gpu=found.gpu.name, gpus_per_node=per_node).candidates:
+            remedy += f"; adapters beside fixed weights fit: {' '.join(_settings(change))}"
+            break
     return (
         f"{name} does not fit on {place}: the nearest layout needs {found.nearest.peak / _GIB:.1f} GiB on a GPU "
         f"of {found.gpu.memory_gib:.1f} ({settings}); {remedy}"

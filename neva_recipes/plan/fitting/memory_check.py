@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from neva_recipes.config import Recipe, RecipeError
+from neva_recipes.config import Recipe, RecipeError, format_value
 from neva_recipes.plan.checks import is_valid, with_values
 from neva_recipes.plan.cost.gpus import GPUS, Gpu
 from neva_recipes.plan.cost.layout import layout_of
 from neva_recipes.plan.cost.memory import GIB, StageMemory, memory_of
 from neva_recipes.plan.data.lengths import Lengths
 from neva_recipes.plan.findings import Finding, Remedy, error, warning
+from neva_recipes.plan.fitting.adapters import with_adapters
 
 __all__ = ["NO_RECOMPUTE", "RECOMPUTE_EVERY_LAYER", "check_memory", "judged_gpu"]
 
@@ -105,7 +106,7 @@ def _too_much(recipe: Recipe, stage: StageMemory, usual: Sequence[StageMemory], 
         "data.micro_batch_size",
         "data.sequence_length",
         remedies=_what_fits(recipe, gpu),
-        advice=_larger_gpus(stage, gpu),
+        advice="; ".join(filter(None, [_larger_gpus(stage, gpu), _adapters(recipe, gpu)])),
     )
 
 
@@ -129,6 +130,17 @@ def _larger_gpus(stage: StageMemory, gpu: Gpu) -> str:
     larger = [other for other in GPUS.values() if other.memory_gib > gpu.memory_gib]
     enough = min((o for o in larger if o.memory_gib * GIB >= stage.total), key=lambda o: o.memory_gib, default=None)
     return f"take a GPU as large as {enough.name}" if enough is not None else ""
+
+
+def _adapters(recipe: Recipe, gpu: Gpu) -> str:
+    """Return which adapters would fit, with smaller micro batches if need be; empty if none would."""
+    for adapters in with_adapters(recipe):
+        for smaller in ({}, *_smaller_batches(recipe)):
+            change = {**adapters, **smaller}
+            if _fits(recipe, change, gpu):
+                words = " ".join(f"{path}={format_value(value)}" for path, value in change.items())
+                return f"adapters beside fixed weights fit: {words}"
+    return ""
 
 
 def _what_fits(recipe: Recipe, gpu: Gpu) -> list[Remedy]:
