@@ -270,11 +270,16 @@ def _check_steps(recipe: Recipe, cost: Cost, *, on_cpu: bool) -> list[Finding]:
 
 def _missing_packages(executor: Place, recipe: Recipe) -> list[Finding]:
     """Return an error if metrics go to Weights & Biases, but its package is not installed."""
-    field = "logging.wandb_project"
-    if recipe.logging.wandb_project is None or not executor.lacks("wandb"):
-        return []
-    advice = "pip install 'neva-recipes[wandb]'"
-    return [error("package-missing", "wandb is not installed", recipe, field, remedies=[{field: None}], advice=advice)]
+    uses = {
+        "wandb": ("logging.wandb_project", recipe.logging.wandb_project, "wandb"),
+        "bitsandbytes": ("model.language.quantize", recipe.model.language.quantize, "qlora"),
+    }
+    found = []
+    for package, (field, value, extra) in uses.items():
+        if value is not None and executor.lacks(package):
+            advice, message = f"pip install 'neva-recipes[{extra}]'", f"{package} is not installed"
+            found.append(error("package-missing", message, recipe, field, remedies=[{field: None}], advice=advice))
+    return found
 
 
 def _ask(executor: Place, layout: Layout) -> list[Finding]:

@@ -9,6 +9,8 @@ from neva_recipes import llava
 from neva_recipes.config import RecipeError
 from neva_recipes.inspection import inspect_recipe
 
+PACKAGES = ("wandb", "bitsandbytes")
+
 
 @pytest.fixture
 def recipe():
@@ -21,7 +23,7 @@ def recipe():
 def is_installed(request, monkeypatch):
     find = importlib.util.find_spec
     spec = find("json") if request.param else None
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec if name == "wandb" else find(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec if name in PACKAGES else find(name))
     return request.param
 
 
@@ -51,3 +53,10 @@ def test_it_is_told_before_anything_starts(is_installed, recipe, tmp_path):
         assert list(tmp_path.iterdir()) == []
     recipe.logging.wandb_project = None
     assert not any("wandb" in finding.line() for finding in inspect_recipe(recipe, runs_dir=tmp_path).notes)
+
+
+def test_the_package_for_4_bits_is_told_too(is_installed, tmp_path):
+    lines = [finding.line() for finding in inspect_recipe(llava.qlora("tiny"), runs_dir=tmp_path).notes]
+    told = [line for line in lines if "bitsandbytes is not installed" in line]
+    assert len(told) == (not is_installed)
+    assert all(line.endswith("or pip install 'neva-recipes[qlora]'") for line in told)
