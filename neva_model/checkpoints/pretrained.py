@@ -69,17 +69,23 @@ def load_initial_weights(
                     f"stays in model.{part}.from_pretrained, or wait until the run has ended"
                 ) from None
     said = [load_pretrained(chunk, recipe, tokenizer) for chunk in chunks]
-    for chunk in chunks:
-        quantize_language(chunk.language, recipe.model.language)
-    for adapters in (one for chunk in chunks for one in (chunk.language_adapters, chunk.vision_adapters)):
-        if adapters is not None:
-            adapters.initialize_lengths()
-    if resumed is None and recipe.model.has_adapters:
-        from neva_model.checkpoints.adapters.loading import load_initial_adapters
-
-        lines += load_initial_adapters(chunks, recipe)
+    lines += _settle(chunks, recipe, is_resumed=resumed is not None)
     # Each chunk reads what it holds; the lines about the source are the same for all chunks.
     return lines + said[0]
+
+
+def _settle(chunks: ModelChunks, recipe: Recipe, *, is_resumed: bool) -> list[str]:
+    """Quantize weights that are there now, and set the adapters beside them; return lines about what was loaded."""
+    for chunk in chunks:
+        quantize_language(chunk.language, recipe.model.language)
+        for adapters in (chunk.language_adapters, chunk.vision_adapters):
+            if adapters is not None:
+                adapters.initialize_lengths()
+    if is_resumed or not recipe.model.has_adapters:
+        return []
+    from neva_model.checkpoints.adapters.loading import load_initial_adapters
+
+    return load_initial_adapters(chunks, recipe)
 
 
 def _is_ours(source: str) -> bool:
