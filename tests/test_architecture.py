@@ -64,6 +64,19 @@ ARROWS = {
         "neva_recipes.sources",
         "neva_recipes.storage",
     },
+    # What looks through files of conversations for those who make them.
+    "neva_recipes.data_tools": {
+        "neva_recipes.data_tools",
+        "neva_recipes.config",
+        "neva_recipes.html",
+        "neva_recipes.interruption",
+        "neva_recipes.plan",
+        "neva_recipes.prompts",
+        "neva_recipes.sources",
+        "neva_recipes.storage",
+        "neva_recipes.table",
+        "neva_recipes.terminal",
+    },
     "neva_recipes": {"neva_recipes"},
     # The two faces of the product: what people type, and what they look at before anything is started.
     "neva_recipes.cli": {"neva_recipes", "executors"},

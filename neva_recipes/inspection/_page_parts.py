@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from neva_recipes.config import DraftNode
+from neva_recipes.html import Element, document, element
 from neva_recipes.inspection import figures
-from neva_recipes.inspection._elements import Element, document, element
 from neva_recipes.inspection._page_style import STYLE
 from neva_recipes.inspection.inspection import refusal
 from neva_recipes.inspection.tree import Row, recipe_rows

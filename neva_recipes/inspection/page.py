@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from neva_recipes.inspection._elements import Element, element
+from neva_recipes.html import Element, element
 from neva_recipes.inspection._page_parts import Part, closing, finding, page_of, plan_parts, recipe_part, tiles
 from neva_recipes.inspection.inspection import Inspection
 

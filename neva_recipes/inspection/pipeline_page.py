@@ -5,8 +5,8 @@ from datetime import datetime
 
 from executors import Executor, PipelineJob
 from executors.pipelines.planning import StagePlan
+from neva_recipes.html import Element, element
 from neva_recipes.inspection import figures
-from neva_recipes.inspection._elements import Element, element
 from neva_recipes.inspection._page_parts import Part, closing, finding, page_of, plan_parts, recipe_part, tile, tiles
 from neva_recipes.inspection.stages import after_text, stage_in_short
 

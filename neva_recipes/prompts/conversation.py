@@ -5,26 +5,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from neva_recipes.config import DataError, empty_cell
+from neva_recipes.prompts._fields import LOSS_FIELDS, MEDIA_FIELDS, ROLES, SPOKEN_FIELDS
 
 __all__ = ["IMAGE_MARK", "Conversation", "NothingToLearn", "Turn", "parse_turns"]
 
 IMAGE_MARK = "<image>"
 """Place of the image in LLaVA's files. It is removed from the text here; later it is ordinary text."""
-
-_ROLES: dict[str, Literal["human", "gpt", "system"]] = {
-    **dict.fromkeys(("human", "user"), "human"),
-    **dict.fromkeys(("gpt", "assistant", "bot", "chatbot", "chatgpt", "model"), "gpt"),
-    "system": "system",
-}
-"""Roles, by the names that data sets use, in any case."""
-
-_LOSS_FIELDS = ("loss", "train", "weight")
-"""Fields of a turn with which other trainers turn its loss on (true, 1) or off (false, 0)."""
-
-_MEDIA_FIELDS = ("image", "images", "video", "videos", "audio", "audios")
-
-_SPOKEN_FIELDS = ("tool_calls", "function_call", "reasoning_content")
-"""Fields of a turn that hold content besides its text."""
 
 
 class NothingToLearn(DataError):
@@ -127,7 +113,7 @@ def _read_turn(number: int, entry: object) -> tuple[str, str]:
             raise DataError(f"turn {number} has a list as its content, expected a text with <image> where the image is")
         problem = _no_text(entry, text)
         raise DataError(f'turn {number} is not of the form {{"from": "human", "value": "text"}}{problem}')
-    role = _ROLES.get(speaker) or _ROLES.get(speaker.strip().lower())
+    role = ROLES.get(speaker) or ROLES.get(speaker.strip().lower())
     if role is None:
         raise DataError(f"turn {number} is from {speaker[:40]!r}, expected human or gpt")
     if not text.isascii():
@@ -152,14 +138,14 @@ def _no_text(entry: dict[str, object], text: object) -> str:
 
 def _label(number: int, role: str, entry: dict[str, object]) -> str | None:
     """Return the label of a turn, and refuse any other field that would change the training."""
-    for field in _LOSS_FIELDS:
+    for field in LOSS_FIELDS:
         if field in entry and entry[field] not in (None, role == "gpt"):
             shown = f"{field}={entry[field]!r:.40}"
             raise DataError(f"turn {number} has {shown}: every answer carries loss, and nothing else does")
-    for field in _MEDIA_FIELDS:
+    for field in MEDIA_FIELDS:
         if entry.get(field):
             raise DataError(f"turn {number} has {field} of its own: expected one image, named in image of the sample")
-    for field in _SPOKEN_FIELDS:
+    for field in SPOKEN_FIELDS:
         if entry.get(field):
             raise DataError(f"turn {number} has {field}, which has no place in a prompt here: expected words alone")
     if None not in (entry.get("value"), entry.get("content")) and entry["value"] != entry["content"]:

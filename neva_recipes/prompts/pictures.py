@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neva_recipes.config import how_many
-from neva_recipes.prompts._picture_headers import BEGIN, header_size, is_animated, is_turned
+from neva_recipes.prompts._picture_headers import BEGIN, header_size, image_format, is_animated, is_turned
 
 __all__ = [
     "BEGIN",
@@ -16,6 +16,7 @@ __all__ = [
     "Look",
     "can_be_too_large",
     "header_problem",
+    "image_format",
     "is_turned",
     "look_into",
     "looks_texts",

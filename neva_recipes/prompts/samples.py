@@ -4,9 +4,9 @@ The dry run, the index of a training run, the loader and the evaluation all use 
 """
 
 from collections.abc import Collection
-from typing import Any
 
 from neva_recipes.config import DataError, PlainTable, empty_cell, near_words
+from neva_recipes.prompts._fields import IMAGE, MEANINGFUL, OTHER_IMAGES, SAYS_NOTHING, SYSTEM, UNUSABLE, turns_of
 from neva_recipes.prompts.conversation import IMAGE_MARK, Conversation, NothingToLearn, parse_turns
 from neva_recipes.prompts.formats import filled_in_text, foreign_format
 from neva_recipes.prompts.templates import Template
@@ -31,34 +31,11 @@ SKIPS_IT = "data.on_bad_sample=skip passes it over"
 SKIPS_SUCH = "data.on_bad_sample=skip passes over such samples"
 """How to skip samples that cannot be used, if there are others."""
 
-_SYSTEM = ("system", "system_prompt", "system_message")
-
-_IMAGE = ("image", "images")
-
 _ONE_IMAGE = "make a sample of each image, or leave the sample out"
 
 _TURNS = ("conversations", "messages")
 
-_OTHER_IMAGES = ("image_path", "image_file", "image_url", "img", "img_path")
-"""Fields in which other trainers name an image; they are ignored if a field of `_IMAGE` is there."""
-
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-
-_UNUSABLE = {
-    **dict.fromkeys(("video", "videos", "video_path"), "there is no video here"),
-    **dict.fromkeys(("audio", "audios", "audio_path", "speech"), "there is no sound here"),
-    **dict.fromkeys(("tools", "functions"), "tools have no place in a prompt here"),
-    **dict.fromkeys(
-        ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag"), "answers are not compared here"
-    ),
-}
-"""Fields whose meaning cannot be trained on."""
-
-_SAYS_NOTHING: tuple[Any, ...] = (None, "", "[]", [], {}, [None])
-"""Values of such fields in samples that do not use them."""
-
-_MEANINGFUL = frozenset((*_SYSTEM, *_IMAGE, *_OTHER_IMAGES, *_UNUSABLE, "messages", "mask", "objects"))
-"""Every field that is read besides `conversations`; all other fields are ignored."""
 
 _PLAIN_FIELDS = frozenset(("image",))
 
@@ -81,14 +58,14 @@ def read_sample(record: dict[str, object], template: Template) -> Conversation:
     except NothingToLearn:
         raise
     except DataError as error:
-        if hint := foreign_format(record, _turns_of(record)) or _other_turns(record) or _other_name(record):
+        if hint := foreign_format(record, turns_of(record)) or _other_turns(record) or _other_name(record):
             raise DataError(f"{error} ({hint})") from None
         raise
 
 
 def _other_turns(record: dict[str, object]) -> str:
     """Return advice if a list in a record without turns has a similar name; empty otherwise."""
-    if _turns_of(record) is not None:
+    if turns_of(record) is not None:
         return ""
     lists = [field for field, value in record.items() if isinstance(value, list)]
     named = ((near, field) for field in _TURNS for near in near_words(field, lists, most=1))
@@ -98,20 +75,20 @@ def _other_turns(record: dict[str, object]) -> str:
 def _other_name(record: dict[str, object]) -> str:
     """Return advice if an image seems to be named in a field that is not read; empty otherwise."""
     field = None if names_image(record) else field_of_image(record)
-    if field is None or field in _OTHER_IMAGES:
+    if field is None or field in OTHER_IMAGES:
         return ""
     return f"{field} holds the name of an image file: call that field image"
 
 
 def _read(record: dict[str, object], template: Template) -> Conversation:
-    fields = _MEANINGFUL & record.keys()
+    fields = MEANINGFUL & record.keys()
     image, image_field = _image_of(record, fields)
     if fields != _PLAIN_FIELDS:
         _refuse_others(record, fields, image_field)
-    turns, spoken = parse_turns(_turns_of(record), image_field=image_field, moves_image=not template.is_verbatim)
+    turns, spoken = parse_turns(turns_of(record), image_field=image_field, moves_image=not template.is_verbatim)
     objects = record["objects"] if "objects" in fields else None
     texts = ((f"{turn.before_image or ''}{turn.text}", turn.role == "human") for turn in turns)
-    if problem := filled_in_text(None if objects in _SAYS_NOTHING else objects, texts):
+    if problem := filled_in_text(None if objects in SAYS_NOTHING else objects, texts):
         raise DataError(problem)
     system = _system_of(record, fields, spoken, template)
     conversation = Conversation(turns, system, image)
@@ -125,12 +102,12 @@ def image_name(record: dict[str, object]) -> str | None:
     Raises:
         DataError: The field does not hold the name of one file.
     """
-    return _image_of(record, _MEANINGFUL & record.keys())[0]
+    return _image_of(record, MEANINGFUL & record.keys())[0]
 
 
 def names_image(record: dict[str, object]) -> bool:
     """Return whether a record names an image, usable or not."""
-    return any(record.get(field) not in (None, [], [None]) for field in _IMAGE)
+    return any(record.get(field) not in (None, [], [None]) for field in IMAGE)
 
 
 def field_of_image(record: dict[str, object]) -> str | None:
@@ -158,12 +135,12 @@ def kinds_lost(there: Collection[bool], usable: Collection[bool], *, in_training
 
 def has_turns(record: dict[str, object]) -> bool:
     """Return whether an object holds a list of turns, as records do but no object inside them does."""
-    return isinstance(_turns_of(record), list)
+    return isinstance(turns_of(record), list)
 
 
 def count_words(record: dict[str, object]) -> int:
     """Return the words of a record's turns, LLaVA's cheap estimate of its length."""
-    turns = _turns_of(record)
+    turns = turns_of(record)
     if not isinstance(turns, list):
         return 0
     words = 0
@@ -177,15 +154,10 @@ def count_words(record: dict[str, object]) -> int:
     return words
 
 
-def _turns_of(record: dict[str, object]) -> Any:
-    turns = record.get("conversations")
-    return record.get("messages") if turns is None else turns
-
-
 def _image_of(record: dict[str, object], fields: frozenset[str]) -> tuple[str | None, str | None]:
     """Return the name of the image, and the field that holds it."""
     found: dict[str, str] = {}
-    for field in _IMAGE:
+    for field in IMAGE:
         names = record[field] if field in fields else None
         if isinstance(names, list):
             if len(names) > 1:
@@ -205,11 +177,11 @@ def _image_of(record: dict[str, object], fields: frozenset[str]) -> tuple[str | 
 
 
 def _refuse_others(record: dict[str, object], fields: frozenset[str], image_field: str | None) -> None:
-    for field, reason in _UNUSABLE.items():
-        if field in fields and record[field] not in _SAYS_NOTHING:
+    for field, reason in UNUSABLE.items():
+        if field in fields and record[field] not in SAYS_NOTHING:
             raise DataError(f"has {field}, and {reason}: take the sample out, or take the field out of it")
     if image_field is None:
-        for field in _OTHER_IMAGES:
+        for field in OTHER_IMAGES:
             if field in fields and record[field]:
                 raise DataError(f"has {field}, but an image is read from image: rename the field")
     mask = record.get("mask")
@@ -222,7 +194,7 @@ def _refuse_others(record: dict[str, object], fields: frozenset[str], image_fiel
 def _system_of(record: PlainTable, fields: frozenset[str], spoken: str | None, template: Template) -> str | None:
     """Return the system text of a record, from any field; `None` means the template's own."""
     found = {} if spoken is None else {"a turn from system": spoken}
-    for field in _SYSTEM:
+    for field in SYSTEM:
         if field in fields and record[field] is not None:
             if cell := empty_cell(record[field]):
                 raise DataError(f"{field} is {cell}: write the text, or null for none")

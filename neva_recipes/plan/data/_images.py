@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import stat
 import time
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from neva_recipes.config import POINTER, is_pointer, path_is
 from neva_recipes.prompts.missing_pictures import Lost, lost_image
-from neva_recipes.prompts.pictures import BEGIN, can_be_too_large, is_turned, look_into
+from neva_recipes.prompts.pictures import BEGIN, can_be_too_large, image_format, is_turned, look_into
 
 __all__ = ["Images"]
 
@@ -19,13 +18,6 @@ _BEGINS_READ = 64
 
 _SHOWN = 500
 """Characters of an image name that are shown, since some data sets hold the image in place of its name."""
-
-_IMAGE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|II[*+]\0|MM\0[*+]|II\0\*|MM\*\0|P[0-7Ffy]"
-    rb"|....ftyp(avi[fs]|mif1|msf1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-    re.DOTALL,
-)
-"""First bytes of the formats that training reads: JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF, JPEG 2000."""
 
 
 @dataclass
@@ -170,7 +162,7 @@ class Images:
         self.first_turned = self.first_turned or (name if turned else "")
         if is_pointer(begin):
             return POINTER
-        return None if _IMAGE.match(begin) else "is of no known image format"
+        return None if image_format(begin) else "is of no known image format"
 
 
 def _size_of(path: str) -> int | None:
