@@ -191,3 +191,37 @@ def test_continued_pretraining_from_random_weights_is_warned_of():
     recipe.model.language.from_pretrained = "random"
     assert "random-weights" not in [finding.code for finding in check_recipe(build(recipe))]
     assert "random-weights" not in [finding.code for finding in check_recipe(build(gpt.pretrain("tiny")))]
+
+
+# What differs from llava.finetune; the rest is the same.
+LORA = {
+    "name": "llava.lora",
+    "model.language.lora.kind": "lora",
+    "model.language.lora.rank": 128,
+    "model.language.lora.scale": 256 / 128,
+    "model.language.lora.dropout": 0.05,
+    "model.language.lora.target_modules": None,
+    "model.language.lora.layers": None,
+    "optim.lr": 2e-4,
+    "optim.lr_of": {"projector": 2e-5},
+}
+QLORA = {
+    **LORA,
+    "name": "llava.qlora",
+    "model.language.lora.rank": 64,
+    "model.language.lora.scale": 16 / 64,
+    "model.language.quantize": "nf4",
+}
+
+
+@pytest.mark.parametrize("size", ["7b", "13b"])
+@pytest.mark.parametrize(("function", "published"), [(llava.lora, LORA), (llava.qlora, QLORA)])
+def test_adapters_as_published(function, published, size):
+    recipe = build(function(size))
+    for field, value in published.items():
+        assert read(recipe, field) == value, field
+    layout = ("data.micro_batch_size", "parallel.tensor_model_parallel_size", "parallel.sequence_parallel")
+    for field, _, value in LLAVA:
+        if field not in (*published, *layout):
+            assert read(recipe, field) == value, field
+    assert [finding.line() for finding in check_recipe(recipe) if finding.severity == "error"] == []
