@@ -17,7 +17,7 @@ from neva_recipes.prompts.missing_pictures import lost_image
 from neva_recipes.prompts.samples import image_name
 from neva_recipes.sources.content import is_made, open_content
 
-__all__ = ["Progress", "check_files"]
+__all__ = ["Progress", "check_files", "require_content"]
 
 _SMALL = 4 * 2**20
 """Bytes of files up to which one process is faster than several, which take half a second to start."""
@@ -50,7 +50,7 @@ def check_files(paths: Sequence[Path], settings: Settings, tell: Callable[[Progr
         RunError: A process was killed.
     """
     for path in paths:
-        _require_content(path)
+        require_content(path)
     Checking(settings)  # refuses a tokenizer before processes start
     sizes = [path.stat().st_size for path in paths]
     is_small = sum(sizes) <= _SMALL and not settings.decodes
@@ -62,7 +62,12 @@ def check_files(paths: Sequence[Path], settings: Settings, tell: Callable[[Progr
     return Report(settings, gathering.files)
 
 
-def _require_content(path: Path) -> None:
+def require_content(path: Path) -> None:
+    """Check that a data file has content that may be text.
+
+    Raises:
+        DataError: It cannot be read, is empty, or binary.
+    """
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected a data file, .json or .jsonl")
     with open_content(path) as file:

@@ -4,10 +4,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from neva_recipes.cli.arguments import UsageError
+from neva_recipes.config import path_is
 from neva_recipes.storage.exports import require_new
 from neva_recipes.storage.whole import written_whole
 
-__all__ = ["require_outputs", "write_output"]
+__all__ = ["require_folder", "require_outputs", "write_output"]
+
+
+def require_folder(flag: str, folder: Path | None) -> None:
+    """Check that what a flag names is a folder, if it was given.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if folder is not None and not path_is(folder, Path.is_dir):
+        raise UsageError(f"{flag} {folder}: {'is no folder' if path_is(folder) else 'does not exist'}")
 
 
 def require_outputs(outputs: Iterable[Path | None]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
-from neva_recipes.cli.commands.data._outputs import require_outputs, write_output
+from neva_recipes.cli.commands.data._outputs import require_folder, require_outputs, write_output
 from neva_recipes.config import ConvTemplate, LlavaDataConfig, Positive, VisionConfig, how_many
 from neva_recipes.data_tools.check import Progress, check_files
 from neva_recipes.data_tools.fix import fix_endings, fixed_file
@@ -97,9 +97,7 @@ def _require(given: argparse.Namespace) -> None:
     for flag in ("images", "fix"):
         if folder is None and getattr(given, flag):
             raise UsageError(f"--{flag}: name the folder of the images with --image-folder")
-    if folder is not None and not folder.is_dir():
-        problem = "is no folder" if folder.exists() else "does not exist"
-        raise UsageError(f"--image-folder {folder}: {problem}")
+    require_folder("--image-folder", folder)
     if len(set(given.files)) < len(given.files):
         raise UsageError("a file is named twice")
     fixed = [fixed_file(path) for path in given.files] if given.fix else []

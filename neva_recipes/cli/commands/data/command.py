@@ -1,4 +1,4 @@
-"""Data files: `nemo-run data text`, `nemo-run data check`."""
+"""Data files: `nemo-run data ACTION`."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,6 +10,7 @@ __all__ = ["data_command"]
 _ACTIONS = {
     "text": "text into Megatron's indexed datasets (.bin and .idx)",
     "check": "what is wrong with files of conversations, and how long samples are",
+    "preview": "samples as a model sees them, with what carries loss marked",
 }
 """Meaning of each action. Its module and its function have its name; only the requested one is loaded."""
 
