@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
     "image-mark-in-answer": _error("<image> in an answer", "take it out"),
     "image-unanswered": _error("the question with <image> has no answer", "write the answer"),
     "image-not-a-file-name": _error("a URL or the image itself, in place of a name", "write such images to files"),
-    "image-missing": _error("the image file is not there", "get it, or name another folder"),
+    "image-missing": _error("the image file is not there", "get it (nemo-run data layout), or name its folder"),
     "image-other-ending": _error("the image is there under another ending", "--fix names it"),
     "image-is-folder": _error("the name of the image is that of a folder", "name the file"),
     "image-empty": _error("the image file is empty", "get it again"),

@@ -71,7 +71,7 @@ def _file_lines(file: FileReport) -> Iterator[str]:
 def _kind_lines(kind: str, found: OfKind) -> Iterator[str]:
     severity, meaning, advice = KINDS[kind]
     head = f"{severity} {kind}, {how_many(len(found.numbers), 'sample')}: {meaning}: {advice}"
-    yield from fold(head, _WIDTH, "  ", "    ")
+    yield from fold(head, _WIDTH, "  ", "    ", keeps_commands=True)
     for finding in found.listed[:_SHOWN]:
         yield from fold(one_line(f"{place_of(finding)}: {finding.what}"), _WIDTH, "    ", "      ")
     if len(found.numbers) > _SHOWN:

@@ -9,7 +9,7 @@ from neva_recipes.cli.main import main
 from neva_recipes.data_tools.kinds import KINDS
 from tests.data_tools.samples import sample
 from tests.test_architecture import ROOT
-from tests.tokenizers.texts import english_lines, train_model
+from tests.tokenizers.texts import made_lines, train_model
 
 PAGE = (ROOT / "docs" / "data_tools.md").read_text(encoding="utf-8")
 
@@ -40,7 +40,7 @@ def test_the_preview_prints_what_the_page_says(tmp_path, capsys, monkeypatch):
     words, shown = re.search(
         r"^    \$ nemo-run (data preview .*)\n((?:    .*\n|\n(?=    ))+)", PAGE, re.MULTILINE
     ).groups()
-    train_model(tmp_path / "tokenizer.model", english_lines())
+    train_model(tmp_path / "tokenizer.model", made_lines("latin", 605))
     records = [sample("a", "<image>\nWhat?", "This is a list.", image="1.jpg"), sample("b")]
     (tmp_path / "chats.json").write_text(json.dumps(records))
     assert main(words.split()) == 0

@@ -1,14 +1,13 @@
 """Checks data files: `nemo-run data check FILE [FILE ...]`."""
 
 import argparse
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
 from neva_recipes.cli.commands.data._outputs import require_folder, require_outputs, write_output
+from neva_recipes.cli.commands.data._progress import Teller
 from neva_recipes.config import ConvTemplate, LlavaDataConfig, Positive, VisionConfig, how_many
 from neva_recipes.data_tools.check import Progress, check_files
 from neva_recipes.data_tools.fix import fix_endings, fixed_file
@@ -18,7 +17,7 @@ from neva_recipes.data_tools.settings import Settings
 from neva_recipes.data_tools.text import report_to_json, report_to_text
 from neva_recipes.families import image_length
 from neva_recipes.interruption import tell_of_interruption
-from neva_recipes.terminal import one_line, print_document, print_progress, tell
+from neva_recipes.terminal import one_line, print_document, tell
 from neva_recipes.tokenizers import find_tokenizer
 
 __all__ = ["check_action"]
@@ -41,9 +40,11 @@ def check_action(argv: Sequence[str]) -> int:
         image_folder=given.image_folder,
         decodes=given.images,
     )
-    teller = _Teller()
+    teller = Teller()
     try:
-        report = check_files(given.files, settings, teller.tell)
+        report = check_files(
+            given.files, settings, lambda progress: teller.tell(lambda seconds: _line(progress, seconds))
+        )
     except KeyboardInterrupt:
         tell_of_interruption("stopped; nothing was written")
         raise
@@ -117,27 +118,8 @@ def _fix(report: Report, folder: Path) -> None:
         tell("note", f"wrote {one_line(str(fixed.path))}: other names in {renamed}; copied {copied}")
 
 
-class _Teller:
-    """Shows a bar that a terminal overwrites; otherwise a line now and then."""
-
-    def __init__(self) -> None:
-        self._interval = 0.2 if sys.stderr.isatty() else 10.0
-        self._begun = self._told = time.monotonic()
-        self._has_told = False
-
-    def tell(self, progress: Progress) -> None:
-        """Print a line, if it is time for one."""
-        now = time.monotonic()
-        if now - self._told < self._interval:
-            return
-        self._told, self._has_told = now, True
-        done = min(_BAR, int(_BAR * progress.share))
-        rate = progress.samples / (now - self._begun)
-        bar = f"[{'#' * done}{'-' * (_BAR - done)}] {progress.share:4.0%}"
-        amount = f"{how_many(progress.samples, 'sample')}, {how_many(progress.findings, 'finding')}"
-        print_progress(f"{bar} {amount}, {rate:,.0f}/s", is_last=False)
-
-    def end(self) -> None:
-        """End the line."""
-        if self._has_told and sys.stderr.isatty():
-            print(file=sys.stderr)
+def _line(progress: Progress, seconds: float) -> str:
+    done = min(_BAR, int(_BAR * progress.share))
+    bar = f"[{'#' * done}{'-' * (_BAR - done)}] {progress.share:4.0%}"
+    amount = f"{how_many(progress.samples, 'sample')}, {how_many(progress.findings, 'finding')}"
+    return f"{bar} {amount}, {progress.samples / seconds:,.0f}/s"

@@ -11,12 +11,13 @@ _ACTIONS = {
     "text": "text into Megatron's indexed datasets (.bin and .idx)",
     "check": "what is wrong with files of conversations, and how long samples are",
     "preview": "samples as a model sees them, with what carries loss marked",
+    "layout": "what is there and what is missing of LLaVA's published data",
 }
 """Meaning of each action. Its module and its function have its name; only the requested one is loaded."""
 
 
 def data_command(argv: Sequence[str]) -> int:
-    """Make and check data files: `nemo-run data text ...`."""
+    """Make and look through data files: `nemo-run data ACTION ...`."""
     if argv and argv[0] in _ACTIONS:
         module = import_module(f"neva_recipes.cli.commands.data.{argv[0]}")
         code: int = getattr(module, f"{argv[0]}_action")(argv[1:])

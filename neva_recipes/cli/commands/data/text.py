@@ -1,15 +1,14 @@
 """Turns text into indexed datasets: `nemo-run data text INPUT [INPUT ...] OUT --tokenizer T`."""
 
-import sys
-import time
 from collections.abc import Iterator, Sequence
 
 from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
+from neva_recipes.cli.commands.data._progress import Teller
 from neva_recipes.cli.commands.json_keys import add_json_keys, keys_of
 from neva_recipes.config import DataError, Positive, how_many
 from neva_recipes.interruption import tell_of_interruption
 from neva_recipes.table import table_lines
-from neva_recipes.terminal import one_line, print_progress, tell
+from neva_recipes.terminal import one_line, tell
 from neva_recipes.token_data import PARTS, SEED, Progress, TokenData, make_token_data, split_weights
 from neva_recipes.tokenizers import find_tokenizer
 
@@ -22,7 +21,7 @@ def text_action(argv: Sequence[str]) -> int:
     if given.tokenizer is None:
         raise UsageError("--tokenizer is missing: name that of the model, as data.tokenizer does")
     keys, split = keys_of(given.json_keys), _split_of(given.split)
-    teller = _Teller()
+    teller = Teller()
     try:
         found = make_token_data(
             given.inputs,
@@ -33,7 +32,7 @@ def text_action(argv: Sequence[str]) -> int:
             workers=given.workers,
             split=split,
             seed=given.seed,
-            tell=teller.tell,
+            tell=lambda progress: teller.tell(lambda _: _line(progress)),
         )
     except KeyboardInterrupt:
         tell_of_interruption("stopped; the same command goes on from here")
@@ -109,26 +108,8 @@ def _amount(documents: int, tokens: int) -> str:
     return f"{how_many(documents, 'document')}, {how_many(tokens, 'token')}"
 
 
-class _Teller:
-    """Prints how far the making is, in a line that a terminal overwrites; otherwise now and then."""
-
-    def __init__(self) -> None:
-        self._interval = 0.2 if sys.stderr.isatty() else 10.0
-        self._told = time.monotonic()
-        self._has_told = False
-
-    def tell(self, progress: Progress) -> None:
-        """Print a line, if it is time for one."""
-        now = time.monotonic()
-        if now - self._told < self._interval:
-            return
-        self._told, self._has_told = now, True
-        rate = progress.new_tokens / progress.seconds
-        at = f"{progress.share:.0%}, file {min(progress.file + 1, progress.files)} of {progress.files}"
-        amount = _amount(progress.counts.documents, progress.counts.tokens)
-        print_progress(f"{at}: {amount}, {rate:,.0f} tokens/s", is_last=False)
-
-    def end(self) -> None:
-        """End the line."""
-        if self._has_told and sys.stderr.isatty():
-            print(file=sys.stderr)
+def _line(progress: Progress) -> str:
+    rate = progress.new_tokens / progress.seconds
+    at = f"{progress.share:.0%}, file {min(progress.file + 1, progress.files)} of {progress.files}"
+    amount = _amount(progress.counts.documents, progress.counts.tokens)
+    return f"{at}: {amount}, {rate:,.0f} tokens/s"
