@@ -124,7 +124,7 @@ def content_of(batch: Batch) -> bytes:
 def _parsed(path: Path, data: bytes) -> PlainTable:
     try:
         record = json.loads(data.decode("utf-8-sig"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _changed(path) from None
     if not isinstance(record, dict):
         raise _changed(path)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from neva_recipes.config import DataError
+from neva_recipes.config import DataError, path_is
 from neva_recipes.data_tools._batches import Batch, batches_of, record_at
 from neva_recipes.data_tools._checking import Checking, shown_id
 from neva_recipes.data_tools._processes import Result, checked_batches, cores
@@ -68,8 +68,9 @@ def require_content(path: Path) -> None:
     Raises:
         DataError: It cannot be read, is empty, or binary.
     """
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder, expected a data file, .json or .jsonl")
+    if path_is(path) and not path_is(path, Path.is_file):
+        kind = "a folder" if path_is(path, Path.is_dir) else "no file"
+        raise DataError(f"{path}: is {kind}, expected a data file, .json or .jsonl")
     with open_content(path) as file:
         begin = file.peek(1)[:4096] if hasattr(file, "peek") else file.read(4096)
     if not begin.strip():

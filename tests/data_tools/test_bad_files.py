@@ -51,6 +51,8 @@ def test_a_file_that_is_none(name, tmp_path, capsys):
         ([], "required: FILE"),
         (["none.json"], "none.json: cannot be read: No such file or directory"),
         (["folder"], "folder: is a folder, expected a data file"),
+        (["pipe.json"], "pipe.json: is no file, expected a data file"),
+        (["/dev/null"], "/dev/null: is no file, expected a data file"),
         (["a.json", "a.json"], "a file is named twice"),
         (["a.json", "--image-folder", "none"], "--image-folder none: does not exist"),
         (["a.json", "--image-folder", "a.json"], "--image-folder a.json: is no folder"),
@@ -71,10 +73,12 @@ def test_words_that_cannot_be_used(words, message, tmp_path, capsys, monkeypatch
     for name in ("a.json", "a.fixed.json", "there.html"):
         (tmp_path / name).write_text(f"[{GOOD}]")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
     assert main(["data", "check", *words]) == 2
     told = capsys.readouterr()
     assert message in told.err and told.err.count("\n") == 1 and told.out == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.fixed.json", "a.json", "folder", "there.html"]
+    there = ["a.fixed.json", "a.json", "folder", "pipe.json", "there.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
 
 
 def test_a_template_whose_tokens_are_not_there(tmp_path, capsys):

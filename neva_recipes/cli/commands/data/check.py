@@ -64,9 +64,9 @@ def _parser() -> StrictParser:
     parser = StrictParser(
         "nemo-run data check",
         description=(
-            "Say what is wrong with data files of conversations, sample by sample, and how long,\n"
-            "how many and of which kind the samples are. The exit code is 0 if nothing was\n"
-            "found, 1 if something was, and 2 if a file cannot be read."
+            "Say what is wrong with data files of conversations, sample by sample, and how\n"
+            "long, how many and of which kind the samples are. The exit code is 0 if nothing\n"
+            "was found, 1 if something was, and 2 if a file cannot be read."
         ),
     )
     parser.add_argument("files", metavar="FILE", type=path_argument, nargs="+", help="JSON array, or JSON lines")

@@ -40,9 +40,9 @@ def _parser() -> StrictParser:
     parser = StrictParser(
         "nemo-run data layout",
         description=(
-            "Say what is there and what is missing of LLaVA's published data, LLaVA-Pretrain and\n"
-            "llava_v1_5_mix665k, and where it comes from. Nothing is downloaded. The exit code is\n"
-            "0 if all of it is there, and 1 if something is missing."
+            "Say what is there and what is missing of LLaVA's published data, LLaVA-Pretrain\n"
+            "and llava_v1_5_mix665k, and where it comes from. Nothing is downloaded. The exit\n"
+            "code is 0 if all of it is there, and 1 if something is missing."
         ),
     )
     parser.add_argument(
