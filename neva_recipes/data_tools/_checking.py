@@ -11,7 +11,7 @@ from neva_recipes.data_tools._pictures import Look, look_at
 from neva_recipes.data_tools.settings import Counts, Finding, Settings
 from neva_recipes.plan.data.prompt_lengths import PromptMaker
 from neva_recipes.plan.tokenizers.tokenizer import read_tokenizer
-from neva_recipes.prompts.conversation import Conversation
+from neva_recipes.prompts.conversation import Conversation, NothingToLearn
 from neva_recipes.prompts.encoding import check_template
 from neva_recipes.prompts.faults import Fault, faults_of, misspelled
 from neva_recipes.prompts.identity import key_of
@@ -90,8 +90,9 @@ class Checking:
         counts.with_image += names_image(record)
         try:
             conversation = read_sample(record, self._template)
-        except DataError:
-            yield from faults_of(record, self._template)
+        except DataError as error:
+            is_silent = isinstance(error, NothingToLearn)
+            yield from [Fault("no-loss", f"{error}")] if is_silent else faults_of(record, self._template)
             yield from misspelled(record)
             yield from self._image_faults(number, _name_of(record), found)
             return

@@ -58,7 +58,7 @@ def check_files(paths: Sequence[Path], settings: Settings, tell: Callable[[Progr
     batches = (batch for file, path in enumerate(paths) for batch in batches_of(file, path))
     for result in checked_batches(batches, settings, 1 if is_small else cores()):
         gathering.add(result)
-    gathering.tell_of_duplicates()
+    gathering.finish()
     return Report(settings, gathering.files)
 
 
@@ -90,20 +90,21 @@ class _Gathering:
         self._ids, self._contents = array("Q"), array("Q")
         self._offsets, self._lengths = array("Q"), array("Q")
         self._begins: list[int] = []
-        self._lines = self._findings = 0
+        self._lines: list[int] = []
+        self._findings = 0
 
     def add(self, result: Result) -> None:
         """Add what was found in the next batch."""
         batch, checked = result
         if batch.first == 0:
             self._begins.append(len(self._ids))
-            self._lines = 0
+            self._lines.append(0)
         file = self.files[batch.file]
         for finding in checked.findings:
-            file.add(finding if finding.line is None else finding._replace(line=finding.line + self._lines + 1))
+            file.add(finding if finding.line is None else finding._replace(line=finding.line + self._lines[-1] + 1))
         file.counts.add(checked.counts)
         file.endings += checked.endings
-        self._lines += checked.newlines
+        self._lines[-1] += checked.newlines
         self._findings += len(checked.findings)
         self._ids.extend(checked.ids)
         self._contents.extend(checked.contents)
@@ -124,8 +125,14 @@ class _Gathering:
         lost = lost_image(folder, name or "", "--image-folder", batch.path.parent)
         return "" if lost is None else f"{lost.reason}; {lost.remedy}"
 
-    def tell_of_duplicates(self) -> None:
-        """Add the samples that are there before."""
+    def finish(self) -> None:
+        """Add the samples that are there before, and leave out lines in files of one line, where they tell nothing."""
+        for file, lines in zip(self.files, self._lines, strict=True):
+            if not lines and file.counts.samples > 1:
+                file.leave_out_lines()
+        self._tell_of_duplicates()
+
+    def _tell_of_duplicates(self) -> None:
         for kind, what, keys in (
             ("duplicate-id", "the id is that", self._ids),
             ("duplicate-content", "image and turns are those", self._contents),

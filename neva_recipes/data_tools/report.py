@@ -57,6 +57,11 @@ class FileReport:
         """Add a finding."""
         self.found.setdefault(finding.kind, OfKind()).add(finding)
 
+    def leave_out_lines(self) -> None:
+        """Forget in which lines the samples of findings begin."""
+        for found in self.found.values():
+            found.listed = [finding._replace(line=None) for finding in found.listed]
+
     def by_kind(self) -> Iterator[tuple[str, OfKind]]:
         """Yield the kinds that were found, in the order of reports, with their findings."""
         yield from ((kind, self.found[kind]) for kind in KINDS if kind in self.found)

@@ -93,6 +93,11 @@ def test_the_line_counts_blank_ones(tmp_path):
     assert [(one.number, one.line, one.id) for one in report.found["no-loss"].listed] == [(1, 4, "1"), (2, 5, "2")]
 
 
+def test_in_a_file_of_one_line_no_line_is_told(write):
+    (report,) = check_files([write(sample(0), sample(1, answer=""))], settings(), lambda progress: None).files
+    assert [(one.number, one.line) for one in report.found["no-loss"].listed] == [(1, None)]
+
+
 def test_duplicates_are_found_across_files(write):
     first = write(sample(0), sample(1, "Who?"), name="a.json")
     second = write(sample(0, "Where?"), sample("x", "Who? "), name="b.jsonl")
