@@ -7,7 +7,32 @@ from neva_recipes.config.values.paths import OptionalPathField, OptionalPathsFie
 
 __all__ = ["ConvTemplate", "DataConfig", "LlavaDataConfig", "TextDataConfig"]
 
-ConvTemplate = Literal["plain", "v1", "llama_2", "llava_llama_2", "mistral_instruct", "nvgpt", "llama_3", "chatml"]
+ConvTemplate = Literal[
+    "plain",
+    "v1",
+    "llama_2",
+    "llava_llama_2",
+    "mistral_instruct",
+    "nvgpt",
+    "llama_3",
+    "chatml",
+    "llava_v1_human",
+    "chatml_direct",
+    "mpt",
+    "nv_steerlm",
+    "nv_dpo",
+    "yi_34b",
+    "gemma",
+    "megatron_mistral",
+    "megatron_qwen2",
+    "llamafactory_vicuna",
+    "internlm2_chat",
+    "xtuner_qwen_chat",
+    "xtuner_phi3_chat",
+    "xtuner_vicuna",
+    "xtuner_llama2_chat",
+    "xtuner_mistral",
+]
 """Names of the conversation templates; each reproduces the project it is named after (docs/data.md)."""
 
 

@@ -31,6 +31,8 @@ _TEMPLATES = {
     "mistral": "mistral_instruct",
     "nvgpt": "nvgpt",
     "nv_steerlm": "nvgpt",
+    "nv_dpo": "nv_dpo",
+    "yi_34b": "yi_34b",
     "llama_3": "llama_3",
 }
 """Names of the conversation templates in NeMo, and their names here."""

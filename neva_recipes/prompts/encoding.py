@@ -66,24 +66,26 @@ def encode_pieces(
     tokens: list[int] = []
     loss_mask: list[bool] = []
     begins_text = True
+    spaces_each = tokenizer.prefix_scheme == "always"
     if template.is_one_text and tokenizer.prefix_scheme != "never":
         tokens = tokenizer.encode_text(" ")
         loss_mask = [False] * len(tokens)
-    for number, piece in enumerate(pieces):
+    for piece in pieces:
         if isinstance(piece.part, str):
             ids = tokenizer.encode_text(piece.part, prefix=begins_text)
             begins_text = begins_text and not piece.part
+        elif piece.part is Slot.START:
+            ids = []
+            begins_text = True
         elif piece.part is Slot.IMAGE:
             ids = [IMAGE_TOKEN_INDEX] * tokens_per_image
-            begins_text = template.image_parts_text
+            begins_text = template.image_parts_text or (template.image_is_token and spaces_each)
             if template.marks_image and tokenizer.im_start_id is not None and tokenizer.im_end_id is not None:
                 ids = [tokenizer.im_start_id, *ids, tokenizer.im_end_id]
-                begins_text = tokenizer.prefix_scheme == "always"
+                begins_text = spaces_each
         else:
             ids = _special_ids(piece, tokenizer)
-            # A tokenizer adds its own begin token before the text, not to it.
-            own_begin = number == 0 and ids in ([], [tokenizer.bos_id])
-            begins_text = own_begin or tokenizer.prefix_scheme == "always"
+            begins_text = spaces_each
         tokens += ids
         loss_mask += [piece.carries_loss] * len(ids)
     return tokens, loss_mask

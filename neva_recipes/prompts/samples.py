@@ -201,14 +201,14 @@ def _system_of(record: PlainTable, fields: frozenset[str], spoken: str | None, t
             if not isinstance(record[field], str):
                 raise DataError(f"{field} is {record[field]!r:.40}, expected a text")
             found[field] = record[field]
-    if not template.is_verbatim:
+    if not template.keeps_empty_system:
         found = {field: text for field, text in found.items() if text.strip()}
     if not found:
         return None
     field, text = next(iter(found.items()))
     if len(set(found.values())) > 1:
         raise DataError(f"{' and '.join(found)} hold different system texts, expected one")
-    if template.system is None:
+    if not template.takes_system:
         raise DataError(f"has {field}, but data.conv_template={template.name} has no place for a system text")
     if IMAGE_MARK in text:
         raise DataError(f"{field} has {IMAGE_MARK} in it: only a question can hold the image")

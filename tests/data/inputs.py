@@ -36,6 +36,7 @@ CORPUS = [
 SPECIALS = [
     *("<s>", "</s>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     *("<|im_start|>", "<|im_end|>", *(f"<extra_id_{number}>" for number in range(8))),
+    *("<bos>", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
 ]
 
 

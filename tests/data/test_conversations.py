@@ -22,6 +22,22 @@ AROUND_ANSWERS = {
     "nvgpt": ("", "\n<extra_id_1>"),
     "llama_3": ("", "<|eot_id|>"),
     "chatml": ("", "<|im_end|>\n"),
+    "llava_v1_human": (" ", "</s>"),
+    "chatml_direct": ("", "<|im_end|>"),
+    "mpt": ("", "<|im_end|>"),
+    "nv_steerlm": ("", "\n<extra_id_1>"),
+    "nv_dpo": ("", "\n<extra_id_1>"),
+    "yi_34b": ("", "<|im_end|>\n"),
+    "gemma": ("", "<end_of_turn>\n"),
+    "megatron_mistral": (" ", "</s>"),
+    "megatron_qwen2": ("", "<|im_end|>\n"),
+    "llamafactory_vicuna": ("", "</s>"),
+    "internlm2_chat": ("", "<|im_end|>"),
+    "xtuner_qwen_chat": ("", "<|im_end|>"),
+    "xtuner_phi3_chat": ("", "<|end|>"),
+    "xtuner_vicuna": ("", "</s>"),
+    "xtuner_llama2_chat": ("", "</s>"),
+    "xtuner_mistral": ("", "</s>"),
 }
 
 WORDS = st.lists(

@@ -29,6 +29,8 @@ SYS_L2 = (
     "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
     "not correct. If you don't know the answer to a question, please don't share false information."
 )
+SYS_HUMAN = SYS_V1.replace("user and", "human and").replace("user's", "human's")
+SYS_MPT = "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers."
 LABELS = "quality:4,toxicity:0,humor:0,creativity:0,helpfulness:4,correctness:4,coherence:4,complexity:4,verbosity:4"
 
 GOLDEN = {
@@ -59,7 +61,50 @@ GOLDEN = {
     ),
 }
 
-SENTENCEPIECE_TEMPLATES = ["plain", "v1", "llama_2", "llava_llama_2", "mistral_instruct"]
+GOLDEN |= {
+    "llava_v1_human": f"<s>{SYS_HUMAN} USER: <image>\nQ1 ASSISTANT:[[ A1</s>]]USER: Q2 ASSISTANT:[[ A2</s>]]",
+    "chatml_direct": (
+        "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\nQ1<|im_end|>"
+        "<|im_start|>assistant\n[[A1<|im_end|>]]<|im_start|>user\nQ2<|im_end|><|im_start|>assistant\n[[A2<|im_end|>]]"
+    ),
+    "mpt": (
+        f"<|im_start|>system\n{SYS_MPT}<|im_end|><|im_start|>user\n<image>\nQ1<|im_end|>"
+        "<|im_start|>assistant\n[[A1<|im_end|>]]<|im_start|>user\nQ2<|im_end|><|im_start|>assistant\n[[A2<|im_end|>]]"
+    ),
+    "nv_steerlm": GOLDEN["nvgpt"],
+    "nv_dpo": (
+        "<extra_id_0>System\n\n<extra_id_1>User\n<image>\nQ1\n<extra_id_1>Assistant\n[[A1\n<extra_id_1>]]"
+        "User\nQ2\n<extra_id_1>Assistant\n[[A2\n<extra_id_1>]]"
+    ),
+    "yi_34b": (
+        "<|im_start|>user\n<image>\nQ1<|im_end|>\n<|im_start|>assistant\n[[A1<|im_end|>\n]]"
+        "<|im_start|>user\nQ2<|im_end|>\n<|im_start|>assistant\n[[A2<|im_end|>\n]]"
+    ),
+    "gemma": (
+        "<bos><start_of_turn>user\n<image>\nQ1<end_of_turn>\n<start_of_turn>model\n[[A1<end_of_turn>\n]]"
+        "<start_of_turn>user\nQ2<end_of_turn>\n<start_of_turn>model\n[[A2<end_of_turn>\n]]"
+    ),
+    "megatron_mistral": "<s>[INST] <image>\nQ1[/INST][[ A1</s>]][INST] Q2[/INST][[ A2</s>]]",
+    "megatron_qwen2": GOLDEN["chatml"],
+    "llamafactory_vicuna": f"{SYS_V1}USER: <image>\nQ1 ASSISTANT:[[A1</s>]]USER: Q2 ASSISTANT:[[A2</s>]]",
+    # XTuner's, without the separator behind the last answer.
+    "internlm2_chat": (
+        "<s><|im_start|>user\n<image>\nQ1<|im_end|>\n<|im_start|>assistant\n[[A1<|im_end|>]]\n"
+        "<|im_start|>user\nQ2<|im_end|>\n<|im_start|>assistant\n[[A2<|im_end|>]]"
+    ),
+    "xtuner_qwen_chat": (
+        "<|im_start|>user\n<image>\nQ1<|im_end|>\n<|im_start|>assistant\n[[A1<|im_end|>]]\n"
+        "<|im_start|>user\nQ2<|im_end|>\n<|im_start|>assistant\n[[A2<|im_end|>]]"
+    ),
+    "xtuner_phi3_chat": (
+        "<s><|user|>\n<image>\nQ1<|end|>\n<|assistant|>\n[[A1<|end|>]]\n<|user|>\nQ2<|end|>\n<|assistant|>\n[[A2<|end|>]]"
+    ),
+    "xtuner_vicuna": "<s>USER: <image>\nQ1 ASSISTANT:[[A1</s>]]\n<s>USER: Q2 ASSISTANT:[[A2</s>]]",
+    "xtuner_llama2_chat": "<s>[INST] <image>\nQ1 [/INST][[A1</s>]]\n<s>[INST] Q2 [/INST][[A2</s>]]",
+    "xtuner_mistral": "<s>[INST] <image>\nQ1 [/INST][[A1</s>]]\n<s>[INST] Q2 [/INST][[A2</s>]]",
+}
+
+SENTENCEPIECE_TEMPLATES = ["plain", "v1", "llama_2", "llava_llama_2", "mistral_instruct", "llava_v1_human"]
 
 
 def turns_for(name):
@@ -106,6 +151,14 @@ def test_a_prompt_ends_where_the_answer_begins(byte_level_tokenizer, name):
         ("nvgpt", "<extra_id_1>", ()),
         ("llama_3", "<|eot_id|>", ()),
         ("chatml", "<|im_end|>", ()),
+        ("llava_v1_human", "</s>", ()),
+        ("chatml_direct", "<|im_end|>", ()),
+        ("nv_dpo", "<extra_id_1>", ()),
+        ("gemma", "<end_of_turn>", ()),
+        ("llamafactory_vicuna", "</s>", ()),
+        ("internlm2_chat", "<|im_end|>", ()),
+        ("xtuner_phi3_chat", "<|end|>", ()),
+        ("xtuner_vicuna", "</s>", ()),
     ],
 )
 def test_what_ends_an_answer(byte_level_tokenizer, name, stop, strings):

@@ -9,7 +9,7 @@ from transformers import AutoProcessor, AutoTokenizer
 from neva_model.checkpoints.huggingface.processor import load_export_tokenizer, write_processor
 from neva_model.data import Turn, encode_prompt, get_template
 from neva_model.tokenizers import load_tokenizer
-from neva_recipes.prompts.templates import TEMPLATES
+from neva_recipes.prompts.templates import TEMPLATES, Slot
 
 PICTURE = Image.new("RGB", (28, 28), "blue")
 
@@ -83,8 +83,12 @@ def talks_for(kind, template):
     if template == "plain":
         return ["image", "image without words"]
     # A SentencePiece tokenizer of old adds a space after every special token, and none is wanted after these images.
-    spaced = kind == "sentencepiece of old" and not TEMPLATES[template].image_parts_text
-    names = [name for name in TALKS if TEMPLATES[template].system is not None or len(TALKS[name]) == 2]
+    wants_none = not (TEMPLATES[template].image_parts_text or TEMPLATES[template].image_is_token)
+    spaced = kind == "sentencepiece of old" and wants_none
+    names = [name for name in TALKS if TEMPLATES[template].takes_system or len(TALKS[name]) == 2]
+    # Nor is one before an answer that begins with a token of one's own, where answers are encoded apart.
+    apart = kind == "sentencepiece of old" and Slot.START in TEMPLATES[template].answer
+    names = [name for name in names if not (apart and name == "image, tokens of one's own")]
     return [name for name in names if not (spaced and TALKS[name][0])]
 
 

@@ -27,7 +27,7 @@ def by_pieces(template, conversation):
         if isinstance(piece.part, str):
             letters = sum(letter < "\x80" for letter in piece.part)
             length += letters / 4 + len(piece.part) - letters
-        else:
+        elif piece.part is not Slot.START:
             length += 578 if piece.part is Slot.IMAGE else 1
             image_end = length if piece.part is Slot.IMAGE else image_end
     return round(length), learns_at, round(image_end)
@@ -43,6 +43,6 @@ def test_the_estimate_is_that_of_the_pieces(template, turns, system):
     fits = fits and (template.is_verbatim or turns[0].before_image is None)
     if not fits:
         return
-    conversation = Conversation(turns, system if template.system is not None else None, "a.jpg")
+    conversation = Conversation(turns, system if template.takes_system else None, "a.jpg")
     found = PromptMaker(template, None, 576, 2).extent(conversation)
     assert (found.length, found.learns_at, found.image_end) == by_pieces(template, conversation)

@@ -40,17 +40,17 @@ def chat_template(template: Template, tokenizer: Tokenizer) -> str:
     render = _Renderer(template, tokenizer)
     later = render(template.asking) if template.asking else _refuse("takes one question and one answer")
     # LLaVA treats an empty system text as none.
-    given = "turn.text" if template.is_verbatim else "turn.text or chat.system"
+    given = "turn.text" if template.keeps_empty_system else "turn.text or chat.system"
     system = "{%- set chat.system = " + given + " -%}"
     return (
         "{%- set chat = namespace(begun=false, system=" + json.dumps(template.system or "") + ") -%}\n"
         "{%- for message in messages -%}\n"
         f"{_READ_MESSAGE}"
         "{%- if message['role'] == 'system' and loop.first -%}\n"
-        f"{_refuse('has no place for a system text') if template.system is None else system}\n"
+        f"{_refuse('has no place for a system text') if not template.takes_system else system}\n"
         "{%- elif message['role'] == 'user' and not chat.begun -%}\n"
         "{%- set chat.begun = true -%}\n"
-        f"{render(template.opening, begins_chat=True)}\n"
+        f"{_opening(template, render)}\n"
         "{%- elif message['role'] == 'user' -%}\n"
         f"{later}\n"
         "{%- elif message['role'] == 'assistant' -%}\n"
@@ -62,6 +62,14 @@ def chat_template(template: Template, tokenizer: Tokenizer) -> str:
     )
 
 
+def _opening(template: Template, render: "_Renderer") -> str:
+    own = render(template.opening, begins_chat=True)
+    if template.given_opening is None:
+        return own
+    given = render(template.given_opening, begins_chat=True)
+    return "{%- if chat.system -%}" + given + "{%- else -%}" + own + "{%- endif -%}"
+
+
 class _Renderer:
     """Makes the Jinja text of a sequence of template parts."""
 
@@ -71,7 +79,7 @@ class _Renderer:
         self._label = template.label or ""
         scheme = tokenizer.prefix_scheme
         # transformers adds no space to a text that already begins with one; training did.
-        self._after_begin = "" if scheme == "never" else " "
+        self._start = "" if scheme == "never" else " "
         self._before_all = " " if template.is_one_text and scheme != "never" else ""
         self._image = IMAGE_TOKEN
         if template.marks_image and tokenizer.im_start_id is not None and tokenizer.im_end_id is not None:
@@ -79,20 +87,40 @@ class _Renderer:
             self._image = f"{before}{IMAGE_TOKEN}{after}"
             spaced = scheme == "always"
         else:
-            spaced = template.image_parts_text and scheme != "never"
+            spaced = scheme == "always" if template.image_is_token else template.image_parts_text and scheme != "never"
         self._after_image = " " if spaced else ""
 
     def __call__(self, parts: Sequence[Part], *, begins_chat: bool = False) -> str:
-        expressions = [self._expression(part) for part in parts]
-        if begins_chat and isinstance(parts[0], Special) and parts[0].token == self._begin:
-            expressions[0] = json.dumps(self._begin + self._after_begin)
-        elif begins_chat and self._before_all:
-            expressions.insert(0, json.dumps(self._before_all))
+        expressions = [json.dumps(self._before_all)] if begins_chat and self._before_all else []
+        starts = False
+        for part, following in zip(parts, (*parts[1:], None), strict=True):
+            if part is Slot.START:
+                starts = True
+                continue
+            if starts:
+                self._add_space(expressions, part)
+            expressions.append(self._expression(part, following))
+            starts = False
         return "".join("{{- " + expression + " -}}" for expression in expressions)
 
-    def _expression(self, part: Part) -> str:
+    def _add_space(self, expressions: list[str], part: Part) -> None:
+        """Add SentencePiece's own space before a text that begins anew."""
+        if not self._start or isinstance(part, Special):
+            return
+        if part is Slot.MESSAGE:
+            expressions.append("' ' if turn.text else ''")
+        elif expressions and expressions[-1].startswith('"'):
+            expressions[-1] = json.dumps(json.loads(expressions[-1]) + self._start)
+        else:
+            expressions.append(json.dumps(self._start))
+
+    def _expression(self, part: Part, following: Part | None) -> str:
         if part is Slot.SYSTEM:
             return "chat.system"
+        if part is Slot.MESSAGE and self._after_image and isinstance(following, Special):
+            # An image without words is followed by no text that could begin with a space.
+            behind = json.dumps(f"{self._after_image}\n")
+            return f"({json.dumps(self._image)} + ({behind} if turn.text else '') if turn.image else '') + turn.text"
         if part is Slot.MESSAGE:
             image = json.dumps(self._image + self._after_image)
             return f"({image} + ('\\n' if turn.text else '') if turn.image else '') + turn.text"

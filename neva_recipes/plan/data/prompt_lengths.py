@@ -137,13 +137,14 @@ def _around(name: ConvTemplate, kind: _Turn, system: str | None, label: str | No
     """Return the tokens before and behind what a turn says, and whether an image stands in its place."""
     template = get_template(name)  # the name is a key that costs less than the template
     parts: tuple[Part, ...] = {
-        "opening": template.opening,
+        "opening": template.opening_for(system),
         "asking": template.asking or (),
         "answer": template.answer,
     }[kind]
     texts: dict[Part, str | None] = {
         Slot.SYSTEM: template.system if system is None else system,
         Slot.LABEL: template.label if label is None else label,
+        Slot.START: "",  # no token
     }
     at = next((place for place, part in enumerate(parts) if part in (Slot.MESSAGE, Slot.IMAGE)), len(parts))
     filled = [part if isinstance(part, str) else texts.get(part, part) for part in parts]

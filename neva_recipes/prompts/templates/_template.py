@@ -1,4 +1,4 @@
-"""Conversation templates: the text around the turns, and which of it carries loss.
+"""What a conversation template is: the text around the turns, and which of it carries loss.
 
 A template is data: tuples of text, special tokens and slots. Training and inference build their prompts piece by piece
 from the same tuples, so it is known from the start what carries loss, without searching for it.
@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from neva_recipes.config import ConvTemplate, DataError
-from neva_recipes.prompts._system_prompts import LLAMA_2_SYSTEM, LLAVA_LLAMA_2_SYSTEM, NVGPT_LABELS, V1_SYSTEM
 from neva_recipes.prompts.conversation import Conversation, Turn
 
-__all__ = ["TEMPLATES", "Part", "Piece", "Slot", "Special", "Template", "get_template"]
+__all__ = ["Part", "Piece", "Slot", "Special", "Template"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,9 @@ class Slot(enum.Enum):
 
     BEGIN = "begin"
     """The tokenizer's own token for the begin of a sequence, if it has one."""
+    START = "start"
+    """No token: what follows is encoded like the start of a text, with SentencePiece's leading space, because the
+    original encodes it apart from what stands before it."""
     IMAGE = "image"
     """The positions of an image."""
     SYSTEM = "system"
@@ -46,7 +48,7 @@ class Piece:
     """A part of a prompt with every message filled in.
 
     Attributes:
-        part: Text, a special token, Slot.BEGIN, or Slot.IMAGE.
+        part: Text, a special token, Slot.BEGIN, Slot.START, or Slot.IMAGE.
         carries_loss: Whether the model learns to write this part.
     """
 
@@ -60,34 +62,43 @@ class Template:
 
     Attributes:
         name: Its name in a recipe.
+        origin: Whose template it is, and its name there.
         opening: The beginning of the prompt with the first question, up to where the answer begins.
         asking: Every later question, up to where the answer begins; `None` if there is only one exchange.
         answer: An answer with everything that carries loss.
         stop: The special token that ends an answer, if there is one.
         stop_text: The text that ends an answer, if there is no such token.
-        system: The system text if a record has none; `None` if the template has no place for one.
+        system: The system text if a record has none; `None` if there is no system text then.
+        given_opening: The opening if a record has a system text of its own; `None` if it is `opening`, or if the
+            template has no place for a system text.
         label: The attributes of an answer if a record gives none; `None` if the template has no place for them.
         image_parts_text: Whether the text after an image is encoded like the start of a text, which matters for
             SentencePiece's leading space (LLaVA cuts the prompt at images and encodes the parts separately).
+        image_is_token: Whether the image is a special token in the text that the original encodes, behind which a
+            tokenizer adds a leading space if it adds one behind every special token.
         marks_image: Whether the tokens of `use_im_start_end` surround the image; LLaVA's plain drops them.
-        is_verbatim: Whether a record's text is kept as it is, as in NeMo: the image stays in its place, nothing is
-            stripped, and an empty system text counts. Otherwise, as in LLaVA, the image moves to the front of its turn,
-            and an empty system text counts as none.
+        is_verbatim: Whether a record's text is kept as it is, as in NeMo: the image stays in its place, and nothing is
+            stripped. Otherwise, as in LLaVA, the image moves to the front of its turn.
+        keeps_empty_system: Whether an empty system text of a record counts, as in NeMo; otherwise it counts as none.
         is_one_text: Whether the prompt is a single text for SentencePiece, as in NeMo, so that SentencePiece's own
             space comes before the special token at the beginning.
     """
 
     name: ConvTemplate
+    origin: str
     opening: tuple[Part, ...]
     asking: tuple[Part, ...] | None
     answer: tuple[Part, ...]
     stop: Special | None
     stop_text: str | None = None
     system: str | None = None
+    given_opening: tuple[Part, ...] | None = None
     label: str | None = None
     image_parts_text: bool = True
+    image_is_token: bool = False
     marks_image: bool = True
     is_verbatim: bool = False
+    keeps_empty_system: bool = False
     is_one_text: bool = False
 
     @property
@@ -103,8 +114,17 @@ class Template:
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Names of the special tokens that a tokenizer must have."""
-        parts = (*self.opening, *(self.asking or ()), *self.answer)
+        parts = (*self.opening, *(self.given_opening or ()), *(self.asking or ()), *self.answer)
         return tuple(dict.fromkeys(part.token for part in parts if isinstance(part, Special)))
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether there is a place for a record's own system text."""
+        return self.system is not None or self.given_opening is not None
+
+    def opening_for(self, system: str | None) -> tuple[Part, ...]:
+        """Return the opening for a record's own system text; `None` means that it has none."""
+        return self.opening if system is None or self.given_opening is None else self.given_opening
 
     def check(self, conversation: Conversation) -> None:
         """Check that the template can hold a conversation.
@@ -141,7 +161,7 @@ class Template:
             if turn.role == "gpt":
                 parts, carries_loss = self.answer, bool(turn.text.strip())
             else:
-                parts, carries_loss = self.opening if number == 0 else self.asking or (), False
+                parts, carries_loss = self.opening_for(system) if number == 0 else self.asking or (), False
             texts = self._texts(system, turn.label)
             pieces += [Piece(part, carries_loss) for part in _filled(parts, turn, texts)]
         return _joined(pieces)
@@ -188,107 +208,3 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
         else:
             joined.append(piece)
     return joined
-
-
-def _llama_2(name: ConvTemplate, system: str) -> Template:
-    return Template(
-        name,
-        opening=(Special("<s>"), "[INST] <<SYS>>\n", Slot.SYSTEM, "\n<</SYS>>\n\n", Slot.MESSAGE, " [/INST]"),
-        asking=(Special("<s>"), "[INST] ", Slot.MESSAGE, " [/INST]"),
-        answer=(" ", Slot.MESSAGE, " ", Special("</s>")),
-        stop=Special("</s>"),
-        system=system,
-    )
-
-
-def _nvgpt() -> Template:
-    speaker, end_of_turn = Special("<extra_id_1>"), "\n"
-    asking: tuple[Part, ...] = ("User\n", Slot.MESSAGE, end_of_turn, speaker, "Assistant\n", Special("<extra_id_2>"))
-    asking += (Slot.LABEL, "\n")
-    return Template(
-        "nvgpt",
-        opening=(Special("<extra_id_0>"), "System\n", Slot.SYSTEM, speaker, *asking),
-        asking=asking,
-        answer=(Slot.MESSAGE, end_of_turn, speaker),
-        stop=speaker,
-        # The blank line belongs to NeMo's text; a record's own text gets no blank line.
-        system=f"{V1_SYSTEM}\n\n",
-        label=NVGPT_LABELS,
-        image_parts_text=False,
-        is_verbatim=True,
-        is_one_text=True,
-    )
-
-
-def _llama_3() -> Template:
-    def header(role: str) -> tuple[Part, ...]:
-        return Special("<|start_header_id|>"), role, Special("<|end_header_id|>"), "\n\n"
-
-    end = Special("<|eot_id|>")
-    asking = (*header("user"), Slot.MESSAGE, end, *header("assistant"))
-    return Template(
-        "llama_3",
-        opening=(Special("<|begin_of_text|>"), *header("system"), Slot.SYSTEM, end, *asking),
-        asking=asking,
-        answer=(Slot.MESSAGE, end),
-        stop=end,
-        system=LLAVA_LLAMA_2_SYSTEM,
-        image_parts_text=False,
-        is_verbatim=True,
-    )
-
-
-def _chatml() -> Template:
-    start, end = Special("<|im_start|>"), Special("<|im_end|>")
-    asking: tuple[Part, ...] = (start, "user\n", Slot.MESSAGE, end, "\n", start, "assistant\n")
-    return Template(
-        "chatml",
-        opening=(start, "system\n", Slot.SYSTEM, end, "\n", *asking),
-        asking=asking,
-        answer=(Slot.MESSAGE, end, "\n"),
-        stop=end,
-        system="Answer the questions.",
-        image_parts_text=False,
-    )
-
-
-TEMPLATES: dict[ConvTemplate, Template] = {
-    template.name: template
-    for template in (
-        Template(
-            "plain",
-            opening=(Slot.BEGIN, Slot.IMAGE),
-            asking=None,
-            answer=(Slot.MESSAGE, "\n"),
-            stop=None,
-            stop_text="\n",
-            marks_image=False,
-        ),
-        Template(
-            "v1",
-            opening=(Special("<s>"), Slot.SYSTEM, " USER: ", Slot.MESSAGE, " ASSISTANT:"),
-            asking=("USER: ", Slot.MESSAGE, " ASSISTANT:"),
-            answer=(" ", Slot.MESSAGE, Special("</s>")),
-            stop=Special("</s>"),
-            system=V1_SYSTEM,
-        ),
-        _llama_2("llama_2", LLAMA_2_SYSTEM),
-        _llama_2("llava_llama_2", LLAVA_LLAMA_2_SYSTEM),
-        Template(
-            "mistral_instruct",
-            opening=(Special("<s>"), "[INST] ", Slot.MESSAGE, " [/INST]"),
-            asking=("[INST] ", Slot.MESSAGE, " [/INST]"),
-            answer=(" ", Slot.MESSAGE, " ", Special("</s>")),
-            stop=Special("</s>"),
-        ),
-        _nvgpt(),
-        _llama_3(),
-        _chatml(),
-    )
-}
-"""Every template, by its name in a recipe."""
-
-
-def get_template(name: ConvTemplate) -> Template:
-    """Return the template of a recipe's `data.conv_template`."""
-    return TEMPLATES[name]

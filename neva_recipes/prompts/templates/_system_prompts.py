@@ -1,10 +1,30 @@
 """The fixed texts of the conversation templates, each exactly as in the training of its origin."""
 
-__all__ = ["LLAMA_2_SYSTEM", "LLAVA_LLAMA_2_SYSTEM", "NVGPT_LABELS", "V1_SYSTEM"]
+__all__ = [
+    "CHATML_SYSTEM",
+    "LLAMA_2_SYSTEM",
+    "LLAVA_LLAMA_2_SYSTEM",
+    "MPT_SYSTEM",
+    "NVGPT_LABELS",
+    "V1_HUMAN_SYSTEM",
+    "V1_SYSTEM",
+    "XTUNER_LLAMA_2_SYSTEM",
+]
 
 V1_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+V1_HUMAN_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+
+CHATML_SYSTEM = "Answer the questions."
+
+MPT_SYSTEM = (
+    "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers."
 )
 
 LLAVA_LLAMA_2_SYSTEM = (
@@ -24,4 +44,11 @@ LLAMA_2_SYSTEM = (
 
 NVGPT_LABELS = (
     "quality:4,toxicity:0,humor:0,creativity:0,helpfulness:4,correctness:4,coherence:4,complexity:4,verbosity:4"
+)
+
+# Here "safe." is followed by one space, and the second paragraph is missing, as in XTuner.
+XTUNER_LLAMA_2_SYSTEM = (
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe. "
+    "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
+    "Please ensure that your responses are socially unbiased and positive in nature."
 )
