@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "merge": ("models.tools", "merge_command", "write a model with adapters as one without"),
     "reshard": ("models.tools", "reshard_command", "write a checkpoint as another layout would"),
     "tokenizer": ("tokenizers.command", "tokenizer_command", "train, merge, compare and check tokenizers"),
+    "templates": ("templates", "templates_command", "conversation templates, and what each makes of a chat"),
     "data": ("data.command", "data_command", "check and make data files"),
     "extend-vocab": ("models.extend_vocab", "extend_vocab_command", "rows for the new tokens of a tokenizer"),
     "import-nemo": ("import_nemo", "import_nemo_command", "make a recipe of a NeMo configuration"),

@@ -32,7 +32,7 @@ NEEDED = {
     "diff": ["llava.finetune", "llava.pretrain"],
     "import-nemo": ["no.yaml"],
     "llava.finetune": ["--dry-run"],
-    **{command: [] for command in ("list", "executors", "status", "gc")},
+    **{command: [] for command in ("list", "executors", "status", "gc", "templates")},
 }
 
 

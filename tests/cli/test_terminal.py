@@ -67,6 +67,7 @@ def test_colours_of_logs_stay_and_nothing_else_does():
         ["chat", HOSTILE],
         ["diff", "llava.finetune", HOSTILE],
         ["import-nemo", HOSTILE],
+        ["templates", HOSTILE],
     ],
     ids=lambda words: ascii(words[0])[:12],
 )
