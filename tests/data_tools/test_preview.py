@@ -21,10 +21,7 @@ from tests.data_tools.samples import sample
 from tests.pages import Page, measured, needs_browser
 from tests.tokenizers.texts import byte_level_directory, english_lines, train_model
 
-SPECIALS = (
-    *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"),
-    *("<|eot_id|>", *(f"<extra_id_{number}>" for number in range(8))),
-)
+SPECIALS = (*dict.fromkeys(["<s>", "</s>", *(token for each in TEMPLATES.values() for token in each.special_tokens)]),)
 ANSWER = "It returns the value, naïve 日本 \U0001f600.\nAnd </s> is text."
 
 
