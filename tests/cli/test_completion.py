@@ -49,6 +49,7 @@ def offered(line, folder, behind=""):
         ("nemo-run data pre", ["preview"]),
         ("nemo-run data check a.json --temp", ["--template"]),
         ("nemo-run data preview --template mis", ["mistral_instruct"]),
+        ("nemo-run templates --format json xtuner_m", ["xtuner_mistral"]),
         ("nemo-run llava.finetune --gpu h2", ["h200-141g"]),
         ("nemo-run fit gpt", ["gpt.continue_pretrain", "gpt.localize", "gpt.pretrain"]),
         ("nemo-run status --format j", ["json"]),

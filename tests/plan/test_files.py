@@ -145,6 +145,10 @@ def smaller_vocabulary(folder, recipe):
     recipe.model.language.vocab_size, recipe.model.language.from_pretrained = 257, None
 
 
+def tokenizer_of_chatml(folder, recipe):
+    write_tokenizer(folder / "tokens", ["<|im_start|>", "<|im_end|>"])
+
+
 def old_index_alone(folder, recipe):
     text("language/model.safetensors.index.json", b'{"weight_map": {"a": "1-of-1.safetensors"}}')(folder, recipe)
     remove("language/model.safetensors")(folder, recipe)
@@ -216,6 +220,7 @@ FAULTS = [
     ),
     (smaller_vocabulary, "vocabulary-size", ["has 258 tokens", "set model.language.vocab_size=258"]),
     (field("data.conv_template", "chatml"), "template-tokens", ["<|im_start|>", "data.conv_template=v1"]),
+    (tokenizer_of_chatml, "template-tokens", ["<s>, </s>", "data.conv_template=chatml or"]),
     (text("tokens/tokenizer.json", b"{"), "tokenizer-unusable", ["tokens/tokenizer.json: cannot be read"]),
     (field("data.tokenizer", "images"), "tokenizer-unusable", ["holds no tokenizer"]),
     (field("data.tokenizer", "chats.json"), "tokenizer-unusable", ["cannot be read as a SentencePiece model"]),

@@ -4,6 +4,8 @@ A template is data: tuples of text, special tokens and slots. Training and infer
 from the same tuples, so it is known from the start what carries loss, without searching for it.
 """
 
+from typing import get_args
+
 from neva_recipes.config import ConvTemplate
 from neva_recipes.prompts.templates._llava import LLAVA
 from neva_recipes.prompts.templates._nemo import NEMO
@@ -13,8 +15,10 @@ from neva_recipes.prompts.templates._xtuner import XTUNER
 
 __all__ = ["TEMPLATES", "Part", "Piece", "Slot", "Special", "Template", "get_template"]
 
-TEMPLATES: dict[ConvTemplate, Template] = {template.name: template for template in (*LLAVA, *NEMO, *OTHERS, *XTUNER)}
-"""Every template, by its name in a recipe."""
+_FOUND = {template.name: template for template in (*LLAVA, *NEMO, *OTHERS, *XTUNER)}
+
+TEMPLATES: dict[ConvTemplate, Template] = {name: _FOUND[name] for name in get_args(ConvTemplate)}
+"""Every template, by its name in a recipe; where several would do, the first of them is offered."""
 
 
 def get_template(name: ConvTemplate) -> Template:
