@@ -171,7 +171,7 @@ DINOV2_TOWERS: dict[str, dict[str, Any]] = {
 
 _SIZES: dict[str, Iterable[LlamaSize]] = {
     **dict.fromkeys(("gpt.pretrain", "gpt.continue_pretrain"), LLAMA_SHAPES),
-    **dict.fromkeys(("llava.pretrain", "llava.finetune"), LLAMA_SHAPES),
+    **dict.fromkeys(("llava.pretrain", "llava.finetune", "llava.lora", "llava.qlora"), LLAMA_SHAPES),
     **dict.fromkeys(("neva.pretrain", "neva.finetune"), LLAMA_2_CHAT),
 }
 """By the name of the built-in recipe."""

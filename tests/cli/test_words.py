@@ -11,7 +11,7 @@ from neva_recipes.registry import list_pipelines, list_recipes
 
 MEANT = [
     (["trian"], "trian: no such recipe or command (did you mean llava.pretrain, llava.finetune, gpt.pretrain?)"),
-    (["llava"], "(did you mean llava.pretrain, llava.finetune, llava.pipeline?)"),
+    (["llava"], "(did you mean llava.pretrain, llava.finetune, llava.lora, llava.qlora, llava.pipeline?)"),
     (["pretrain"], "(did you mean llava.pretrain, neva.pretrain, gpt.pretrain?)"),
     (["llava.pipelin"], "(did you mean llava.pipeline"),
     (["metrics", "s2"], "metrics: no such recipe or command (did you mean status, show"),
