@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, NamedTuple, TypedDict, TypeVar
 
 from neva_recipes.config import CheckpointError, Recipe, UserError
 from neva_recipes.plan.origins.checkpoints import (
@@ -24,6 +24,7 @@ from neva_recipes.terminal import tell
 __all__ = [
     "BaseRecord",
     "CheckpointInformation",
+    "SavedAdapters",
     "Validation",
     "check_same_model",
     "complete_validation",
@@ -46,11 +47,25 @@ class BaseRecord(TypedDict):
 
     Attributes:
         source: The checkpoint or directory they are in.
+        from_run: The same, from the directory of the run with the adapters: both may be moved together.
         digest: A digest of its files, by which others are told apart.
     """
 
     source: str
+    from_run: str
     digest: str
+
+
+class SavedAdapters(NamedTuple):
+    """A checkpoint that holds only what was trained.
+
+    Attributes:
+        checkpoint: The checkpoint.
+        information: Its record.
+    """
+
+    checkpoint: Path
+    information: "CheckpointInformation"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from megatron.core import parallel_state
 
 from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.distributed import load_weights, sharding_metadata
-from neva_model.checkpoints.information import CheckpointInformation, read_information, with_newest
+from neva_model.checkpoints.information import CheckpointInformation, SavedAdapters, read_information, with_newest
 from neva_model.checkpoints.layout import require_layout
 from neva_model.checkpoints.vocabulary import recipe_with_tokenizer
 from neva_model.model import ModelChunks, NevaModel, build_model, initialize_model_parallel
@@ -96,7 +96,7 @@ def build_saved(
     if recipe.model.is_saved_in_part:
         from neva_model.checkpoints.pretrained import load_initial_weights
 
-        load_initial_weights(ModelChunks([model]), recipe, resumed=information)
+        load_initial_weights(ModelChunks([model]), recipe, resumed=SavedAdapters(checkpoint, information))
     shards = kept_shards(model.sharded_state_dict(metadata=sharding_metadata()), recipe.model)
     if information.has_average:
         averages = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]

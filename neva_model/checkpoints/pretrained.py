@@ -11,7 +11,7 @@ from neva_model.checkpoints.distributed import load_weights, sharding_metadata
 from neva_model.checkpoints.huggingface import is_huggingface_directory
 from neva_model.checkpoints.huggingface.pretrained import load_pretrained
 from neva_model.checkpoints.information import (
-    CheckpointInformation,
+    SavedAdapters,
     check_same_model,
     is_gone,
     read_information,
@@ -33,7 +33,7 @@ def load_initial_weights(
     recipe: Recipe,
     tokenizer: Tokenizer | None = None,
     *,
-    resumed: CheckpointInformation | None = None,
+    resumed: SavedAdapters | None = None,
 ) -> list[str]:
     """Fill the parts of a freshly built model whose `from_pretrained` names weights.
 
@@ -41,7 +41,7 @@ def load_initial_weights(
         chunks: This rank's part of the model.
         recipe: Names the source of each part: one of our runs or checkpoints, or a Hugging Face directory or hub name.
         tokenizer: The tokenizer that the language model will be used with; `None` leaves it unchecked.
-        resumed: The record of a checkpoint of adapters that will be loaded then; only the weights that they were
+        resumed: A checkpoint of adapters that will be loaded then; only the weights that they were
             trained beside are loaded. `None` if there is none.
 
     Returns:

@@ -20,6 +20,7 @@ from neva_model.training.failures import Failures
 from neva_model.training.stop import is_stop_requested
 from neva_recipes.config import CheckpointConfig, CheckpointError, UserError
 from neva_recipes.run_directory.names import checkpoint_name, list_checkpoints
+from neva_recipes.run_directory.needed import is_needed
 from neva_recipes.run_directory.removal import remove_directory
 from neva_recipes.storage.best import best_step, own_loss
 
@@ -59,7 +60,7 @@ class Checkpointer(Checkpoint):
 
     Without a monitored metric, the checkpoint with the lowest validation loss is kept in addition. If a validation
     finds a lower loss and no checkpoint is due, its step is saved. Such a checkpoint does not replace any other, and is
-    deleted when a later one is better.
+    deleted when a later one is better. One that a run with adapters needs stays as long as that run is there.
 
     During training, an older checkpoint is deleted only after weights that were saved later have given a finite loss:
     weights of a training that is about to diverge must not replace it. The last weights of an attempt give no loss.
@@ -258,6 +259,8 @@ class Checkpointer(Checkpoint):
             elif step not in passing:
                 values[step] = information.metrics.get(monitor, math.nan)
         for step in checkpoints_to_delete(values, self._config, best) | (passing - {newest}):
+            if is_needed(found[step][0]):
+                continue
             try:
                 remove_directory(found[step][0])
             except OSError as error:

@@ -19,7 +19,7 @@ from neva_model.checkpoints.average import average_shards
 from neva_model.checkpoints.base import base_of
 from neva_model.checkpoints.digest import weights_digest
 from neva_model.checkpoints.distributed import load_sharded, sharding_metadata
-from neva_model.checkpoints.information import BaseRecord, CheckpointInformation, read_information
+from neva_model.checkpoints.information import BaseRecord, CheckpointInformation, SavedAdapters, read_information
 from neva_model.checkpoints.vocabulary import check_same_vocabulary
 from neva_model.data import Microbatch
 from neva_model.failure import DivergedError, FailedTogether
@@ -56,7 +56,7 @@ class NevaTrainingModule(pl.LightningModule):
         max_steps: int,
         failures: Failures,
         *,
-        resumed: CheckpointInformation | None,
+        resumed: SavedAdapters | None,
     ) -> None:
         """Store the recipe; `configure_model` builds the model once the process groups exist.
 
@@ -65,7 +65,7 @@ class NevaTrainingModule(pl.LightningModule):
             recipe_yaml: The recipe as text, which every checkpoint contains.
             max_steps: Length of the run, and of the learning-rate schedule unless that has its own length.
             failures: Failures of this rank that end the run.
-            resumed: The record of the checkpoint of the run from which the weights will come; `None` for a new run.
+            resumed: The checkpoint of the run from which the weights will come; `None` for a new run.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -104,7 +104,8 @@ class NevaTrainingModule(pl.LightningModule):
             if self.global_rank == 0:
                 print(line, flush=True)
         if model.is_saved_in_part and self.global_rank == 0:
-            self._base = self._resumed.base if self._resumed else base_of(self.recipe)
+            run = Path(self.trainer.default_root_dir)
+            self._base = self._resumed.information.base if self._resumed else base_of(self.recipe, run)
 
     @property
     def neva(self) -> ModelChunks:

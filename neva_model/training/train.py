@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from neva_model.checkpoints.distributed import newest_checkpoint, sweep_checkpoints
-from neva_model.checkpoints.information import CheckpointInformation, read_information, saved_recipe
+from neva_model.checkpoints.information import CheckpointInformation, SavedAdapters, read_information, saved_recipe
 from neva_model.data import SampleCounts
 from neva_model.failure import DivergedError, FailedTogether
 from neva_model.log_width import log_width
@@ -88,8 +88,8 @@ def train(recipe: Recipe, recipe_yaml: str, run_directory: Path) -> bool:
     counts = data.count_samples()
     max_steps = run_steps(recipe, counts.one_pass)
     assert max_steps is not None
-    record = resumed.information if resumed else None
-    module = NevaTrainingModule(recipe, recipe_yaml, max_steps, failures, resumed=record)
+    start = SavedAdapters(resumed.checkpoint, resumed.information) if resumed else None
+    module = NevaTrainingModule(recipe, recipe_yaml, max_steps, failures, resumed=start)
     data.module = module
     due = resumed.information.validation if resumed else None
     first = recipe.trainer.val_before_training and recipe.data.validation_data_path is not None and resumed is None

@@ -9,7 +9,7 @@ import torch
 from neva_model.checkpoints.adapters.drawn import DrawnWeights
 from neva_model.checkpoints.adapters.source import CheckpointAdapters
 from neva_model.checkpoints.base import with_base
-from neva_model.checkpoints.information import CheckpointInformation, saved_recipe
+from neva_model.checkpoints.information import CheckpointInformation, SavedAdapters, saved_recipe
 from neva_model.checkpoints.weights import CheckpointWeights, Weights
 from neva_model.checkpoints.weights.directory import part_of_directory
 from neva_model.checkpoints.weights.names import LANGUAGE
@@ -48,7 +48,7 @@ class MergedWeights:
         """
         self._adapters = CheckpointAdapters(checkpoint, recipe) if recipe.model.has_adapters else None
         self._groups = recipe.model.language.num_query_groups
-        based, drawn = with_base(recipe, information), DrawnWeights(recipe)
+        based, drawn = with_base(recipe, SavedAdapters(checkpoint, information)), DrawnWeights(recipe)
         own = CheckpointWeights(checkpoint, recipe)
         self._parts: dict[str, Weights] = {}
         for part in PARTS:

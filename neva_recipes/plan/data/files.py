@@ -22,6 +22,7 @@ from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.data.passes_check import check_single_pass
 from neva_recipes.plan.findings import Finding, error, field_value
 from neva_recipes.plan.huggingface import could_be_on_hub, is_hub_name
+from neva_recipes.plan.origins.adapters import check_adapters
 from neva_recipes.plan.origins.checkpoints import PARTS
 from neva_recipes.plan.origins.left_projector import check_left_projector
 from neva_recipes.plan.origins.own_tokenizer import has_other_tokens
@@ -71,6 +72,7 @@ class FileRules:
             check_repeats,
             self._names_rule,
             self._sources_rule,
+            self._adapters_rule,
             self._projector_rule,
             self._left_projector_rule,
             self._tokenizer_rule,
@@ -105,6 +107,9 @@ class FileRules:
 
     def _sources_rule(self, recipe: Recipe) -> Iterator[Found]:
         return check_sources(recipe, self._opened)
+
+    def _adapters_rule(self, recipe: Recipe) -> Iterator[Found]:
+        return check_adapters(recipe, self._opened.coming)
 
     def trained_files(self, source: str, names: Iterable[str]) -> list[str]:
         """Return the data files that a model was trained on, in its run or in a run that its weights come from.

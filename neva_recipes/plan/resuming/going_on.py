@@ -32,7 +32,8 @@ def plan_going_on(plan: Plan) -> Plan:
 def _unread_sources(recipe: Recipe) -> frozenset[str]:
     """Return the fields whose files a run with a checkpoint does not read again: those of its initial weights."""
     parts = [part for part in PARTS if part != "language" or recipe.data.tokenizer is not None]
-    return frozenset(f"model.{part}.from_pretrained" for part in parts)
+    adapters = [f"model.{part}.lora.from_pretrained" for part in ("language", "vision")]
+    return frozenset([*(f"model.{part}.from_pretrained" for part in parts), *adapters])
 
 
 def _about_tokenizer(finding: Finding) -> Finding:
