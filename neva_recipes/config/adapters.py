@@ -1,5 +1,6 @@
 """Adapters: small matrices that are trained beside the fixed weights of linear layers."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from neva_recipes.config.values.node import ConfigNode, Matches, Positive, PositiveFloat, Range, config_dataclass
@@ -45,5 +46,15 @@ class LoraConfig(ConfigNode):
         """Return whether a layer gets adapters."""
         if self.layers is None:
             return True
-        ranges = (text.partition("-") for text in self.layers.split(","))
-        return any(int(first) <= layer <= int(last or first) for first, _, last in ranges)
+        return any(first <= layer <= last for first, last in self._ranges)
+
+    @property
+    def turned_range(self) -> str | None:
+        """The first range of `layers` that ends before it begins."""
+        return next((f"{first}-{last}" for first, last in self._ranges if last < first), None)
+
+    @property
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        for text in self.layers.split(",") if self.layers is not None else ():
+            first, _, last = text.partition("-")
+            yield int(first), int(last or first)

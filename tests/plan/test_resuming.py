@@ -89,6 +89,22 @@ def test_what_is_refused(path: str) -> None:
         )
 
 
+@pytest.mark.parametrize("change", ["trainer.seed=7", "model.language.init_method_std=0.5"])
+def test_what_random_weights_beside_adapters_are_drawn_with(change: str) -> None:
+    # The checkpoint holds adapters alone: another seed would put other weights beside them.
+    adapters, path = "model.language.lora.rank=2", change.partition("=")[0]
+    with pytest.raises(CheckpointError, match="that no file holds are drawn with it; go on with "):
+        require_resumable(CHECKPOINT, recipe(adapters), recipe(adapters, change), 16, None)
+    with pytest.raises(CheckpointError, match=path):
+        require_resumable(CHECKPOINT, recipe(adapters), recipe(adapters, change, f"{HELD}base"), 16, None)
+    stored = (adapters, f"{HELD}base", "model.vision.from_pretrained=base")
+    require_resumable(CHECKPOINT, recipe(*stored), recipe(*stored, change), 64, None)
+    require_resumable(CHECKPOINT, recipe(), recipe(change), 64, None)
+
+
+HELD = "model.language.from_pretrained="
+
+
 def test_a_new_run_is_advised_with_all_changes() -> None:
     saved, other = recipe(), recipe("model.language.num_layers=3", "optim.lr=0.5", "trainer.max_steps=20")
     with pytest.raises(CheckpointError) as raised:
@@ -168,9 +184,10 @@ def test_grouped_batches_stay_whole() -> None:
 
 def test_fields_that_may_do_nothing() -> None:
     fp8 = recipe("precision.precision=bf16", "precision.fp8=hybrid")
-    assert effect_of("precision.fp8_margin", recipe()).kind == "without effect"
-    assert effect_of("precision.fp8_margin", fp8).kind == "effective"
-    assert effect_of("optim.min_lr", recipe("optim.lr_decay_style=constant")).kind == "without effect"
+    assert effect_of("precision.fp8_margin", recipe(), recipe()).kind == "without effect"
+    assert effect_of("precision.fp8_margin", fp8, fp8).kind == "effective"
+    constant = recipe("optim.lr_decay_style=constant")
+    assert effect_of("optim.min_lr", constant, constant).kind == "without effect"
 
 
 def notes(saved: Recipe, other: Recipe, step: int = 10, lr: float = 3.0153689e-5) -> list[str]:

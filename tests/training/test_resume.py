@@ -74,6 +74,26 @@ def test_five_kills_leave_the_same_weights(
 
 
 @pytest.mark.slow
+def test_weights_with_learning_rates_of_their_own_go_on_with_them(
+    make_recipe: MakeRecipe, train: Train, tmp_path: Path
+) -> None:
+    rates = {"optim__lr_of__projector": 3e-4, "optim__lr_of__language__layers__1": 2e-3}
+    settings = {"trainer__max_steps": 6, "checkpoint__every_n_train_steps": 3, "checkpoint__save_top_k": -1, **rates}
+    recipes = {
+        name: make_recipe(**settings, parallel__use_distributed_optimizer=shares)
+        for name, shares in (("shared", True), ("whole", False))
+    }
+    train(recipes["shared"], tmp_path / "shared", whole=recipes["whole"])
+    for name, recipe in recipes.items():
+        half = tmp_path / f"{name}-half"
+        shutil.copytree(tmp_path / name / "checkpoints/step-00000003", half / "checkpoints/step-00000003")
+        train(recipe, half)
+        assert losses(half) == losses(tmp_path / name)[3:]
+        ours, theirs = (tensors(run / "checkpoints" / "step-00000006") for run in (half, tmp_path / name))
+        assert all(torch.equal(ours[weight], theirs[weight]) for weight in theirs)
+
+
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_resuming_under_another_layout(make_recipe: MakeRecipe, train: Train, tmp_path: Path) -> None:
     settings = {

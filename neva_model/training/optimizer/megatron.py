@@ -95,8 +95,9 @@ class OptimizerFacade(torch.optim.Optimizer):
         """Load the state of Megatron's optimizer; it may be that of a recipe with other learning rates."""
         # Core 0.19 finds a saved group by its highest and lowest rate too. `step` sets the rates that count.
         for group in state.get("optimizer", state).get("param_groups", ()):
+            group["min_lr"] = self._optim.min_lr
             if not has_own_rate(group):
-                group |= {"max_lr": self._optim.lr, "min_lr": self._optim.min_lr}
+                group["max_lr"] = self._optim.lr
         self.megatron_optimizer.load_state_dict(state)
 
     def step(self, closure: Callable[[], object] | None = None) -> None:  # type: ignore[override]

@@ -34,7 +34,8 @@ def rate_overrides(chunks: list[Any], config: OptimizerConfig, optim: OptimConfi
     for rate in dict.fromkeys(optim.lr_of.values()):
         # Each rank makes the same groups, though it may hold no weight of some.
         chosen = ParamPredicate(f"rate {rate:g}", lambda parameter, rate=rate: rates.get(id(parameter)) == rate)
-        overrides[ParamKey(predicate=chosen)] = {"max_lr": rate, "min_lr": optim.min_lr * rate / optim.lr}
+        # Core finds a group of a checkpoint by the last two, some releases by the first as well: they tell groups apart.
+        overrides[ParamKey(predicate=chosen)] = {"max_lr": rate, "lr_mult": rate, "is_decoupled_lr": True}
     return overrides
 
 

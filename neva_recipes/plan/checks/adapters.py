@@ -34,7 +34,10 @@ def adapter_targets(recipe: Recipe) -> Iterator[Found]:
     """The model has the linear layers that get adapters."""
     for part, lora, sites, _ in _adapted(recipe):
         path = f"model.{part}.lora.target_modules"
-        if unknown := unknown_targets(lora, sites):
+        if lora.target_modules == []:
+            message = "names no linear layer: nothing gets an adapter"
+            yield found(error("adapter-targets", message, recipe, path), [{path: None}])
+        elif unknown := unknown_targets(lora, sites):
             names = ", ".join(site.module.rpartition(".")[2] for site in sites)
             message = f"there is no linear layer {unknown[0]} in a layer, but {names}"
             rest = [target for target in lora.target_modules or () if target not in unknown]
@@ -46,7 +49,10 @@ def adapter_layers(recipe: Recipe) -> Iterator[Found]:
     for part, lora, _, number in _adapted(recipe):
         path = f"model.{part}.lora.layers"
         last = max((int(text) for text in (lora.layers or "0").replace("-", ",").split(",")), default=0)
-        if not any(map(lora.covers, range(number))):
+        if turned := lora.turned_range:
+            message = f"the range {turned} ends before it begins: it names no layer"
+            yield found(error("adapter-layers", message, recipe, path), [{path: None}])
+        elif not any(map(lora.covers, range(number))):
             message = f"none of the {number} layers that run, 0 to {number - 1}, is among them: nothing gets an adapter"
             yield found(error("adapter-layers", message, recipe, path), [{path: None}])
         elif last >= number:

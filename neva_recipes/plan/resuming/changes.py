@@ -48,7 +48,7 @@ def changed_fields(saved: Recipe, recipe: Recipe) -> list[FieldChange]:
         recipe: The recipe that goes on from it.
     """
     return [
-        FieldChange(path, old, new, effect_of(path, recipe), is_group)
+        FieldChange(path, old, new, effect_of(path, saved, recipe), is_group)
         for path, old, new, is_group in _differences(saved, recipe, "")
     ]
 

@@ -27,6 +27,7 @@ _MEANING = "the weights of the checkpoint were trained with it"
 _TRAINED = "the optimizer's state is that of the weights that were trained"
 _GROUPED = "the optimizer's state is that of groups of weights with one learning rate each"
 _FORMAT = "the optimizer's state is kept in that form"
+_DRAWN = "weights that stay as they are and that no file holds are drawn with it"
 
 _ADAPTER_FIELDS = ("kind", "rank", "alpha", "target_modules", "layers")
 """Fields of adapters that decide which there are and what they compute."""
@@ -224,13 +225,27 @@ EFFECTIVE = frozenset(
 """Fields whose new value takes effect with the next step."""
 
 
-def effect_of(path: str, recipe: Recipe) -> Effect:
+_DRAWN_WITH = ("trainer.seed", "model.language.init_method_std")
+"""Fields that decide the values of random weights."""
+
+
+def _draws_again(recipe: Recipe) -> bool:
+    """Return whether checkpoints lack random weights of a part, which each start draws as the first one did."""
+    model = recipe.model
+    parts = [part for part in (model.language, model.vision, model.projector) if part is not None]
+    return model.is_saved_in_part and any(not part.trains_weights and part.source is None for part in parts)
+
+
+def effect_of(path: str, saved: Recipe, recipe: Recipe) -> Effect:
     """Return the effect of a changed field on a run that goes on.
 
     Args:
         path: Dotted path of the field.
+        saved: The recipe of the checkpoint.
         recipe: The recipe with the new value.
     """
+    if path in _DRAWN_WITH and _draws_again(saved):
+        return Effect("refused", _DRAWN)
     if path in REFUSED:
         return Effect("refused", REFUSED[path])
     if path in UNUSED and UNUSED[path][0](recipe):
