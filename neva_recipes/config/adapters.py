@@ -37,10 +37,14 @@ class LoraConfig(ConfigNode):
     yet."""
 
     @property
+    def used_alpha(self) -> float:
+        """Alpha, given or not."""
+        return self.alpha or 2.0 * self.rank
+
+    @property
     def scale(self) -> float:
         """What the adapters add is multiplied by this."""
-        alpha = self.alpha or 2.0 * self.rank
-        return alpha / (self.rank**0.5 if self.kind == "rslora" else self.rank)
+        return self.used_alpha / (self.rank**0.5 if self.kind == "rslora" else self.rank)
 
     def covers(self, layer: int) -> bool:
         """Return whether a layer gets adapters."""

@@ -95,17 +95,23 @@ def test_weights_beside_adapters_that_have_gone_or_changed(told, folder, command
     assert told(*command)[0] == 0
 
 
-def test_damaged_or_other_files_of_peft(told, world, tmp_path):
-    data = ("data.data_path=t.jsonl", f"data.tokenizer={world.tokenizer}")
-    adapters = ("model.language.from_pretrained=base", "model.language.lora.from_pretrained=peft")
+@pytest.fixture
+def launch(told, world, tmp_path):
+    """Return a function that starts a training beside `base`, and returns the error that ends it."""
+    data = ("data.data_path=t.jsonl", f"data.tokenizer={world.tokenizer}", "model.language.from_pretrained=base")
 
-    def launch(*words):
-        code, _ = told("gpt.continue_pretrain", *TINY, *STEPS, *SMALL, *data, *adapters, *words)
+    def launch(*words, source="peft"):
+        start = f"model.language.lora.from_pretrained={source}"
+        code, _ = told("gpt.continue_pretrain", *TINY, *STEPS, *SMALL, *data, start, *words)
         assert code != 0
         runs = sorted((tmp_path / "here" / "runs").glob("gpt.continue_pretrain-*"), key=lambda run: run.stat().st_mtime)
         text = "".join(path.read_text() for path in runs[-1].rglob("*.log")) if runs else ""
         return next(line for line in text.splitlines()[::-1] if line.startswith("error: "))
 
+    return launch
+
+
+def test_damaged_or_other_files_of_peft(launch, tmp_path):
     assert "matrix A of layers.0.self_attn.q_proj has shape [2, 64], the recipe needs [3, 64]" in launch(
         "model.language.lora.rank=3"
     )
@@ -118,3 +124,54 @@ def test_damaged_or_other_files_of_peft(told, world, tmp_path):
     assert "has 6 adapters, the recipe has 7 of model.language.lora" in launch("model.language.lora.rank=2")
     (tmp_path / "here" / "peft" / "adapter_model.safetensors").write_bytes(b"{}")
     assert "adapter_model.safetensors: cannot be read: " in launch("model.language.lora.rank=2")
+
+
+RANK = "model.language.lora.rank=2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "alpha"),
+    [
+        ({"lora_alpha": 64}, "64"),
+        # PEFT's factor is 4 / sqrt(2); alpha / 2 is that for 4 * sqrt(2).
+        ({"use_rslora": True}, "5.65685"),
+        ({"alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 30}}, "30"),
+        ({"rank_pattern": {"q_proj": 16}}, "0.5"),
+    ],
+)
+def test_adapters_that_counted_more_or_less(settings, alpha, launch, tmp_path):
+    path = tmp_path / "here" / "peft" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    line = launch(RANK)
+    assert "peft: layers.0.self_attn.q_proj was trained with a factor of " in line
+    assert line.endswith(f"alpha and rank of the recipe make 2: set model.language.lora.alpha={alpha}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"peft_type": "IA3"}, "has peft_type=IA3, expected peft_type=LORA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "has init_lora_weights=pissa_niter_4, so they were trained beside ot"),
+        ({"alpha_pattern": {"(": 2}}, "alpha_pattern cannot be read: "),
+        ({"lora_alpha": None}, "lora_alpha of model.layers.0.self_attn.q_proj is None, expected a positive number"),
+    ],
+)
+def test_other_kinds_of_adapters(settings, message, launch, tmp_path):
+    path = tmp_path / "here" / "peft" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    assert f"peft/adapter_config.json: {message}" in launch(RANK)
+
+
+def test_adapters_that_would_be_left_out(launch, tmp_path):
+    one = "model.language.lora.target_modules=q_proj"
+    assert launch(RANK, one).endswith("peft: has 7 adapters, the recipe has 1 of model.language.lora")
+    assert launch(RANK, one, source="ad").endswith(": has 7 adapters, the recipe has 1 of model.language.lora")
+    assert launch(RANK, "model.language.lora.alpha=1", source="ad").endswith("set model.language.lora.alpha=4")
+    weights = tmp_path / "here" / "peft" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    # What PEFT saves for modules_to_save and for bias.
+    for name in ("base_model.model.lm_head.weight", "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias"):
+        save_file({**tensors, name: tensors[min(tensors)].clone()}, weights)
+        assert f"holds {name}, which is no matrix beside a linear layer and would be left out: " in launch(RANK)
+    weights.rename(weights.with_suffix(".bin"))
+    assert "adapter_model.bin: is not read, expected adapter_model.safetensors: " in launch(RANK)

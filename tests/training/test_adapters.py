@@ -88,6 +88,10 @@ def folder(
         layouts = {kind: {}} | {name: layout for name, layout in LAYOUTS.items() if name.startswith(f"{kind}_")}
         for name, layout in layouts.items():
             recipes[name] = make_recipe(trainer__max_steps=STEPS, **source, **fields, **layout)
+    for name, kinds, steps in (("mixed", ("lora", "rslora"), STEPS), ("unlike", ("lora", "dora"), 1)):
+        fields = {f"model__language__lora__{field}": value for field, value in {"kind": kinds[0], **LANGUAGE}.items()}
+        fields |= {f"model__vision__lora__{field}": value for field, value in {"kind": kinds[1], **VISION}.items()}
+        recipes[name] = make_recipe(trainer__max_steps=steps, **source, **fields)
     rates = {f"optim__lr_of__{name}": value for name, value in RATES.items()}
     for name, layout in {"rates": {}, "rates_pp2": LAYOUTS["rates_pp2"]}.items():
         recipes[name] = make_recipe(trainer__max_steps=STEPS, **source, **rates, **layout)
@@ -221,7 +225,14 @@ def test_weights_in_4_bits_are_merged_as_they_were_trained(kind: str, folder: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lora_tp2", "dora"])
+def test_peft_has_no_dora_beside_lora(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(folder / "unlike"), str(tmp_path / "peft"), "--layout", "peft"]) == 2
+    assert "model.language.lora.kind=lora and model.vision.lora.kind=dora: in PEFT's " in capsys.readouterr().err
+    assert not (tmp_path / "peft").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora_tp2", "dora", "mixed"])
 def test_merged_is_unmerged_and_peft_has_the_same_logits(kind: str, folder: Path, tmp_path: Path) -> None:
     done = convert(folder / kind, tmp_path / "merged", "transformers", verify=True)
     assert done.difference is not None

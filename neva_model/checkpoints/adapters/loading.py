@@ -1,5 +1,6 @@
 """Sets the adapters of a model that is about to be trained."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,14 +30,11 @@ def load_initial_adapters(chunks: ModelChunks, recipe: Recipe) -> list[str]:
     Raises:
         CheckpointError: They cannot be read, or are not those of the recipe.
     """
-    lines = []
-    for part in ("language", "vision"):
-        config = recipe.model.language if part == "language" else recipe.model.vision
-        lora = config.lora if config is not None else None
-        if lora is None or lora.from_pretrained is None:
-            continue
+    lines, named = [], dict(_named(recipe))
+    for part, lora in named.items():
+        assert lora.from_pretrained is not None
         path = Path(lora.from_pretrained)
-        source = _source(path, recipe, part)
+        source = _source(path, recipe, [one for one in named if named[one].from_pretrained == lora.from_pretrained])
         for chunk in chunks:
             adapters: Adapters | None = getattr(chunk, f"{part}_adapters")
             if adapters is not None:
@@ -46,15 +44,24 @@ def load_initial_adapters(chunks: ModelChunks, recipe: Recipe) -> list[str]:
     return lines
 
 
-def _source(path: Path, recipe: Recipe, part: str) -> AdapterSource:
+def _named(recipe: Recipe) -> Iterator[tuple[str, LoraConfig]]:
+    """Yield the parts whose adapters start from others, and their settings."""
+    for part in ("language", "vision"):
+        config = recipe.model.language if part == "language" else recipe.model.vision
+        if config is not None and config.lora is not None and config.lora.from_pretrained is not None:
+            yield part, config.lora
+
+
+def _source(path: Path, recipe: Recipe, parts: Sequence[str]) -> AdapterSource:
+    """Return the adapters that some parts start from: one that is left out would be missing in the model."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory, expected a run with adapters or a directory of PEFT")
-    if not is_peft(path):
-        return CheckpointAdapters(path)
-    found, expected = PeftAdapters(path, recipe.model), len(list(adapters_of(recipe.model, part)))
-    if found.number < expected:
-        raise CheckpointError(f"{path}: has {found.number} adapters, the recipe has {expected} of model.{part}.lora")
-    return found
+    source: AdapterSource = PeftAdapters(path, recipe.model) if is_peft(path) else CheckpointAdapters(path)
+    found, expected = source.number(parts), sum(len(list(adapters_of(recipe.model, part))) for part in parts)
+    if found != expected:
+        fields = " and ".join(f"model.{part}.lora" for part in parts)
+        raise CheckpointError(f"{path}: has {found} adapters, the recipe has {expected} of {fields}")
+    return source
 
 
 @torch.no_grad()
@@ -62,7 +69,7 @@ def _fill(adapters: Adapters, part: str, lora: LoraConfig, source: AdapterSource
     rank = parallel_state.get_tensor_model_parallel_rank()
     for layer, adapter in adapters.by_layer():
         values = source.read(part, layer, adapter.site)
-        require_shapes(path, values, adapter.site, lora, f"layers.{layer}.{adapter.site.module}")
+        require_shapes(path, values, adapter.site, lora, part=part, layer=layer)
         _set(adapter, values, rank)
 
 

@@ -1,5 +1,7 @@
 """Reads the matrices of adapters, from a checkpoint or a directory of PEFT."""
 
+import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -8,7 +10,7 @@ import torch
 from neva_model.checkpoints.information import read_information, resolve_checkpoint, saved_recipe
 from neva_model.checkpoints.weights.pieces import read_part
 from neva_recipes.config import CheckpointError, LoraConfig, Recipe
-from neva_recipes.families import AdapterSite
+from neva_recipes.families import AdapterSite, adapters_of
 from neva_recipes.storage.tensors import CheckpointTensor, checkpoint_tensors
 
 __all__ = ["AdapterSource", "AdapterValues", "CheckpointAdapters", "require_shapes"]
@@ -21,15 +23,20 @@ class AdapterValues(NamedTuple):
         a: The first matrix `[rank, inputs]`.
         b: The second matrix `[outputs, rank]`.
         lengths: With DoRA the length of each row `[outputs]`; otherwise `None`.
+        scale: What they add is multiplied by this.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     lengths: torch.Tensor | None
+    scale: float
 
 
 class AdapterSource(Protocol):
     """Adapters of a model."""
+
+    def number(self, parts: Collection[str]) -> int:
+        """Return how many adapters there are of some parts of a model: `language`, `vision`."""
 
     def read(self, part: str, layer: int, site: AdapterSite) -> AdapterValues:
         """Return an adapter.
@@ -64,6 +71,10 @@ class CheckpointAdapters:
             raise CheckpointError(f"{path}: its model has no adapters: model.language.lora is none in its recipe")
         self._tensors = checkpoint_tensors(self._checkpoint)
 
+    def number(self, parts: Collection[str]) -> int:
+        """Return how many adapters there are of some parts of the model, as `AdapterSource.number` does."""
+        return sum(len(list(adapters_of(self.recipe.model, part))) for part in parts)
+
     def read(self, part: str, layer: int, site: AdapterSite) -> AdapterValues:
         """Return an adapter, as `AdapterSource.read` does."""
         config = self.recipe.model.language if part == "language" else self.recipe.model.vision
@@ -74,6 +85,7 @@ class CheckpointAdapters:
             self._tensor(f"{name}.a"),
             torch.cat([self._tensor(f"{name}.b.{number}") for number in parts]),
             torch.cat([self._tensor(f"{name}.lengths.{number}") for number in parts]) if is_dora else None,
+            config.lora.scale,
         )
 
     def _tensor(self, name: str) -> torch.Tensor:
@@ -84,13 +96,15 @@ class CheckpointAdapters:
         return read_part(self._checkpoint, key, tensor, (0,) * len(tensor.shape), tensor.shape)
 
 
-def require_shapes(where: Path, values: AdapterValues, site: AdapterSite, lora: LoraConfig, name: str) -> None:
+def require_shapes(
+    where: Path, values: AdapterValues, site: AdapterSite, lora: LoraConfig, *, part: str, layer: int
+) -> None:
     """Check that an adapter is the one of a recipe.
 
     Raises:
-        CheckpointError: A matrix has another shape; the message names both.
+        CheckpointError: A matrix has another shape, or they count more or less; the message names both.
     """
-    outputs = sum(site.rows)
+    outputs, name = sum(site.rows), f"layers.{layer}.{site.module}"
     for matrix, shape in (("A", (lora.rank, site.columns)), ("B", (outputs, lora.rank))):
         found = tuple((values.a if matrix == "A" else values.b).shape)
         if found != shape:
@@ -100,3 +114,9 @@ def require_shapes(where: Path, values: AdapterValues, site: AdapterSite, lora: 
     if (values.lengths is None) == (lora.kind == "dora"):
         has = "no lengths of rows, which DoRA has" if values.lengths is None else "lengths of rows, as DoRA has"
         raise CheckpointError(f"{where}: {name} has {has}, and the recipe says kind={lora.kind}")
+    if not math.isclose(values.scale, lora.scale, rel_tol=1e-6):
+        alpha = values.scale / lora.scale * lora.used_alpha
+        raise CheckpointError(
+            f"{where}: {name} was trained with a factor of {values.scale:g}, alpha and rank of the recipe make "
+            f"{lora.scale:g}: set model.{part}.lora.alpha={alpha:.6g}"
+        )

@@ -34,7 +34,7 @@ def rate_overrides(chunks: list[Any], config: OptimizerConfig, optim: OptimConfi
     for rate in dict.fromkeys(optim.lr_of.values()):
         # Each rank makes the same groups, though it may hold no weight of some.
         chosen = ParamPredicate(f"rate {rate:g}", lambda parameter, rate=rate: rates.get(id(parameter)) == rate)
-        # Core finds a group of a checkpoint by the last two, some releases by the first as well: they tell groups apart.
+        # Core finds a group of a checkpoint by the last two, some releases by the first too: they tell groups apart.
         overrides[ParamKey(predicate=chosen)] = {"max_lr": rate, "lr_mult": rate, "is_decoupled_lr": True}
     return overrides
 
