@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from neva_recipes.config import Recipe, field_types, near_words, node_types
+from neva_recipes.config import LoraConfig, Recipe, field_types, near_words, node_types
 from neva_recipes.run_directory.layout import CHECKPOINTS
 from neva_recipes.run_directory.names import short_checkpoint_name, step_of
 
@@ -38,6 +38,11 @@ COMMAND_WORDS: Mapping[str, tuple[str, ...]] = {
     "infer": ("chat", "generate"),
     "complete": ("generate",),
     "check": ("verify",),
+    "peft": ("llava.lora", "llava.qlora"),
+    "finetune_lora": ("llava.lora",),
+    "finetune_qlora": ("llava.qlora",),
+    "llava.finetune_lora": ("llava.lora",),
+    "llava.finetune_qlora": ("llava.qlora",),
 }
 """The commands and recipes that do what each word means elsewhere."""
 
@@ -84,6 +89,15 @@ FIELD_WORDS: Mapping[str, str] = {
     "nnodes": "trainer.num_nodes",
     "nodes": "trainer.num_nodes",
     "report_to": "logging.wandb_project",
+    "r": "model.language.lora.rank",
+    "lora_r": "model.language.lora.rank",
+    "lora_rank": "model.language.lora.rank",
+    "lora_alpha": "model.language.lora.alpha",
+    "lora_dropout": "model.language.lora.dropout",
+    "lora_target": "model.language.lora.target_modules",
+    "lora_target_modules": "model.language.lora.target_modules",
+    "layers_to_transform": "model.language.lora.layers",
+    "mm_projector_lr": "optim.lr_of.projector",
 }
 """The field that corresponds to each word of other trainers."""
 
@@ -94,8 +108,16 @@ _RESUME = frozenset({"resume", "resume_from", "resume_from_checkpoint", "resume_
 _PLACES = frozenset({"output_dir", "save_dir", "exp_dir", "default_root_dir", "results_dir", "run_dir", "log_dir"})
 """Words of other trainers for the folder of what a run writes, which is a flag here."""
 
-_ABSENT = re.compile(r"(use_)?q?lora(_.*)?|peft(_.*)?|adapters?|load_in_[48]bit")
-_NO_ADAPTERS = "; there are no adapters such as LoRA, and no 4-bit weights: docs/small_data.md says what to do instead"
+_ADAPTERS = re.compile(r"(use_|enable_)?lora(_.*)?|(use_)?peft(_.*)?|adapters?")
+_FOUR_BITS = re.compile(r"(use_)?q_?lora|load_in_[48]bit|bits|(bnb_)?quantization_bit|bnb_4bit_.*|(double_)?quant(_type)?")
+_KINDS_OF_ADAPTERS = re.compile(r"(?:use_)?(dora|rslora)")
+_WITH_ADAPTERS = (
+    "; the recipe llava.lora trains adapters, and model.language.lora.rank=VALUE gives them to any other: "
+    "docs/adapters.md"
+)
+_IN_FOUR_BITS = (
+    "; model.language.quantize=nf4 keeps fixed weights in 4 bits, as the recipe llava.qlora does: docs/adapters.md"
+)
 
 _KINDS = frozenset({"train_type", "tuner_type", "finetuning_type"})
 """Words of other trainers for which weights are trained: all, or adapters."""
@@ -128,8 +150,8 @@ def hint_of(setting: str, value: str = "") -> str | None:
     """
     names = setting.lstrip("-").replace("-", "_").lower().split(".")
     last = names[-1]
-    if any(map(_ABSENT.fullmatch, names)) or (last in _KINDS and _ABSENT.fullmatch(value.lower())):
-        return _NO_ADAPTERS
+    if (hint := _hint_of_adapters(names, value.lower())) is not None:
+        return hint
     if last in _KINDS:
         return "; every part of the model trains unless its freeze is true, such as model.vision.freeze"
     if last in _RESUME:
@@ -138,6 +160,24 @@ def hint_of(setting: str, value: str = "") -> str | None:
     if last in _PLACES:
         return f" (did you mean --runs-dir {'FOLDER' if value in ('', 'VALUE') else shlex.quote(value)}?)"
     return _REMARKS.get(last) or (f" (did you mean {FIELD_WORDS[last]}?)" if last in FIELD_WORDS else None)
+
+
+def _hint_of_adapters(names: list[str], value: str) -> str | None:
+    """Return what `hint_of` says of words for adapters and for weights in 4 bits; `None` for all others."""
+    part = "vision" if "vision" in names else "language"
+    branch, last = f"model.{part}.lora", names[-1]
+    field = FIELD_WORDS.get(last, "")
+    if field.startswith("model.language.lora."):
+        return f" (did you mean {branch}.{field.rpartition('.')[2]}?)"
+    if kind := _KINDS_OF_ADAPTERS.fullmatch(value if last in _KINDS else last):
+        return f" (did you mean {branch}.kind={kind[1]}?)"
+    if _FOUR_BITS.fullmatch(value if last in _KINDS else last):
+        return _IN_FOUR_BITS
+    if names[:-1] == branch.split("."):  # there are adapters, and a list of their fields says more
+        return None
+    if any(map(_ADAPTERS.fullmatch, names[:-1])) and last in field_types(LoraConfig):
+        return f" (did you mean {branch}.{last}?)"
+    return _WITH_ADAPTERS if any(map(_ADAPTERS.fullmatch, [*names, value if last in _KINDS else ""])) else None
 
 
 def checkpoint_words(word: str) -> str | None:

@@ -253,7 +253,7 @@ LANGUAGE_RULES: tuple[Rule, ...] = (
         _special_tokens,
     ),
     harmless("model.tokenizer.use_fast", "tokenizers are transformers' own"),
-    holds("model.peft.peft_scheme", None, otherwise="no adapters: all of the language model is trained, or none"),
+    holds("model.peft.peft_scheme", None, otherwise="set model.language.lora for adapters (docs/adapters.md)"),
     holds("model.peft.restore_from_path", None, otherwise="NeMo's adapters are not read"),
     harmless("model.peft.*", "with peft_scheme"),
 )

@@ -45,10 +45,10 @@ MEANT = [
     (["llava.finetune", "data.max_length=12"], "data.max_length: no such field (did you mean data.sequence_length?)"),
     (["llava.finetune", "optim.learning_rate=1"], "optim.learning_rate: no such field (did you mean optim.lr?)"),
     (["llava.pipeline", "finetune.data.max_length=3"], "data.max_length: no such field (did you mean data.sequence_le"),
-    (["llava.pipeline", "lora=true"], "lora: llava.pipeline has no parameter lora; there are no adapters such as LoRA"),
-    (["llava.finetune", "lora=true"], "lora: no such field; there are no adapters such as LoRA"),
-    (["llava.finetune", "model.lora.r=8"], "model.lora.r: no such field; there are no adapters such as LoRA"),
-    (["llava.finetune", "--lora_r", "8"], "--lora_r: no such flag of nemo-run; there are no adapters such as LoRA"),
+    (["llava.pipeline", "lora=true"], "lora: llava.pipeline has no parameter lora; the recipe llava.lora trains adapters"),
+    (["llava.finetune", "lora=true"], "lora: no such field; the recipe llava.lora trains adapters"),
+    (["llava.finetune", "model.lora.r=8"], "model.lora.r: no such field (did you mean model.language.lora.rank?)"),
+    (["llava.finetune", "--lora_r", "8"], "--lora_r: no such flag of nemo-run (did you mean model.language.lora.rank=8?)"),
     (["llava.finetune", "--resume", "latest"], "--resume: no such flag of nemo-run (did you mean nemo-run resume la"),
     (["llava.finetune", "trainer.resume_from_checkpoint=true"], "(did you mean nemo-run resume RUN?)"),
     (
@@ -89,13 +89,31 @@ MEANT = [
         ["llava.finetune", "gradient_accumulation_steps=4"],
         "no such field; data.global_batch_size counts the samples of",
     ),
-    (["llava.finetune", "use_lora=true"], "use_lora: no such field; there are no adapters such as LoRA"),
-    (["llava.finetune", "--train_type", "lora"], "--train_type: no such flag of nemo-run; there are no adapters such"),
-    (["llava.finetune", "finetuning_type=lora"], "finetuning_type: no such field; there are no adapters such as LoRA"),
+    (["llava.finetune", "use_lora=true"], "use_lora: no such field; the recipe llava.lora trains adapters"),
+    (["llava.finetune", "--train_type", "lora"], "--train_type: no such flag of nemo-run; the recipe llava.lora trains"),
+    (["llava.finetune", "finetuning_type=lora"], "finetuning_type: no such field; the recipe llava.lora trains adapters"),
     (
         ["llava.finetune", "finetuning_type=full"],
         "finetuning_type: no such field; every part of the model trains unless",
     ),
+    # The words of LLaVA's scripts, PEFT, LLaMA-Factory and bitsandbytes for adapters.
+    (["llava.lora", "--lora_enable", "True"], "; the recipe llava.lora trains adapters, and model.language.lora.rank="),
+    (["llava.lora", "peft=lora"], "peft: no such field; the recipe llava.lora trains adapters"),
+    (["llava.lora", "--lora_alpha", "16"], "(did you mean model.language.lora.alpha=16?)"),
+    (["llava.lora", "lora_rank=64"], "lora_rank: no such field (did you mean model.language.lora.rank?)"),
+    (["llava.lora", "lora.rank=64"], "lora.rank: no such field (did you mean model.language.lora.rank?)"),
+    (["llava.lora", "model.lora.rank=64"], "(did you mean model.language.lora.rank?)"),
+    (["llava.lora", "model.language.lora.lora_alpha=64"], "(did you mean model.language.lora.alpha?)"),
+    (["llava.lora", "model.vision.lora.r=64"], "(did you mean model.vision.lora.rank?)"),
+    (["llava.lora", "model.language.lora.target_module=q_proj"], "(did you mean model.language.lora.target_modules"),
+    (["llava.lora", "use_dora=true"], "use_dora: no such field (did you mean model.language.lora.kind=dora?)"),
+    (["llava.lora", "--lora_target", "q_proj"], "(did you mean model.language.lora.target_modules=q_proj?)"),
+    (["llava.lora", "--mm_projector_lr", "2e-5"], "(did you mean optim.lr_of.projector=2e-5?)"),
+    (["llava.lora", "--bits", "4"], "--bits: no such flag of nemo-run; model.language.quantize=nf4 keeps fixed weigh"),
+    (["llava.lora", "load_in_4bit=true"], "load_in_4bit: no such field; model.language.quantize=nf4 keeps fixed"),
+    (["llava.finetune", "train_type=qlora"], "train_type: no such field; model.language.quantize=nf4 keeps fixed"),
+    (["llava.finetune_lora"], "no such recipe or command (did you mean llava.lora?)"),
+    (["finetune_qlora"], "no such recipe or command (did you mean llava.qlora?)"),
     (["llava.finetune", "size=7B"], "llava.finetune size='7B': expected one of 7b, 13b, tiny (did you mean 7b"),
     (["photos"], "nemo-run list shows all recipes, and --recipes FILE adds those of a Python file"),
     (["llava.finetune", "--config", "nosuch.yaml"], "error: nosuch.yaml: no such file\n"),
@@ -123,7 +141,8 @@ def test_every_word_leads_to_something():
     for word, names in COMMAND_WORDS.items():
         assert word not in known
         assert set(names) - {"plot"} <= known
-    fields = {field.path for make in (llava.finetune, neva.finetune, gpt.pretrain) for field in iterate_fields(make())}
+    makes = (llava.lora, neva.finetune, gpt.pretrain)
+    fields = {field.path for make in makes for field in iterate_fields(make())} | {"optim.lr_of.projector"}
     assert set(FIELD_WORDS.values()) <= fields
     # Fields in the whole sentences of some messages above.
     assert {
