@@ -109,7 +109,9 @@ _PLACES = frozenset({"output_dir", "save_dir", "exp_dir", "default_root_dir", "r
 """Words of other trainers for the folder of what a run writes, which is a flag here."""
 
 _ADAPTERS = re.compile(r"(use_|enable_)?lora(_.*)?|(use_)?peft(_.*)?|adapters?")
-_FOUR_BITS = re.compile(r"(use_)?q_?lora|load_in_[48]bit|bits|(bnb_)?quantization_bit|bnb_4bit_.*|(double_)?quant(_type)?")
+_FOUR_BITS = re.compile(
+    r"(use_)?q_?lora|load_in_[48]bit|bits|(bnb_)?quantization_bit|bnb_4bit_.*|(double_)?quant(_type)?"
+)
 _KINDS_OF_ADAPTERS = re.compile(r"(?:use_)?(dora|rslora)")
 _WITH_ADAPTERS = (
     "; the recipe llava.lora trains adapters, and model.language.lora.rank=VALUE gives them to any other: "

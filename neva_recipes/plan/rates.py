@@ -36,6 +36,10 @@ RATES: dict[str, Rates] = {
 """Keyed by the name of the recipe. NeVA has no tiny size; its `tiny` rate is that of LLaVA."""
 
 
+_OF_WEIGHTS = {"llava.lora": "llava.finetune", "llava.qlora": "llava.finetune"}
+"""The recipe that trains the weights beside which each recipe trains adapters."""
+
+
 def highest_published_rate() -> float:
     """Return the highest learning rate of the published recipes, that of a projector trained alone."""
     return max(rates.published for rates in RATES.values())
@@ -44,11 +48,13 @@ def highest_published_rate() -> float:
 def own_rate(recipe: Recipe) -> float | None:
     """Return the learning rate that a built-in recipe takes for a model of this size; `None` for any other recipe.
 
-    With a frozen language model it is at least the rate of a projector trained alone.
+    With a frozen language model it is at least the rate of a projector trained alone. That of a recipe of adapters
+    which has none is that of the weights.
     """
-    if (rates := RATES.get(recipe.name)) is None:
+    has_adapters = recipe.model.language.lora is not None
+    if (rates := RATES.get(recipe.name if has_adapters else _OF_WEIGHTS.get(recipe.name, recipe.name))) is None:
         return None
     own = rates.tiny if is_small(recipe) else rates.published
-    if recipe.model.language.lora is not None:
+    if has_adapters:
         return max(own, ADAPTER_RATE)
     return max(own, highest_published_rate()) if recipe.model.language.freeze else own

@@ -45,10 +45,16 @@ MEANT = [
     (["llava.finetune", "data.max_length=12"], "data.max_length: no such field (did you mean data.sequence_length?)"),
     (["llava.finetune", "optim.learning_rate=1"], "optim.learning_rate: no such field (did you mean optim.lr?)"),
     (["llava.pipeline", "finetune.data.max_length=3"], "data.max_length: no such field (did you mean data.sequence_le"),
-    (["llava.pipeline", "lora=true"], "lora: llava.pipeline has no parameter lora; the recipe llava.lora trains adapters"),
+    (
+        ["llava.pipeline", "lora=true"],
+        "lora: llava.pipeline has no parameter lora; the recipe llava.lora",
+    ),
     (["llava.finetune", "lora=true"], "lora: no such field; the recipe llava.lora trains adapters"),
     (["llava.finetune", "model.lora.r=8"], "model.lora.r: no such field (did you mean model.language.lora.rank?)"),
-    (["llava.finetune", "--lora_r", "8"], "--lora_r: no such flag of nemo-run (did you mean model.language.lora.rank=8?)"),
+    (
+        ["llava.finetune", "--lora_r", "8"],
+        " of nemo-run (did you mean model.language.lora.rank=8?)",
+    ),
     (["llava.finetune", "--resume", "latest"], "--resume: no such flag of nemo-run (did you mean nemo-run resume la"),
     (["llava.finetune", "trainer.resume_from_checkpoint=true"], "(did you mean nemo-run resume RUN?)"),
     (
@@ -90,8 +96,14 @@ MEANT = [
         "no such field; data.global_batch_size counts the samples of",
     ),
     (["llava.finetune", "use_lora=true"], "use_lora: no such field; the recipe llava.lora trains adapters"),
-    (["llava.finetune", "--train_type", "lora"], "--train_type: no such flag of nemo-run; the recipe llava.lora trains"),
-    (["llava.finetune", "finetuning_type=lora"], "finetuning_type: no such field; the recipe llava.lora trains adapters"),
+    (
+        ["llava.finetune", "--train_type", "lora"],
+        "--train_type: no such flag of nemo-run; the recipe llava",
+    ),
+    (
+        ["llava.finetune", "finetuning_type=lora"],
+        "finetuning_type: no such field; the recipe llava.lora",
+    ),
     (
         ["llava.finetune", "finetuning_type=full"],
         "finetuning_type: no such field; every part of the model trains unless",

@@ -106,6 +106,11 @@ def rates_told(name, overrides):
         ("llava.pretrain", "optim.lr=9e-3", []),
         ("gpt.pretrain", "optim.lr=3e-3", [[3e-4]]),
         ("gpt.pretrain tiny", "optim.lr=3e-3", []),
+        # Without adapters the weights themselves are trained.
+        ("llava.lora", "model.language.lora=none", [[2e-5]]),
+        ("llava.lora", "model.language.lora=none optim.lr=2e-5", []),
+        ("llava.lora", "optim.lr=1.9e-3", []),
+        ("llava.lora tiny", "model.language.lora=none", []),
         # Only the projector is trained, as in a first stage.
         ("llava.finetune", "model.language.freeze=true optim.lr=1e-3", []),
         ("llava.finetune", "model.language.freeze=true optim.lr=1e-2", [[1e-3]]),
@@ -113,6 +118,77 @@ def rates_told(name, overrides):
 )
 def test_every_size_has_a_learning_rate_of_its_own(name, overrides, told):
     assert rates_told(name, overrides) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "told"),
+    [
+        ("llava.lora", "optim.lr_of.language=1.9e-3 optim.lr_of.projector=9e-3", []),
+        ("llava.lora", "optim.lr_of.language.layers.31=2e-3", ["10 times the 0.0002 that language.layers.31 is"]),
+        ("llava.finetune", "optim.lr_of.language=2e-4", ["10 times the 2e-05 that language is trained"]),
+        ("llava.finetune", "optim.lr_of.projector=1e-3", []),
+        ("llava.lora", "optim.lr_of.projector=2", ["2e+03 times the 0.001 that projector is trained with at most"]),
+    ],
+)
+def test_rates_of_single_weights_are_held_to_those_of_their_kind(name, overrides, told):
+    found = [finding for finding in find(name, overrides) if finding.code == "lr-large"]
+    assert len(found) == len(told) and all(map(str.startswith, (finding.message for finding in found), told))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "offered"),
+    [
+        ("", 2e-4),
+        ("optim.lr=2.1e-5", None),
+        ("optim.lr_of.projector=2e-5", 2e-4),
+        ("optim.lr_of.language=2e-4", None),
+        ("optim.lr_of.language.layers.*.q_proj=2e-4", None),
+    ],
+)
+def test_adapters_at_the_rate_of_weights(overrides, offered):
+    found = [
+        each for each in find("llava.finetune", f"model.language.lora.rank=8 {overrides}") if each.code == "lr-small"
+    ]
+    assert [[dict(each) for each in finding.remedies] for finding in found] == [[{"optim.lr": offered}]] * bool(offered)
+
+
+@pytest.mark.parametrize(
+    ("targets", "offered"),
+    [
+        ("q_proj,v_prj", ["q_proj", "v_proj"]),
+        ("v_prj,v_proj", ["v_proj"]),
+        ("self_attn.q_prj,mlp.down_prj", ["self_attn.q_proj", "mlp.down_proj"]),
+        ("q_proj,zzz", ["q_proj"]),
+        ("zzz", None),
+        ("[]", None),
+    ],
+)
+def test_misspelt_layers_are_corrected(targets, offered):
+    (finding,) = (
+        each
+        for each in find("llava.lora", f"model.language.lora.target_modules={targets}")
+        if each.code == "adapter-targets"
+    )
+    assert [dict(each) for each in finding.remedies] == [{"model.language.lora.target_modules": offered}]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "side"),
+    [
+        # 4096 x 11008 and 4096 x 4096; with 8 groups of 128 a query is still whole, and a key is 1024 x 4096.
+        ("llava.lora", "rank=4096", None),
+        ("llava.lora", "rank=4097", 4096),
+        ("llava.lora", "rank=1025 num_query_groups=8", None),
+        ("llava.lora", "rank=1025 num_query_groups=8 target_modules=k_proj,v_proj", 1024),
+        ("llava.lora tiny", "rank=1024", 128),
+    ],
+)
+def test_ranks_above_those_of_the_layers(name, overrides, side):
+    lora = overrides.replace("rank=", "lora.rank=").replace("target", "lora.target").split()
+    found = find(name, " ".join(f"model.language.{each}" for each in lora))
+    messages = [finding.message for finding in found if finding.code == "adapter-rank"]
+    assert len(messages) == (side is not None)
+    assert all(f"no layer has a smaller side above {side}, " in message for message in messages)
 
 
 @pytest.mark.parametrize(("rate", "told"), [(1e-2, False), (0.011, True)])
@@ -179,6 +255,20 @@ def test_the_tiny_first_stage_warns_of_its_random_language_model():
     recipe = llava.pretrain("tiny")
     recipe.model.language.from_pretrained = "runs/gpt.pretrain"
     assert check_recipe(build(recipe)) == []
+
+
+@pytest.mark.parametrize("make", [llava.lora, llava.qlora])
+def test_tiny_adapters_beside_a_random_language_model(make):
+    (finding,) = check_recipe(build(make("tiny")))
+    assert finding.line() == (
+        "model.language.from_pretrained=random, model.language.lora.kind=lora: the language model keeps random "
+        "weights: whatever is trained before it learns nothing useful; "
+        "set model.language.from_pretrained=RUN_OR_DIRECTORY, or leave it if random weights are meant"
+    )
+    recipe = make("tiny")
+    for part in ("language", "vision", "projector"):
+        set_field(recipe, f"model.{part}.from_pretrained", "runs/llava.pretrain")
+    assert "random-and-frozen" not in [finding.code for finding in check_recipe(build(recipe))]
 
 
 def test_random_weights_are_told_until_a_recipe_says_that_it_means_them():

@@ -45,6 +45,14 @@ def test_any_list_of_any_strings_survives_printing_and_parsing(items):
     assert shown.isprintable() or not shown.isascii()
 
 
+def test_a_rate_of_weights_is_no_secret():
+    recipe = llava.lora()
+    set_field(recipe, "optim.lr_of.language.embed_tokens", "1e-5")
+    set_field(recipe, "optim.lr_of.language.key", "1")
+    assert format_value(recipe.optim.lr_of) == "projector=2e-05,language.embed_tokens=1e-05,language.key=1.0"
+    assert format_value({"MY_TOKEN": "1e-05", "PIN_KEY": 12345678}) == "MY_TOKEN=***,PIN_KEY=***"
+
+
 @given(st.lists(TEXT, min_size=1, max_size=4))
 def test_items_that_are_added_stay_as_they_were_typed(items):
     overrides = split_overrides([f"x+={item}" for item in items])

@@ -227,9 +227,13 @@ def format_value(value: object) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return ",".join(map(_format_item, value)) or _EMPTY_LIST
     if isinstance(value, dict):
-        shown = {name: MASK if is_secret(name, str(item)) else str(item) for name, item in value.items()}
-        return ",".join(f"{name}={item}" for name, item in shown.items()) or "{}"
+        return ",".join(f"{name}={_shown_entry(name, item)}" for name, item in value.items()) or "{}"
     return mask(value.name if isinstance(value, enum.Enum) else str(value))
+
+
+def _shown_entry(name: object, item: object) -> str:
+    # A rate is no secret, though the weight that it belongs to is called embed_tokens.
+    return MASK if not isinstance(item, float) and is_secret(str(name), str(item)) else str(item)
 
 
 def _format_item(item: object) -> str:

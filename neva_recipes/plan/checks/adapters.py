@@ -1,11 +1,12 @@
 """Rules on adapters: that the layers they name exist, and that the layout can divide them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from neva_recipes.config import LoraConfig, Recipe
+from neva_recipes.config import LoraConfig, Recipe, near_words
 from neva_recipes.families import (
     AdapterSite,
     Layout,
+    adapter_sites,
     adapters_of,
     language_sites,
     layers_run,
@@ -40,8 +41,30 @@ def adapter_targets(recipe: Recipe) -> Iterator[Found]:
         elif unknown := unknown_targets(lora, sites):
             names = ", ".join(site.module.rpartition(".")[2] for site in sites)
             message = f"there is no linear layer {unknown[0]} in a layer, but {names}"
-            rest = [target for target in lora.target_modules or () if target not in unknown]
-            yield found(error("adapter-targets", message, recipe, path), [{path: rest or None}])
+            meant = _meant_targets(lora.target_modules or (), unknown, sites)
+            yield found(error("adapter-targets", message, recipe, path), [{path: meant or None}])
+
+
+def _meant_targets(targets: Sequence[str], unknown: Sequence[str], sites: Iterable[AdapterSite]) -> list[str]:
+    """Return names of linear layers, each unknown one replaced by the nearest, or left out if none is near."""
+    modules = [site.module for site in sites]
+    known = {False: [module.rpartition(".")[2] for module in modules], True: modules}
+    near = {target: near_words(target, known["." in target], most=1) for target in unknown}
+    return list(dict.fromkeys(name for target in targets for name in near.get(target, [target])))
+
+
+def adapter_rank(recipe: Recipe) -> Iterator[Found]:
+    """The matrices of adapters are narrower than a layer that they stand beside."""
+    for part, lora, sites, _ in _adapted(recipe):
+        path = f"model.{part}.lora.rank"
+        side = max((min(sum(site.rows), site.columns) for site in adapter_sites(lora, sites)), default=lora.rank)
+        if lora.rank > side:
+            message = (
+                f"no layer has a smaller side above {side}, the highest rank that its weight can have: what is beyond "
+                "costs memory and adds nothing"
+            )
+            smaller = ({path: rank} for rank in (LoraConfig().rank, 64, 8, 1) if rank < side)
+            yield found(warning("adapter-rank", message, recipe, path), smaller)
 
 
 def adapter_layers(recipe: Recipe) -> Iterator[Found]:
@@ -107,6 +130,7 @@ def quantized_weights(recipe: Recipe) -> Iterator[Found]:
 
 adapter_rules: tuple[Rule, ...] = (
     adapter_targets,
+    adapter_rank,
     adapter_layers,
     adapter_groups,
     adapter_dropout,

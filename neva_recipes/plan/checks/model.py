@@ -182,7 +182,7 @@ def random_weights(recipe: Recipe) -> Iterator[Found]:
 
     Exceptions are text-only models, unless their recipe is the one that goes on training, and a projector that is
     trained before the language model is. A random projector beside trained weights gets the warning even if the recipe
-    says so, since size `tiny` sets it by itself.
+    says so, since size `tiny` sets it by itself, and so do random weights beside adapters.
     """
     model = recipe.model
     if _all_frozen(recipe):
@@ -190,7 +190,10 @@ def random_weights(recipe: Recipe) -> Iterator[Found]:
     for name, part in (("language", model.language), ("vision", model.vision), ("projector", model.projector)):
         if part is None or part.source is not None:
             continue
-        told_anyway = name == "projector" and model.language.trains and _has_trained_neighbour(recipe)
+        if name == "projector":
+            told_anyway = model.language.trains and _has_trained_neighbour(recipe)
+        else:
+            told_anyway = part.adapters is not None
         if part.from_pretrained == RANDOM and not told_anyway:
             continue
         is_first = model.vision is None and recipe.name not in _GOING_ON

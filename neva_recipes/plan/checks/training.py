@@ -7,7 +7,7 @@ from neva_recipes.families import fits, trained_names
 from neva_recipes.plan.checks._rules import Found, Rule, found
 from neva_recipes.plan.cost.schedule import steps_without_rate, warmup_steps
 from neva_recipes.plan.findings import error, warning
-from neva_recipes.plan.rates import RATES, highest_published_rate, own_rate
+from neva_recipes.plan.rates import ADAPTER_RATE, RATES, highest_published_rate, own_rate
 
 __all__ = ["schedule_rules", "training_rules"]
 
@@ -54,6 +54,32 @@ def large_rate(recipe: Recipe) -> Iterator[Found]:
     lowest = min(rates.published for rates in RATES.values())
     advice = "" if own is not None else f"published recipes take {lowest:g} to {highest:g}"
     yield found(warning("lr-large", message, recipe, _LR, advice=advice), turned, [] if own is None else [{_LR: own}])
+
+
+def small_rate(recipe: Recipe) -> Iterator[Found]:
+    """Adapters have a learning rate of their order, which is that of no weights."""
+    model, optim, weights = recipe.model, recipe.optim, RATES["llava.finetune"].published
+    adapted = [part for part in ("language", "vision") if getattr(getattr(model, part), "lora", None) is not None]
+    if not adapted or optim.lr > weights or any(not pattern.startswith("projector") for pattern in optim.lr_of):
+        return
+    message = (
+        f"adapters train at {ADAPTER_RATE:g} in LLaVA-1.5, ten times the {weights:g} of weights: at a rate of weights "
+        "they learn little"
+    )
+    fields = [_LR, *(f"model.{part}.lora.rank" for part in adapted)]
+    yield found(warning("lr-small", message, recipe, *fields), [{_LR: ADAPTER_RATE}])
+
+
+def large_own_rates(recipe: Recipe) -> Iterator[Found]:
+    """The rates of `lr_of` are of the order that such weights are trained with."""
+    highest = highest_published_rate()
+    own = own_rate(recipe) or highest
+    for pattern, rate in recipe.optim.lr_of.items():
+        usual = max(own, highest) if pattern.startswith("projector") else own
+        if rate >= _TIMES * usual * (1 - 1e-9):
+            message = f"{rate / usual:,.3g} times the {usual:g} that {pattern} is trained with at most"
+            advice = f"leave {_LR_OF}.{pattern} out, or lower it"
+            yield found(warning("lr-large", message, recipe, _LR_OF, advice=advice))
 
 
 def own_rates(recipe: Recipe) -> Iterator[Found]:
@@ -184,6 +210,8 @@ training_rules: tuple[Rule, ...] = (
     length,
     learning_rates,
     large_rate,
+    small_rate,
+    large_own_rates,
     own_rates,
     schedule_length,
     one_warmup,
