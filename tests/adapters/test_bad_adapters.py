@@ -75,7 +75,8 @@ def test_a_run_without_adapters_has_none_to_merge_or_write(told):
 
 
 @pytest.mark.parametrize("command", [("merge", "ad", "out"), ("generate", "ad", "--prompt=line")])
-def test_weights_beside_adapters_that_have_gone_or_changed(told, folder, command):
+def test_weights_beside_adapters_that_have_gone_or_changed(told, folder, command, tmp_path):
+    shutil.rmtree(tmp_path / "here" / "hf")  # else the copies of the runs find this one, which moved with them
     weights = folder / "hf" / "model.safetensors"
     before = weights.read_bytes()
     try:
@@ -86,8 +87,8 @@ def test_weights_beside_adapters_that_have_gone_or_changed(told, folder, command
         weights.parent.rename(folder / "away")
         code, line = told(*command)
         assert code == 2 and line == (
-            f"error: {folder / 'hf'}: no such directory, but the adapters were trained beside the weights of "
-            "model.language that were there: put it back"
+            f"error: {folder / 'hf'}: no such directory, nor is {tmp_path / 'here' / 'hf'}, but the adapters were "
+            "trained beside the weights of model.language that were there: put it back"
         )
     finally:
         (folder / "away").rename(folder / "hf")
@@ -102,21 +103,20 @@ def launch(told, world, tmp_path):
 
     def launch(*words, source="peft"):
         start = f"model.language.lora.from_pretrained={source}"
-        code, _ = told("gpt.continue_pretrain", *TINY, *STEPS, *SMALL, *data, start, *words)
+        before = set((tmp_path / "here" / "runs").iterdir())
+        code, line = told("gpt.continue_pretrain", *TINY, *STEPS, *SMALL, *data, start, *words)
         assert code != 0
-        runs = sorted((tmp_path / "here" / "runs").glob("gpt.continue_pretrain-*"), key=lambda run: run.stat().st_mtime)
-        text = "".join(path.read_text() for path in runs[-1].rglob("*.log")) if runs else ""
-        return next(line for line in text.splitlines()[::-1] if line.startswith("error: "))
+        logs = [log for run in set((tmp_path / "here" / "runs").iterdir()) - before for log in run.rglob("*.log")]
+        lines = [said for log in logs for said in log.read_text().splitlines() if said.startswith("error: ")]
+        return lines[-1] if lines else line  # of the worker, or of the plan
 
     return launch
 
 
 def test_damaged_or_other_files_of_peft(launch, tmp_path):
-    assert "matrix A of layers.0.self_attn.q_proj has shape [2, 64], the recipe needs [3, 64]" in launch(
-        "model.language.lora.rank=3"
-    )
+    assert "the adapters there have rank=2" in launch("model.language.lora.rank=3")
     dora = launch("model.language.lora.rank=2", "model.language.lora.kind=dora")
-    assert "has no lengths of rows, which DoRA has, and the recipe says kind=dora" in dora
+    assert "the adapters there have kind=lora; set model.language.lora.kind=lora" in dora
     tensors = load_file("peft/adapter_model.safetensors")
     save_file(
         {name: value for name, value in tensors.items() if "q_proj" not in name}, "peft/adapter_model.safetensors"
@@ -132,9 +132,6 @@ RANK = "model.language.lora.rank=2"
 @pytest.mark.parametrize(
     ("settings", "alpha"),
     [
-        ({"lora_alpha": 64}, "64"),
-        # PEFT's factor is 4 / sqrt(2); alpha / 2 is that for 4 * sqrt(2).
-        ({"use_rslora": True}, "5.65685"),
         ({"alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 30}}, "30"),
         ({"rank_pattern": {"q_proj": 16}}, "0.5"),
     ],
@@ -150,23 +147,26 @@ def test_adapters_that_counted_more_or_less(settings, alpha, launch, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"lora_alpha": 64}, None),
+        ({"use_rslora": True}, None),
         ({"peft_type": "IA3"}, "has peft_type=IA3, expected peft_type=LORA"),
         ({"init_lora_weights": "pissa_niter_4"}, "has init_lora_weights=pissa_niter_4, so they were trained beside ot"),
         ({"alpha_pattern": {"(": 2}}, "alpha_pattern cannot be read: "),
-        ({"lora_alpha": None}, "lora_alpha of model.layers.0.self_attn.q_proj is None, expected a positive number"),
+        ({"lora_alpha": None}, "lora_alpha is None, expected a positive number"),
     ],
 )
 def test_other_kinds_of_adapters(settings, message, launch, tmp_path):
     path = tmp_path / "here" / "peft" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
-    assert f"peft/adapter_config.json: {message}" in launch(RANK)
+    line = launch(RANK)
+    assert "the adapters there have " in line if message is None else f"peft/adapter_config.json: {message}" in line
 
 
 def test_adapters_that_would_be_left_out(launch, tmp_path):
     one = "model.language.lora.target_modules=q_proj"
     assert launch(RANK, one).endswith("peft: has 7 adapters, the recipe has 1 of model.language.lora")
-    assert launch(RANK, one, source="ad").endswith(": has 7 adapters, the recipe has 1 of model.language.lora")
-    assert launch(RANK, "model.language.lora.alpha=1", source="ad").endswith("set model.language.lora.alpha=4")
+    assert "the adapters there have target_modules=none" in launch(RANK, one, source="ad")
+    assert "the adapters there have alpha=4" in launch(RANK, "model.language.lora.alpha=1", source="ad")
     weights = tmp_path / "here" / "peft" / "adapter_model.safetensors"
     tensors = load_file(weights)
     # What PEFT saves for modules_to_save and for bias.
@@ -174,4 +174,4 @@ def test_adapters_that_would_be_left_out(launch, tmp_path):
         save_file({**tensors, name: tensors[min(tensors)].clone()}, weights)
         assert f"holds {name}, which is no matrix beside a linear layer and would be left out: " in launch(RANK)
     weights.rename(weights.with_suffix(".bin"))
-    assert "adapter_model.bin: is not read, expected adapter_model.safetensors: " in launch(RANK)
+    assert "peft: has no adapter_model.safetensors: load it with PEFT" in launch(RANK)

@@ -9,11 +9,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from neva_model.checkpoints.adapters.peft_settings import PeftSettings
 from neva_model.checkpoints.adapters.source import AdapterValues, CheckpointAdapters
 from neva_recipes.config import CheckpointError, LoraConfig, ModelConfig, PlainTable, Recipe
 from neva_recipes.families import AdapterSite, adapters_of, language_family, layers_run, vision_family
-from neva_recipes.storage.peft import PEFT_CONFIG, PEFT_WEIGHTS
+from neva_recipes.storage.peft import PEFT_CONFIG, PEFT_WEIGHTS, PeftSettings
 
 __all__ = ["PeftAdapters", "write_adapters"]
 

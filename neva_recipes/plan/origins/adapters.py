@@ -1,6 +1,5 @@
 """The adapters that those of a recipe start from: that they are there, and are of the same kind."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ from neva_recipes.plan.checks import Found, found
 from neva_recipes.plan.data.near_files import suggest_files
 from neva_recipes.plan.findings import Remedy, error
 from neva_recipes.plan.origins.checkpoints import find_checkpoint, read_saved_recipe
-from neva_recipes.storage.peft import PEFT_CONFIG, PEFT_WEIGHTS, is_peft
+from neva_recipes.storage.peft import PEFT_CONFIG, PeftSettings, is_peft
 
 __all__ = ["check_adapters"]
 
 _EXPECTED = "expected a run with adapters or a directory of PEFT"
-_DEFAULT = 8
-"""Rank and alpha where adapter_config.json has none, as in PEFT."""
 
 
 def check_adapters(recipe: Recipe, coming: Mapping[str, Recipe]) -> Iterator[Found]:
@@ -72,16 +69,7 @@ def _of_run(path: Path, part: str, saved: Recipe | None) -> dict[str, Any]:
 
 def _of_peft(path: Path) -> dict[str, Any]:
     """Return the settings of a directory of PEFT that hold for all of its adapters."""
-    file = path / PEFT_CONFIG
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise CheckpointError(f"{file}: cannot be read: {problem}") from None
-    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
-        raise CheckpointError(f"{file}: does not say peft_type=LORA")
-    if not (path / PEFT_WEIGHTS).is_file():
-        raise CheckpointError(f"{path}: has no {PEFT_WEIGHTS}: load it with PEFT, whose save_pretrained writes that")
-    kind = "dora" if values.get("use_dora") else "rslora" if values.get("use_rslora") else "lora"
-    if values.get("rank_pattern") or values.get("alpha_pattern"):
-        return {"kind": kind}  # the worker compares each
-    return {"kind": kind, "rank": values.get("r", _DEFAULT), "alpha": float(values.get("lora_alpha", _DEFAULT))}
+    settings = PeftSettings(path / PEFT_CONFIG)
+    if settings.has_patterns:
+        return {"kind": settings.kind}  # the worker compares each
+    return {"kind": settings.kind, "rank": settings.rank(), "alpha": settings.alpha()}
