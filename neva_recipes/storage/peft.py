@@ -77,9 +77,9 @@ class PeftSettings:
         rank, alpha = self.rank(module), self.alpha(module)
         return alpha / (rank**0.5 if self._values.get("use_rslora") else rank)
 
-    def rank(self, module: str = "") -> float:
+    def rank(self, module: str = "") -> int:
         """Return the rank of an adapter, without a module that of most; raises as `scale` does."""
-        return self._value("r", "rank_pattern", module)
+        return int(self._value("r", "rank_pattern", module))
 
     def alpha(self, module: str = "") -> float:
         """Return the alpha of an adapter, without a module that of most; raises as `scale` does."""
