@@ -66,6 +66,16 @@ def test_runs_that_are_moved_together_find_each_other(here, capsys):
     assert "no such directory, nor is" in line and line.endswith("model.language that were there: put it back")
 
 
+def test_a_merge_in_16_bits_is_verified_within_their_rounding(trained, data, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    words = [*TINY, *STEPS, *SMALL, *data, *BESIDE, "precision.precision=bf16", "name=bits"]
+    assert main(["gpt.continue_pretrain", *words]) == 0
+    capsys.readouterr()
+    assert main(["merge", "bits", "of_bits", "--verify"]) == 0
+    difference = float(capsys.readouterr().out.partition("differ by at most ")[2].split(";")[0])
+    assert 1e-5 < difference < 0.05
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_run_that_goes_on_keeps_what_adapters_need(is_there, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
