@@ -210,7 +210,7 @@ def test_samples_of_earlier_trainings(folder, byte_level_directory, byte_level_t
         (field, line.format("") + there) for field, line in said
     ]
     # The first of each, by the list above: 0, 205 and 110, whose pictures are their numbers modulo three.
-    named = "name samples that are held out of the training; the first that is not has the image "
+    named = "name samples that are held out of the training; the first of these has the image "
     assert [finding.advice for finding in found] == [f"{named}{number}.png" for number in (0, 205 % 3, 110 % 3)]
     notes = told_by_worker(recipe, byte_level_tokenizer, folder, capsys)
     assert notes == [f"note: {line.format('validation ')}{there}" for _, line in said]

@@ -119,6 +119,7 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("data-needs-vision", "error", FINETUNE, "model.vision=none model.projector=none", None),
     ("image-does-not-fit", "error", FINETUNE, "data.sequence_length=576", None),
     ("image-does-not-fit", "error", TINY, VISION + "image_size=448", None),
+    ("template-without-questions", "warning", FINETUNE, "data.conv_template=plain", None),
     ("image-marks-template", "warning", FINETUNE, "model.use_im_start_end=true data.conv_template=plain", None),
     ("grouping", "error", FINETUNE, "data.dataloader_type=single", None),
     ("single-pass", "error", TEXT, "data.dataloader_type=single trainer.max_steps=none trainer.max_epochs=2", None),

@@ -74,6 +74,20 @@ def image_marks_template(recipe: Recipe) -> Iterator[Found]:
         yield found(warning("image-marks-template", message, recipe, path, "data.conv_template"), [{path: False}])
 
 
+def captions_template(recipe: Recipe) -> Iterator[Found]:
+    """A template that drops the questions is for the stage in which the language model learns nothing."""
+    data = recipe.data
+    if not (isinstance(data, LlavaDataConfig) and recipe.model.language.trains):
+        return
+    if get_template(data.conv_template).asking is None:
+        path, freeze = "data.conv_template", "model.language.freeze"
+        message = (
+            f"the template {data.conv_template} drops every question: it is for captions, by which a projector is "
+            "trained, and the language model would learn to answer what it was not asked"
+        )
+        yield found(warning("template-without-questions", message, recipe, path, freeze), [{path: "v1"}])
+
+
 def grouping(recipe: Recipe) -> Iterator[Found]:
     """Grouping by length reorders samples, which a single pass cannot."""
     data = recipe.data
@@ -137,6 +151,7 @@ data_rules: tuple[Rule, ...] = (
     kind_of_data,
     image_fits,
     image_marks_template,
+    captions_template,
     grouping,
     single_pass,
     full_rows,

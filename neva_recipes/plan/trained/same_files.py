@@ -103,7 +103,7 @@ def validation_warning(said: str, recipe: Recipe, field: str, there: str = "", i
     chosen = "the best checkpoint would be chosen on what was trained on"
     message = f"{said}: val_loss says nothing of new data{there}, and {chosen}"
     advice = "name samples that are held out of the training"
-    advice += "" if image is None else f"; the first that is not has the image {image}"
+    advice += "" if image is None else f"; the first of these has the image {image}"
     return warning("validation-is-training", message, recipe, VALIDATION, field, advice=advice)
 
 
