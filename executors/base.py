@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 from executors.code_version import code_version
 from executors.process.rank import WORKER_MODULE
 from executors.process.surroundings import RANK_VARIABLES, SLURM, launcher_of
+from executors.visible_gpus import too_few_visible
 from neva_recipes.config import ConfigNode, Environment, Matches, PlainTable, RunError, config_dataclass
 from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.gpus import find_gpu
@@ -229,8 +230,8 @@ class Executor(ConfigNode, ABC):
         return False
 
     def advise(self, plan: Plan) -> Iterable[Finding]:
-        """Return warnings and notes on what a job of this plan would ask for; by default none."""
-        return ()
+        """Return warnings and notes on what a job of this plan would ask for; by default on the GPUs it shows."""
+        return too_few_visible(self.env, plan)
 
     @abstractmethod
     def job_environment(self, layout: Layout) -> dict[str, str]:

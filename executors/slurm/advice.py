@@ -1,4 +1,4 @@
-"""What a plan shows to be unwise in the request of a Slurm job: its time limit, its cores, names on the hub."""
+"""What a plan shows to be unwise in the request of a Slurm job: time limit, GPUs, cores, names on the hub."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 from executors.slurm.cluster import minutes_of
 from executors.slurm.settings import SlurmSettings
-from neva_recipes.config import suggest
+from neva_recipes.config import how_many, suggest
 from neva_recipes.plan import Finding, Plan
 from neva_recipes.plan.cost.gpus import GPUS
 from neva_recipes.plan.findings import Remedy, Severity
@@ -27,6 +27,9 @@ _START_SECONDS = 60.0
 _SHORT_MINUTES, _MANY_STARTS = 60, 10
 """A limit of at most so many minutes that makes a run of at least so many starts is taken for a slip."""
 
+_STARTS_OF_A_SLIP = 2
+"""Starts above which a short limit that is written without hours, such as 8, is taken for one."""
+
 _GIB = 2**30
 
 
@@ -40,6 +43,7 @@ def advice_on(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     if not plan.on_cpu and executor.gpu_request != "none":  # times are known for GPUs alone
         yield from _time(executor, plan)
         yield from _signal(executor, plan)
+    yield from _no_gpus(executor, plan)
     yield from _type(executor, plan)
     yield from _name_of_table(executor)
     yield from _cores(executor, plan)
@@ -66,9 +70,10 @@ def _time(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     elif around > limit / 2 and most > limit:
         message = f"a start and a checkpoint take about {_minutes(around)} of it, and {takes}{_reading(executor.time)}"
         yield _finding("warning", "time-limit", message, fields, longer)
-    elif limit <= _SHORT_MINUTES and least / limit >= _MANY_STARTS:
-        message = f"{takes}, which makes {math.ceil(least / limit)} starts or more{_reading(executor.time)}"
-        yield _finding("warning", "time-limit", message, fields, longer)
+    elif limit <= _SHORT_MINUTES and least > limit and (_reading(executor.time) or least / limit >= _MANY_STARTS):
+        starts_of = f"{math.ceil(least / limit)} starts of {_minutes(limit)} or more"
+        message = f"{takes}, which makes {starts_of}{_reading(executor.time)}"
+        yield _finding("warning" if least / limit > _STARTS_OF_A_SLIP else "note", "time-limit", message, fields, longer)
 
 
 def _signal(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
@@ -91,6 +96,20 @@ def _signal(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     enough = 30 * math.ceil(1.25 * seconds / 30)
     ways = [{"executor.signal_delay_s": enough}] if limit is None or enough < 60 * limit else []
     yield _finding("warning", "signal-delay", message, {"executor.signal_delay_s": executor.signal_delay_s}, *ways)
+
+
+def _no_gpus(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
+    """A job whose plan has GPUs asks for them, in one way or another."""
+    asks_itself = any(name.startswith(("gpus", "tres")) for name in executor.sbatch)
+    if executor.gpu_request != "none" or plan.on_cpu or plan.layout is None or asks_itself:
+        return
+    fields: dict[str, Any] = {"executor.gpu_request": "none"}
+    if executor.gpu_model is not None:
+        fields["executor.gpu_model"] = executor.gpu_model
+    gpus = how_many(plan.layout.world_size, "GPU")
+    message = f"the job asks for no GPU, and its plan is one of {gpus}: only nodes that give them unasked have any"
+    cpu: Remedy = {"trainer.accelerator": "cpu"}
+    yield _finding("note", "gpu-unrequested", message, fields, {"executor.gpu_request": "gres"}, cpu)
 
 
 def _type(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from executors.slurm.cluster import (
     cancel_jobs,
     job_standing,
     longest_array,
+    minutes_of,
     offered_nodes,
 )
 from executors.slurm.run import ask_to_stop
@@ -86,10 +87,11 @@ class SlurmExecutor(SlurmSettings):
         return self.python is None and self.container_image is None and importlib.util.find_spec(package) is None
 
     def advise(self, plan: Plan) -> Iterator[Finding]:
-        """Yield what is unwise in the time limit and the cores, and names on the hub that nobody has fetched."""
+        """Yield what is unwise in time limit, GPUs and cores, and names on the hub that nobody has fetched."""
         from executors.slurm.advice import advice_on
 
-        return advice_on(self, plan)
+        yield from super().advise(plan)
+        yield from advice_on(self, plan)
 
     def job_environment(self, layout: Layout) -> dict[str, str]:
         """Return `env` with defaults for unbuffered output and, if `cpus_per_task` is set, for threads."""
@@ -120,7 +122,7 @@ class SlurmExecutor(SlurmSettings):
         memory = {None: "memory by default", "0": "all of its memory"}
         each.append(memory.get(self.memory, f"{self.memory} of memory"))
         nodes = f"{how_many(layout.num_nodes, 'node')}{', each' if layout.num_nodes > 1 else ''}"
-        limit = f"time limit {self.time}" if self.time else "time limit by default"
+        limit = f"time limit {_limit_in_words(self.time)}" if self.time else "time limit by default"
         return f"{nodes} with {', '.join(each)}; {limit}"
 
     def start(self, job: Job, *, lock: int, lifeline: int | None) -> None:
@@ -292,6 +294,13 @@ class SlurmExecutor(SlurmSettings):
             # Slurm refuses some of the job ids. Cancelling a job twice does no harm.
             return super().request_cancel_together(runs, force=force)
         return {}
+
+
+def _limit_in_words(time: str) -> str:
+    """Return a time limit; one without hours with its minutes, for `8` is often meant as hours."""
+    minutes = minutes_of(time)
+    is_plain = "-" in time or time.count(":") > 1 or not minutes
+    return time if is_plain else f"{time} ({how_many(minutes or 0, 'minute')})"
 
 
 def _cancel_quietly(number: str) -> None:

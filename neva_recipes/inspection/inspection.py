@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import executors
+from executors.shared_folder import sharing_finding
 from neva_recipes.config import Draft, Recipe
 from neva_recipes.plan import Finding, Plan, plan
 
@@ -86,6 +87,8 @@ def inspect_recipe(
     planned = plan(recipe, place, gpu=gpu, runs_dir=runs_dir)
     if space := executors.disk_finding([planned], Path(runs_dir).absolute(), is_planned=True):
         planned = replace(planned, findings=(*planned.findings, space))
+    if unshared := sharing_finding([planned], Path(runs_dir).absolute()):
+        planned = replace(planned, findings=(*planned.findings, unshared))
     inspection = Inspection(recipe, planned, None)
     if inspection.errors or any(finding.about == "executor" for finding in inspection.notes):
         return inspection

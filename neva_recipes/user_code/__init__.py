@@ -86,14 +86,25 @@ def reporting_mistakes(source: str, *, importing: bool = False) -> Iterator[None
 
 
 def _unknown_field(error: BaseException) -> str:
-    """Return a message for an unknown field of a config; Fiddle's own message prints the whole recipe."""
-    group, name = getattr(error, "obj", None), getattr(error, "name", None)
+    """Return a message for an unknown field of a config; Fiddle's own message prints the whole recipe, or every name."""
+    if not isinstance(error, AttributeError):
+        return ""
+    group, name = _field_set(error) or (error.obj, error.name)
     cls: Any = fdl.get_callable(group) if isinstance(group, fdl.Buildable) else None
-    is_ours = isinstance(error, AttributeError) and isinstance(cls, type) and issubclass(cls, ConfigNode)
+    is_ours = isinstance(cls, type) and issubclass(cls, ConfigNode)
     if not is_ours or not name or name in field_types(cls):
         return ""
     hint = suggest(name, field_types(cls)) or f"; expected one of {', '.join(field_types(cls))}"
     return f"{cls.__name__} has no field {name!r}{hint}"
+
+
+def _field_set(error: AttributeError) -> tuple[object, str] | None:
+    """Return the config and the name of a field whose setting failed; Python itself notes them of reading alone."""
+    setter = fdl.Buildable.__setattr__.__code__
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is setter:
+            return frame.f_locals["self"], frame.f_locals["name"]
+    return None
 
 
 def each_file_once(files: Files) -> list[Path]:

@@ -123,6 +123,16 @@ def test_a_field_that_is_not_there(folder, capfd):
     assert "line 4: AttributeError: OptimConfig has no field 'learning_rate'" in error and len(error) < 400
 
 
+def test_a_field_that_is_set_and_not_there(folder, capfd):
+    own = HEAD + RECIPE.replace("return gpt", "made = gpt") + "    made.optim.warmup_step = 5\n    return made\n"
+    (folder / "own.py").write_text(own)
+    assert main(["mine", "--recipes", "own.py", "--dry-run"]) == 2
+    assert (
+        "own.py, line 8: AttributeError: OptimConfig has no field 'warmup_step' (did you mean warmup_steps, "
+        in capfd.readouterr().err
+    )
+
+
 def test_an_async_function_is_no_recipe(folder, capfd):
     (folder / "own.py").write_text(HEAD + RECIPE.replace("def mine", "async def mine"))
     assert main(["mine", "--recipes", "own.py", "--dry-run"]) == 2

@@ -79,8 +79,21 @@ def told(plan, *codes, **fields):
             10,
             {"time": "8"},
             "executor.time=8: the run takes 480 minutes at least (about 600 "
-            "on h100-80g), which makes 60 starts or more "
+            "on h100-80g), which makes 60 starts of 8 minutes or more "
             "(8 is minutes to Slurm: 8:00:00 is hours); set executor.time=13:00:00",
+        ),
+        # Requeues without end would do it; eight hours may be meant. 24 minutes at least are three times 8.
+        (
+            0.5,
+            {"time": "8"},
+            "executor.time=8: the run takes 24 minutes at least (about 30 on h100-80g), which makes 3 starts of "
+            "8 minutes or more (8 is minutes to Slurm: 8:00:00 is hours); set executor.time=1:00:00",
+        ),
+        (
+            100 / 60,
+            {"time": "30:00", "max_requeues": 2},
+            "executor.time=30:00: the run takes 80 minutes at least (about 100 on h100-80g), which makes 3 starts of "
+            "30 minutes or more (30:00 is minutes and seconds to Slurm: 30:00:00 is hours); set executor.time=2:30:00",
         ),
     ],
 )
@@ -92,8 +105,10 @@ def test_a_time_limit_below_the_estimate(planned, hours, fields, line):
     ("hours", "fields"),
     [
         (100 / 60, {"time": "81", "max_requeues": 0}),  # the estimate may be a quarter too long
-        (100 / 60, {"time": "30"}),
-        (100 / 60, {"time": "30", "max_requeues": 2}),
+        (100 / 60, {"time": "0:30:00"}),
+        (100 / 60, {"time": "0:30:00", "max_requeues": 2}),
+        (10, {"time": "240"}),
+        (0.5, {"time": "24"}),
         (10, {"time": "0", "max_requeues": 0}),
         (10, {"max_requeues": 0}),
         (10, {"time": "8:00:00"}),
@@ -103,6 +118,43 @@ def test_a_time_limit_below_the_estimate(planned, hours, fields, line):
 )
 def test_a_time_limit_that_may_do(planned, hours, fields):
     assert told(planned(hours), "time-limit", **fields) == []
+
+
+def test_a_time_limit_of_a_second_start_is_a_note(planned):
+    ((severity, line),) = told(planned(100 / 60), "time-limit", time="41")  # 80 minutes at least
+    assert severity == "note" and "which makes 2 starts of 41 minutes or more (41 is minutes to Slurm" in line
+    ((severity, _),) = told(planned(100 / 60), "time-limit", time="39")
+    assert severity == "warning"
+
+
+def test_gpus_that_are_planned_and_not_asked_for(planned):
+    assert told(planned(1, nodes=2), "gpu-unrequested", gpu_request="none", gpu_model="h100") == [
+        (
+            "note",
+            "executor.gpu_request=none, executor.gpu_model=h100: the job asks for no GPU, and its plan is one of "
+            "16 GPUs: only nodes that give them unasked have any; set executor.gpu_request=gres, or set "
+            "trainer.accelerator=cpu",
+        )
+    ]
+    on_cpu = dataclasses.replace(planned(1), on_cpu=True)
+    assert told(on_cpu, "gpu-unrequested", gpu_request="none") == []
+    for silent in ({}, {"gpu_request": "none", "sbatch": {"gpus-per-task": "1"}}):
+        assert told(planned(1), "gpu-unrequested", **silent) == []
+
+
+def test_gpus_that_a_variable_hides_from_ranks(planned):
+    eight = ",".join(map(str, range(8)))
+
+    def lines(place, value, run):
+        found = place(env={"CUDA_VISIBLE_DEVICES": value}).advise(run)
+        return [(each.severity, each.line()) for each in found if each.code == "gpus-hidden"]
+
+    told = "shows {} of a node, and each of a node's ranks takes one: 8 in all; leave it out, or name as many"
+    for value, count in (("0", "1 GPU"), ("0,1,-1,3", "2 GPUs"), ("NoDevFiles", "0 GPUs")):
+        expected = [("warning", f"executor.env.CUDA_VISIBLE_DEVICES={value}: {told.format(count)}")]
+        assert lines(SlurmExecutor, value, planned(1)) == lines(LocalExecutor, value, planned(1)) == expected
+    assert lines(SlurmExecutor, eight, planned(1)) == lines(SlurmExecutor, f"{eight},8", planned(1)) == []
+    assert lines(SlurmExecutor, "0", dataclasses.replace(planned(1), on_cpu=True)) == []
 
 
 def test_a_run_on_processors_and_one_that_goes_on_have_no_estimate(planned):
@@ -302,6 +354,10 @@ def test_the_dry_run_of_a_pipeline_shows_what_each_stage_asks_for(reviewed):
     assert page.count(f"Its job asks for {trains}.") == 2 and page.count(f"Its job asks for {tool}.") == 2
     (line, *_) = [line for line in reviewed("executor.memory=0").out.splitlines() if line.startswith("  job ")]
     assert ", all of its memory; " in line
+    (line, *_) = [line for line in reviewed("executor.time=8").out.splitlines() if line.startswith("  job ")]
+    assert line.endswith("; time limit 8 (8 minutes)")
+    (line, *_) = [line for line in reviewed("executor.time=90:30").out.splitlines() if line.startswith("  job ")]
+    assert line.endswith("; time limit 90:30 (91 minutes)")
     bare = SlurmExecutor(gpu_request="none").asks_for(plan(llava.finetune()).layout)
     assert bare == "1 node with cores by default, memory by default; time limit by default"
     assert LocalExecutor().asks_for(plan(llava.finetune()).layout) == ""

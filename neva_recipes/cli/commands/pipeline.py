@@ -237,6 +237,7 @@ def _show_scripts(planned: "PipelineJob") -> int:
 def _dry_run(planned: "PipelineJob") -> int:
     """Print what stands below the outline or the page of a pipeline, and return the exit code of the command."""
     from executors import disk_finding
+    from executors.shared_folder import sharing_finding
 
     sys.stdout.flush()
     told = {"note": planned.notes + planned.not_here, "warning": planned.warnings, "error": planned.problems}
@@ -246,6 +247,8 @@ def _dry_run(planned: "PipelineJob") -> int:
         is_full = space.severity == "error"
         told["note" if is_full else "warning"] += (space.line(),)
         refused += (space.code,) if is_full else ()
+    if unshared := sharing_finding(plans, planned.job.run_dir.parent):
+        told[unshared.severity] += (unshared.line(),)
     for kind, lines in told.items():
         for line in lines:
             tell(kind, line)
