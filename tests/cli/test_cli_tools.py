@@ -1,11 +1,14 @@
 """chat, evaluate and export: the command line here and the tools in neva_model understand each other."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from neva_recipes import llava
 from neva_recipes.cli.main import main
+from neva_recipes.config import recipe_to_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +64,33 @@ def test_a_mistake_is_told_before_a_model_is_loaded(nemo_run, folder, arguments,
     done = nemo_run(*arguments, check=2)
     assert done.stderr.startswith(answer) and done.stderr.count("\n") == 1
     assert list((folder / "a dir").iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "tool"), [("chat", "chat"), ("generate", "texts")])
+def test_a_name_is_told_with_the_run_and_the_step_it_stands_for(command, tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"neva_model.inference.{tool}.main", lambda words: 0)
+    for moment, step in (("20260101-120000", 300), ("20260102-120000", 20)):
+        run = tmp_path / "runs" / f"llava.finetune-{moment}"
+        checkpoint = run / f"checkpoints/step-{step:08d}"
+        checkpoint.mkdir(parents=True)
+        recipe = recipe_to_yaml(llava.finetune("tiny"))
+        (run / "recipe.yaml").write_text(recipe)
+        (run / "state.json").write_text(json.dumps({"state": "succeeded"}))
+        job = {"created": moment, "argv": [], "cwd": "", "world_size": 1, "executor": {"kind": "local"}}
+        (run / "job.json").write_text(json.dumps({"name": "llava.finetune", **job}))
+        (checkpoint / "recipe.yaml").write_text(recipe)
+        (checkpoint / "checkpoint.json").write_text(json.dumps({"step": step, "files": {}}))
+
+    def told(word):
+        assert main([command, word, "--prompt", "x"]) == 0
+        return capsys.readouterr().err
+
+    for name in ("llava.finetune", "latest"):
+        assert told(name) == f"note: {name} stands for llava.finetune-20260102-120000, step 20\n"
+    own = "llava.finetune-20260101-120000"
+    for said in (own, f"runs/{own}", f"runs/{own}/checkpoints/step-00000300"):
+        assert told(said) == ""
 
 
 @pytest.mark.slow

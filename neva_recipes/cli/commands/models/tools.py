@@ -16,12 +16,14 @@ from typing import Any
 
 from neva_recipes.cli._chosen import choose_run
 from neva_recipes.cli.arguments import StrictParser, UsageError, add_runs_dir, number, path_argument, whole_number
-from neva_recipes.config import Positive, RunError, expand_path, listed_paths, path_is
+from neva_recipes.config import CheckpointError, Positive, RunError, expand_path, listed_paths, path_is
 from neva_recipes.interruption import tell_of_interruption, uninterrupted
 from neva_recipes.plan.data.near_files import suggest_files
+from neva_recipes.plan.origins.checkpoints import find_checkpoint
 from neva_recipes.plan.origins.unfinished import unfinished_note
 from neva_recipes.run_directory.exit_codes import EXIT_CANCELLED
-from neva_recipes.run_directory.stages import TOOL_FILE
+from neva_recipes.run_directory.names import step_of
+from neva_recipes.run_directory.stages import TOOL_FILE, run_title
 from neva_recipes.storage.exports import unfinished_export
 from neva_recipes.terminal import tell
 
@@ -59,7 +61,7 @@ def chat_command(argv: Sequence[str]) -> int:
         if len(arguments.image) > 1:
             raise UsageError(f"{images.option_strings[0]} is given twice: chat talks about one image")
         (arguments.image,) = arguments.image
-    return _call("neva_model.inference.chat", arguments)
+    return _call("neva_model.inference.chat", arguments, says_which=True)
 
 
 def generate_command(argv: Sequence[str]) -> int:
@@ -90,7 +92,7 @@ def generate_command(argv: Sequence[str]) -> int:
     given = parser.parse(argv)
     existed = given.output is not None and os.path.lexists(given.output)
     try:
-        return _call("neva_model.inference.texts", given)
+        return _call("neva_model.inference.texts", given, says_which=True)
     except KeyboardInterrupt:
         has_written = given.output is not None and not existed and _holds_something(given.output)
         kept = f": {given.output} holds what was done" if has_written else ""
@@ -262,13 +264,20 @@ def _add_model(
     add_runs_dir(parser)
 
 
-def _call(module: str, arguments: argparse.Namespace) -> int:
-    """Pass a command line to `main` of a module: the run as a path, the rest unchanged."""
+def _call(module: str, arguments: argparse.Namespace, *, says_which: bool = False) -> int:
+    """Pass a command line to `main` of a module: the run as a path, the rest unchanged.
+
+    Args:
+        module: The module of the tool.
+        arguments: The parsed arguments.
+        says_which: Whether to tell which run and step a name stands for, as tools do themselves whose output names it.
+    """
     given = dict(vars(arguments))
     word = given.pop("run")
     named = [model_path(word, given.pop("runs_dir"))]
     require_single(word, named[0])
-    if note := unfinished_note(Path(named[0])):
+    which = _which(word, Path(named[0])) if says_which else None
+    if note := unfinished_note(Path(named[0])) or which:
         tell("note", note)
     _require_files(given)
     named += [str(given.pop("directory"))] if "directory" in given else []
@@ -276,6 +285,23 @@ def _call(module: str, arguments: argparse.Namespace) -> int:
     # A name may begin with a dash.
     code: int = importlib.import_module(module).main([*words, "--", *named])
     return code
+
+
+def _which(word: str, run_dir: Path) -> str | None:
+    """Return a line with the run and the step that a word stands for; `None` for a run's own name, and for a path.
+
+    Of a pattern it has been told already.
+    """
+    from executors import is_pattern
+
+    title = run_title(run_dir)
+    if word in (title, run_dir.name) or is_pattern(word) or expand_path(word).resolve() == run_dir.resolve():
+        return None
+    try:
+        step = step_of(find_checkpoint(run_dir))
+    except CheckpointError:
+        return None  # the tool reports the problem
+    return None if step is None else f"{word} stands for {title}, step {step}"
 
 
 def _words(flag: str, value: object) -> Iterator[str]:
