@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
 from executors.code_version import code_version
+from executors.findings import too_few_visible
 from executors.process.rank import WORKER_MODULE
 from executors.process.surroundings import RANK_VARIABLES, SLURM, launcher_of
-from executors.visible_gpus import too_few_visible
 from neva_recipes.config import ConfigNode, Environment, Matches, PlainTable, RunError, config_dataclass
 from neva_recipes.plan import Finding, Layout, Plan
 from neva_recipes.plan.cost.gpus import find_gpu

@@ -1,16 +1,19 @@
-"""The findings of a plan that prevent its recipe from being started."""
+"""The findings of a plan that prevent its recipe from being started, and one on GPUs that a variable hides."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
-from neva_recipes.config import RecipeError
+from neva_recipes.config import RecipeError, how_many
 from neva_recipes.plan import Finding, Plan
 
-__all__ = ["ImpossibleError", "is_due", "refused_here", "require_here", "require_possible"]
+__all__ = ["ImpossibleError", "is_due", "refused_here", "require_here", "require_possible", "too_few_visible"]
 
 
 _OF_HERE = frozenset({"files", "machine"})
 """Subjects of errors that may not occur on another machine."""
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class ImpossibleError(RecipeError):
@@ -70,6 +73,27 @@ def is_due(finding: Finding, folders: Iterable[str | Path]) -> bool:
     names = [name for value in values for name in (value if isinstance(value, list | tuple) else [value])]
     paths = [Path(name) for name in names if isinstance(name, str)]
     return any(path.is_relative_to(folder) for folder in folders for path in paths)
+
+
+def too_few_visible(env: Mapping[str, str], plan: Plan) -> Iterator[Finding]:
+    """Yield a warning if the variable names fewer GPUs than a node has ranks, each of which takes one.
+
+    Args:
+        env: The variables that an executor gives to every rank.
+        plan: The plan of a recipe.
+    """
+    value = env.get(_VISIBLE)
+    if value is None or plan.on_cpu or plan.layout is None:
+        return
+    # CUDA passes over whatever follows a name that stands for no GPU.
+    named = len([*takewhile(lambda name: name.strip() not in ("", "-1", "NoDevFiles"), value.split(","))])
+    ranks = plan.layout.processes_per_node
+    if named < ranks:
+        takes = "each of a node's ranks takes one" if ranks > 1 else "the rank takes one"
+        message = f"shows {how_many(named, 'GPU')} of a node, and {takes}: {ranks} in all"
+        fields = {f"executor.env.{_VISIBLE}": value}
+        advice = "leave it out, or name as many"
+        yield Finding("gpus-hidden", "warning", message, fields, advice=advice, about="executor")
 
 
 def _is_below(finding: Finding, folder: Path | None) -> bool:

@@ -73,7 +73,8 @@ def _time(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:
     elif limit <= _SHORT_MINUTES and least > limit and (_reading(executor.time) or least / limit >= _MANY_STARTS):
         starts_of = f"{math.ceil(least / limit)} starts of {_minutes(limit)} or more"
         message = f"{takes}, which makes {starts_of}{_reading(executor.time)}"
-        yield _finding("warning" if least / limit > _STARTS_OF_A_SLIP else "note", "time-limit", message, fields, longer)
+        severity: Severity = "warning" if least / limit > _STARTS_OF_A_SLIP else "note"
+        yield _finding(severity, "time-limit", message, fields, longer)
 
 
 def _signal(executor: SlurmSettings, plan: Plan) -> Iterator[Finding]:

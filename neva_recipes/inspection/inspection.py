@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import executors
-from executors.shared_folder import sharing_finding
+from executors.disk import sharing_finding
 from neva_recipes.config import Draft, Recipe
 from neva_recipes.plan import Finding, Plan, plan
 

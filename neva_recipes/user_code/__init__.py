@@ -86,7 +86,7 @@ def reporting_mistakes(source: str, *, importing: bool = False) -> Iterator[None
 
 
 def _unknown_field(error: BaseException) -> str:
-    """Return a message for an unknown field of a config; Fiddle's own message prints the whole recipe, or every name."""
+    """Return a message for an unknown field of a config; Fiddle's own prints the whole recipe, or every name."""
     if not isinstance(error, AttributeError):
         return ""
     group, name = _field_set(error) or (error.obj, error.name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from executors.shared_folder import sharing_finding
+from executors.disk import sharing_finding
 from neva_recipes import gpt
 from neva_recipes.cli.main import main
 from neva_recipes.config import set_field
@@ -27,7 +27,7 @@ def mounts(tmp_path, monkeypatch):
     def write(*lines):
         table = tmp_path / "mounts"
         table.write_text("".join(f"{line} rw,relatime 0 0\n" for line in lines))
-        monkeypatch.setattr("executors.shared_folder._MOUNTS", table)
+        monkeypatch.setattr("executors.disk._MOUNTS", table)
 
     return write
 
@@ -67,7 +67,7 @@ def test_a_dry_run_tells_of_recipes_and_pipelines(mounts, capsys, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     mounts("shm / tmpfs")
     words = ["--executor", "slurm", "trainer.num_nodes=2", "--dry-run"]
-    told = f"{tmp_path / 'runs'}: lies in the memory of one machine, where no other of the 2 nodes sees it; name a folder"
+    told = f"{tmp_path / 'runs'}: lies in the memory of one machine, where no other of the 2 nodes sees it; name "
     main(["llava.finetune", *words, "--format", "json"])
     found = json.loads(capsys.readouterr().out)["plan"]["findings"]
     (line,) = [each["line"] for each in found if each["code"] == "runs-dir-unshared"]

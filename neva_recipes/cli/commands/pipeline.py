@@ -237,7 +237,7 @@ def _show_scripts(planned: "PipelineJob") -> int:
 def _dry_run(planned: "PipelineJob") -> int:
     """Print what stands below the outline or the page of a pipeline, and return the exit code of the command."""
     from executors import disk_finding
-    from executors.shared_folder import sharing_finding
+    from executors.disk import sharing_finding
 
     sys.stdout.flush()
     told = {"note": planned.notes + planned.not_here, "warning": planned.warnings, "error": planned.problems}

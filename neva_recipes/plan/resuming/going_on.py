@@ -13,8 +13,8 @@ _STILL_TRUE = frozenset({"random-and-frozen"})
 """Rules on sources that also hold for a checkpoint, since it keeps the weights that nothing has trained."""
 
 
-_OF_WHOLE_RUNS = frozenset({"time-limit"})
-"""Rules on the time of all steps, of which some are done."""
+_OF_WHOLE_RUNS = frozenset({"time-limit", "runs-dir-unshared"})
+"""Rules on the time of all steps, of which some are done, and on the folder of a run, which is there."""
 
 
 def plan_going_on(plan: Plan) -> Plan:
