@@ -13,11 +13,11 @@ import pytest
 
 @pytest.fixture
 def running(planted, tmp_path):
-    """A check of a large file that has started its processes."""
+    """A check that has started its processes, of a file that takes many times as long as that."""
     path, images, _ = planted
     text = path.read_text(encoding="utf-8").strip()[1:-1]
     large = tmp_path / "large.json"
-    large.write_text("[" + ",".join([text] * 30) + "]", encoding="utf-8")
+    large.write_text("[" + ",".join([text] * 60) + "]", encoding="utf-8")
     command = [sys.executable, "-m", "neva_recipes", "data", "check", str(large), "--image-folder", str(images)]
     with subprocess.Popen(
         [*command, "--html", "a.html"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
@@ -25,6 +25,7 @@ def running(planted, tmp_path):
         yield process, tmp_path
         with contextlib.suppress(OSError):
             process.kill()
+    large.unlink()  # some hundred MiB
 
 
 def workers(process):
@@ -32,7 +33,7 @@ def workers(process):
     watched = psutil.Process(process.pid)
     while process.poll() is None:
         found = [one for one in watched.children() if "spawn_main" in " ".join(one.cmdline())]
-        if found and max(one.cpu_times().user for one in found) > 1:
+        if found and max(one.cpu_times().user for one in found) > 0.6:
             return found
         time.sleep(0.02)
     raise AssertionError(process.communicate())

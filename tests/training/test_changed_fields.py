@@ -107,6 +107,11 @@ ELSEWHERE = {
     # The digits are square and their texts alike: tests/data/test_images.py, test_sampler.py
     "data.image_aspect_ratio",
     "data.group_by_modality_length",
+    # adapters: test_adapters.py, tests/adapters
+    "model.language.lora.dropout",
+    "model.language.lora.from_pretrained",
+    "model.vision.lora.dropout",
+    "model.vision.lora.from_pretrained",
     # conversations are not blended: tests/token_data/test_plan_of_tokens.py
     "data.blend",
     # the length: below, and test_stop.py
