@@ -233,13 +233,16 @@ def test_peft_has_no_dora_beside_lora(folder: Path, tmp_path: Path, capsys: pyte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora_tp2", "dora", "mixed"])
-def test_merged_is_unmerged_and_peft_has_the_same_logits(kind: str, folder: Path, tmp_path: Path) -> None:
+def test_merged_is_unmerged_and_peft_has_the_same_logits(
+    kind: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = convert(folder / kind, tmp_path / "merged", "transformers", verify=True)
     assert done.difference is not None
     difference, largest = done.difference
     print(f"{kind}: merged and unmerged logits differ by {difference:.1e}; the largest is {largest:.1f}")
     assert difference <= 1e-5 * max(largest, 1.0)
     assert main(["convert", str(folder / kind), str(tmp_path / "peft"), "--layout", "peft"]) == 0
+    assert "never beside a merged model" in " ".join(capsys.readouterr().err.split())
     merged = LlavaForConditionalGeneration.from_pretrained(tmp_path / "merged", attn_implementation="eager").eval()
     base = LlavaForConditionalGeneration.from_pretrained(folder / "hf", attn_implementation="eager")
     # PEFT keeps adapters alone; the projector was trained too.

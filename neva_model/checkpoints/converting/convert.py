@@ -187,6 +187,9 @@ def _write(source: _Source, target: Path, layout: Layout, check: Callable[[Path]
 
         with written_whole(target, "directory") as unfinished:
             write_adapters(source.path, recipe, unfinished)
+        tell(
+            "note", "PEFT loads them beside the weights of their training, never beside a merged model, which has them"
+        )
         return
     if kept is not None and kept.comes_back_as(layout):
         with written_whole(target, "directory") as unfinished:
