@@ -45,6 +45,13 @@ WRONG_FIELDS: list[tuple[str, str, str, str, str | None]] = [
     ("adapter-layers", "error", TEXT, LANGUAGE + "lora.layers=32-40", None),
     ("adapter-layers", "error", FINETUNE, VISION + "lora.layers=23", None),
     ("adapter-groups", "error", FINETUNE, f"{LANGUAGE}lora.rank=8 {LANGUAGE}num_query_groups=2 {TENSOR}4", None),
+    (
+        "adapter-groups",
+        "error",
+        FINETUNE,
+        f"{LANGUAGE}quantize=nf4 {LANGUAGE}freeze=true {LANGUAGE}num_query_groups=2 {TENSOR}4",
+        None,
+    ),
     ("adapter-vocabulary", "warning", FINETUNE, LANGUAGE + "lora.rank=8 model.use_im_start_end=true", None),
     ("quantize-trained", "error", FINETUNE, LANGUAGE + "quantize=nf4", None),
     ("quantize-fp8", "error", FINETUNE, f"{LANGUAGE}quantize=nf4 {LANGUAGE}lora.rank=8 {FP8}tensorwise", None),

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from neva_model.checkpoints.converting.command import tell_converted
 from neva_model.startup import prepare_command
 from neva_recipes.config import CheckpointError
 from neva_recipes.storage.exports import require_new_directory
-from neva_recipes.terminal import one_line, print_text
 
 __all__ = ["main"]
 
@@ -41,8 +41,5 @@ def main(argv: Sequence[str]) -> int:
     if is_huggingface_directory(given.run) or not saved_recipe(resolve_checkpoint(given.run)).model.is_saved_in_part:
         raise CheckpointError(f"{given.run}: has no adapters to merge: nemo-run export or convert writes its model")
     done = convert(given.run, given.directory, given.layout, tokenizer=given.tokenizer, verify=given.verify)
-    print_text(f"wrote {one_line(str(given.directory))} from {one_line(str(done.source))}")
-    if done.difference is not None:
-        difference, largest = done.difference
-        print_text(f"the logits of both differ by at most {difference:.2g}; the largest is {largest:.2g}")
+    tell_converted(done, given.directory)
     return 0

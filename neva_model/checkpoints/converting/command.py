@@ -3,12 +3,16 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neva_model.startup import prepare_command, prepare_conversion
 from neva_recipes.storage.exports import require_new_directory
 from neva_recipes.terminal import one_line, print_text
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from neva_model.checkpoints.converting.convert import Converted
+
+__all__ = ["main", "tell_converted"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,8 +42,13 @@ def main(argv: Sequence[str]) -> int:
     from neva_model.checkpoints.converting.convert import convert
 
     done = convert(given.run, given.directory, given.layout, tokenizer=given.tokenizer, verify=given.verify)
-    print_text(f"wrote {one_line(str(given.directory))} from {one_line(str(done.source))}")
+    tell_converted(done, given.directory)
+    return 0
+
+
+def tell_converted(done: "Converted", directory: Path) -> None:
+    """Print what has been written, and how much the logits differ if they were compared."""
+    print_text(f"wrote {one_line(str(directory))} from {one_line(str(done.source))}")
     if done.difference is not None:
         difference, largest = done.difference
         print_text(f"the logits of both differ by at most {difference:.2g}; the largest is {largest:.2g}")
-    return 0

@@ -29,7 +29,7 @@ __all__ = ["Adapters", "adapt_language", "adapt_tower", "kept_shards"]
 
 
 class Adapters(torch.nn.Module):
-    """The adapters of a part of the model on this rank, under the names of Hugging Face's modules.
+    """The adapters of a part of the model on this rank.
 
     Their names are those of Hugging Face's modules, so a checkpoint of adapters does not depend on how Megatron-Core
     fuses or divides the layers.

@@ -84,13 +84,13 @@ def adapter_layers(recipe: Recipe) -> Iterator[Found]:
 
 
 def adapter_groups(recipe: Recipe) -> Iterator[Found]:
-    """Every tensor-parallel rank has whole groups of queries, whose keys and values have adapters of their own."""
+    """Every tensor-parallel rank has whole groups of queries, whose keys and values are adapted or quantized alone."""
     language, tensor = recipe.model.language, recipe.parallel.tensor_model_parallel_size
     grouped = any(site.layout is Layout.GROUPS for _, site in adapters_of(recipe.model, "language"))
-    if grouped and language.num_query_groups % tensor:
+    if (grouped or language.quantize is not None) and language.num_query_groups % tensor:
         message = (
-            f"adapters beside query, key and value need whole groups on each rank: {language.num_query_groups} groups "
-            f"are not a multiple of {tensor}"
+            "adapters beside query, key and value, and weights in 4 bits, need whole groups on each rank: "
+            f"{language.num_query_groups} groups are not a multiple of {tensor}"
         )
         ways = ({_TENSOR: size} for size in range(tensor - 1, 0, -1) if language.num_query_groups % size == 0)
         yield found(error("adapter-groups", message, recipe, "model.language.num_query_groups", _TENSOR), ways)
