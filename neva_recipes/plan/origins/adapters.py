@@ -52,7 +52,7 @@ def _check(recipe: Recipe, part: str, lora: LoraConfig, source: str, coming: Map
 
 
 def _own(lora: LoraConfig, name: str) -> object:
-    return (lora.alpha or 2.0 * lora.rank) if name == "alpha" else getattr(lora, name)
+    return lora.used_alpha if name == "alpha" else getattr(lora, name)
 
 
 def _of_run(path: Path, part: str, saved: Recipe | None) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
-from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
+from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument
+from neva_recipes.cli.commands.data._options import add_prompt_options
 from neva_recipes.cli.commands.data._outputs import require_folder, require_outputs, write_output
 from neva_recipes.cli.commands.data._progress import Teller
-from neva_recipes.config import ConvTemplate, LlavaDataConfig, Positive, VisionConfig, how_many
+from neva_recipes.config import VisionConfig, how_many
 from neva_recipes.data_tools.check import Progress, check_files
 from neva_recipes.data_tools.fix import fix_endings, fixed_file
 from neva_recipes.data_tools.page import histograms_to_png, matplotlib_classes, report_to_html
@@ -73,16 +73,7 @@ def _parser() -> StrictParser:
     parser.add_argument("--image-folder", metavar="D", type=path_argument, help="look at the images in this folder")
     parser.add_argument("--images", action="store_true", help="decode every image")
     parser.add_argument("--tokenizer", metavar="T", type=path_argument, help="count tokens, as data.tokenizer does")
-    parser.add_argument(
-        "--template", metavar="N", choices=get_args(ConvTemplate), default="v1", help="data.conv_template (v1)"
-    )
-    parser.add_argument(
-        "--sequence-length",
-        metavar="N",
-        type=lambda text: whole_number(text, Positive),
-        default=LlavaDataConfig.sequence_length,
-        help=f"data.sequence_length ({LlavaDataConfig.sequence_length})",
-    )
+    add_prompt_options(parser)
     parser.add_argument(
         "--fix", action="store_true", help="copy images to their right endings; write FILE.fixed.json with the names"
     )

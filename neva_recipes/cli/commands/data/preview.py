@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import get_args
 
 from neva_recipes.cli.arguments import StrictParser, UsageError, path_argument, whole_number
+from neva_recipes.cli.commands.data._options import add_prompt_options
 from neva_recipes.cli.commands.data._outputs import require_folder, require_outputs, write_output
-from neva_recipes.config import ConvTemplate, LlavaDataConfig, Positive, VisionConfig
+from neva_recipes.config import Positive, VisionConfig
 from neva_recipes.data_tools.check import require_content
 from neva_recipes.data_tools.page import matplotlib_classes
 from neva_recipes.data_tools.preview.page import samples_to_html, samples_to_png
@@ -57,16 +57,7 @@ def _parser() -> StrictParser:
     )
     parser.add_argument("file", metavar="FILE", type=path_argument, help="JSON array, or JSON lines")
     parser.add_argument("--tokenizer", metavar="T", type=path_argument, help="the model's tokenizer, as data.tokenizer")
-    parser.add_argument(
-        "--template", metavar="N", choices=get_args(ConvTemplate), default="v1", help="data.conv_template (v1)"
-    )
-    parser.add_argument(
-        "--sequence-length",
-        metavar="N",
-        type=lambda text: whole_number(text, Positive),
-        default=LlavaDataConfig.sequence_length,
-        help=f"data.sequence_length ({LlavaDataConfig.sequence_length})",
-    )
+    add_prompt_options(parser)
     parser.add_argument(
         "-n", metavar="N", type=lambda text: whole_number(text, Positive), default=8, help="number of samples (8)"
     )
